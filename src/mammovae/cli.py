@@ -1,0 +1,291 @@
+"""The command line: one function of a few lines for each verb; what they need is imported inside."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cyclopts
+from cyclopts import App, Group, Parameter
+
+from mammovae import __version__
+from mammovae.config import (
+    InputError,
+    Kind,
+    Layout,
+    PrepareSettings,
+    PresetName,
+    TrainSettings,
+    UsageError,
+)
+
+app = App(
+    name="mammovae",
+    help="Learns what healthy breasts look like from mammograms: makes new ones, and finds anomalies. "
+    "Research software: it never claims to diagnose.",
+    version=__version__,
+    default_parameter=Parameter(negative=()),
+)
+FLAGS = Parameter(name="*", group=Group("Settings", sort_key=2))
+Out = Annotated[Path, Parameter(help="Where the result goes; the same command again completes it.")]
+Workers = Annotated[int | None, Parameter(help="Worker processes; by default one for each core.")]
+
+
+@app.command
+def demo(*, out: Out = Path("runs/demo"), seed: int = 0) -> None:
+    """Run the whole way on phantoms: make them, prepare, train, generate, score, evaluate, report.
+
+    Example: mammovae demo --out runs/demo
+    """
+    from mammovae.study import demo
+
+    print(f"report: {demo(out=out, seed=seed)}")
+
+
+@app.command
+def phantom(
+    *,
+    out: Out,
+    layout: Layout = "vindr",
+    patients: int = 40,
+    size: int = 512,
+    seed: int = 0,
+    finding_share: float = 0.3,
+    traps: bool = False,
+    workers: Workers = None,
+) -> None:
+    """Write synthetic mammograms with known truth as a raw tree for prepare.
+
+    Example: mammovae phantom --out RAW --layout vindr --patients 40
+
+    Parameters
+    ----------
+    layout
+        The shape of the tree: VinDr-Mammo as released, its PNG copy, loose DICOM files, or a folder of PNG.
+    patients
+        Patients, of four images each.
+    size
+        Rows of an image, in pixels.
+    seed
+        The same seed gives the same bytes.
+    finding_share
+        Share of the patients who get a planted lesion.
+    traps
+        Plant every trap that real data sets hold: broken files, wrong headers, odd encodings.
+    """
+    from mammovae.phantom.write import write_phantoms
+
+    write_phantoms(
+        out,
+        layout=layout,
+        patients=patients,
+        size=size,
+        seed=seed,
+        finding_share=finding_share,
+        traps=traps,
+        workers=workers,
+    )
+    print(f"{patients} patients, {4 * patients} images in {out}")
+
+
+@app.command
+def prepare(
+    kind: Kind,
+    path: Path,
+    /,
+    *,
+    out: Out,
+    settings: Annotated[PrepareSettings, FLAGS] = PrepareSettings(),
+    workers: Workers = None,
+    strict: bool = False,
+) -> None:
+    """Turn a raw data set into a DATA folder: squares, masks, index, splits by patient, contact sheet.
+
+    Example: mammovae prepare vindr vindr-mammo --out DATA --side R --view MLO
+
+    Parameters
+    ----------
+    kind
+        The kind of data set.
+    path
+        The folder that holds it.
+    strict
+        Exit with status 1 when any image failed.
+    """
+    from mammovae.data.prepare import prepare
+    from mammovae.page.words import count_line
+
+    counts = prepare(kind, path, out=out, workers=workers, **settings.given())["counts"]
+    print(count_line(counts, out))
+    if counts["ok"] == 0 or (strict and counts["failed"]):
+        raise SystemExit(1)
+
+
+@app.command
+def train(
+    data: Path,
+    /,
+    *,
+    preset: PresetName,
+    out: Out,
+    settings: Annotated[TrainSettings, FLAGS] = TrainSettings(),
+) -> None:
+    """Train a preset on the healthy training images of a DATA folder.
+
+    Example: mammovae train DATA --preset seed --out RUN --side R --view MLO --limit 1000
+
+    Parameters
+    ----------
+    data
+        A folder that mammovae prepare wrote.
+    preset
+        Where the settings start from; every flag below replaces one of them.
+    """
+    from mammovae.study import train
+
+    facts = train(data, preset=preset, out=out, **settings.given())
+    print(f"trained on {facts['images']['train']} images in {facts['seconds']:.0f} s: {out}")
+
+
+@app.command
+def generate(
+    run: Path,
+    /,
+    *,
+    out: Out,
+    mode: Literal["vary"] = "vary",
+    count: int = 16,
+    source: Path | None = None,
+    seed: int = 0,
+) -> None:
+    """Make new images from a run.
+
+    Example: mammovae generate RUN --mode vary --source DATA --count 64 --out GENERATED
+
+    Parameters
+    ----------
+    run
+        A folder that mammovae train wrote.
+    mode
+        vary: encode a training image, add noise, decode. Each result is derived from one patient's image.
+    count
+        Number of images.
+    source
+        The DATA folder whose images are varied.
+    seed
+        The same seed gives the same images.
+    """
+    from mammovae.generate.sample import generate
+
+    facts = generate(run, out=out, mode=mode, count=count, source=source, seed=seed)
+    print(f"{count} images in {out}; {facts['note']}")
+
+
+@app.command
+def score(
+    run: Path,
+    paths: list[Path],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="The CSV file to write.")],
+    maps: Path | None = None,
+    workers: Workers = None,
+    strict: bool = False,
+) -> None:
+    """Say how far images are from healthy: files, folders, DICOM, or DATA folders.
+
+    Example: mammovae score RUN film.dcm more-films --out scores.csv --maps MAPS
+
+    Parameters
+    ----------
+    run
+        A folder that mammovae train wrote.
+    paths
+        What to score.
+    maps
+        A folder for a picture of each image with its map.
+    strict
+        Exit with status 1 when any image failed.
+    """
+    from mammovae.detect.apply import score
+
+    table = score(run, paths, out=out, maps=maps, workers=workers)
+    failed = int(table["finding"].isna().sum())
+    print(f"{len(table) - failed} images scored, {failed} failed: {out}")
+    if failed == len(table) or (strict and failed):
+        raise SystemExit(1)
+
+
+@app.command
+def evaluate(
+    run: Path,
+    data: Path,
+    /,
+    *,
+    out: Out,
+    protocol: Literal["full", "seed"] = "full",
+    seed: int = 0,
+) -> None:
+    """Judge a run on the test images of a DATA folder, and write metrics.json and report.html.
+
+    Example: mammovae evaluate RUN DATA --out EVALUATION
+
+    Parameters
+    ----------
+    run
+        A folder that mammovae train wrote.
+    data
+        A folder that mammovae prepare wrote.
+    protocol
+        full: every test image whose health is known. seed: 20 healthy and 20 with findings, as the seed study did.
+    seed
+        Seed of the seed protocol's draw and of the report's generated images.
+    """
+    from mammovae.page.words import headline
+    from mammovae.study import evaluate
+
+    print(headline(evaluate(run, data, out=out, protocol=protocol, seed=seed)))
+    print(f"report: {out / 'report.html'}")
+
+
+@app.command
+def info(*paths: Path) -> None:
+    """Say in words what a DATA folder, a RUN folder or an image is.
+
+    Example: mammovae info DATA RUN film.dcm
+
+    Parameters
+    ----------
+    paths
+        What to look at.
+    """
+    from mammovae.study import describe
+
+    for path in paths:
+        print(describe(path))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake is one sentence and exit status 1, wrong use 2."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        tokens = _with_config(tokens)
+        app(tokens)
+    except InputError as error:
+        print(f"mammovae: {error}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
+    except KeyboardInterrupt:
+        print("mammovae: interrupted; the same command again goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _with_config(tokens: list[str]) -> list[str]:
+    """Take --config FILE out of the tokens: its table named like the command gives what no flag says."""
+    for place, token in enumerate(tokens):
+        if token == "--config" or token.startswith("--config="):
+            value = token.partition("=")[2] or (tokens[place + 1] if place + 1 < len(tokens) else "")
+            path = Path(value)
+            if not path.is_file():
+                raise UsageError(f"there is no configuration file {value!r}: check the path after --config")
+            app.config = cyclopts.config.Toml(path, search_parents=False)
+            return tokens[:place] + tokens[place + (1 if "=" in token else 2) :]
+    return tokens

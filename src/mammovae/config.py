@@ -1,0 +1,147 @@
+"""Settings as frozen models: at once the TOML file, the command-line flags and what a folder's manifest stores."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class InputError(ValueError):
+    """Something given to mammovae cannot be used; the message is one sentence: what, where, what to do."""
+
+
+class UsageError(InputError):
+    """A command or function was called in a way that cannot be right, whatever the data."""
+
+
+class Settings(BaseModel):
+    """A group of settings: frozen, unknown keys refused, each field described by the text under it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Build from plain values; the first wrong one is named in one sentence with the nearest known key."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise UsageError(_sentence(cls, error)) from None
+
+    def merged(self, values: Mapping[str, Any]) -> Self:
+        """Return these settings with some replaced; nested values are merged, not replaced whole."""
+        return self.of(_merge(self.model_dump(), values))
+
+    def given(self) -> dict[str, Any]:
+        """Return only what was set by hand, nested, so that it can be laid over a preset."""
+        return self.model_dump(exclude_unset=True)
+
+
+Side = Literal["L", "R"]
+View = Literal["CC", "MLO"]
+HealthyRule = Literal["birads12", "birads1", "image"]
+Kind = Literal["vindr", "mias", "cbis-ddsm", "folder", "dicom"]
+Layout = Literal["vindr", "vindr-png", "dicom", "folder"]
+PresetName = Literal["seed", "tiny"]
+
+
+class PrepareSettings(Settings):
+    """What decides the content of a DATA folder."""
+
+    size: int = Field(128, ge=16, le=4096)
+    """Rows and columns of a prepared image, in pixels."""
+    side: Side | None = None
+    """Only breasts of this side."""
+    view: View | None = None
+    """Only images of this view."""
+    limit: int | None = Field(None, ge=1)
+    """Only the first N images that match, in the source's order."""
+    healthy: HealthyRule = "birads12"
+    """VinDr's rule for a healthy breast: no finding and BI-RADS 1 or 2; BI-RADS 1 alone; or no box on this image."""
+    stretch: bool = False
+    """Stretch the crop to the square instead of keeping its proportions (the seed study's probable way)."""
+    seed: int = Field(0, ge=0)
+    """Seed of the split by patient."""
+
+
+class VaeSettings(Settings):
+    """A convolutional VAE's shape; the default is the seed study's."""
+
+    size: int = Field(128, ge=16)
+    """Rows and columns of the network's input, in pixels."""
+    filters: tuple[int, ...] = Field((32, 64, 128, 256), min_length=1)
+    """Filters of the encoder's convolutions, each followed by halving the image."""
+    latent: int = Field(1024, ge=1)
+    """Dimension of the latent vector."""
+
+
+class TrainSettings(Settings):
+    """A whole training: which images, which networks, how fitted."""
+
+    side: Side | None = None
+    """Only breasts of this side."""
+    view: View | None = None
+    """Only images of this view."""
+    limit: int | None = Field(None, ge=1)
+    """Only N of the matching training images, drawn by the seed."""
+    include: Literal["healthy", "unlabelled"] = "healthy"
+    """Train on healthy images alone, or also on those whose health is unknown."""
+    epochs: int = Field(60, ge=1)
+    """Passes over the training images."""
+    batch_size: int = Field(32, ge=1)
+    """Images a step."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Adam's step size."""
+    precision: Literal["32", "16-mixed", "bf16-mixed"] = "32"
+    """Arithmetic on a GPU; a CPU always computes in 32 bit."""
+    seed: int = Field(0, ge=0)
+    """Seed of weights, order and noise."""
+    checkpoint_seconds: float = Field(60, ge=0)
+    """Least time between two checkpoints, in seconds."""
+    vae: VaeSettings = VaeSettings()
+
+
+PRESETS: dict[str, TrainSettings] = {
+    "seed": TrainSettings(),
+    "tiny": TrainSettings(
+        epochs=30,
+        batch_size=16,
+        learning_rate=2e-3,
+        vae=VaeSettings(size=64, filters=(8, 16, 32), latent=16),
+    ),
+}
+"""Named trainings: "seed" is the study this project grew from; "tiny" is for tests and the demo."""
+
+
+def preset(name: str, values: Mapping[str, Any] | None = None) -> TrainSettings:
+    """Return a preset with some settings replaced; an unknown name is refused with the nearest one."""
+    if name not in PRESETS:
+        raise UsageError(f"there is no preset {name!r}: choose {_nearest(name, list(PRESETS))}")
+    return PRESETS[name].merged(values or {})
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _sentence(model: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    name = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        for part in place[:-1]:
+            annotation = model.model_fields[part].annotation
+            assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+            model = annotation
+        return f"there is no setting {name!r}: did you mean {_nearest(place[-1], list(model.model_fields))}?"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"setting {name!r} cannot be {first['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return repr(close[0]) if close else "one of " + ", ".join(known)

@@ -1,0 +1,132 @@
+"""A DATA folder opened: its table, its memory-mapped squares, and batches of tensors from them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mammovae.config import InputError, TrainSettings, UsageError
+from mammovae.data import index
+from mammovae.data.breast import Geometry
+from mammovae.data.split import include_unlabelled
+from mammovae.folders import read_manifest
+
+
+@dataclass(frozen=True)
+class Data:
+    """A finished DATA folder.
+
+    images: uint16 (N, S, S), memory-mapped; masks: uint8 (N, S, S), 1 inside the breast; row i of both
+    belongs to row i of index.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    index: pd.DataFrame
+    images: np.ndarray
+    masks: np.ndarray
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Data":
+        """Open a folder that prepare finished; InputError says what else it is."""
+        path = Path(path)
+        manifest = read_manifest(path, "prepare")
+        arrays = []
+        for name in ("images.npy", "masks.npy"):
+            try:
+                arrays.append(np.load(path / name, mmap_mode="r"))
+            except (OSError, ValueError) as error:
+                raise InputError(f"cannot open {path / name}: {error}; prepare the data again") from error
+        frame = index.read(path / "index.parquet")
+        if not len(frame) == len(arrays[0]) == len(arrays[1]):
+            raise InputError(
+                f"{path} does not fit together ({len(frame)} rows, {len(arrays[0])} images): prepare again"
+            )
+        return cls(path, manifest, frame, *arrays)
+
+    @property
+    def size(self) -> int:
+        """Rows and columns of each square, in pixels."""
+        return self.images.shape[1]
+
+    def select(self, split: str, *, side: str | None = None, view: str | None = None) -> np.ndarray:
+        """Return the positions of the usable images of a split, in the index's order."""
+        frame = self.index
+        keep = (frame["status"] == "ok") & (frame["split"] == split)
+        for name, wanted in (("side", side), ("view", view)):
+            if wanted is not None:
+                keep &= (frame[name] == wanted).fillna(False)
+        return np.flatnonzero(keep)
+
+    def healthy(self, positions: np.ndarray) -> np.ndarray:
+        """Say of each position whether its image is known to be healthy: bool (n,)."""
+        return (self.index["healthy"].iloc[positions] == True).fillna(False).to_numpy(bool)  # noqa: E712
+
+    def for_training(self, settings: TrainSettings) -> dict[str, np.ndarray]:
+        """Return the positions to train on, to choose by and to calibrate with, as the settings ask.
+
+        Raises InputError, with the counts that explain it, when nothing is left to train on.
+        """
+        data = self
+        if settings.include == "unlabelled":
+            seed = self.manifest["settings"]["seed"]
+            data = Data(self.path, self.manifest, include_unlabelled(self.index, seed), self.images, self.masks)
+        parts = {}
+        for split in ("train", "validation", "calibration"):
+            positions = data.select(split, side=settings.side, view=settings.view)
+            if settings.include == "healthy":
+                positions = positions[data.healthy(positions)]
+            parts[split] = positions
+        if not len(parts["train"]):
+            unknown = int(self.index["healthy"].isna().sum())
+            hint = (
+                f"{unknown} images are of unknown health: --include unlabelled trains on them too"
+                if unknown and settings.include == "healthy"
+                else "check --side, --view and how the data was split"
+            )
+            raise InputError(f"{self.path} has no image to train on that matches; {hint}")
+        if settings.limit is not None and settings.limit < len(parts["train"]):
+            drawn = np.random.default_rng(settings.seed).choice(parts["train"], settings.limit, replace=False)
+            parts["train"] = np.sort(drawn)
+        return parts
+
+    def geometry(self, position: int) -> Geometry:
+        """Return how the source image became the square at position."""
+        row = self.index.iloc[position]
+        names = [field.name for field in fields(Geometry) if field.name != "size"]
+        return Geometry(**{name: row[name].item() for name in names}, size=self.size)
+
+    def batch(self, positions: np.ndarray, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (image, mask), both float32 (n, 1, size, size): v / 65535 and 0 or 1."""
+        return to_tensors(self.images[positions], self.masks[positions], size)
+
+    def batches(
+        self, positions: np.ndarray, size: int, batch_size: int
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
+        """Yield (positions, image, mask) in order, at most batch_size images at a time."""
+        for start in range(0, len(positions), batch_size):
+            part = positions[start : start + batch_size]
+            yield (part, *self.batch(part, size))
+
+
+def to_tensors(images: np.ndarray, masks: np.ndarray, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn uint16 squares and their masks (n, S, S) into a network's input (n, 1, size, size).
+
+    Where S is a whole multiple of size the area mean is taken; a mask's pixel counts when half of it does.
+    Any other ratio is refused with UsageError.
+    """
+    ratio, rest = divmod(images.shape[-1], size)
+    if rest or not ratio:
+        raise UsageError(
+            f"images of {images.shape[-1]} px do not fit a network of {size} px: prepare at {size} or a multiple of it"
+        )
+    image = torch.from_numpy(images.astype(np.float32))[:, None] / 65535
+    mask = torch.from_numpy(masks.astype(np.float32))[:, None]
+    if ratio > 1:
+        image = torch.nn.functional.avg_pool2d(image, ratio)
+        mask = (torch.nn.functional.avg_pool2d(mask, ratio) >= 0.5).float()
+    return image, mask

@@ -1,0 +1,166 @@
+"""The one table of the project: a row an image, its schema and its checks."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mammovae.config import InputError
+from mammovae.folders import replacing
+
+FINDING = pa.struct(
+    [
+        ("category", pa.string()),
+        ("birads", pa.int64()),
+        ("severity", pa.string()),
+        ("xmin", pa.float64()),
+        ("ymin", pa.float64()),
+        ("xmax", pa.float64()),
+        ("ymax", pa.float64()),
+    ]
+)
+"""An annotated lesion: source pixels, null where a list names a finding without a place."""
+
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("patient_id", pa.string()),
+        ("study_id", pa.string()),
+        ("side", pa.string()),
+        ("view", pa.string()),
+        ("healthy", pa.bool_()),
+        ("split", pa.string()),
+        ("density", pa.string()),
+        ("birads", pa.int64()),
+        ("age", pa.float64()),
+        ("vendor", pa.string()),
+        ("model", pa.string()),
+        ("source", pa.string()),
+        ("rows", pa.int64()),
+        ("columns", pa.int64()),
+        ("mm_per_pixel", pa.float64()),
+        ("findings", pa.list_(FINDING)),
+        ("crop_x0", pa.int64()),
+        ("crop_y0", pa.int64()),
+        ("crop_x1", pa.int64()),
+        ("crop_y1", pa.int64()),
+        ("mirrored", pa.bool_()),
+        ("scale_x", pa.float64()),
+        ("scale_y", pa.float64()),
+        ("pad_left", pa.float64()),
+        ("pad_top", pa.float64()),
+        ("breast_area", pa.float64()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+"""Columns and types of index.parquet. breast_area is in mm^2 where mm_per_pixel is known, else null;
+reason says why a row failed, or what is odd about one that is ok."""
+
+COLUMNS = SCHEMA.names
+ALLOWED = {
+    "side": ("L", "R"),
+    "view": ("CC", "MLO"),
+    "split": ("train", "validation", "calibration", "test", "unused"),
+    "density": ("A", "B", "C", "D"),
+    "status": ("ok", "failed", "missing"),
+}
+_PANDAS = {
+    pa.string(): pd.StringDtype("pyarrow", na_value=pd.NA),
+    pa.bool_(): pd.BooleanDtype(),
+    pa.int64(): pd.Int64Dtype(),
+    pa.float64(): pd.Float64Dtype(),
+}
+
+
+def finding(
+    category: str | None,
+    *,
+    birads: int | None = None,
+    severity: str | None = None,
+    box: tuple[float, float, float, float] | None = None,
+) -> dict:
+    """Make one entry of the findings column; box is (xmin, ymin, xmax, ymax) in source pixels."""
+    xmin, ymin, xmax, ymax = box or (None, None, None, None)
+    return {
+        "category": category,
+        "birads": birads,
+        "severity": severity,
+        "xmin": xmin,
+        "ymin": ymin,
+        "xmax": xmax,
+        "ymax": ymax,
+    }
+
+
+def table(rows: Iterable[Mapping], root: Path | None = None) -> pd.DataFrame:
+    """Build a checked table from dicts of some of the columns; what a row does not say is null.
+
+    With root, a row whose source file is not there gets status "missing"; every other row without a
+    status gets "ok". Raises InputError naming the row and the field.
+    """
+    full = [{name: row.get(name) for name in COLUMNS} for row in rows]
+    for row in full:
+        row["findings"] = row["findings"] if row["findings"] is not None else []
+        if row["status"] is None:
+            here = root is None or row["source"] is None or (root / row["source"]).is_file()
+            row["status"] = "ok" if here else "missing"
+            if not here:
+                row["reason"] = "listed, but the file is not there"
+    try:
+        arrow = pa.Table.from_pylist(full, schema=SCHEMA)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(f"a value does not fit the index's columns: {error}") from error
+    return check(_to_pandas(arrow))
+
+
+def check(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return frame when it keeps the schema's rules, else raise InputError with the first breach.
+
+    Rules: all columns there, image_id unique and not null, listed values only, and no patient in two
+    splits ("unused" aside).
+    """
+    lacking = [name for name in COLUMNS if name not in frame]
+    if lacking:
+        raise InputError(f"the index lacks the column {lacking[0]!r}: prepare the data again")
+    if frame["image_id"].isna().any():
+        raise InputError(f"row {frame['image_id'].isna().argmax()} of the index has no image_id")
+    twice = frame["image_id"].duplicated()
+    if twice.any():
+        raise InputError(f"image_id {frame.loc[twice, 'image_id'].iloc[0]!r} stands in two rows: make ids unique")
+    for name, allowed in ALLOWED.items():
+        wrong = frame[name].notna() & ~frame[name].isin(allowed)
+        if wrong.any():
+            row = frame[wrong].iloc[0]
+            raise InputError(
+                f"image {row['image_id']!r} has {name} {row[name]!r}: it must be one of {', '.join(allowed)} or empty"
+            )
+    used = frame[frame["split"].notna() & (frame["split"] != "unused") & frame["patient_id"].notna()]
+    several = used.groupby("patient_id")["split"].nunique()
+    if (several > 1).any():
+        raise InputError(f"patient {several[several > 1].index[0]!r} stands in two splits: split by patient")
+    return frame
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read and check an index.parquet; nullable pandas types, findings as lists of dicts."""
+    try:
+        arrow = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"cannot read the index {path}: {error}") from error
+    return check(_to_pandas(arrow))
+
+
+def write(frame: pd.DataFrame, path: Path) -> None:
+    """Check frame and write it to path in one step."""
+    arrow = pa.Table.from_pandas(check(frame)[COLUMNS], schema=SCHEMA, preserve_index=False)
+    with replacing(path) as partial:
+        pq.write_table(arrow, partial)
+
+
+def _to_pandas(arrow: pa.Table) -> pd.DataFrame:
+    frame = arrow.to_pandas(types_mapper=_PANDAS.get)
+    frame["findings"] = [list(cell) if cell is not None else [] for cell in frame["findings"]]
+    return frame

@@ -1,0 +1,330 @@
+"""A table of source images becomes a DATA folder: squares, masks, index, failures, contact sheet, manifest."""
+
+import hashlib
+import json
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from mammovae.config import InputError, Kind, PrepareSettings, UsageError
+from mammovae.data import index, parallel
+from mammovae.data.breast import Geometry, find_breast
+from mammovae.data.read import read
+from mammovae.data.sources import SOURCES
+from mammovae.data.split import assign_splits, duplicates, fill_patients
+from mammovae.folders import Stage, replacing, write_text
+from mammovae.page.progress import Progress
+
+FROM_HEADER = ("study_id", "patient_id", "side", "view", "age", "vendor", "model", "mm_per_pixel")
+"""Columns that a file's header may fill where the listing says nothing."""
+
+SHEET_IMAGES = 400
+"""The most images that a contact sheet shows; of more, it shows evenly spaced ones."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One image, ready: image uint16 (S, S), mask uint8 (S, S), and what its file and its pixels say.
+
+    fields holds index columns; digest is a hash of the source's pixels; chest_wall is "left" or "right" as
+    the source is stored.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    geometry: Geometry
+    chest_wall: str
+    fields: dict[str, Any]
+    digest: str
+
+
+class Task(NamedTuple):
+    """A row of the table on its way to a worker."""
+
+    row: int
+    path: Path
+
+
+def prepare_image(path: Path, *, size: int, stretch: bool = False) -> Prepared:
+    """Read one file and bring its breast into a square of size pixels, exactly as prepare does for a data set.
+
+    Raises InputError when the file cannot be read or shows no breast.
+    """
+    picture = read(path)
+    breast = find_breast(picture.pixels)
+    geometry = Geometry.fit(breast.mask, breast.chest_wall, size, stretch=stretch)
+    rows, columns = picture.pixels.shape
+    mm = picture.header.get("mm_per_pixel")
+    fields = {name: picture.header.get(name) for name in FROM_HEADER}
+    placed = {name: value for name, value in asdict(geometry).items() if name in index.COLUMNS}
+    fields |= placed | {
+        "rows": rows,
+        "columns": columns,
+        "breast_area": float(breast.mask.sum()) * mm**2 if mm else None,
+        "reason": "; ".join(picture.remarks) or None,
+    }
+    return Prepared(
+        image=geometry.apply(picture.pixels),
+        mask=geometry.apply_mask(breast.mask),
+        geometry=geometry,
+        chest_wall=breast.chest_wall,
+        fields=fields,
+        digest=hashlib.blake2b(np.ascontiguousarray(picture.pixels), digest_size=16).hexdigest(),
+    )
+
+
+def prepare(
+    kind: Kind,
+    path: Path | str,
+    *,
+    out: Path | str,
+    settings: PrepareSettings | None = None,
+    workers: int | None = None,
+    executor: Executor | None = None,
+) -> dict[str, Any]:
+    """Turn a raw data set into the DATA folder out, and return its manifest's facts (counts and so on).
+
+    Works on all cores, or on any concurrent.futures executor. An interrupted run is completed by the same
+    call; a file that cannot be used becomes a row with status "failed" and a line in failures.csv.
+    Raises InputError when the raw folder is not what kind says or holds no image that matches.
+    """
+    settings = settings or PrepareSettings()
+    root, out = Path(path), Path(out)
+    if kind not in SOURCES:
+        raise UsageError(f"there is no kind of data {kind!r}: choose one of {', '.join(SOURCES)}")
+    if not root.is_dir():
+        raise InputError(f"there is no folder {root}: name the folder that holds the raw {kind} data")
+    frame = _listing(kind, root, settings)
+    if frame.empty:
+        raise InputError(f"no image in {root} matches: check --side, --view and the kind of data")
+    listing = "\n".join(f"{row.image_id} {row.source} {row.split}" for row in frame.itertuples())
+    inputs = {"kind": kind, "root": str(root), "listing": hashlib.sha256(listing.encode()).hexdigest()}
+    with Stage(out, "prepare", settings.model_dump(), inputs) as stage:
+        if not stage.done:
+            slots = _Slots(out, len(frame), settings.size)
+            done = slots.journal(frame)
+            tasks = [
+                Task(row, root / source)
+                for row, (source, status) in enumerate(zip(frame["source"], frame["status"], strict=True))
+                if status == "ok" and row not in done
+            ]
+            work = partial(_prepare_task, size=settings.size, stretch=settings.stretch)
+            with Progress("preparing", len(tasks), unit="images") as progress:
+                for task, result in parallel.run(work, tasks, workers=workers, executor=executor):
+                    done[task.row] = slots.keep(task.row, frame["image_id"].iloc[task.row], result)
+                    progress.advance(1)
+            stage.finish(**_complete(out, frame, done, slots, settings))
+            slots.forget()
+        return stage.facts()
+
+
+def _listing(kind: str, root: Path, settings: PrepareSettings) -> pd.DataFrame:
+    source = SOURCES[kind]
+    frame = source(root, healthy=settings.healthy) if kind == "vindr" else source(root)
+    # A null side or view may still be filled from the file's header, so it passes here and is judged then.
+    for name in ("side", "view"):
+        wanted = getattr(settings, name)
+        if wanted is not None:
+            frame = frame[(frame[name] == wanted).fillna(True)]
+    return frame.head(settings.limit or len(frame)).reset_index(drop=True)
+
+
+def _prepare_task(task: Task, *, size: int, stretch: bool) -> Prepared:
+    return prepare_image(task.path, size=size, stretch=stretch)
+
+
+class _Slots:
+    """The growing arrays and the journal of what is in them; the parent process is their only writer."""
+
+    def __init__(self, out: Path, count: int, size: int) -> None:
+        self._out = out
+        self._journal = out / ".rows.jsonl"
+        self.images = self._array("images", np.uint16, (count, size, size))
+        self.masks = self._array("masks", np.uint8, (count, size, size))
+
+    def _array(self, name: str, dtype: type, shape: tuple[int, ...]) -> np.memmap:
+        path = self._out / f".{name}.partial.npy"
+        finished = self._out / f"{name}.npy"
+        if finished.exists():
+            finished.rename(path)
+        if not path.exists():
+            self._journal.unlink(missing_ok=True)
+            with replacing(path) as partial_path:
+                np.lib.format.open_memmap(partial_path, mode="w+", dtype=dtype, shape=shape)
+        return np.lib.format.open_memmap(path, mode="r+")
+
+    def journal(self, frame: pd.DataFrame) -> dict[int, dict]:
+        """Return the rows that an interrupted run finished; a line cut off by the interruption is dropped."""
+        done: dict[int, dict] = {}
+        if self._journal.exists():
+            text = self._journal.read_text(encoding="utf-8")
+            whole = text[: text.rfind("\n") + 1]
+            write_text(self._journal, whole)
+            done = {entry["row"]: entry for entry in map(json.loads, whole.splitlines())}
+        return done
+
+    def keep(self, row: int, image_id: str, result: Prepared | InputError) -> dict:
+        """Store one result: pixels first, then the journal's line that says they are there."""
+        if isinstance(result, InputError):
+            entry = {"row": row, "fields": {"status": "failed", "reason": str(result)}}
+        else:
+            self.images[row] = result.image
+            self.masks[row] = result.mask
+            entry = {
+                "row": row,
+                "fields": result.fields,
+                "chest_wall": result.chest_wall,
+                "digest": result.digest,
+            }
+        with self._journal.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        return entry
+
+    def finish(self) -> None:
+        """Give the arrays their names."""
+        for name, array in (("images", self.images), ("masks", self.masks)):
+            array.flush()
+            (self._out / f".{name}.partial.npy").rename(self._out / f"{name}.npy")
+
+    def forget(self) -> None:
+        """Drop the journal, once the index holds what it said and the manifest says done."""
+        self._journal.unlink(missing_ok=True)
+
+
+def _complete(
+    out: Path, frame: pd.DataFrame, done: dict[int, dict], slots: _Slots, settings: PrepareSettings
+) -> dict[str, Any]:
+    """Write everything that needs all rows: index, failures, contact sheet; return the manifest's facts."""
+    frame = _filled(frame, done, settings)
+    frame, by_patient = fill_patients(frame)
+    frame = assign_splits(frame, settings.seed)
+    ok = frame["status"] == "ok"
+    frame.loc[~ok, "split"] = "unused"
+    convention = _pose_convention(frame, done)
+    frame = _with_pose_remarks(frame, done, convention)
+    frame, copies = _without_copies(frame, done)
+    failures = frame.loc[frame["status"] == "failed", ["image_id", "source", "reason"]]
+    with replacing(out / "failures.csv") as partial_path:
+        failures.to_csv(partial_path, index=False)
+    _contact_sheet(out, frame, slots)
+    slots.finish()
+    index.write(frame, out / "index.parquet")
+    return {
+        "size": settings.size,
+        "by_patient": by_patient,
+        "stored_as": convention,
+        "duplicates": copies,
+        "counts": counts(frame),
+    }
+
+
+def _filled(frame: pd.DataFrame, done: dict[int, dict], settings: PrepareSettings) -> pd.DataFrame:
+    """Lay what the files say under what the listing says; a contradiction becomes a remark."""
+    rows = frame.to_dict("records")
+    for number, row in enumerate(rows):
+        remarks = [] if pd.isna(row["reason"]) else [row["reason"]]
+        fields = done.get(number, {}).get("fields", {})
+        for name, value in fields.items():
+            if name == "reason":
+                remarks += [value] if value else []
+            elif name in ("side", "view") and value and not pd.isna(row[name]) and row[name] != value:
+                remarks.append(f"the list says {name} {row[name]}, the file's header {value}")
+            elif name not in FROM_HEADER or pd.isna(row[name]):
+                row[name] = value
+        for name in ("side", "view"):
+            wanted = getattr(settings, name)
+            if wanted is not None and row["status"] == "ok" and row[name] != wanted:
+                row["status"] = "failed"
+                remarks.append(f"{name} {row[name] or 'unknown'} does not match --{name} {wanted}")
+        row["reason"] = "; ".join(remarks) or None
+    clean = [{name: (None if _is_null(value) else value) for name, value in row.items()} for row in rows]
+    return index.table(clean)
+
+
+def _is_null(value: Any) -> bool:
+    return not isinstance(value, list) and bool(pd.isna(value))
+
+
+def _pose_convention(frame: pd.DataFrame, done: dict[int, dict]) -> str | None:
+    """Say how the set is stored: "standard" (left breast, chest wall on the left), "mirrored", or null.
+
+    A set that is mirrored as a whole (as mini-MIAS is) is no fault; an image that goes against its set is.
+    """
+    left_side, left_wall = _poses(frame, done)
+    if not len(left_side):
+        return None
+    return "standard" if np.mean(left_side == left_wall) >= 0.5 else "mirrored"
+
+
+def _poses(frame: pd.DataFrame, done: dict[int, dict]) -> tuple[np.ndarray, np.ndarray]:
+    pairs = [
+        (frame["side"].iloc[row] == "L", entry["chest_wall"] == "left")
+        for row, entry in done.items()
+        if "chest_wall" in entry and not pd.isna(frame["side"].iloc[row])
+    ]
+    both = np.array(pairs, dtype=bool).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def _with_pose_remarks(frame: pd.DataFrame, done: dict[int, dict], convention: str | None) -> pd.DataFrame:
+    reasons = frame["reason"].tolist()
+    for row, entry in done.items():
+        side = frame["side"].iloc[row]
+        if "chest_wall" not in entry or pd.isna(side) or convention is None:
+            continue
+        expected = "left" if (side == "L") == (convention == "standard") else "right"
+        if entry["chest_wall"] != expected:
+            remark = f"side {side}, but the chest wall lies on the image's {entry['chest_wall']}"
+            reasons[row] = remark if pd.isna(reasons[row]) else f"{reasons[row]}; {remark}"
+    return frame.assign(reason=pd.array(reasons, dtype=frame["reason"].dtype))
+
+
+def _without_copies(frame: pd.DataFrame, done: dict[int, dict]) -> tuple[pd.DataFrame, list[list[str]]]:
+    """Keep one image of each group with the same pixels, in test where one of them is; the others are unused."""
+    digests = [done.get(row, {}).get("digest") for row in range(len(frame))]
+    groups = duplicates(frame["image_id"], digests)
+    frame = frame.set_index("image_id", drop=False)
+    for group in groups:
+        first = next((name for name in group if frame.at[name, "split"] == "test"), group[0])
+        for other in group:
+            if other != first:
+                frame.at[other, "split"] = "unused"
+                old = frame.at[other, "reason"]
+                remark = f"the same pixels as {first}"
+                frame.at[other, "reason"] = remark if pd.isna(old) else f"{old}; {remark}"
+    return frame.reset_index(drop=True), groups
+
+
+def _contact_sheet(out: Path, frame: pd.DataFrame, slots: _Slots) -> None:
+    from mammovae.page.pictures import contact_sheet
+
+    rows = np.flatnonzero(frame["status"] == "ok")
+    if not len(rows):
+        return
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, SHEET_IMAGES).round().astype(int))]
+    captions = [
+        f"{frame['image_id'].iloc[row][:14]} {'' if pd.isna(frame['side'].iloc[row]) else frame['side'].iloc[row]}"
+        for row in rows
+    ]
+    with replacing(out / "contact_sheet.png") as partial_path:
+        contact_sheet(slots.images[rows], slots.masks[rows], captions).save(partial_path)
+
+
+def counts(frame: pd.DataFrame) -> dict[str, Any]:
+    """Count rows, patients, health and splits of an index: what a prepare's last lines and a manifest say."""
+    ok = frame[frame["status"] == "ok"]
+    return {
+        "images": len(frame),
+        "patients": int(frame["patient_id"].nunique()),
+        **{status: int((frame["status"] == status).sum()) for status in index.ALLOWED["status"]},
+        "healthy": int((ok["healthy"] == True).sum()),  # noqa: E712 - nullable column
+        "finding": int((ok["healthy"] == False).sum()),  # noqa: E712 - nullable column
+        "unknown": int(ok["healthy"].isna().sum()),
+        "remarked": int(ok["reason"].notna().sum()),
+        "splits": {name: int((ok["split"] == name).sum()) for name in index.ALLOWED["split"]},
+    }

@@ -1,0 +1,205 @@
+"""Stage folders and their manifests: begun, continued, finished, and never half-written."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from mammovae import __version__
+from mammovae.config import InputError, UsageError
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path beside path to write to, and rename it to path when the block ends without error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text to path in one step."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write value to path as indented JSON in one step; NaN becomes null, as JSON has none."""
+    write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object; InputError names the file when it is not there or is damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds no JSON object")
+    return value
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Stage:
+    """One command's output folder while it is being written: begin, work, finish.
+
+    The manifest is written first with state "running" and last with state "done". A second start with the
+    same settings finds what the first one left; one with other settings is refused, naming the key.
+    """
+
+    def __init__(self, out: Path, command: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+        self.out = out
+        self.done = False
+        self._manifest: dict[str, Any] = {
+            "command": command,
+            "state": "running",
+            "settings": _plain(dict(settings)),
+            "inputs": dict(inputs),
+        }
+        self._begin = time.monotonic()
+
+    def __enter__(self) -> "Stage":
+        if self.out.exists() and not self.out.is_dir():
+            raise UsageError(f"--out {self.out} is a file: name a folder")
+        path = self.out / MANIFEST
+        foreign = self.out.is_dir() and not path.is_file() and any(self.out.iterdir())
+        if foreign and [entry.name for entry in self.out.iterdir()] != [".lock"]:
+            raise UsageError(f"--out {self.out} holds other files: name a new folder or an empty one")
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.out / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(f"another mammovae is writing {self.out}: wait for it, or name another --out") from None
+        try:
+            if path.is_file():
+                self._continue(read_json(path))
+            else:
+                write_json(path, self._manifest | provenance())
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def _continue(self, old: dict[str, Any]) -> None:
+        for part in ("command", "settings", "inputs"):
+            difference = first_difference(old.get(part), self._manifest[part])
+            if difference:
+                key, before, now = difference
+                what = "another command" if part == "command" else f"another {key or part}"
+                raise UsageError(f"{self.out} was begun with {what} ({before!r}, now {now!r}): name a new --out")
+        self.done = old.get("state") == "done"
+        self._manifest["seconds_before"] = old.get("seconds", 0)
+
+    def finish(self, **facts: Any) -> None:
+        """Write the final manifest with what the stage wants to be known of its result."""
+        seconds = round(time.monotonic() - self._begin + self._manifest.pop("seconds_before", 0), 1)
+        final = self._manifest | {"state": "done", "seconds": seconds} | provenance() | _plain(facts)
+        write_json(self.out / MANIFEST, final)
+        self.done = True
+
+    def facts(self) -> dict[str, Any]:
+        """Return the manifest as it stands on disk."""
+        return read_json(self.out / MANIFEST)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        if self.done:
+            (self.out / ".lock").unlink(missing_ok=True)
+
+
+def read_manifest(folder: Path, command: str) -> dict[str, Any]:
+    """Return the manifest of a finished folder that command wrote; InputError says what it is instead."""
+    kind = {"prepare": "a DATA folder", "train": "a RUN folder"}.get(command, f"a folder of {command}")
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}: name {kind} that mammovae {command} wrote")
+    if not path.is_file():
+        raise InputError(f"{folder} is not {kind}: it has no {MANIFEST}")
+    manifest = read_json(path)
+    if manifest.get("command") != command:
+        raise InputError(f"{folder} was written by mammovae {manifest.get('command')}: name {kind}")
+    if manifest.get("state") != "done":
+        raise InputError(f"{folder} is unfinished: run the same mammovae {command} again to complete it")
+    return manifest
+
+
+def provenance() -> dict[str, Any]:
+    """What made a folder: versions, the git commit where there is one, the machine's kind, the time."""
+    packages = ("numpy", "pandas", "pillow", "pydicom", "scipy", "torch")
+    versions = {"mammovae": __version__, "python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions,
+        "git_commit": _git_commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    if not any((parent / ".git").exists() for parent in here.parents):
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """Return (dotted key, old value, new value) of the first place where two nested values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(name for name in new if name not in old)]:
+            found = first_difference(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+            if found:
+                return found
+        return None
+    return None if old == new else (key, old, new)
+
+
+def _plain(value: Any) -> Any:
+    """Turn paths, tuples, NumPy scalars and NaN into what JSON can hold."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not (float("-inf") < value < float("inf")):
+        return None
+    return value

@@ -1,0 +1,204 @@
+"""The report of a study: one HTML file without any outside part, for the screen and for A4 paper."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
+
+from mammovae.page import charts, pictures, sentences, words
+from mammovae.page.judgement import Judgement
+from mammovae.page.style import FONTS, data_uri, to_png, to_svg
+from mammovae.statistics import RESAMPLES, signed
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Images = NDArray[np.generic]
+_SHOWN_PAIRS = 16
+_SHOWN_GENERATED = 24
+_COLUMNS = 8
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image to look at with its map; cases of one group ("Findings scored highest") stand together."""
+
+    image_id: str
+    image: Images
+    group: str
+    map: Images | None = None
+    reconstruction: Images | None = None
+    boxes: Sequence[Sequence[float]] = ()
+    """(xmin, ymin, xmax, ymax) in pixels of image."""
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report shows; whatever is None or empty makes its section say why it is not there.
+
+    Images are (N, S, S) of any integer type or floats in 0..1, all shown on that one scale.
+    """
+
+    title: str
+    subtitle: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """The few facts at the top: data set, images, preset, ..."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Facts on the data: source, healthy rule, size, ..."""
+    counts: "DataFrame | None" = None
+    """Images: a row a split (the index), a column each for healthy, finding, unknown, failed."""
+    by_patient: bool = True
+    """False where patients are unknown; every figure then says so."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the training, nested as in config.toml."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Facts on the training: parameters, time, images."""
+    history: "DataFrame | None" = None
+    """A row an epoch: see charts.loss_curve."""
+    originals: Images | None = None
+    reconstructions: Images | None = None
+    generated: Images | None = None
+    generated_mode: str = "vary"
+    real: Images | None = None
+    """Real images to stand beside the generated ones."""
+    judgement: Judgement | None = None
+    score_label: str = "score"
+    cases: Sequence[Case] = ()
+    map_scale: pictures.MapScale = pictures.UNIT
+    limits: Sequence[str] = ()
+    """What this study cannot say, beside what no such study can."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Versions, commit, seeds, command lines, hashes; nested mappings are flattened."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """A remark, or the reason why it is empty, by section: data, training, reconstructions, generated, detection, cases."""
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write the report to path in one step; the same report gives the same bytes."""
+    partial = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(render(report), encoding="utf-8")
+    partial.replace(path)
+
+
+def render(report: Report) -> str:
+    """Return the report as HTML; every text in it is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["value"] = words.value
+    judged = report.judgement
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        fonts=FONTS,
+        missing=_missing(report),
+        counts=_counts(report.counts),
+        settings=_flat(report.settings),
+        provenance=_flat(report.provenance),
+        figures=_figures(report),
+        cases=_cases(report),
+        sentences=sentences.detection(judged, report.by_patient) if judged else [],
+        judged=judged,
+        correlations=_correlations(judged),
+        limits=[*report.limits, *sentences.LIMITS],
+        resamples=f"{RESAMPLES:,}",
+    )
+
+
+def _missing(report: Report) -> dict[str, str]:
+    """Return why a section is empty, for each that is."""
+    judged = report.judgement
+    reasons = {}
+    if report.counts is None:
+        reasons["data"] = "No counts were handed to this report."
+    if report.history is None or not len(report.history):
+        reasons["training"] = "No loss curve: there is no history of the training."
+    if report.originals is None or report.reconstructions is None or not len(report.originals):
+        reasons["reconstructions"] = "No reconstructions: no image was set aside to show."
+    if report.generated is None or not len(report.generated):
+        reasons["generated"] = "No generated images: none were made for this report."
+    if judged is None:
+        reasons["detection"] = "No detection figures: no image was scored."
+    elif not judged.headline.n_finding:
+        reasons["detection"] = "No detection figures: the data has no image with a finding."
+    elif not judged.headline.n_healthy:
+        reasons["detection"] = "No detection figures: the data has no healthy image to compare with."
+    if not report.cases:
+        reasons["cases"] = "No cases: no image was picked to show."
+    return {name: report.notes.get(name, reason) for name, reason in reasons.items()}
+
+
+def _figures(report: Report) -> dict[str, str]:
+    """Return data URIs by the name of the figure, for what the report has."""
+    figures, missing = {}, _missing(report)
+    if report.history is not None and "training" not in missing:
+        figures["loss"] = data_uri(to_svg(charts.loss_curve(report.history)))
+    if report.originals is not None and report.reconstructions is not None and "reconstructions" not in missing:
+        figures["reconstructions"] = _pairs(report.originals, report.reconstructions)
+    if report.generated is not None and "generated" not in missing:
+        shown = pictures.image_grid(report.generated[:_SHOWN_GENERATED], _COLUMNS)
+        figures["generated"] = data_uri(to_png(shown))
+        if report.real is not None and len(report.real):
+            figures["real"] = data_uri(to_png(pictures.image_grid(report.real[:_SHOWN_GENERATED], _COLUMNS)))
+    judged = report.judgement
+    if judged is not None and judged.curve is not None:
+        rows = [*judged.scores, *judged.baselines, *judged.by_category, *judged.by_density]
+        figures["points"] = data_uri(to_svg(charts.score_points(judged.groups, report.score_label)))
+        figures["roc"] = data_uri(to_svg(charts.roc(judged.curve, judged.baseline_curves)))
+        figures["forest"] = data_uri(to_svg(charts.auroc_forest(rows)))
+    if any(case.map is not None for case in report.cases):
+        figures["legend"] = data_uri(to_svg(pictures.map_legend(report.map_scale)))
+    return figures
+
+
+def _pairs(originals: Images, reconstructions: Images) -> str:
+    """Draw each row of originals above the row of their reconstructions."""
+    rows, labels = [], []
+    for start in range(0, min(len(originals), len(reconstructions), _SHOWN_PAIRS), _COLUMNS):
+        real, made = originals[start : start + _COLUMNS], reconstructions[start : start + _COLUMNS]
+        pad = np.ones((_COLUMNS - len(real), *originals.shape[1:]), np.float32) if start else real[:0]
+        rows += [*map(pictures.grey, [*real, *pad, *made, *pad])]
+        labels += ["real", "reconstruction"]
+    return data_uri(to_png(pictures.image_grid(np.array(rows), min(_COLUMNS, len(originals)), row_labels=labels)))
+
+
+def _cases(report: Report) -> dict[str, list[dict[str, str]]]:
+    groups: dict[str, list[dict[str, str]]] = {}
+    for case in report.cases:
+        panel = pictures.case_panel(
+            case.image, case.reconstruction, case.map, case.boxes, scale=report.map_scale, legend=False
+        )
+        shown = {"image_id": case.image_id, "caption": case.caption, "uri": data_uri(to_png(panel))}
+        groups.setdefault(case.group, []).append(shown)
+    return groups
+
+
+def _counts(counts: "DataFrame | None") -> dict[str, Any]:
+    if counts is None:
+        return {}
+    table = counts.astype("Int64")
+    rows = [(str(name), [None if v is None else f"{v:,}" for v in row]) for name, row in zip(table.index, table.to_numpy(object), strict=True)]
+    return {"columns": [str(name) for name in table], "rows": rows, "total": [f"{int(v):,}" for v in table.sum()]}
+
+
+def _correlations(judged: Judgement | None) -> dict[str, str]:
+    if judged is None:
+        return {}
+    return {name: "–" if rho is None else signed(rho) for name, rho in judged.correlations.items()}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values under dotted names, in their order."""
+    flat = {}
+    for name, item in values.items():
+        flat |= _flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {f"{prefix}{name}": item}
+    return flat

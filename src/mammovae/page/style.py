@@ -1,0 +1,105 @@
+"""The look that all figures share, and the way from a figure to the same bytes every time."""
+
+import base64
+import io
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from PIL import Image
+
+INK = "#1c2733"
+SOFT = "#66727f"
+LINE = "#d5dbe1"
+HEALTHY = "#5f97c4"
+FINDING = "#b23a12"
+TRIVIAL = "#8a949e"
+WIDTH = 6.9
+"""Inches of a full-width figure: the text width of an A4 page."""
+
+# Healthy and finding differ in hue (safe for the colour-blind), in lightness (safe in grey print) and in marker.
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 7.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": SOFT,
+    "axes.linewidth": 0.6,
+    "axes.titlesize": 8,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 7.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "grid.color": LINE,
+    "grid.linewidth": 0.5,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "legend.frameon": False,
+    "legend.fontsize": 7,
+    "lines.linewidth": 1.4,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mammovae",
+}
+
+FONTS = "'Helvetica Neue', Arial, 'Liberation Sans', 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+
+MAP = LinearSegmentedColormap.from_list(
+    "mammovae-map", [(1, 0.87, 0.35, 0.0), (1, 0.75, 0.2, 0.55), (0.95, 0.42, 0.1, 0.75), (0.72, 0.05, 0.12, 0.9)]
+)
+"""A map over an image: clear at the low end of its scale, so that a healthy breast stays grey, dark red at the high."""
+
+styled = rc_context(STYLE)
+"""Decorator: the function draws in the shared style."""
+
+
+def to_svg(figure: Figure) -> str:
+    """Return the figure as SVG: text stays text, and neither time nor version makes two of them differ."""
+    buffer = io.StringIO()
+    with rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    # Laid out in DejaVu, the widest of these fonts, the text fits in whichever one the reader's system has.
+    return buffer.getvalue().replace("'DejaVu Sans', sans-serif", FONTS).replace("'DejaVu Sans'", FONTS)
+
+
+def to_png(figure: Figure, dpi: float | None = None) -> bytes:
+    """Return the figure as PNG at dpi, or at the resolution the figure was made for."""
+    buffer = io.BytesIO()
+    with rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=dpi or figure.dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def image_png(image: Image.Image) -> bytes:
+    """Return a picture as PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+def data_uri(content: str | bytes) -> str:
+    """Return SVG text or PNG bytes as a data URI for an HTML page."""
+    kind = "svg+xml" if isinstance(content, str) else "png"
+    raw = content.encode() if isinstance(content, str) else content
+    return f"data:image/{kind};base64,{base64.b64encode(raw).decode('ascii')}"
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure to path as PNG, or as SVG where the name ends in .svg."""
+    content = to_svg(figure).encode() if path.suffix == ".svg" else to_png(figure)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)

@@ -1,0 +1,170 @@
+"""Random fields and curves in millimetres, the same at every pixel size: the raw material of the phantom's tissue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft, ndimage
+
+FIELD_MM = 240.0
+"""Height of the detector's field. Fields repeat after this length, in both directions."""
+
+_COARSEST = 64
+_FINEST = 4096
+
+
+def stream(seed: int, *key: int) -> np.random.SeedSequence:
+    """A source of randomness of its own for every key, whatever was drawn before, elsewhere or in another process."""
+    return np.random.SeedSequence(entropy=seed, spawn_key=key)
+
+
+def _spectrum_of_white_noise(source: np.random.SeedSequence, points: int) -> np.ndarray:
+    """Half spectrum (points, points // 2 + 1) whose low frequencies are the same for every number of points."""
+    spectrum = np.zeros((0, 0), np.complex64)
+    size = _COARSEST
+    key = source.spawn_key
+    while size <= points:
+        rng = np.random.default_rng(np.random.SeedSequence(source.entropy, spawn_key=(*key, size)))
+        half = size // 2 + 1
+        finer = rng.standard_normal((size, 2 * half), dtype=np.float32).view(np.complex64)
+        if spectrum.size:
+            quarter = size // 4
+            finer[:quarter, :quarter] = spectrum[:quarter, :quarter]
+            finer[1 - quarter :, :quarter] = spectrum[1 - quarter :, :quarter]
+        spectrum = finer
+        size *= 2
+    return spectrum
+
+
+def _frequencies(points: int) -> np.ndarray:
+    """Radial frequency of the half spectrum in cycles per mm."""
+    rows = np.fft.fftfreq(points, FIELD_MM / points).astype(np.float32)
+    columns = np.fft.rfftfreq(points, FIELD_MM / points).astype(np.float32)
+    return np.hypot(rows[:, None], columns[None, :])
+
+
+def grid_points(size: int, *, at_most: int = _FINEST) -> int:
+    """The power of two, 64 to 4096, that samples the field at least as finely as `size` rows do."""
+    points = _COARSEST
+    while points < min(size, at_most):
+        points *= 2
+    return points
+
+
+def random_field(
+    source: np.random.SeedSequence, points: int, amplitude: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """A Gaussian random field (points, points) of mean 0 and variance about 1 over the whole detector field.
+
+    `amplitude` gives the square root of the power spectrum at frequencies in cycles per mm.
+    The scale is set on a fixed grid, so that more points add fine detail and change nothing else.
+    """
+    frequency = _frequencies(points)
+    spectrum = _spectrum_of_white_noise(source, points)
+    spectrum *= amplitude(frequency)
+    spectrum[0, 0] = 0
+    reference = amplitude(_frequencies(256)).astype(np.float64)
+    reference[0, 0] = 0
+    power = 2 * (2 * np.sum(reference**2) - np.sum(reference[:, 0] ** 2))
+    field = fft.irfft2(spectrum, s=(points, points), norm="forward", overwrite_x=True)
+    return (field / np.sqrt(power)).astype(np.float32)
+
+
+def power_law(exponent: float, *, longest_mm: float = 120.0) -> Callable[[np.ndarray], np.ndarray]:
+    """Amplitude whose power falls as 1 / f**exponent, flat for wavelengths above `longest_mm`.
+
+    Mammograms have exponents near 3: Heine & Velthuizen, Med. Phys. 27 (2000); Burgess, JOSA A 16 (1999);
+    Burgess, Jacobson & Judy, Med. Phys. 28 (2001).
+    """
+
+    def amplitude(frequency: np.ndarray) -> np.ndarray:
+        return np.maximum(frequency, 1 / longest_mm) ** (-exponent / 2)
+
+    return amplitude
+
+
+def lumps(diameter_mm: float, *, spread: float = 0.45) -> Callable[[np.ndarray], np.ndarray]:
+    """Amplitude of blobs of about one diameter: log-normal band around one cycle per two diameters.
+
+    The stationary counterpart of the lumpy background of Bochud, Abbey & Eckstein, Opt. Express 4 (1999).
+    """
+
+    def amplitude(frequency: np.ndarray) -> np.ndarray:
+        octaves = np.log(np.maximum(frequency, 1e-6) * 2 * diameter_mm)
+        return np.exp(-0.5 * (octaves / spread) ** 2) / np.maximum(frequency, 1e-6) ** 0.5
+
+    return amplitude
+
+
+def interpolation_matrix(positions: np.ndarray, points: int, *, wrap: bool) -> np.ndarray:
+    """Catmull-Rom weights (positions, points) that read a row of samples at fractional indices."""
+    base = np.floor(positions).astype(int)
+    t = positions - base
+    weights = (
+        -0.5 * t + t**2 - 0.5 * t**3,
+        1 - 2.5 * t**2 + 1.5 * t**3,
+        0.5 * t + 2 * t**2 - 1.5 * t**3,
+        -0.5 * t**2 + 0.5 * t**3,
+    )
+    matrix = np.zeros((len(positions), points), np.float32)
+    row = np.arange(len(positions))
+    for offset, weight in zip((-1, 0, 1, 2), weights, strict=True):
+        index = base + offset
+        index = index % points if wrap else np.clip(index, 0, points - 1)
+        np.add.at(matrix, (row, index), weight)
+    return matrix
+
+
+def resample(field: np.ndarray, y_mm: np.ndarray, x_mm: np.ndarray) -> np.ndarray:
+    """Reads a periodic field on the grid of the given row and column positions."""
+    points = field.shape[0]
+    rows = interpolation_matrix(y_mm * points / FIELD_MM, points, wrap=True)
+    columns = interpolation_matrix(x_mm * points / FIELD_MM, points, wrap=True)
+    return rows @ field @ columns.T
+
+
+def look_up(field: np.ndarray, y_mm: np.ndarray, x_mm: np.ndarray) -> np.ndarray:
+    """Reads a periodic field at any positions, linearly: for fields bent along the breast's own coordinates."""
+    points = field.shape[0]
+    scale = points / FIELD_MM
+    return ndimage.map_coordinates(field, (y_mm * scale, x_mm * scale), order=1, mode="grid-wrap")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line: its points (points, 2) as (x, y) in mm, closer together than a pixel, and a weight for each."""
+
+    points: np.ndarray
+    weight: np.ndarray
+
+
+def draw_curves(curves: Sequence[Curve], shape: tuple[int, int], mm_per_pixel: float, width_mm: float) -> np.ndarray:
+    """Soft tubes of one full width at half maximum, 1 on the axis of a curve of weight 1.
+
+    Tubes thinner than a pixel keep their integral, as on a detector, and so fade in coarse images.
+    """
+    if not curves:
+        return np.zeros(shape, np.float32)
+    sigma = float(np.hypot(width_mm / 2.355, 0.3 * mm_per_pixel))
+    points = np.concatenate([curve.points for curve in curves])
+    length = np.concatenate([np.hypot(*np.gradient(curve.points, axis=0).T) for curve in curves])
+    weight = np.concatenate([curve.weight for curve in curves]) * length
+    x, y = points[:, 0] / mm_per_pixel - 0.5, points[:, 1] / mm_per_pixel - 0.5
+    column, row = np.floor(x).astype(int), np.floor(y).astype(int)
+    fx, fy = x - column, y - row
+    canvas = np.zeros(shape[0] * shape[1])
+    for dy, dx, share in (
+        (0, 0, (1 - fy) * (1 - fx)),
+        (0, 1, (1 - fy) * fx),
+        (1, 0, fy * (1 - fx)),
+        (1, 1, fy * fx),
+    ):
+        r, c = row + dy, column + dx
+        inside = (r >= 0) & (r < shape[0]) & (c >= 0) & (c < shape[1])
+        canvas += np.bincount((r * shape[1] + c)[inside], weights=(weight * share)[inside], minlength=canvas.size)
+    image = ndimage.gaussian_filter(
+        canvas.reshape(shape).astype(np.float32), sigma / mm_per_pixel, mode="constant", truncate=3
+    )
+    return image * np.float32(np.sqrt(2 * np.pi) * width_mm / 2.355 / mm_per_pixel**2)

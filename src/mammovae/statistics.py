@@ -1,0 +1,282 @@
+"""Figures of merit with honest error bars: AUROC, average precision and ROC, in resamples of whole patients."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mammovae.config import InputError
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+RESAMPLES = 2000
+"""Resamples behind every interval."""
+FEWEST_PATIENTS = 10
+"""An interval needs this many patients in each class; below, resampling says more about luck than about the score."""
+_CHUNK = 250
+_GRID = np.linspace(0, 1, 101)
+
+
+def auroc(negative: ArrayLike, positive: ArrayLike) -> float | None:
+    """Return the share of (negative, positive) pairs in which the positive scores higher, ties counting half.
+
+    This is the area under the ROC curve (Hanley & McNeil, Radiology 143, 1982). A constant score gives 0.5, an empty
+    class None, a NaN InputError.
+    """
+    low, high = np.sort(numbers(negative)), numbers(positive)
+    if not low.size or not high.size:
+        return None
+    wins = np.searchsorted(low, high, "left") + np.searchsorted(low, high, "right")
+    return float(wins.sum() / (2 * low.size * high.size))
+
+
+def average_precision(labels: ArrayLike, scores: ArrayLike) -> float | None:
+    """Return precision averaged over recall: the sum of (R_k - R_(k-1)) P_k over the distinct scores, highest first.
+
+    labels: (N,) true for a finding; scores: (N,). The expected value of a random score is the share of findings, so
+    it says little without that share. None when either class is empty, InputError for a NaN.
+    """
+    scores = numbers(scores)
+    finding = np.asarray(labels, bool)
+    if finding.all() or not finding.any():
+        return None
+    return float(_average_precisions(scores, finding, np.ones((1, scores.size)))[0])
+
+
+def roc_curve(negative: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """Return false-positive rates, true-positive rates and thresholds (score >= threshold) from (0, 0) to (1, 1).
+
+    One point for each distinct score, highest first; the first threshold is infinite. InputError when a class is
+    empty or a score is NaN.
+    """
+    low, high = np.sort(numbers(negative)), np.sort(numbers(positive))
+    if not low.size or not high.size:
+        raise InputError("a ROC curve needs at least one healthy image and one with a finding")
+    thresholds = np.append(np.inf, np.unique(np.concatenate([low, high]))[::-1])
+    false = 1 - np.searchsorted(low, thresholds, "left") / low.size
+    true = 1 - np.searchsorted(high, thresholds, "left") / high.size
+    return false, true, thresholds
+
+
+def numbers(values: ArrayLike, what: str = "a score") -> Floats:
+    """Return values as floats; InputError, naming what, where one is NaN."""
+    result = np.asarray(values, float)
+    missing = np.flatnonzero(np.isnan(result))
+    if missing.size:
+        raise InputError(
+            f"{what} is missing (NaN) in {missing.size} of {result.size} rows, first in row {missing[0]}: "
+            "leave out the images that have no score"
+        )
+    return result
+
+
+def ranks(values: ArrayLike) -> Floats:
+    """Return 1-based ranks (N,), equal values sharing their mean rank."""
+    values = numbers(values)
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(sizes) - (sizes - 1) / 2)[group]
+
+
+def pearson(first: ArrayLike, second: ArrayLike) -> float | None:
+    """Return the linear correlation, -1 to 1; None for fewer than three pairs or where either is constant."""
+    a, b = numbers(first), numbers(second)
+    if a.size < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(np.clip(np.corrcoef(a, b)[0, 1], -1, 1))
+
+
+def spearman(first: ArrayLike, second: ArrayLike) -> float | None:
+    """Return the rank correlation, -1 to 1; None for fewer than three pairs or where either is constant."""
+    return pearson(ranks(first), ranks(second))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure, its 95 % interval (None: too few patients) and the numbers of images behind it: one row of a table."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n_healthy: int
+    n_finding: int
+    name: str = ""
+    label: str = ""
+    kind: str = "score"
+
+    @property
+    def text(self) -> str:
+        """The figure in words, "0.63 (0.55–0.71)", "0.63 (too few)" or "not defined"."""
+        if self.value is None:
+            return "not defined"
+        if self.low is None or self.high is None:
+            return f"{signed(self.value)} (too few)"
+        dash = " to " if self.low < 0 else "–"
+        return f"{signed(self.value)} ({signed(self.low)}{dash}{signed(self.high)})"
+
+    def named(self, name: str, label: str, kind: str = "score") -> "Estimate":
+        """Return the same figure under a name (a key of metrics.json) and a label (for people)."""
+        return replace(self, name=name, label=label, kind=kind)
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """A ROC curve with a pointwise 95 % band on the grid of false-positive rates; the band is None with the interval.
+
+    false, true: (K,) of the curve itself; grid, low, high: (G,) of the band.
+    """
+
+    estimate: Estimate
+    false: Floats
+    true: Floats
+    grid: Floats
+    low: Floats | None
+    high: Floats | None
+
+
+class PatientBootstrap:
+    """Resamples of whole patients, drawn once, so that every score is judged, and compared, in the same ones.
+
+    Images of one patient resemble each other, and resampling images would make intervals too narrow: the patient is the
+    unit (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, percentile interval; Obuchowski, Biometrics 53,
+    1997, on clustered ROC data). For independent images it agrees with DeLong, DeLong & Clarke-Pearson, Biometrics 44,
+    1988.
+    """
+
+    def __init__(
+        self,
+        patients: ArrayLike,
+        finding: ArrayLike,
+        strata: ArrayLike | None = None,
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+    ) -> None:
+        """patients, finding (bool), strata: (N,), one an image; each resample keeps each stratum's number of patients.
+
+        InputError when the lengths differ or a patient is in two strata.
+        """
+        names, self._patient = np.unique(np.asarray(patients).astype(str), return_inverse=True)
+        self.finding = np.asarray(finding)
+        if self.finding.dtype != bool or self.finding.shape != self._patient.shape:
+            raise InputError("each image needs a patient and a finding that is true or false: leave out the unknown")
+        stratum = np.zeros(len(names), int)
+        if strata is not None:
+            _, of_image = np.unique(np.asarray(strata).astype(str), return_inverse=True)
+            stratum[self._patient] = of_image
+            if (stratum[self._patient] != of_image).any():
+                image = int(np.flatnonzero(stratum[self._patient] != of_image)[0])
+                raise InputError(f"the patient of image {image} is in two strata: split by patient")
+        self._counts = _draw(stratum, resamples, np.random.default_rng(seed))
+
+    def auroc(self, scores: ArrayLike, keep: Bools | None = None) -> Estimate:
+        """Return the AUROC of scores (N,), higher for findings, over the images in keep (N,) bool or all."""
+        scores, keep = self._checked(scores, keep)
+        value = auroc(scores[keep & ~self.finding], scores[keep & self.finding])
+        return self._estimate(value, self._aurocs(scores, keep) if self._enough(keep) else None, keep)
+
+    def average_precision(self, scores: ArrayLike, keep: Bools | None = None) -> Estimate:
+        """Return the average precision of scores (N,) over the images in keep (N,) bool or all."""
+        scores, keep = self._checked(scores, keep)
+        value = average_precision(self.finding[keep], scores[keep])
+        if not self._enough(keep):
+            return self._estimate(value, None, keep)
+        images = np.flatnonzero(keep)
+        parts = [_average_precisions(scores[images], self.finding[images], w) for w in self._weights(images)]
+        return self._estimate(value, np.concatenate(parts), keep)
+
+    def difference(self, first: ArrayLike, second: ArrayLike, keep: Bools | None = None) -> Estimate:
+        """Return AUROC(first) - AUROC(second), its interval from the differences within each resample."""
+        (a, keep), (b, _) = self._checked(first, keep), self._checked(second, keep)
+        one, two = (auroc(x[keep & ~self.finding], x[keep & self.finding]) for x in (a, b))
+        value = None if one is None or two is None else one - two
+        draws = self._aurocs(a, keep) - self._aurocs(b, keep) if self._enough(keep) else None
+        return self._estimate(value, draws, keep)
+
+    def roc(self, scores: ArrayLike, keep: Bools | None = None) -> RocCurve:
+        """Return the ROC curve, its AUROC, and the band that holds 95 % of the resampled curves at each rate.
+
+        InputError when a class is empty.
+        """
+        scores, keep = self._checked(scores, keep)
+        false, true, _ = roc_curve(scores[keep & ~self.finding], scores[keep & self.finding])
+        low = high = None
+        if self._enough(keep):
+            images = np.flatnonzero(keep)
+            images = images[np.argsort(-scores[images], kind="stable")]
+            ends = np.append(np.flatnonzero(np.diff(scores[images])), images.size - 1)
+            curves = [_rates(w, self.finding[images], ends) for weights in self._weights(images) for w in weights]
+            low, high = np.nanpercentile(np.array(curves), [2.5, 97.5], axis=0)
+        return RocCurve(self.auroc(scores, keep), false, true, _GRID, low, high)
+
+    def _checked(self, scores: ArrayLike, keep: Bools | None) -> tuple[Floats, Bools]:
+        scores = numbers(scores)
+        if scores.shape != self.finding.shape:
+            raise InputError(f"{scores.size} scores for {self.finding.size} images: give one score an image")
+        return scores, np.ones(scores.size, bool) if keep is None else np.asarray(keep, bool)
+
+    def _enough(self, keep: Bools) -> bool:
+        groups = (self._patient[keep & mask] for mask in (self.finding, ~self.finding))
+        return all(np.unique(group).size >= FEWEST_PATIENTS for group in groups)
+
+    def _weights(self, images: NDArray[np.int_]) -> Iterator[Floats]:
+        for start in range(0, len(self._counts), _CHUNK):
+            yield self._counts[start : start + _CHUNK, self._patient[images]].astype(float)
+
+    def _aurocs(self, scores: Floats, keep: Bools) -> Floats:
+        healthy, found = np.flatnonzero(keep & ~self.finding), np.flatnonzero(keep & self.finding)
+        healthy = healthy[np.argsort(scores[healthy])]
+        left, right = (np.searchsorted(scores[healthy], scores[found], side) for side in ("left", "right"))
+        parts = []
+        for lower, upper in zip(self._weights(healthy), self._weights(found), strict=True):
+            below = np.pad(np.cumsum(lower, axis=1), ((0, 0), (1, 0)))
+            wins = np.einsum("rp,rp->r", upper, below[:, left] + below[:, right]) / 2
+            parts.append(_ratio(wins, below[:, -1] * upper.sum(axis=1)))
+        return np.concatenate(parts)
+
+    def _estimate(self, value: float | None, draws: Floats | None, keep: Bools) -> Estimate:
+        # A resample that happens to hold one class only has no value; with ten patients a class that is 1 in 20,000.
+        low, high = (None, None) if draws is None else map(float, np.nanpercentile(draws, [2.5, 97.5]))
+        n_finding = int((keep & self.finding).sum())
+        return Estimate(value, low, high, int(keep.sum()) - n_finding, n_finding)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Return the number rounded, with a true minus sign and no negative zero."""
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def _draw(stratum: NDArray[np.int_], resamples: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return how often each patient is drawn, (resamples, patients); a count above 255 does not happen."""
+    counts = np.zeros((resamples, stratum.size), np.uint8)
+    for name in np.unique(stratum):
+        members = np.flatnonzero(stratum == name)
+        for start in range(0, resamples, _CHUNK):
+            rows = min(_CHUNK, resamples - start)
+            drawn = rng.integers(0, members.size, (rows, members.size)) + members.size * np.arange(rows)[:, None]
+            sums = np.bincount(drawn.ravel(), minlength=rows * members.size).reshape(rows, members.size)
+            counts[start : start + rows, members] = sums
+    return counts
+
+
+def _average_precisions(scores: Floats, finding: Bools, weights: Floats) -> Floats:
+    """Return the average precision of each row of weights (R, N)."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), order.size - 1)
+    found = np.cumsum(weights[:, order] * finding[order], axis=1)[:, ends]
+    flagged = np.cumsum(weights[:, order], axis=1)[:, ends]
+    precision = np.divide(found, flagged, out=np.zeros_like(found), where=flagged > 0)
+    return _ratio((np.diff(found, axis=1, prepend=0) * precision).sum(axis=1), found[:, -1])
+
+
+def _rates(weights: Floats, finding: Bools, ends: NDArray[np.int_]) -> Floats:
+    """Return the true-positive rates on the grid of one resample; weights and finding are in order of falling score."""
+    true, false = (np.append(0, np.cumsum(weights * mask)[ends]) for mask in (finding, ~finding))
+    if not true[-1] or not false[-1]:
+        return np.full(_GRID.size, np.nan)
+    return np.interp(_GRID, false / false[-1], true / true[-1])
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
