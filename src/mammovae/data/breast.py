@@ -13,12 +13,14 @@ from typing import Any, Literal
 import numpy as np
 from scipy import ndimage, sparse
 
+from mammovae.config import InputError
+
 _WORKING_SIZE = 400  # longest side, in pixels, of the reduced image on which the breast is looked for
 _MARGIN = 0.02  # of the longer side of the mask's bounding box
 _NOTHING = "Nothing as large as a breast stands out from the background: check the file and its window."
 
 
-class NoBreast(ValueError):
+class NoBreast(InputError):
     """No breast could be told from the background; the message says why, and what to do, in one sentence."""
 
 

@@ -1,0 +1,324 @@
+"""Reads one mammogram, DICOM or PNG, TIFF, JPEG, PGM, as a 16-bit picture with what its file says of itself."""
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from PIL import Image, UnidentifiedImageError
+from pydicom import Dataset
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from mammovae.config import InputError
+from mammovae.data.grey import grey_table, same_grey
+
+DICOM_SUFFIXES = (".dcm", ".dicom")
+RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".pgm", ".pnm")
+MAX_PIXELS = 2**27
+"""Pixels of the largest picture that is read; a film scanned at 50 microns has a quarter of it."""
+
+_RASTER_FORMATS = ("PNG", "TIFF", "JPEG", "PPM")
+_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
+_VIEW_CODES = {
+    **dict.fromkeys(("R-10242", "399162004"), "CC"),
+    **dict.fromkeys(("R-10226", "399368009"), "MLO"),
+}
+# Context group 4015: an implant pushed back and a nipple in profile leave the view what it is; magnified,
+# rolled, spot, cleavage and the other modifiers make it another picture.
+_HARMLESS_MODIFIERS = {"R-102D5", "399209000", "R-40AB3", "442581004"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded mammogram.
+
+    pixels is uint16 (rows, columns): the value after rescale, VOI and inversion, mapped linearly from its
+    output range to 0..65535 (8 bit x 257), never stretched to the image's own values. header holds only what
+    the file says: image_id, patient_id, study_id, side, view, age (years), vendor, model, modality,
+    mm_per_pixel, rows, columns. remarks are sentences on what is odd about a file that could be read.
+    """
+
+    pixels: np.ndarray
+    header: dict[str, Any]
+    remarks: tuple[str, ...]
+
+
+class _RefusedError(Exception):
+    """Why a file is not read, without its name."""
+
+
+def read(path: Path) -> Picture:
+    """Read one file; InputError says in one sentence why a file cannot be read.
+
+    Refused are damaged and empty files, folders, more than one frame (tomosynthesis), true colour,
+    transparency, and numbers without a stated range (floating point, 32 bit).
+    """
+    with _one_sentence(path):
+        _check_file(path)
+        return _read_dicom(path) if is_dicom(path) else _read_raster(path)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return what Picture.header would hold, without decoding pixels; "rows" is absent where there are none."""
+    with _one_sentence(path):
+        _check_file(path)
+        if is_dicom(path):
+            return _dicom_header(_dataset(path, stop_before_pixels=True))
+        with Image.open(path, formats=_RASTER_FORMATS) as image:
+            return {"rows": image.height, "columns": image.width}
+
+
+def is_dicom(path: Path) -> bool:
+    """Say whether a file's first bytes are DICOM's: the preamble of PS3.10 7.1, or a bare data set's first element."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(132)
+    except OSError:
+        return False
+    # Files of old archives begin with group 2 or 8 at once, with a VR or an implicit length behind the tag.
+    little = head[:2] in (b"\x02\x00", b"\x08\x00") and head[3:4] == b"\x00"
+    big = head[:2] in (b"\x00\x02", b"\x00\x08") and head[2:3] == b"\x00"
+    explicit = head[4:6].isalpha() and head[4:6].isupper()
+    implicit = little and len(head) >= 8 and int.from_bytes(head[4:8], "little") <= 1024
+    return head[128:132] == b"DICM" or (little and (explicit or implicit)) or (big and explicit)
+
+
+def age_in_years(text: Any) -> float | None:
+    """Return a DICOM age string ("053Y", "018M", PS3.5 6.2) in years; zero, as some anonymisers write, is unknown."""
+    match = re.fullmatch(r"\s*(\d{1,3})\s*([DWMY]?)\s*", str(text).upper())
+    if not match or int(match[1]) == 0:
+        return None
+    return int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1, "": 1}[match[2]]
+
+
+@contextmanager
+def _one_sentence(path: Path) -> Iterator[None]:
+    """Turn whatever a file makes its decoder raise into one sentence that names the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except _RefusedError as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    except FileNotFoundError:
+        raise InputError(f"cannot read {path}: there is no such file") from None
+    except PermissionError:
+        raise InputError(f"cannot read {path}: permission is denied") from None
+    except UnidentifiedImageError:
+        why = "it is damaged or no image of a known kind (DICOM, PNG, TIFF, JPEG, PGM)"
+        raise InputError(f"cannot read {path}: {why}") from None
+    except Exception as error:  # decoders raise anything: damaged input must be a row, not a crash
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"cannot read {path}: it is damaged or of an unsupported kind ({words[:400]})") from error
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise _RefusedError("it is a folder, name a file in it")
+    status = path.stat()
+    if not path.is_file():
+        raise _RefusedError("it is no regular file")
+    if status.st_size == 0:
+        raise _RefusedError("the file is empty, fetch it again")
+
+
+def _check_size(rows: int, columns: int) -> None:
+    if rows < 1 or columns < 1:
+        raise _RefusedError(f"it says that it has {rows} rows and {columns} columns")
+    if rows * columns > MAX_PIXELS:
+        raise _RefusedError(f"{rows} x {columns} pixels are more than a mammogram has ({MAX_PIXELS} at most)")
+
+
+def _dataset(path: Path, *, stop_before_pixels: bool = False) -> pydicom.FileDataset:
+    dataset = pydicom.dcmread(path, force=True, stop_before_pixels=stop_before_pixels)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return dataset
+
+
+def _read_dicom(path: Path) -> Picture:
+    dataset = _dataset(path)
+    header = _dicom_header(dataset)
+    if "PixelData" not in dataset:
+        kind = dataset.get("SOPClassUID")
+        what = getattr(kind, "name", None) or "DICOM object"
+        raise _RefusedError(f"this {what} holds no integer pixel data: it is truncated or no mammogram")
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames > 1:
+        raise _RefusedError(f"it has {frames} frames (tomosynthesis or a series), give 2-D mammograms")
+    _check_size(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
+    if not 1 <= int(dataset.BitsStored) <= min(16, int(dataset.BitsAllocated)):
+        raise _RefusedError(f"it stores {dataset.BitsStored} of {dataset.BitsAllocated} bits a pixel, not 1 to 16")
+    remarks = _remarks(dataset)
+    stored = pixel_array(dataset)
+    if stored.ndim == 3 or dataset.PhotometricInterpretation == "PALETTE COLOR":
+        grey, top = _uncoloured(dataset, stored)
+        pixels = np.rint(grey * (65535 / top)).astype(np.uint16)
+    else:
+        pixels = _monochrome(dataset, stored, remarks)
+    return Picture(pixels, header, tuple(remarks))
+
+
+def _monochrome(dataset: Dataset, stored: np.ndarray, remarks: list[str]) -> np.ndarray:
+    bits, signed = int(dataset.BitsStored), bool(dataset.PixelRepresentation)
+    table, more = grey_table(dataset)
+    remarks += more
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated or int(dataset.get("HighBit", bits - 1)) == bits - 1:
+        shift = 0
+    else:
+        shift = min(max(int(dataset.HighBit) - bits + 1, 0), stored.itemsize * 8 - bits)
+    codes = stored.view(f"uint{stored.itemsize * 8}") >> shift
+    if bits < stored.itemsize * 8:
+        # Above BitsStored lies the sign's extension, or old overlays and rubbish, which PS3.5 8.1.1 keeps out
+        # of the value.
+        within = codes & codes.dtype.type(2**bits - 1)
+        whole = within.astype(np.int32)
+        if signed:
+            whole[within >= 2 ** (bits - 1)] -= 2**bits
+        if not shift and not np.array_equal(whole, stored):
+            remarks.append(f"pixels use more than the {bits} bits stored, what lies above was dropped")
+        codes = within
+    return table[codes]
+
+
+def _uncoloured(dataset: Dataset, stored: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return one channel (rows, columns) of a coloured file whose channels agree, and its largest value."""
+    bits = int(dataset.BitsStored)
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        stored = pydicom.pixels.apply_color_lut(stored, dataset)
+        bits = stored.itemsize * 8
+    if stored.shape[-1] not in (3, 4) or not same_grey(stored[..., :3], 2**bits - 1):
+        raise _RefusedError("it is in colour, give the grey mammogram itself")
+    return stored[..., 1], 2**bits - 1
+
+
+def _remarks(dataset: Dataset) -> list[str]:
+    remarks = []
+    raw = _text(dataset, "PresentationIntentType") == "FOR PROCESSING"
+    if raw or dataset.get("SOPClassUID") == _FOR_PROCESSING:
+        remarks.append("for-processing image: grey values are detector counts, not for showing")
+    if _text(dataset, "BurnedInAnnotation") == "YES":
+        remarks.append("the file says that text is burned into the picture")
+    if _text(dataset, "BreastImplantPresent") == "YES":
+        remarks.append("the file says that there is an implant")
+    return remarks
+
+
+def _dicom_header(dataset: Dataset) -> dict[str, Any]:
+    values = {
+        "image_id": _text(dataset, "SOPInstanceUID"),
+        "patient_id": _text(dataset, "PatientID"),
+        "study_id": _text(dataset, "StudyInstanceUID"),
+        "side": _side(dataset),
+        "view": _view(dataset),
+        "age": age_in_years(_get(dataset, "PatientAge")),
+        "vendor": _text(dataset, "Manufacturer"),
+        "model": _text(dataset, "ManufacturerModelName"),
+        "modality": _text(dataset, "Modality"),
+        "mm_per_pixel": _spacing(dataset),
+        "rows": _get(dataset, "Rows"),
+        "columns": _get(dataset, "Columns"),
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _get(dataset: Dataset, name: str) -> Any:
+    """Return a value, or None where it is absent, empty or written so wrongly that it cannot be parsed."""
+    try:
+        value = dataset.get(name)
+    except Exception:  # a malformed value of an optional attribute must not cost the image
+        return None
+    return None if value in ("", None) else value
+
+
+def _text(dataset: Dataset, name: str) -> str | None:
+    value = _get(dataset, name)
+    return None if value is None else str(value).strip() or None
+
+
+def _side(dataset: Dataset) -> str | None:
+    frame = dataset
+    for name in ("SharedFunctionalGroupsSequence", "FrameAnatomySequence"):
+        frame = (_get(frame, name) or [Dataset()])[0]
+    for place, name in ((dataset, "ImageLaterality"), (dataset, "Laterality"), (frame, "FrameLaterality")):
+        value = (_text(place, name) or "").upper()
+        if value:
+            return value if value in ("L", "R") else None
+    return None
+
+
+def _view(dataset: Dataset) -> str | None:
+    for item in _get(dataset, "ViewCodeSequence") or []:
+        modifiers = _get(item, "ViewModifierCodeSequence") or []
+        if any(_text(modifier, "CodeValue") not in _HARMLESS_MODIFIERS for modifier in modifiers):
+            return None
+        return _VIEW_CODES.get(_text(item, "CodeValue") or "")
+    said = (_text(dataset, "ViewPosition") or "").upper()
+    # CBIS-DDSM writes the view where the patient's orientation belongs.
+    said = said or (_text(dataset, "PatientOrientation") or "").upper()
+    return said if said in ("CC", "MLO") else None
+
+
+def _spacing(dataset: Dataset) -> float | None:
+    """Return mm a pixel at the detector, where rows and columns agree."""
+    for name in ("ImagerPixelSpacing", "PixelSpacing", "NominalScannedPixelSpacing"):
+        values = _get(dataset, name)
+        try:
+            down, across = (float(value) for value in values or ())
+        except (TypeError, ValueError):
+            continue
+        if down > 0 and abs(down - across) <= 0.01 * down:
+            return down
+    return None
+
+
+def _read_raster(path: Path) -> Picture:
+    with Image.open(path, formats=_RASTER_FORMATS) as image:
+        _check_size(image.height, image.width)
+        if getattr(image, "n_frames", 1) > 1:
+            raise _RefusedError(f"it has {getattr(image, 'n_frames', 1)} pages or frames, give one picture a file")
+        remarks = ["16-bit colour was read as 8 bit"] if _is_deep_colour(image) else []
+        image.load()
+        pixels = _raster_grey(image)
+    return Picture(pixels, {"rows": pixels.shape[0], "columns": pixels.shape[1]}, tuple(remarks))
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Say whether Pillow will halve the bits of this file's channels."""
+    raw = [str(tile[3][0] if isinstance(tile[3], tuple) else tile[3]) for tile in image.tile]
+    return image.mode in ("RGB", "RGBA", "LA") and any(";16" in name for name in raw)
+
+
+def _raster_grey(image: Image.Image) -> np.ndarray:
+    mode = image.mode
+    tags = getattr(image, "tag_v2", {})
+    if mode == "1":
+        return np.asarray(image).astype(np.uint16) * np.uint16(65535)
+    if mode == "L":
+        return np.asarray(image).astype(np.uint16) * np.uint16(257)
+    if mode.startswith("I;16") and mode != "I;16S":
+        # Pillow keeps 12-bit TIFF as 0..4095 and, of 16 bit, forgets that white may be 0.
+        top = 2 ** (tags.get(258, (16,))[0]) - 1
+        values = np.asarray(image).astype(np.uint32)
+        values = top - values if tags.get(262) == 0 else values
+        return np.rint(values * (65535 / top)).astype(np.uint16)
+    if mode == "I" and image.format == "PPM":
+        return np.asarray(image).astype(np.uint16)
+    if mode not in ("P", "PA", "RGB", "RGBA", "LA"):
+        raise _RefusedError(
+            f"its pixels are of kind {mode} (signed, 32 bit, floating point or colour), save 8 or 16 bit"
+        )
+    channels = np.asarray(image.convert("RGBA"))
+    if channels[..., 3].min() < 255:
+        raise _RefusedError("parts of it are transparent, save it without an alpha channel")
+    if not same_grey(channels[..., :3], 255):
+        raise _RefusedError("it is in colour, give the grey mammogram itself")
+    return channels[..., 1].astype(np.uint16) * np.uint16(257)

@@ -1,0 +1,53 @@
+"""The one table: types that survive the disk, and rules that hold."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mammovae.config import InputError
+from mammovae.data import index
+
+
+def test_a_table_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    lesion = index.finding("Mass", birads=4, box=(1, 2, 3.5, 4))
+    rows = [{"image_id": "a", "side": "L", "healthy": False, "findings": [lesion]}, {"image_id": "b"}]
+    frame = index.table(rows)
+    index.write(frame, tmp_path / "index.parquet")
+    again = index.read(tmp_path / "index.parquet")
+    pd.testing.assert_frame_equal(frame, again)
+    assert again["findings"][0] == [lesion]
+    assert again["healthy"].isna().tolist() == [False, True]
+
+
+def test_a_listed_file_that_is_not_there_is_missing_not_failed(tmp_path: Path) -> None:
+    (tmp_path / "here.png").touch()
+    rows = [{"image_id": "a", "source": "here.png"}, {"image_id": "b", "source": "gone.png"}]
+    assert index.table(rows, tmp_path)["status"].tolist() == ["ok", "missing"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([{"image_id": "a"}, {"image_id": "a"}], "'a' stands in two rows"),
+        ([{"image_id": None}], "row 0 of the index has no image_id"),
+        ([{"image_id": "a", "side": "left"}], "side 'left': it must be one of L, R"),
+        ([{"image_id": "a", "age": "old"}], "does not fit the index's columns"),
+        (
+            [
+                {"image_id": "a", "patient_id": "p", "split": "train"},
+                {"image_id": "b", "patient_id": "p", "split": "test"},
+            ],
+            "patient 'p' stands in two splits",
+        ),
+    ],
+)
+def test_a_breach_is_named_with_its_row(rows: list[dict], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        index.table(rows)
+
+
+def test_a_file_that_is_no_index_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "index.parquet").write_text("nonsense")
+    with pytest.raises(InputError, match="cannot read the index"):
+        index.read(tmp_path / "index.parquet")

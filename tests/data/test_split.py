@@ -1,0 +1,91 @@
+"""Splits by patient: shares, strata, a set's own test part, and what unknown health means."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mammovae.data import index
+from mammovae.data.split import assign_splits, duplicates, fill_patients, include_unlabelled
+
+
+def study(patients: int, findings: set[int] = frozenset(), unknown: set[int] = frozenset(), **fixed) -> pd.DataFrame:  # type: ignore[assignment]
+    """Two images a patient; in patients of findings the left one has a lesion, in those of unknown none is known."""
+    rows = []
+    for patient in range(patients):
+        for side in "LR":
+            healthy = None if patient in unknown else not (patient in findings and side == "L")
+            rows.append({"image_id": f"{patient}{side}", "patient_id": str(patient), "side": side, "healthy": healthy})
+    return index.table([row | fixed for row in rows])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 2**31), st.data())
+def test_left_and_right_breast_of_a_patient_never_split(patients: int, seed: int, data: st.DataObject) -> None:
+    findings = data.draw(st.sets(st.integers(0, patients - 1)))
+    frame = assign_splits(study(patients, findings), seed)
+    used = frame[frame["split"] != "unused"]
+    assert (used.groupby("patient_id")["split"].nunique() == 1).all()
+    assert index.check(frame) is frame
+
+
+def test_patients_are_dealt_in_the_stated_shares_in_both_strata() -> None:
+    frame = assign_splits(study(200, findings=set(range(100))), seed=1)
+    for stratum in (frame[:200], frame[200:]):
+        by_patient = stratum[stratum["split"] != "unused"].groupby("patient_id")["split"].first()
+        assert by_patient.value_counts().to_dict() == {"train": 50, "validation": 10, "calibration": 20, "test": 20}
+
+
+def test_findings_are_nowhere_but_in_test_and_healthy_images_of_their_patients_stay() -> None:
+    frame = assign_splits(study(100, findings=set(range(50))), seed=1)
+    with_finding = frame[~frame["healthy"].to_numpy(bool)]
+    assert set(with_finding["split"]) == {"test", "unused"}
+    partners = frame[(frame["side"] == "R") & (frame["patient_id"].astype(int) < 50)]
+    assert "train" in set(partners["split"]) and "unused" not in set(partners["split"])
+
+
+def test_the_sets_own_test_part_is_kept_and_the_rest_is_carved() -> None:
+    frame = study(100)
+    own = np.where(frame["patient_id"].astype(int) < 20, "test", "train")
+    split = assign_splits(frame.assign(split=pd.array(own, dtype=frame["split"].dtype)), seed=1)["split"]
+    assert (split[own == "test"] == "test").all()
+    assert split[own == "train"].value_counts().to_dict() == {"train": 100, "validation": 20, "calibration": 40}
+
+
+def test_a_patient_listed_in_both_parts_belongs_to_test() -> None:
+    frame = study(30)
+    own = ["test" if image == "3L" else "train" for image in frame["image_id"]]
+    split = assign_splits(frame.assign(split=pd.array(own, dtype=frame["split"].dtype)), seed=0)
+    assert split.loc[split["patient_id"] == "3", "split"].tolist() == ["test", "test"]
+
+
+def test_the_split_depends_on_the_seed_and_not_on_the_order_of_rows() -> None:
+    frame = study(50, findings={1, 2, 3})
+    first = assign_splits(frame, 7).set_index("image_id")["split"]
+    shuffled = assign_splits(frame.sample(frac=1, random_state=0), 7).set_index("image_id")["split"]
+    assert first.to_dict() == shuffled.to_dict()
+    assert first.to_dict() != assign_splits(frame, 8).set_index("image_id")["split"].to_dict()
+
+
+def test_unknown_health_is_used_only_when_asked_for() -> None:
+    frame = assign_splits(study(100, unknown=set(range(100))), seed=0)
+    assert set(frame["split"]) == {"unused", "test"}
+    asked = include_unlabelled(frame, seed=0)
+    assert (asked["split"] == "unused").sum() == 0
+    assert (asked.groupby("patient_id")["split"].nunique() == 1).all()
+    assert (asked.loc[frame["split"] == "test", "split"] == "test").all()
+
+
+@pytest.mark.parametrize(("study_ids", "expected"), [(["s", "s"], ["s", "s"]), ([None, None], ["a", "b"])])
+def test_an_unknown_patient_is_the_study_else_the_image_and_that_is_said(
+    study_ids: list, expected: list[str]
+) -> None:
+    frame = index.table([{"image_id": name, "study_id": study} for name, study in zip("ab", study_ids, strict=True)])
+    filled, known = fill_patients(frame)
+    assert filled["patient_id"].tolist() == expected
+    assert not known
+
+
+def test_copies_are_grouped_by_their_pixels() -> None:
+    assert duplicates(["a", "b", "c", "d"], ["x", "y", "x", None]) == [["a", "c"]]

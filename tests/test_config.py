@@ -1,0 +1,58 @@
+"""Settings: the presets, what replaces them, and what a mistake is told."""
+
+import tomllib
+
+import pytest
+import tomli_w
+from pydantic import ValidationError
+
+from mammovae.config import PRESETS, PrepareSettings, TrainSettings, UsageError, preset
+
+
+def test_the_seed_preset_is_the_study_as_described() -> None:
+    seed = preset("seed")
+    assert (seed.epochs, seed.batch_size, seed.learning_rate) == (60, 32, 1e-3)
+    assert (seed.vae.size, seed.vae.filters, seed.vae.latent) == (128, (32, 64, 128, 256), 1024)
+    assert (seed.side, seed.view, seed.limit) == (None, None, None)
+
+
+def test_replacing_a_nested_setting_keeps_its_neighbours() -> None:
+    changed = preset("seed", {"vae": {"latent": 16}})
+    assert changed.vae.latent == 16
+    assert changed.vae.filters == PRESETS["seed"].vae.filters
+
+
+def test_only_what_was_set_by_hand_is_laid_over_a_preset() -> None:
+    given = TrainSettings.of({"epochs": 3, "vae": {"latent": 4}}).given()
+    assert given == {"epochs": 3, "vae": {"latent": 4}}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_survives_the_way_through_toml(name: str) -> None:
+    text = tomli_w.dumps(PRESETS[name].model_dump(exclude_none=True))
+    assert TrainSettings.of(tomllib.loads(text)) == PRESETS[name]
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"epoch": 3}, "there is no setting 'epoch': did you mean 'epochs'?"),
+        ({"vae": {"latents": 3}}, "there is no setting 'vae.latents': did you mean 'latent'?"),
+        ({"epochs": 0}, "setting 'epochs' cannot be 0: input should be greater than or equal to 1"),
+        ({"side": "left"}, "setting 'side' cannot be 'left': input should be 'L' or 'R'"),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_helps(values: dict, sentence: str) -> None:
+    with pytest.raises(UsageError) as error:
+        preset("seed", values)
+    assert str(error.value) == sentence
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="no preset 'sed': choose 'seed'"):
+        preset("sed")
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        PrepareSettings().size = 3  # pyrefly: ignore
