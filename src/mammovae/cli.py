@@ -36,7 +36,7 @@ def demo(*, out: Out = Path("runs/demo"), seed: int = 0) -> None:
 
     Example: mammovae demo --out runs/demo
     """
-    from mammovae.study import demo
+    from mammovae.study.demo import demo
 
     print(f"report: {demo(out=out, seed=seed)}")
 
@@ -112,10 +112,10 @@ def prepare(
         Exit with status 1 when any image failed.
     """
     from mammovae.data.prepare import prepare
-    from mammovae.page.words import count_line
+    from mammovae.study.describe import count_line
 
     counts = prepare(kind, path, out=out, workers=workers, **settings.given())["counts"]
-    print(count_line(counts, out))
+    print(f"{count_line(counts)}\nlook at {out / 'contact_sheet.png'}")
     if counts["ok"] == 0 or (strict and counts["failed"]):
         raise SystemExit(1)
 
@@ -140,7 +140,7 @@ def train(
     preset
         Where the settings start from; every flag below replaces one of them.
     """
-    from mammovae.study import train
+    from mammovae.study.train import train
 
     facts = train(data, preset=preset, out=out, **settings.given())
     print(f"trained on {facts['images']['train']} images in {facts['seconds']:.0f} s: {out}")
@@ -240,8 +240,8 @@ def evaluate(
     seed
         Seed of the seed protocol's draw and of the report's generated images.
     """
-    from mammovae.page.words import headline
-    from mammovae.study import evaluate
+    from mammovae.study.describe import headline
+    from mammovae.study.evaluate import evaluate
 
     print(headline(evaluate(run, data, out=out, protocol=protocol, seed=seed)))
     print(f"report: {out / 'report.html'}")
@@ -258,7 +258,7 @@ def info(*paths: Path) -> None:
     paths
         What to look at.
     """
-    from mammovae.study import describe
+    from mammovae.study.describe import describe
 
     for path in paths:
         print(describe(path))

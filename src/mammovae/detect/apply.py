@@ -15,7 +15,7 @@ from mammovae.data.dataset import Data
 from mammovae.data.prepare import Prepared, Task, prepare_image
 from mammovae.data.read import image_files
 from mammovae.detect.calibrate import Calibration
-from mammovae.detect.detector import FINDING, MAP_LABEL, Detector
+from mammovae.detect.detector import FINDING, Detector
 from mammovae.folders import MANIFEST, read_json, replacing
 from mammovae.model.member import Run
 from mammovae.page.progress import Progress
@@ -48,8 +48,7 @@ def score(
     conformal p-value. An image that cannot be used is a row with a reason and no score. With maps, a folder, each
     image's map is drawn there on one fixed scale. Raises InputError when a path does not exist.
     """
-    from mammovae.page.pictures import case_panel
-    from mammovae.page.style import save
+    from mammovae.page.pictures import save_overlay
 
     opened = Run.open(run)
     detector = Detector(opened)
@@ -64,11 +63,8 @@ def score(
             rows[place, number] = scored.identity | {"finding": scored.scores[FINDING]} | scored.scores
             if maps is not None:
                 name = "".join(c if c.isalnum() or c in "-_." else "_" for c in str(scored.identity["image_id"]))
-                Path(maps).mkdir(parents=True, exist_ok=True)
-                scale = (0.0, opened.manifest["map_scale"])
-                save(
-                    case_panel(scored.image, map=scored.map, scale=scale, legend=MAP_LABEL), Path(maps) / f"{name}.png"
-                )
+                with replacing(Path(maps) / f"{name}.png") as partial_path:
+                    save_overlay(scored.image, scored.map, opened.manifest["map_scale"], partial_path)
     if not rows:
         raise InputError(f"there is no image in {', '.join(map(str, listed))}")
     table = _table([rows[key] for key in sorted(rows)], calibration)

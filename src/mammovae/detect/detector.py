@@ -12,8 +12,6 @@ from mammovae.model.member import Run, device
 FINDING = "reconstruction_loss"
 """The raw score that the finding score is, as long as a run has the seed's single member."""
 
-MAP_LABEL = "loss above the least possible, nats a pixel"
-
 
 class Detector(nn.Module):
     """Maps (image, mask, other) to the named raw scores (n,) and one smoothed map (n, 1, S, S).

@@ -49,8 +49,20 @@ def loss_curve(history: "DataFrame") -> Figure:
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.6g}")
         axes.grid(axis="y")
         if axes.lines:
-            axes.legend()
+            _frame(axes)
+            axes.legend(loc="lower right" if part == "kl" else "upper right")
     return figure
+
+
+def _frame(axes: Axes) -> None:
+    """Frame what follows the first tenth of the epochs where the fall before it would flatten the rest, and say so."""
+    lines = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+    late = np.concatenate([line[len(line) // 10 :] for line in lines])
+    low, high = float(np.nanmin(late)), float(np.nanmax(late))
+    first, margin = lines[0][0], 0.08 * (high - low)
+    if first > high + 2 * (high - low) > high:
+        axes.set_ylim(low - margin, high + 4 * margin)
+        axes.text(0.03, 0.94, f"epoch 1: {first:,.6g}", transform=axes.transAxes, color=SOFT, va="top", fontsize=7)
 
 
 @styled
@@ -81,7 +93,14 @@ def score_points(groups: Mapping[str, ArrayLike], label: str = "score") -> Figur
             rasterized=everything.size > _POINTS,
         )
         if group.size:
-            axes.plot([np.median(group)] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=1.8, solid_capstyle="butt")
+            axes.plot(
+                [np.median(group)] * 2,
+                [row - 0.4, row + 0.4],
+                color=INK,
+                linewidth=1.8,
+                solid_capstyle="butt",
+                zorder=1,
+            )
         else:
             axes.text(low, row, "no image", color=SOFT, va="center")
     axes.set_yticks(range(len(values)), [f"{name}  (n = {group.size:,})" for name, group in values.items()])
@@ -159,7 +178,7 @@ def auroc_forest(rows: Sequence[Estimate]) -> Figure:
     axes.set_ylim(len(lines) - 0.4, -1.4)
     axes.set_xlim(*_span([row for row in rows if row.value is not None]))
     axes.axvline(0.5, color=SOFT, linewidth=0.7)
-    columns = ((1.06, "AUROC (95 % interval)", "left"), (1.62, "healthy", "right"), (1.88, "with finding", "right"))
+    columns = ((1.06, "AUROC (95 % interval)", "left"), (1.7, "healthy", "right"), (2.01, "with finding", "right"))
     for x, text, side in columns:
         axes.text(x, -0.85, text, transform=axes.get_yaxis_transform(), ha=side, va="center", color=SOFT)
     for y, line in enumerate(lines):
@@ -187,8 +206,8 @@ def _forest_row(axes: Axes, y: int, line: Estimate | str) -> None:
     colour = SOFT if plain else FINDING
     axes.text(-0.71, y, line.label or line.name, transform=across, va="center")
     axes.text(1.06, y, line.text, transform=across, va="center")
-    axes.text(1.62, y, f"{line.n_healthy:,}", transform=across, va="center", ha="right")
-    axes.text(1.88, y, f"{line.n_finding:,}", transform=across, va="center", ha="right")
+    axes.text(1.7, y, f"{line.n_healthy:,}", transform=across, va="center", ha="right")
+    axes.text(2.01, y, f"{line.n_finding:,}", transform=across, va="center", ha="right")
     if line.low is not None and line.high is not None:
         axes.plot([line.low, line.high], [y, y], color=colour, linewidth=1.2, solid_capstyle="butt")
     if line.value is not None:

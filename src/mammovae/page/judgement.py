@@ -33,6 +33,7 @@ class Judgement:
     """The headline's values by group: healthy, finding, then each category."""
     n_unknown: int
     n_patients: int
+    resamples: int
 
     @property
     def headline(self) -> Estimate:
@@ -81,7 +82,8 @@ def judge(
     columns = {name: numbers(rows[name], name) for name in [*scores, *baselines]}
     patients = np.array([str(patient) for patient in rows["patient_id"]])
     bootstrap = PatientBootstrap(patients, finding, rows[strata].tolist() if strata else None, resamples, seed)
-    main = columns[next(iter(scores))]
+    first = next(iter(scores))
+    main = columns[first]
     categories: list[Collection[str]] = [_names(value) for value in rows["categories"]] if "categories" in rows else []
     density = rows["density"].fillna("").astype(str).tolist() if "density" in rows else []
     held = {name: np.array([name in names for names in categories]) for name in sorted(set().union(*categories))}
@@ -104,16 +106,16 @@ def judge(
             bootstrap.auroc(main, np.array(density) == name).named(key(name), name, "density")
             for name in sorted(set(density) - {""})
         ),
-        curve=bootstrap.roc(main) if both else None,
+        curve=_curve(bootstrap, main, first, scores[first], "score") if both else None,
         baseline_curves=tuple(
-            replace(curve, estimate=curve.estimate.named(name, label, "baseline"))
+            _curve(bootstrap, columns[name], name, label, "baseline")
             for name, label in (baselines if both else {}).items()
-            for curve in [bootstrap.roc(columns[name])]
         ),
         correlations={name: spearman(main[~finding], columns[name][~finding]) for name in baselines},
         groups={"healthy": main[~finding], "finding": main[finding]} | {name: main[arms[name]] for name in arms},
         n_unknown=int((~known).sum()),
         n_patients=len(set(patients)),
+        resamples=resamples,
     )
 
 
@@ -126,6 +128,11 @@ def _rows(
     bootstrap: PatientBootstrap, columns: Mapping[str, Floats], labels: Mapping[str, str], kind: str
 ) -> tuple[Estimate, ...]:
     return tuple(bootstrap.auroc(columns[name]).named(name, label, kind) for name, label in labels.items())
+
+
+def _curve(bootstrap: PatientBootstrap, values: Floats, name: str, label: str, kind: str) -> RocCurve:
+    curve = bootstrap.roc(values)
+    return replace(curve, estimate=curve.estimate.named(name, label, kind))
 
 
 def _names(value: Any) -> Collection[str]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -89,11 +89,13 @@ def case_panel(
     caption: str = "",
     scale: MapScale = UNIT,
     legend: bool = True,
+    titles: bool = True,
 ) -> Figure:
     """Draw a case in panels: the image with its boxes, its reconstruction, the image with its map.
 
     image, reconstruction, map: (S, S); boxes: (xmin, ymin, xmax, ymax) in pixels of image; scale: the same
-    for every case, never made from the map at hand; legend: with a colour bar (map_legend draws one for many cases).
+    for every case, never made from the map at hand; legend: with a colour bar (map_legend draws one for many cases);
+    titles: with a word above each panel.
     """
     picture = grey(image)
     panels: list[tuple[str, NDArray[np.float32]]] = [("image", picture)]
@@ -101,38 +103,38 @@ def case_panel(
         panels.append(("reconstruction", grey(reconstruction)))
     if map is not None:
         panels.append(("map over image", picture))
-    ratio = [picture.shape[1] / picture.shape[0]] * len(panels)
+    side, gap = 1.5, 0.03
+    across = side * picture.shape[1] / picture.shape[0]
     bar = map is not None and legend
-    side = 1.5
-    width = side * sum(ratio) + (0.75 if bar else 0.08)
-    figure = Figure(figsize=(width, side + (0.4 if caption else 0.22)), dpi=200, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02)
-    spots = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (title, pixels) in zip(spots, panels, strict=True):
+    head, foot = (0.18 if titles else 0.0), (0.24 if caption else 0.0)
+    width, height = len(panels) * (across + gap) + (0.75 if bar else 0), side + head + foot
+    figure = Figure(
+        figsize=(width, height), dpi=max(1, math.ceil(200 * side / picture.shape[0])) * picture.shape[0] / side
+    )
+    for place, (title, pixels) in enumerate(panels):
+        axes = figure.add_axes((place * (across + gap) / width, foot / height, across / width, side / height))
         _show(axes, pixels)
-        axes.set_title(title, fontsize=7, fontweight="normal", color=SOFT, loc="center", pad=3)
+        if titles:
+            axes.set_title(title, fontsize=7, fontweight="normal", color=SOFT, loc="center", pad=3)
+        if title == "map over image":
+            colours = MAP(Normalize(*scale[:2], clip=True)(np.asarray(map, float)))
+            axes.imshow(colours, interpolation="nearest")
         for x0, y0, x1, y1 in boxes if title != "reconstruction" else ():
             axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=BOX, linewidth=0.9))
-    if map is not None:
-        spots[-1].imshow(
-            np.asarray(map, float), cmap=MAP, norm=Normalize(*scale[:2], clip=True), interpolation="bilinear"
-        )
     if bar:
-        mappable = ScalarMappable(Normalize(*scale[:2]), MAP)
-        figure.colorbar(
-            mappable, ax=list(spots), label=scale.label, fraction=0.05, pad=0.02, aspect=18
-        ).outline.set_visible(False)
+        start = (width - 0.68) / width
+        _bar(figure, figure.add_axes((start, foot / height, 0.09 / width, side / height)), scale, "vertical")
     if caption:
-        figure.supxlabel(caption, fontsize=7, color=INK)
+        figure.text(0.5, 0.09 / height, caption, fontsize=7, color=INK, ha="center", va="center")
     return figure
 
 
 @styled
 def map_legend(scale: MapScale) -> Figure:
     """Draw the colour bar that all case panels share."""
-    figure = Figure(figsize=(3.4, 0.42), layout="constrained")
-    axes = figure.subplots()
-    figure.colorbar(ScalarMappable(Normalize(*scale[:2]), MAP), cax=axes, orientation="horizontal", label=scale.label)
+    figure = Figure(figsize=(3.4, 0.5))
+    axes = figure.add_axes((0.03, 0.76, 0.94, 0.2))
+    _bar(figure, axes, scale, "horizontal")
     return figure
 
 
@@ -178,6 +180,14 @@ def contact_sheet(
     if path is not None:
         sheet.save(path, format="png")
     return sheet
+
+
+def _bar(figure: Figure, axes: Axes, scale: MapScale, orientation: Literal["horizontal", "vertical"]) -> None:
+    mappable = ScalarMappable(Normalize(*scale[:2]), MAP)
+    bar = figure.colorbar(mappable, cax=axes, orientation=orientation, label=scale.label)
+    bar.outline.set_visible(False)  # pyrefly: ignore
+    # On mid-grey, as on a breast, so that the clear end of the scale shows what clear means.
+    axes.set_facecolor("0.45")
 
 
 def _show(axes: Axes, pixels: NDArray[np.float32]) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mammovae.page import charts, pictures, sentences, words
 from mammovae.page.judgement import Judgement
 from mammovae.page.style import FONTS, data_uri, to_png, to_svg
-from mammovae.statistics import RESAMPLES, signed
+from mammovae.statistics import signed
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -21,6 +21,7 @@ Images = NDArray[np.generic]
 _SHOWN_PAIRS = 16
 _SHOWN_GENERATED = 24
 _COLUMNS = 8
+_BESIDE = 6
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Report:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Versions, commit, seeds, command lines, hashes; nested mappings are flattened."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """A remark, or the reason why it is empty, by section: data, training, reconstructions, generated, detection, cases."""
+    """By section (data, training, reconstructions, generated, detection, cases): a remark, or why it is empty."""
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -96,21 +97,21 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["value"] = words.value
-    judged = report.judgement
+    judged, missing = report.judgement, _missing(report)
     return environment.get_template("report.html.j2").render(
         report=report,
         fonts=FONTS,
-        missing=_missing(report),
+        missing=missing,
         counts=_counts(report.counts),
         settings=_flat(report.settings),
         provenance=_flat(report.provenance),
-        figures=_figures(report),
+        figures=_figures(report, missing),
+        reconstructions=[] if "reconstructions" in missing else _pairs(report),
         cases=_cases(report),
         sentences=sentences.detection(judged, report.by_patient) if judged else [],
         judged=judged,
         correlations=_correlations(judged),
         limits=[*report.limits, *sentences.LIMITS],
-        resamples=f"{RESAMPLES:,}",
     )
 
 
@@ -137,18 +138,17 @@ def _missing(report: Report) -> dict[str, str]:
     return {name: report.notes.get(name, reason) for name, reason in reasons.items()}
 
 
-def _figures(report: Report) -> dict[str, str]:
+def _figures(report: Report, missing: Mapping[str, str]) -> dict[str, str]:
     """Return data URIs by the name of the figure, for what the report has."""
-    figures, missing = {}, _missing(report)
+    figures = {}
     if report.history is not None and "training" not in missing:
         figures["loss"] = data_uri(to_svg(charts.loss_curve(report.history)))
-    if report.originals is not None and report.reconstructions is not None and "reconstructions" not in missing:
-        figures["reconstructions"] = _pairs(report.originals, report.reconstructions)
     if report.generated is not None and "generated" not in missing:
-        shown = pictures.image_grid(report.generated[:_SHOWN_GENERATED], _COLUMNS)
-        figures["generated"] = data_uri(to_png(shown))
-        if report.real is not None and len(report.real):
-            figures["real"] = data_uri(to_png(pictures.image_grid(report.real[:_SHOWN_GENERATED], _COLUMNS)))
+        beside = report.real is not None and len(report.real) > 0
+        for name, images in (("generated", report.generated), ("real", report.real if beside else None)):
+            if images is not None:
+                grid = pictures.image_grid(images[:_SHOWN_GENERATED], _BESIDE if beside else _COLUMNS)
+                figures[name] = data_uri(to_png(grid))
     judged = report.judgement
     if judged is not None and judged.curve is not None:
         rows = [*judged.scores, *judged.baselines, *judged.by_category, *judged.by_density]
@@ -160,22 +160,26 @@ def _figures(report: Report) -> dict[str, str]:
     return figures
 
 
-def _pairs(originals: Images, reconstructions: Images) -> str:
-    """Draw each row of originals above the row of their reconstructions."""
-    rows, labels = [], []
-    for start in range(0, min(len(originals), len(reconstructions), _SHOWN_PAIRS), _COLUMNS):
-        real, made = originals[start : start + _COLUMNS], reconstructions[start : start + _COLUMNS]
-        pad = np.ones((_COLUMNS - len(real), *originals.shape[1:]), np.float32) if start else real[:0]
-        rows += [*map(pictures.grey, [*real, *pad, *made, *pad])]
-        labels += ["real", "reconstruction"]
-    return data_uri(to_png(pictures.image_grid(np.array(rows), min(_COLUMNS, len(originals)), row_labels=labels)))
+def _pairs(report: Report) -> list[str]:
+    """Return pictures of up to eight originals each above their reconstructions."""
+    originals, made = report.originals, report.reconstructions
+    assert originals is not None and made is not None
+    total = min(len(originals), len(made), _SHOWN_PAIRS)
+    columns, uris = min(_COLUMNS, total), []
+    for start in range(0, total, columns):
+        rows = [[pictures.grey(image) for image in images[start : start + columns]] for images in (originals, made)]
+        # White fills the last row, so that its images are as large as those above.
+        blank = [np.ones_like(rows[0][0])] * (columns - len(rows[0]))
+        grid = np.array([*rows[0], *blank, *rows[1], *blank])
+        uris.append(data_uri(to_png(pictures.image_grid(grid, columns, row_labels=["real", "reconstruction"]))))
+    return uris
 
 
 def _cases(report: Report) -> dict[str, list[dict[str, str]]]:
     groups: dict[str, list[dict[str, str]]] = {}
     for case in report.cases:
         panel = pictures.case_panel(
-            case.image, case.reconstruction, case.map, case.boxes, scale=report.map_scale, legend=False
+            case.image, case.reconstruction, case.map, case.boxes, scale=report.map_scale, legend=False, titles=False
         )
         shown = {"image_id": case.image_id, "caption": case.caption, "uri": data_uri(to_png(panel))}
         groups.setdefault(case.group, []).append(shown)
@@ -186,7 +190,10 @@ def _counts(counts: "DataFrame | None") -> dict[str, Any]:
     if counts is None:
         return {}
     table = counts.astype("Int64")
-    rows = [(str(name), [None if v is None else f"{v:,}" for v in row]) for name, row in zip(table.index, table.to_numpy(object), strict=True)]
+    rows = [
+        (str(name), [None if v is None else f"{v:,}" for v in row])
+        for name, row in zip(table.index, table.to_numpy(object), strict=True)
+    ]
     return {"columns": [str(name) for name in table], "rows": rows, "total": [f"{int(v):,}" for v in table.sum()]}
 
 

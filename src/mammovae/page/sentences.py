@@ -4,14 +4,14 @@ from mammovae.page.judgement import Judgement
 from mammovae.statistics import FEWEST_PATIENTS, Estimate, signed
 
 LIMITS = (
-    "It is research software. A score is a distance from the healthy images it was trained on, not the probability of a "
-    "disease, and no diagnosis may rest on it.",
+    "It is research software. A score is a distance from the healthy images it was trained on, not the probability "
+    "of a disease, and no diagnosis may rest on it.",
     "A high score can come from anything unlike the training images: exposure, positioning, an implant, a mark on the "
-    "film or another vendor's processing, as well as from a lesion.",
-    "A lesion finer than a pixel of the prepared image, such as most calcifications, cannot be seen by what never saw it.",
+    "film or another vendor’s processing, as well as from a lesion.",
+    "A lesion finer than a pixel of the prepared image, as most calcifications are, is not in what the network sees.",
     "A map shows where an image departs from what the network makes of it. It is no outline of a lesion.",
     "The figures hold for images like those tested here. Another population, vendor or selection will give others.",
-    "Several scores and groups are listed without correction for their number: the best row of a table flatters itself.",
+    "Several scores and groups are listed without correction for their number: a table’s best row flatters itself.",
 )
 
 
@@ -20,12 +20,12 @@ def detection(judged: Judgement, by_patient: bool) -> list[str]:
     row = judged.headline
     if row.value is None:
         return []
-    unit = "patients" if by_patient else "images, because patients are unknown (not by patient)"
+    unit = "whole patients" if by_patient else "images, as patients are unknown (not by patient)"
     lines = [
-        f"Of one image with a finding and one healthy image, drawn at random, {row.label or 'the score'} is higher for "
+        f"Of one image with a finding and one healthy image, drawn at random, {_lowered(row.label)} is higher for "
         f"the one with the finding {100 * row.value:.0f} times in 100: AUROC {signed(row.value)}, "
         + (
-            f"95 % interval {signed(row.low)} to {signed(row.high)} over resamples of whole {unit}"
+            f"95 % interval {signed(row.low)} to {signed(row.high)} over {judged.resamples:,} resamples of {unit}"
             if row.low is not None and row.high is not None
             else f"without an interval (too few: fewer than {FEWEST_PATIENTS} patients in a group)"
         )
@@ -44,10 +44,17 @@ def detection(judged: Judgement, by_patient: bool) -> list[str]:
     precision = judged.average_precision
     if precision.value is not None:
         share = row.n_finding / (row.n_finding + row.n_healthy)
-        lines.append(f"Average precision is {precision.text}; a random score would have {share:.2f}, the share of findings.")
+        lines.append(
+            f"Average precision is {precision.text}; a random score would have {share:.2f}, the share of findings."
+        )
     if judged.n_unknown:
         lines.append(f"{judged.n_unknown:,} more scored images are in neither group: their health is unknown.")
     return lines
+
+
+def _lowered(label: str) -> str:
+    """Return a label for the middle of a sentence: "Mean grey" -> "mean grey", but "PCA residual" as it is."""
+    return label if label[1:2].isupper() else label[:1].lower() + label[1:] or "the score"
 
 
 def _against_guessing(row: Estimate) -> str:
@@ -63,7 +70,10 @@ def _against_guessing(row: Estimate) -> str:
 def _against_baseline(judged: Judgement) -> str:
     pairs = [pair for pair in zip(judged.baselines, judged.differences, strict=True) if pair[0].value is not None]
     best, difference = max(pairs, key=lambda pair: pair[0].value or 0)
-    text = f"The best trivial baseline is {best.label} with {best.text}; the score's AUROC minus that one is {difference.text}"
+    text = (
+        f"The best trivial baseline is {_lowered(best.label)} with {best.text}; "
+        f"the score’s AUROC minus that one is {difference.text}"
+    )
     if difference.low is None or difference.high is None:
         return f"{text}."
     if difference.low > 0:

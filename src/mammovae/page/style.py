@@ -58,7 +58,7 @@ STYLE = {
 FONTS = "'Helvetica Neue', Arial, 'Liberation Sans', 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
 MAP = LinearSegmentedColormap.from_list(
-    "mammovae-map", [(1, 0.87, 0.35, 0.0), (1, 0.75, 0.2, 0.55), (0.95, 0.42, 0.1, 0.75), (0.72, 0.05, 0.12, 0.9)]
+    "mammovae-map", [(1, 0.87, 0.35, 0.0), (1, 0.75, 0.2, 0.35), (0.95, 0.42, 0.1, 0.7), (0.72, 0.05, 0.12, 0.9)]
 )
 """A map over an image: clear at the low end of its scale, so that a healthy breast stays grey, dark red at the high."""
 

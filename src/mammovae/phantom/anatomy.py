@@ -24,7 +24,8 @@ from mammovae.phantom.outline import Outline, depth_below_skin, make_outline, mu
 
 _LEVELS = 4095
 _SUPERSAMPLED_BELOW = 300
-_BENT_POINTS = 1024
+_BENT_POINTS = 2048
+_NIPPLE_ROOM_MM = 12.0
 
 
 @dataclass(frozen=True)
@@ -85,22 +86,24 @@ class _Canvas:
 
     def bent_field(self, number: int, amplitude, *, at_most: int = _BENT_POINTS) -> np.ndarray:
         """A random field elongated along the ducts."""
-        points = min(2 * self.points, at_most)
+        points = min(self.points, at_most)
         return look_up(random_field(self.child(number), points, amplitude), self.bent_y, self.bent_x)
 
 
-def _make_canvas(breast: Breast, view: View, source: np.random.SeedSequence, size: int, columns: int) -> _Canvas:
+def _make_canvas(breast: Breast, view: View, source: np.random.SeedSequence, size: int) -> _Canvas:
+    """A canvas of `size` rows and an even number of columns, just wide enough for the breast."""
     mm = FIELD_MM / size
-    y, x = (np.arange(size) + 0.5) * mm, (np.arange(columns) + 0.5) * mm
     outline = make_outline(breast, view, np.random.default_rng(source))
+    columns = 2 * int(np.ceil((outline.skin[:, 0].max() + _NIPPLE_ROOM_MM) / mm / 2))
+    y, x = (np.arange(size) + 0.5) * mm, (np.arange(columns) + 0.5) * mm
     stands_out = 1.0 + 6.0 * max(0.0, breast.nipple_in_profile - 0.35)
     depth = depth_below_skin(outline, y, x, stands_out)
     dy = (y - outline.nipple[1])[:, None].astype(np.float32)
     dx = (x - outline.nipple[0])[None, :].astype(np.float32)
-    ax, ay = outline.axis
+    ax, ay = map(float, outline.axis)
     inwards, across = dx * ax + dy * ay, dx * ay - dy * ax
     # Ducts fan out from a pole in front of the nipple.
-    pole = 30.0
+    pole = 45.0
     radius = np.hypot(inwards + pole, across)
     angle = np.arctan2(across, np.maximum(inwards + pole, 1))
     return _Canvas(
@@ -109,43 +112,45 @@ def _make_canvas(breast: Breast, view: View, source: np.random.SeedSequence, siz
     )  # fmt: skip
 
 
-def _gland(canvas: _Canvas) -> np.ndarray:
+def _web(canvas: _Canvas) -> tuple[np.ndarray, np.ndarray]:
+    """Sheets between the lobules, seen edge on: zero lines of random fields, drawn thin (septa) and broad (strands)."""
+    thin, broad = np.zeros_like(canvas.depth), np.zeros_like(canvas.depth)
+    for number, diameter, width, share in ((6, 12.0, 0.5, 0.5), (7, 6.0, 0.4, 0.35), (8, 3.0, 0.3, 0.25)):
+        field = canvas.bent_field(number, lumps(diameter))
+        broad += share * np.exp(-((field / 0.45) ** 2))
+        if diameter < 4:
+            continue
+        slope = np.hypot(*np.gradient(field)) / canvas.mm + 0.25 / diameter
+        drawn = np.hypot(width, 0.4 * canvas.mm)
+        presence = canvas.field(number + 10, lumps(13.0), at_most=256)
+        line = np.exp(-0.5 * (field / slope / drawn) ** 2) * (width / drawn)
+        thin += line * _smooth_step((presence - 0.2) * 2.5)
+    return thin, broad
+
+
+def _gland(canvas: _Canvas, strands: np.ndarray) -> np.ndarray:
     """Share of glandular tissue, 0..1: a disc behind the nipple, scalloped towards the fat and broken up by it."""
     breast = canvas.breast
     coarse = canvas.field(1, power_law(2.6, longest_mm=90), at_most=128)
     length = breast.reach * breast.depth
-    half = 0.62 * breast.width
+    half = 0.66 * breast.width
     centre = 0.5 * length
     squared = ((canvas.inwards - centre) / (0.55 * length)) ** 2 + (canvas.across / half) ** 2
-    scallop = canvas.field(2, lumps(9.0), at_most=256)
-    disc = _smooth_step((1.0 - squared + 0.35 * coarse) * 5)
-    disc *= _smooth_step((canvas.depth - breast.fat_layer - 1.8 * scallop) / 1.6)
+    scallop = canvas.field(2, lumps(breast.lobule), at_most=256)
+    disc = _smooth_step((1.0 - squared + 0.3 * coarse) * 4)
+    disc *= _smooth_step((canvas.depth - breast.fat_layer - 2.2 * scallop) / 1.8)
     ducts = canvas.bent_field(3, power_law(breast.exponent, longest_mm=60))
-    fine = canvas.field(4, power_law(breast.exponent, longest_mm=35))
-    texture = 0.75 * ducts + 0.65 * fine + 0.35 * coarse
-    lobules = canvas.bent_field(5, lumps(breast.lobule), at_most=512)
-    parenchyma = _smooth_step((texture - breast.cover) * 3.2)
-    parenchyma *= 1 - 0.55 * _smooth_step((lobules - 0.9) * 4)
-    return disc * parenchyma * np.clip(0.8 + 0.16 * texture, 0.4, 1.3)
-
-
-def _septa(canvas: _Canvas) -> np.ndarray:
-    """Thin bright sheets around the fat lobules, seen edge on: the zero lines of two random fields."""
-    total = np.zeros_like(canvas.depth)
-    for number, diameter, width in ((6, 11.0, 0.45), (7, 6.0, 0.35)):
-        field = canvas.bent_field(number, lumps(diameter))
-        slope = np.hypot(*np.gradient(field)) / canvas.mm + 1e-3
-        drawn = np.hypot(width, 0.4 * canvas.mm)
-        ridge = np.exp(-0.5 * (field / slope / drawn) ** 2) * (width / drawn)
-        presence = canvas.field(number + 10, lumps(13.0), at_most=256)
-        total += ridge * _smooth_step((presence - 0.1) * 2.5)
-    return total
+    fine = canvas.field(4, power_law(breast.exponent, longest_mm=30))
+    texture = 0.75 * ducts + 0.3 * fine + 0.45 * coarse + 0.3 * scallop + 1.1 * breast.web * (strands - 0.45)
+    parenchyma = _smooth_step((texture - breast.cover) * 2.3)
+    inner = 0.64 + 0.12 * ducts + 0.10 * fine + 0.48 * breast.web * (strands - 0.4)
+    return disc * parenchyma * np.clip(inner, 0.15, 1.3)
 
 
 def _random_curves(canvas: _Canvas, rng: np.random.Generator, count: int, length: float, bend: float) -> list[Curve]:
     """Curves that begin anywhere in the breast and run, roughly, along the ducts."""
     breast, outline = canvas.breast, canvas.outline
-    pole = outline.nipple - 30 * outline.axis
+    pole = outline.nipple - 45 * outline.axis
     curves = []
     step = min(0.5, 0.5 * canvas.mm)
     for _ in range(count):
@@ -162,7 +167,7 @@ def _random_curves(canvas: _Canvas, rng: np.random.Generator, count: int, length
     return curves
 
 
-def _strands(canvas: _Canvas) -> np.ndarray:
+def _lines(canvas: _Canvas) -> np.ndarray:
     """Cooper's ligaments and vessels: fine lines, and a few broader tubes."""
     rng = np.random.default_rng(canvas.child(20))
     breast = canvas.breast
@@ -179,29 +184,38 @@ def _with_muscle(canvas: _Canvas, grey: np.ndarray, inside: np.ndarray) -> np.nd
     share = _smooth_step(inside / 1.3)
     y = canvas.y[:, None]
     top = canvas.outline.muscle_bottom or 1.0
-    stripes = canvas.field(21, lumps(5.0, spread=0.6), at_most=512)
+    stripes = canvas.field(21, lumps(7.0, spread=0.6), at_most=256)
     level = 0.47 + 0.10 * np.clip(1 - y / top, 0, 1) + 0.05 * np.tanh(inside / 18)
-    muscle = level + 0.5 * (grey - canvas.breast.fat_grey) + 0.012 * stripes
+    muscle = level + 0.5 * (grey - canvas.breast.fat_grey) + 0.006 * stripes
     return grey + share * (muscle - grey)
 
 
 def _paint(canvas: _Canvas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The presentation image in 0..1 before blur and noise, the gland's share and the muscle's depth."""
     breast = canvas.breast
-    gland = _gland(canvas)
-    fat = breast.fat_grey + 0.022 * canvas.field(8, power_law(breast.exponent, longest_mm=50))
-    septa = (0.035 + 0.05 * np.clip(gland, 0, 1)) * breast.ligaments * _septa(canvas)
-    deep = np.clip(canvas.depth / 9, 0, 1)
-    grey = fat + breast.gland_grey * gland + deep * (septa + _strands(canvas))
+    septa, strands = _web(canvas)
+    gland = _gland(canvas, strands)
+    fat = breast.fat_grey + 0.022 * canvas.field(9, power_law(breast.exponent, longest_mm=50)) + 0.02 * strands
+    # Lines show against fat; within gland there is little to set them off.
+    lines = (0.05 * breast.ligaments * septa + _lines(canvas)) * (1 - 0.6 * np.clip(gland, 0, 1))
+    grey = fat + breast.gland_grey * gland + np.clip(canvas.depth / 9, 0, 1) * lines
     inside = muscle_depth(canvas.outline, canvas.y, canvas.x)
     if canvas.outline.muscle_top is not None:
         grey = _with_muscle(canvas, grey, inside)
     # Beyond the plateau the compressed breast is round; what is left of the fall-off after the maker's equalisation.
-    roll = np.clip(canvas.depth / 20, 0, 1)
-    thickness = 0.45 + 0.55 * np.sqrt(1 - (1 - roll) ** 2)
-    skin = breast.skin * np.exp(-0.5 * ((canvas.depth - 1.3) / 0.8) ** 2)
-    edge = np.clip(canvas.depth / canvas.mm + 0.5, 0, 1) * np.clip(0.55 + canvas.depth / 2.5, 0, 1)
+    roll = np.clip(canvas.depth / breast.roll_off, 0, 1)
+    thickness = 0.4 + 0.6 * np.sqrt(1 - (1 - roll) ** 2)
+    uneven = 1 + 0.5 * canvas.field(22, lumps(40.0), at_most=64)
+    skin = breast.skin * np.clip(uneven, 0.1, 2) * np.exp(-0.5 * ((canvas.depth - 1.2) / 0.7) ** 2)
+    edge = np.clip(canvas.depth / canvas.mm + 0.5, 0, 1) * np.clip(0.45 + canvas.depth / 3, 0, 1)
     return edge * (grey * thickness + skin), gland, inside
+
+
+def _to_pixels(plane: np.ndarray, factor: int, columns: int, beyond: float) -> np.ndarray:
+    """Area mean over factor x factor points, cut or filled with `beyond` to the image's columns."""
+    rows, width = plane.shape[0] // factor, plane.shape[1] // factor
+    pixels = plane.reshape(rows, factor, width, factor).mean((1, 3)) if factor > 1 else plane
+    return np.pad(pixels[:, :columns], ((0, 0), (0, max(0, columns - width))), constant_values=beyond)
 
 
 def make_phantom(
@@ -221,11 +235,13 @@ def make_phantom(
     breast = make_breast(seed, patient, side, density)
     source = stream(seed, patient, 1 + SIDES.index(side), 1 + VIEWS.index(view))
     factor = 2 if size < _SUPERSAMPLED_BELOW else 1
-    canvas = _make_canvas(breast, view, source, size * factor, factor * image_shape(size)[1])
-    grey, gland, inside = _paint(canvas)
+    canvas = _make_canvas(breast, view, source, size * factor)
     columns = image_shape(size)[1]
+    grey, gland, inside = _paint(canvas)
+    outside = (0.0, 0.0, -np.inf, -np.inf)
     grey, gland, inside, depth = (
-        plane.reshape(size, factor, columns, factor).mean((1, 3)) for plane in (grey, gland, inside, canvas.depth)
+        _to_pixels(plane, factor, columns, beyond)
+        for plane, beyond in zip((grey, gland, inside, canvas.depth), outside, strict=True)
     )
     mm = FIELD_MM / size
     image = _expose(

@@ -39,6 +39,10 @@ class Patient:
     """How elongated the texture is along the ducts."""
     lobule: float
     """Diameter of the fat lobules."""
+    web: float
+    """How much of the gland's texture is strands rather than cloud."""
+    roll_off: float
+    """Over how many mm from the skin the breast's thickness reaches its plateau."""
     fat_grey: float
     gland_grey: float
     skin: float
@@ -67,8 +71,8 @@ def make_patient(seed: int, patient: int, density: Density | None = None) -> Pat
     drawn = list(DENSITY_SHARES)[int(np.searchsorted(shares, uniform[0], side="right").clip(0, 3))]
     chosen: Density = density or drawn
     rank = "ABCD".index(chosen)
-    depth = float(np.clip(96 - 6 * rank + 17 * normal[0], 58, 150))
-    width = float(np.clip(0.62 * depth + 32 + 8 * normal[1], 62, 112))
+    depth = float(np.clip(108 - 6 * rank + 19 * normal[0], 62, 160))
+    width = float(np.clip(0.5 * depth + 48 + 8 * normal[1], 66, 116))
     return Patient(
         density=chosen,
         depth=depth,
@@ -78,10 +82,12 @@ def make_patient(seed: int, patient: int, density: Density | None = None) -> Pat
         reach=float(np.clip((0.72, 0.74, 0.8, 0.88)[rank] + 0.07 * normal[4], 0.5, 0.98)),
         exponent=float(np.clip(3.0 + 0.15 * normal[5], 2.7, 3.3)),
         stretch=1.5 + 0.9 * float(uniform[1]),
-        lobule=5.0 + 4.0 * float(uniform[2]),
+        lobule=6.0 + 5.0 * float(uniform[2]),
+        web=0.35 + 0.8 * float(uniform[8]),
+        roll_off=14.0 + 16.0 * float(uniform[9]),
         fat_grey=0.25 + 0.05 * float(uniform[3]) + 0.012 * rank,
         gland_grey=0.34 + 0.08 * float(uniform[4]),
-        skin=0.05 + 0.09 * float(uniform[5]),
+        skin=0.02 + 0.08 * float(uniform[5]),
         ligaments=0.6 + 0.8 * float(uniform[6]),
         vessels=float(uniform[7]),
         muscle=float(np.clip(0.5 + 0.22 * normal[6], 0, 1)),

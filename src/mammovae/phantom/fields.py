@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import fft, ndimage, sparse
 
 FIELD_MM = 240.0
 """Height of the detector's field. Fields repeat after this length, in both directions."""
@@ -38,6 +39,7 @@ def _spectrum_of_white_noise(source: np.random.SeedSequence, points: int) -> np.
     return spectrum
 
 
+@lru_cache(maxsize=8)
 def _frequencies(points: int) -> np.ndarray:
     """Radial frequency of the half spectrum in cycles per mm."""
     rows = np.fft.fftfreq(points, FIELD_MM / points).astype(np.float32)
@@ -98,7 +100,7 @@ def lumps(diameter_mm: float, *, spread: float = 0.45) -> Callable[[np.ndarray],
     return amplitude
 
 
-def interpolation_matrix(positions: np.ndarray, points: int, *, wrap: bool) -> np.ndarray:
+def interpolation_matrix(positions: np.ndarray, points: int, *, wrap: bool) -> sparse.csr_array:
     """Catmull-Rom weights (positions, points) that read a row of samples at fractional indices."""
     base = np.floor(positions).astype(int)
     t = positions - base
@@ -108,13 +110,17 @@ def interpolation_matrix(positions: np.ndarray, points: int, *, wrap: bool) -> n
         0.5 * t + 2 * t**2 - 1.5 * t**3,
         -0.5 * t**2 + 0.5 * t**3,
     )
-    matrix = np.zeros((len(positions), points), np.float32)
-    row = np.arange(len(positions))
-    for offset, weight in zip((-1, 0, 1, 2), weights, strict=True):
-        index = base + offset
-        index = index % points if wrap else np.clip(index, 0, points - 1)
-        np.add.at(matrix, (row, index), weight)
-    return matrix
+    offsets = np.arange(-1, 3)
+    index = base[:, None] + offsets
+    index = index % points if wrap else np.clip(index, 0, points - 1)
+    rows = np.repeat(np.arange(len(positions)), 4)
+    values = np.stack(weights, axis=1).astype(np.float32).ravel()
+    return sparse.csr_array((values, (rows, index.ravel())), shape=(len(positions), points))
+
+
+def separable(rows: sparse.csr_array, columns: sparse.csr_array, grid: np.ndarray) -> np.ndarray:
+    """Applies an interpolation matrix to the rows and another to the columns of a grid."""
+    return np.ascontiguousarray((columns @ (rows @ grid).T).T)
 
 
 def resample(field: np.ndarray, y_mm: np.ndarray, x_mm: np.ndarray) -> np.ndarray:
@@ -122,7 +128,7 @@ def resample(field: np.ndarray, y_mm: np.ndarray, x_mm: np.ndarray) -> np.ndarra
     points = field.shape[0]
     rows = interpolation_matrix(y_mm * points / FIELD_MM, points, wrap=True)
     columns = interpolation_matrix(x_mm * points / FIELD_MM, points, wrap=True)
-    return rows @ field @ columns.T
+    return separable(rows, columns, field)
 
 
 def look_up(field: np.ndarray, y_mm: np.ndarray, x_mm: np.ndarray) -> np.ndarray:

@@ -8,10 +8,10 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from mammovae.phantom.breast import Breast, View
-from mammovae.phantom.fields import FIELD_MM, interpolation_matrix
+from mammovae.phantom.fields import FIELD_MM, interpolation_matrix, separable
 
 FIELD_WIDTH_MM = FIELD_MM * 2800 / 3518
-_STEP_MM = 1.5
+_STEP_MM = 2.5
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,16 @@ class Outline:
 
 def _cranio_caudal(breast: Breast, rng: np.random.Generator) -> Outline:
     normal = rng.standard_normal(8)
-    width = min(breast.width, 113.0)
+    width = min(breast.width, 116.0)
     centre = FIELD_MM / 2 + float(np.clip(4 * normal[0], -8, 8))
     upper, lower = width * (1 + 0.04 * normal[1]), width * (1 + 0.04 * normal[2])
-    squareness = float(np.clip(0.86 + 0.07 * normal[3], 0.7, 1.0))
+    bluntness = float(np.clip(0.93 + 0.06 * normal[3], 0.8, 1.05))
+    # The ellipse's middle lies behind the chest wall, which the skin therefore meets at a slant.
+    behind = 0.22 * breast.depth
     angle = np.linspace(-np.pi / 2, np.pi / 2, 361)
-    reach = np.abs(np.sin(angle)) ** squareness
-    y = centre + np.sign(angle) * reach * np.where(angle < 0, upper, lower)
-    x = breast.depth * np.cos(angle) ** (squareness * 1.02)
+    reach = np.abs(np.sin(angle)) ** bluntness
+    y = centre + np.sign(angle) * reach * np.where(angle < 0, upper, lower) * 1.02
+    x = (breast.depth + behind) * np.cos(angle) ** (bluntness * 0.96) - behind
     skin = np.column_stack([x, y])
     tails = np.array([[-30.0, y[0] - 20.0]]), np.array([[-30.0, y[-1] + 20.0]])
     skin = np.concatenate([tails[0], skin, tails[1]])
@@ -52,8 +54,8 @@ def _oblique(breast: Breast, rng: np.random.Generator) -> Outline:
     normal = rng.standard_normal(10)
     uniform = rng.random(4)
     depth = breast.depth * float(np.clip(1.02 + 0.02 * normal[0], 0.97, 1.07))
-    nipple_y = float(np.clip(128 + 0.25 * (breast.width - 90) + 7 * normal[1], 105, 165))
-    fold_y = float(np.clip(nipple_y + 0.78 * breast.width + 5 * normal[2], nipple_y + 45, 236))
+    nipple_y = float(np.clip(134 + 0.25 * (breast.width - 95) + 7 * normal[1], 110, 165))
+    fold_y = float(np.clip(nipple_y + 0.88 * breast.width + 6 * normal[2], nipple_y + 50, 252))
     fold_x = 2 + 10 * uniform[0]
     top = float(np.clip(depth * (0.52 + 0.08 * normal[3]), 30, 110))
     t = np.linspace(0, 1, 240, endpoint=False)
@@ -68,7 +70,7 @@ def _oblique(breast: Breast, rng: np.random.Generator) -> Outline:
         ]
     )
     below = np.linspace(0.5, 60, 60)
-    belly = np.column_stack([fold_x + (3 + 14 * uniform[1]) * (1 - np.exp(-below / 12)), fold_y + below])
+    belly = np.column_stack([fold_x + (2 + 8 * uniform[1]) * (1 - np.exp(-below / 12)), fold_y + below])
     above = np.array([[top - 3.0, -20.0]])
     tilt = breast.tilt
     return Outline(
@@ -111,21 +113,22 @@ def depth_below_skin(outline: Outline, y_mm: np.ndarray, x_mm: np.ndarray, nippl
     columns = np.arange(-2, FIELD_WIDTH_MM / _STEP_MM + 3) * _STEP_MM
     steps = np.hypot(*np.diff(outline.skin, axis=0).T)
     along = np.concatenate([[0], np.cumsum(steps)])
-    dense = np.arange(0, along[-1], 0.4)
+    dense = np.arange(0, along[-1], 0.8)
     line = np.column_stack([np.interp(dense, along, outline.skin[:, i]) for i in (0, 1)])
     grid_y, grid_x = np.meshgrid(rows, columns, indexing="ij")
     distance, _ = KDTree(line).query(np.column_stack([grid_x.ravel(), grid_y.ravel()]))
     edge = np.interp(rows, outline.skin[:, 1], outline.skin[:, 0])
     depth = np.where(grid_x < edge[:, None], 1, -1) * distance.reshape(grid_x.shape)
-    if nipple_mm > 0:
-        radius = 5.5
-        centre = outline.nipple + np.array([nipple_mm - radius, 0.0])
-        bump = radius - np.hypot(grid_x - centre[0], grid_y - centre[1])
-        # A smooth maximum joins nipple and skin without a crease.
-        depth = 0.5 * (depth + bump + np.sqrt((depth - bump) ** 2 + 4.0)) - 0.3
     to_rows = interpolation_matrix((y_mm - rows[0]) / _STEP_MM, len(rows), wrap=False)
     to_columns = interpolation_matrix((x_mm - columns[0]) / _STEP_MM, len(columns), wrap=False)
-    return to_rows @ depth.astype(np.float32) @ to_columns.T
+    depth = separable(to_rows, to_columns, depth.astype(np.float32))
+    radius = 5.5
+    bump = radius - np.hypot(
+        x_mm[None, :].astype(np.float32) - float(outline.nipple[0] + nipple_mm - radius),
+        y_mm[:, None].astype(np.float32) - float(outline.nipple[1]),
+    )
+    # A smooth maximum joins nipple and skin without a crease.
+    return 0.5 * (depth + bump + np.sqrt((depth - bump) ** 2 + 1.5)) - 0.1
 
 
 def muscle_depth(outline: Outline, y_mm: np.ndarray, x_mm: np.ndarray) -> np.ndarray:

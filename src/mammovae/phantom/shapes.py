@@ -79,7 +79,7 @@ def rugged_mass(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_m
     fine = _smooth_noise(rng, y, x, 9.0)
     r = np.hypot(y, x)
     body = np.clip(0.72 + 0.12 * noise + 0.05 * fine - r, 0, None) / 0.72
-    return np.sqrt(np.clip(2 * body - body**2, 0, 1)) * np.clip((1 - r) * 8, 0, 1)
+    return np.clip(1.35 * body, 0, 1) ** 0.85 * np.clip((1 - r) * 8, 0, 1)
 
 
 def straight_star(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
@@ -118,9 +118,9 @@ def branching_star(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radiu
             heading += 0.22 * rng.standard_normal()
             width, strength = width * 0.9, strength * 0.88
 
-    for base in np.arange(9) * (2 * np.pi / 9):
+    for base in np.arange(14) * (2 * np.pi / 14):
         heading = base + 0.3 * rng.standard_normal()
-        grow(0.3 * np.array([np.sin(heading), np.cos(heading)]), heading, 0.62, 0.045, 0.7)
+        grow(0.3 * np.array([np.sin(heading), np.cos(heading)]), heading, 0.3 + 0.35 * rng.random(), 0.03, 0.55)
     return np.clip(total, 0, 1) * np.clip((1 - np.hypot(y, x)) * 10, 0, 1)
 
 

@@ -12,7 +12,7 @@ from mammovae.phantom.plan import CATEGORIES, ImagePlan, single_view_only
 
 FILE_TRAPS = ("missing_file", "truncated", "not_an_image", "wrong_pose", "duplicate_pixels", "background")
 DICOM_TRAPS = ("monochrome1", "voi_lut", "for_processing", "jpeg2000", "jpeg_ls", "rle")
-TABLE_TRAPS = ("several_rows", "two_categories", "negative_xmin", "one_view")
+TABLE_TRAPS = ("negative_xmin", "several_rows", "two_categories", "one_view")
 
 FEWEST_PATIENTS = 24
 """So that every trap finds an image of its own at the usual share of findings."""
@@ -48,7 +48,9 @@ def set_traps(images: list[ImagePlan], layout: str) -> tuple[list[ImagePlan], di
         recorded[name] = [image.image_id]
         if twin is not None:
             recorded[name].append(clean[-1][number % 4].image_id)
-    for name, group in zip(tables, affected, strict=False):
+    # A box can only begin beyond the image's left edge where the chest wall, and so the breast, is there.
+    affected.sort(key=lambda group: any(image.lesions and image.side == "L" for image in group))
+    for name, group in zip(tables, reversed(affected), strict=False):
         image = next(image for image in group if image.lesions)
         recorded[name] = [image.image_id]
         changed.update((twin.image_id, twin) for twin in _table_trap(name, image, group))

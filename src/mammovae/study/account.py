@@ -1,0 +1,124 @@
+"""What a report tells of a run and its evaluation, gathered from their folders."""
+
+import numpy as np
+import pandas as pd
+
+from mammovae.data.dataset import Data
+from mammovae.detect.detector import FINDING, Detector
+from mammovae.folders import file_hash
+from mammovae.generate.sample import sources, vary
+from mammovae.model.member import Run
+from mammovae.page.judgement import Judgement
+from mammovae.page.pictures import MapScale
+from mammovae.page.report import Case, Report
+from mammovae.page.words import duration
+from mammovae.study.train import reconstruct
+
+SCORES = {FINDING: "Reconstruction loss", "kl_divergence": "KL divergence"}
+
+
+def account(
+    run: Run, data: Data, table: pd.DataFrame, judgement: Judgement, protocol: str, seed: int, notes: list[str]
+) -> Report:
+    """Gather the report of an evaluation: table is scores_table's, notes what has to be said of the protocol."""
+    parts = data.for_training(run.settings)
+    shown = (parts["validation"] if len(parts["validation"]) else parts["train"])[:8]
+    originals, made = reconstruct(run, data, shown)
+    varied = sources(run, data, 16, seed)
+    prepared, manifest = data.manifest, run.manifest
+    selection = " ".join(filter(None, [run.settings.side, run.settings.view]))
+    healthy_rule = prepared["settings"]["healthy"] if prepared["inputs"]["kind"] == "vindr" else "as the set says"
+    return Report(
+        title=f"mammovae: {prepared['inputs']['kind']}, preset {manifest['preset']}",
+        subtitle=f"Protocol {protocol}: " + ("; ".join(notes) or "the test split of the data"),
+        facts={
+            "data set": prepared["inputs"]["kind"],
+            "preset": manifest["preset"],
+            "trained on": f"{manifest['images']['train']:,} images",
+            "tested on": f"{judgement.headline.n_healthy:,} healthy, {judgement.headline.n_finding:,} with findings",
+        },
+        data={
+            "kind": prepared["inputs"]["kind"],
+            "rule for healthy": healthy_rule,
+            "prepared at": f"{data.size} px",
+            "stored as": prepared["stored_as"],
+            "duplicate groups": len(prepared["duplicates"]),
+            "training selection": selection or "all sides and views",
+        },
+        counts=_split_counts(data),
+        by_patient=prepared["by_patient"],
+        settings=run.settings.model_dump(exclude_none=True),
+        training={
+            "parameters": sum(manifest["parameters"].values()),
+            "training images": manifest["images"]["train"],
+            "validation images": manifest["images"]["validation"],
+            "time": duration(manifest["seconds"]),
+        },
+        history=pd.read_csv(run.path / "members" / "vae" / "history.csv"),
+        originals=originals,
+        reconstructions=made,
+        generated=vary(run, data, varied, seed),
+        real=data.batch(varied, run.settings.vae.size)[0][:, 0].numpy(),
+        judgement=judgement,
+        score_label=SCORES[FINDING].lower() + " (nats)",
+        cases=_cases(run, data, table),
+        map_scale=MapScale.of_healthy(manifest["map_scale"]),
+        limits=_limits(run, data),
+        provenance={
+            "run": {key: manifest[key] for key in ("written", "versions", "git_commit", "machine", "weights")},
+            "data": {"index": file_hash(data.path / "index.parquet"), "listing": prepared["inputs"]["listing"]},
+            "seeds": {"split": prepared["settings"]["seed"], "training": run.settings.seed, "evaluation": seed},
+        },
+    )
+
+
+def _split_counts(data: Data) -> pd.DataFrame:
+    frame = data.index
+    ok = frame["status"] == "ok"
+    groups = {
+        "healthy": ok & (frame["healthy"] == True).fillna(False),  # noqa: E712 - nullable column
+        "finding": ok & (frame["healthy"] == False).fillna(False),  # noqa: E712 - nullable column
+        "unknown": ok & frame["healthy"].isna(),
+        "failed": ~ok,
+    }
+    splits = ["train", "validation", "calibration", "test", "unused"]
+    return pd.DataFrame(
+        {name: [int((mask & (frame["split"] == split)).sum()) for split in splits] for name, mask in groups.items()},
+        index=splits,
+    )
+
+
+def _cases(run: Run, data: Data, table: pd.DataFrame, each: int = 3) -> list[Case]:
+    """Pick the highest and the lowest scores of both arms, by score alone."""
+    picked: list[tuple[str, pd.Series]] = []
+    known = table[table["healthy"].notna()]
+    for healthy, words in ((False, "Findings"), (True, "Healthy images")):
+        arm = known[known["healthy"] == healthy].sort_values(FINDING, ascending=False, kind="stable")
+        count = min(each, len(arm) // 2)
+        picked += [(f"{words} scored highest", row) for _, row in arm.head(count).iterrows()]
+        picked += [(f"{words} scored lowest", row) for _, row in arm.tail(count).iterrows()]
+    if not picked:
+        return []
+    positions = np.array([row["position"] for _, row in picked])
+    maps = np.concatenate([maps for _, _, maps in Detector(run).data(data, positions)])
+    images, made = reconstruct(run, data, positions)
+    shrink = data.size / run.settings.vae.size
+    cases = []
+    for (group, row), image, reconstruction, map in zip(picked, images, made, maps, strict=True):
+        geometry = data.geometry(row["position"])
+        boxes = [
+            tuple((edge + 0.5) / shrink - 0.5 for edge in geometry.box_to_square(*box))
+            for item in data.index["findings"].iloc[row["position"]]
+            if None not in (box := tuple(item[edge] for edge in ("xmin", "ymin", "xmax", "ymax")))
+        ]
+        caption = f"{SCORES[FINDING].lower()} {row[FINDING]:,.0f}" + "".join(f", {name}" for name in row["categories"])
+        cases.append(Case(row["image_id"], image, group, map, reconstruction, boxes, caption))
+    return cases
+
+
+def _limits(run: Run, data: Data) -> list[str]:
+    size = run.settings.vae.size
+    limits = [f"Images are {size} x {size} pixels: what is smaller than a pixel there cannot be found."]
+    if data.manifest["inputs"]["kind"] == "vindr" and data.manifest["settings"]["healthy"] != "birads1":
+        limits.append('"No finding" in VinDr-Mammo may still be BI-RADS 2: benign findings are not boxed there.')
+    return limits

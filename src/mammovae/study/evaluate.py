@@ -1,0 +1,96 @@
+"""Evaluate a run: which test images, what they score, what that is worth, and the report."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from mammovae.data.dataset import Data
+from mammovae.detect.baselines import PcaResidual, trivial
+from mammovae.detect.detector import Detector
+from mammovae.folders import Stage, file_hash, read_json, replacing, write_json
+from mammovae.model.member import Run
+from mammovae.page.judgement import judge
+from mammovae.page.report import write_report
+from mammovae.study.account import SCORES, account
+
+BASELINES = {"mean_grey": "Mean grey", "breast_area": "Breast area", "pca_residual": "PCA residual"}
+SEED_PROTOCOL_IMAGES = 20
+
+
+def evaluate(
+    run: Path | str,
+    data: Path | str,
+    *,
+    out: Path | str,
+    protocol: Literal["full", "seed"] = "full",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Judge a run on the test images of a DATA folder; return what metrics.json says.
+
+    The folder out gets metrics.json (flat keys, intervals as KEY_low and KEY_high), scores.csv and report.html.
+    Labels are read here and nowhere before: they choose nothing.
+    """
+    opened, prepared = Run.open(run), Data.open(data)
+    inputs = {
+        "run": str(run),
+        "weights": opened.manifest["weights"]["vae"],
+        "data": str(data),
+        "index": file_hash(prepared.path / "index.parquet"),
+    }
+    with Stage(Path(out), "evaluate", {"protocol": protocol, "seed": seed}, inputs) as stage:
+        if not stage.done:
+            positions, notes = test_positions(opened, prepared, protocol, seed)
+            table = scores_table(opened, prepared, positions)
+            with replacing(stage.out / "scores.csv") as partial:
+                table.drop(columns="position").to_csv(partial, index=False)
+            judgement = judge(table, SCORES, {name: label for name, label in BASELINES.items() if name in table})
+            metrics = {"protocol": protocol, **judgement.metrics()}
+            write_json(stage.out / "metrics.json", metrics)
+            report = account(opened, prepared, table, judgement, protocol, seed, notes)
+            write_report(stage.out / "report.html", report)
+            stage.finish()
+        return read_json(stage.out / "metrics.json")
+
+
+def scores_table(run: Run, data: Data, positions: np.ndarray) -> pd.DataFrame:
+    """Return a row an image with identity, health, categories, density, every score and every trivial baseline.
+
+    The PCA is fitted on the run's own training images in data; without any there, its column is left out.
+    """
+    frame = data.index.iloc[positions]
+    table = pd.DataFrame(
+        {
+            "position": positions,
+            "image_id": frame["image_id"].to_numpy(),
+            "patient_id": frame["patient_id"].to_numpy(),
+            "healthy": frame["healthy"].to_numpy(),
+            "categories": [sorted({item["category"] for item in cell}) for cell in frame["findings"]],
+            "density": frame["density"].to_numpy(),
+            **Detector(run).table(data, positions),
+            **trivial(data, positions),
+        }
+    )
+    train = data.select("train", side=run.settings.side, view=run.settings.view)
+    if len(train) > 1:
+        table["pca_residual"] = PcaResidual().fit(data, train).score_samples(data, positions)
+    return table
+
+
+def test_positions(run: Run, data: Data, protocol: Literal["full", "seed"], seed: int) -> tuple[np.ndarray, list[str]]:
+    """Return the test images to judge, of the run's side and view, and what has to be said about their choice.
+
+    full: all of them. seed: 20 healthy ones and 20 with findings, drawn at random; fewer where there are fewer.
+    """
+    positions = data.select("test", side=run.settings.side, view=run.settings.view)
+    if protocol == "full":
+        return positions, []
+    rng, drawn, notes = np.random.default_rng(seed), [], []
+    health = data.index["healthy"].iloc[positions].to_numpy(dtype=object)
+    for wanted, words in ((True, "healthy images"), (False, "images with findings")):
+        arm = positions[[value is not pd.NA and value == wanted for value in health]]
+        if len(arm) < SEED_PROTOCOL_IMAGES:
+            notes.append(f"the seed protocol wants {SEED_PROTOCOL_IMAGES} {words}; the test split has {len(arm)}")
+        drawn.append(rng.choice(arm, min(len(arm), SEED_PROTOCOL_IMAGES), replace=False))
+    return np.sort(np.concatenate(drawn)), notes
