@@ -1,6 +1,7 @@
 """Planted lesions: where and as strong as stated, in disjoint families, each with a calm sham twin."""
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from mammovae.phantom.shapes import PULLS, SHAPES
 PHANTOM = make_phantom(0, 3, "L", "MLO", size=256)
 
 
-def planted(kind="mass", family="train", diameter_mm=16.0, contrast=0.5, seed=1, phantom=PHANTOM):
+def planted(kind: Any = "mass", family: Any = "train", diameter_mm=16.0, contrast=0.5, seed=1, phantom=PHANTOM):
     return plant(
         phantom.image,
         phantom.mask,
@@ -25,7 +26,7 @@ def planted(kind="mass", family="train", diameter_mm=16.0, contrast=0.5, seed=1,
     )
 
 
-@pytest.mark.parametrize(("kind", "family"), product(KINDS, FAMILIES))
+@pytest.mark.parametrize(("kind", "family"), list(product(KINDS, FAMILIES)))
 def test_a_lesion_changes_its_own_place_and_nothing_else(kind, family):
     for seed in range(4):
         planting = planted(kind, family, seed=seed)
@@ -41,13 +42,15 @@ def test_a_lesion_changes_its_own_place_and_nothing_else(kind, family):
         assert (xmax - xmin) * PHANTOM.mm_per_pixel <= 16.0 + 3 * PHANTOM.mm_per_pixel
 
 
-@pytest.mark.parametrize(("kind", "family"), product(KINDS, FAMILIES))
+@pytest.mark.parametrize(("kind", "family"), list(product(KINDS, FAMILIES)))
 def test_a_sham_is_the_untouched_image(kind, family):
     assert np.array_equal(planted(kind, family).sham, PHANTOM.image)
     assert np.array_equal(planted(kind, family, contrast=0.0).image, PHANTOM.image)
 
 
-@pytest.mark.parametrize(("kind", "family"), product(("mass", "spiculated", "calcification", "asymmetry"), FAMILIES))
+@pytest.mark.parametrize(
+    ("kind", "family"), list(product(("mass", "spiculated", "calcification", "asymmetry"), FAMILIES))
+)
 def test_a_lesion_raises_the_grey_in_proportion_to_its_contrast(kind, family):
     rises = []
     for contrast in (0.1, 0.2):

@@ -83,42 +83,42 @@ def prepare(
     path: Path | str,
     *,
     out: Path | str,
-    settings: PrepareSettings | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Turn a raw data set into the DATA folder out, and return its manifest's facts (counts and so on).
 
-    Works on all cores, or on any concurrent.futures executor. An interrupted run is completed by the same
+    settings are those of PrepareSettings (size=128, side="R"). Works on all cores, or on any concurrent.futures executor. An interrupted run is completed by the same
     call; a file that cannot be used becomes a row with status "failed" and a line in failures.csv.
     Raises InputError when the raw folder is not what kind says or holds no image that matches.
     """
-    settings = settings or PrepareSettings()
+    chosen = PrepareSettings.of(settings)
     root, out = Path(path), Path(out)
     if kind not in SOURCES:
         raise UsageError(f"there is no kind of data {kind!r}: choose one of {', '.join(SOURCES)}")
     if not root.is_dir():
         raise InputError(f"there is no folder {root}: name the folder that holds the raw {kind} data")
-    frame = _listing(kind, root, settings)
+    frame = _listing(kind, root, chosen)
     if frame.empty:
         raise InputError(f"no image in {root} matches: check --side, --view and the kind of data")
     listing = "\n".join(f"{row.image_id} {row.source} {row.split}" for row in frame.itertuples())
     inputs = {"kind": kind, "root": str(root), "listing": hashlib.sha256(listing.encode()).hexdigest()}
-    with Stage(out, "prepare", settings.model_dump(), inputs) as stage:
+    with Stage(out, "prepare", chosen.model_dump(), inputs) as stage:
         if not stage.done:
-            slots = _Slots(out, len(frame), settings.size)
+            slots = _Slots(out, len(frame), chosen.size)
             done = slots.journal(frame)
             tasks = [
                 Task(row, root / source)
                 for row, (source, status) in enumerate(zip(frame["source"], frame["status"], strict=True))
                 if status == "ok" and row not in done
             ]
-            work = partial(_prepare_task, size=settings.size, stretch=settings.stretch)
+            work = partial(_prepare_task, size=chosen.size, stretch=chosen.stretch)
             with Progress("preparing", len(tasks), unit="images") as progress:
                 for task, result in parallel.run(work, tasks, workers=workers, executor=executor):
                     done[task.row] = slots.keep(task.row, frame["image_id"].iloc[task.row], result)
                     progress.advance(1)
-            stage.finish(**_complete(out, frame, done, slots, settings))
+            stage.finish(**_complete(out, frame, done, slots, chosen))
             slots.forget()
         return stage.facts()
 

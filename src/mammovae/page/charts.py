@@ -62,7 +62,8 @@ def _frame(axes: Axes) -> None:
     first, margin = lines[0][0], 0.08 * (high - low)
     if first > high + 2 * (high - low) > high:
         axes.set_ylim(low - margin, high + 4 * margin)
-        axes.text(0.03, 0.94, f"epoch 1: {first:,.6g}", transform=axes.transAxes, color=SOFT, va="top", fontsize=7)
+        text = f"epoch 1: {first:,.0f}" if first >= 1000 else f"epoch 1: {first:.4g}"
+        axes.text(0.97, 0.7, text, transform=axes.transAxes, color=SOFT, ha="right", va="top", fontsize=7)
 
 
 @styled

@@ -91,8 +91,8 @@ def _describe_acquisition(ds: Dataset, plan: ImagePlan, mm_per_pixel: float) -> 
     view = _code(_VIEW_CODES[plan.view][0], "SCT", _VIEW_CODES[plan.view][1])
     view.ViewModifierCodeSequence = Sequence([])
     ds.ViewCodeSequence = Sequence([view])
-    # Rows run from the chest wall forwards (A) or from the front back to it (P), columns towards the feet; in CC
-    # the image's foot is the inner side for neither breast: columns run to the patient's right or left.
+    # Along a row: from the chest wall forwards (A), or from the front back to it (P). Down a column: to the feet in
+    # MLO; in CC the upper edge is the outer side, so towards the other breast.
     first = "A" if plan.side == "L" else "P"
     second = {"MLO": "F", "CC": "R" if plan.side == "L" else "L"}[plan.view]
     ds.PatientOrientation = [first, second]

@@ -1,5 +1,6 @@
-"""Any tree of DICOM known by their content, as an archive or a PACS exports them."""
+"""Any tree of DICOM files, known by their content, as an archive or a PACS exports them."""
 
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +27,7 @@ def dicom(root: Path) -> pd.DataFrame:
     healthy/ or finding/ says so.
     """
     labels = read_labels(root, strict=False)
-    seen: dict[str, str] = {}
+    seen: Counter[str] = Counter()
     rows = []
     for path in walk(root):
         source = relative(path, root)
@@ -34,13 +35,9 @@ def dicom(root: Path) -> pd.DataFrame:
         if row is None:
             continue
         uid = row["image_id"]
-        if uid in seen:
-            count = 2
-            while f"{uid}#{count}" in seen:
-                count += 1
-            row |= {"image_id": f"{uid}#{count}", "reason": f"the same SOP Instance UID as {seen[uid]}"}
-        seen[row["image_id"]] = source
-        rows.append(row | labels.take(source, row["image_id"]) | {"image_id": row["image_id"]})
+        seen[uid] += 1
+        again = {"image_id": f"{uid}#{seen[uid]}", "reason": "an earlier file has the same SOP Instance UID"}
+        rows.append({**row, **labels.of(source, uid), "image_id": uid, **(again if seen[uid] > 1 else {})})
     rows += labels.absent()
     if not rows:
         raise InputError(f"there is no DICOM image under {root}: for other images use the kind folder")
@@ -49,13 +46,14 @@ def dicom(root: Path) -> pd.DataFrame:
 
 def _row(path: Path, source: str) -> dict | None:
     """Return a row, bare for a file that should be DICOM and cannot be read, None for what is no image."""
-    named = path.suffix.lower() in DICOM_SUFFIXES
+    bare = {"image_id": source, "source": source}
+    if path.name.upper() == "DICOMDIR":
+        return None
     if not is_dicom(path):
-        return {"image_id": source, "source": source} if named else None
+        return bare if path.suffix.lower() in DICOM_SUFFIXES else None
     try:
         header = read_header(path)
     except InputError:
-        return {"image_id": source, "source": source}
-    if "rows" not in header or header.get("modality") in _NO_PICTURES:
-        return None
-    return {"image_id": source, **header, "source": source}
+        return bare
+    # A mammogram cut off before its rows is a row that fails; what has none by its nature is no image.
+    return None if header.get("modality") in _NO_PICTURES else bare | header

@@ -7,9 +7,9 @@ import pandas as pd
 
 from mammovae.config import InputError
 from mammovae.data import index
-from mammovae.data.read import DICOM_SUFFIXES, RASTER_SUFFIXES, image_files, is_dicom, read_header
+from mammovae.data.read import image_files, is_dicom, read_header
 from mammovae.data.sources.labels import read_labels
-from mammovae.data.sources.tables import relative
+from mammovae.data.sources.tables import relative, without_suffix
 
 
 def folder(root: Path) -> pd.DataFrame:
@@ -22,21 +22,15 @@ def folder(root: Path) -> pd.DataFrame:
     """
     labels = read_labels(root, strict=True)
     sources = [relative(path, root) for path in image_files(root)]
-    stems = Counter(map(_stem, sources))
+    stems = Counter(map(without_suffix, sources))
     rows = []
     for source in sources:
-        image_id = _stem(source) if stems[_stem(source)] == 1 else source
-        rows.append({"image_id": image_id, **_header(root / source), **labels.take(source, image_id), "source": source})
+        image_id = without_suffix(source) if stems[without_suffix(source)] == 1 else source
+        rows.append({"image_id": image_id, **_header(root / source), **labels.of(source, image_id)})
     rows += labels.absent()
     if not rows:
         raise InputError(f"there is no DICOM, PNG, TIFF, JPEG or PGM file under {root}: name the folder of the images")
     return index.table(rows, root)
-
-
-def _stem(source: str) -> str:
-    """Drop a suffix that names a format; the dots of a UID stay."""
-    stem, dot, suffix = source.rpartition(".")
-    return stem if dot + suffix.lower() in DICOM_SUFFIXES + RASTER_SUFFIXES else source
 
 
 def _header(path: Path) -> dict:

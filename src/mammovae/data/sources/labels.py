@@ -6,7 +6,17 @@ from pathlib import Path, PurePosixPath
 
 from mammovae.config import InputError
 from mammovae.data import index
-from mammovae.data.sources.tables import BOX, DENSITIES, SIDES, Line, column_names, did_you_mean, plain, read_csv
+from mammovae.data.sources.tables import (
+    BOX,
+    DENSITIES,
+    SIDES,
+    Line,
+    column_names,
+    did_you_mean,
+    plain,
+    read_csv,
+    without_suffix,
+)
 
 _HEALTHY = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _VIEWS = {"cc": "CC", "mlo": "MLO"}
@@ -32,24 +42,29 @@ _COLUMNS = (
 
 @dataclass
 class Labels:
-    """Rows of the CSV by source or image_id, each to be taken once."""
+    """What a CSV says by the name that it gives a file, and which of its names were found."""
 
-    path: Path | None = None
     rows: dict[str, dict] = field(default_factory=dict)
+    found: set[str] = field(default_factory=set)
 
-    def take(self, source: str, image_id: str) -> dict:
-        """Return what is known of a file and remove it, so that what stays was listed and not found."""
-        stem = str(PurePosixPath(source).with_suffix(""))
-        key = next((name for name in (source, image_id, stem) if name in self.rows), None)
-        said = self.rows.pop(key) if key else {}
-        return {"healthy": said["healthy"] if said.get("healthy") is not None else folder_health(source)} | {
-            name: value for name, value in said.items() if value is not None and name not in ("healthy", "source")
-        }
+    def of(self, source: str, image_id: str) -> dict:
+        """Return what is known of a file, named by its path, its id or its bare name, suffix or not."""
+        bare = source.rpartition("/")[2]
+        names = (source, image_id, without_suffix(source), bare, without_suffix(bare))
+        key = next((name for name in names if name in self.rows), None)
+        said = {name: value for name, value in self.rows.get(key or "", {}).items() if value is not None}
+        if key:
+            self.found.add(key)
+        return {"healthy": folder_health(source), **said, "source": source}
 
     def absent(self) -> list[dict]:
         """Return index rows, status missing, for what the CSV lists and nothing was found for."""
         told = {"status": "missing", "reason": "listed, but the file is not there"}
-        return [{"image_id": key, **row, **told} for key, row in self.rows.items()]
+        return [
+            {**row, "image_id": row["image_id"] or without_suffix(key), **told}
+            for key, row in self.rows.items()
+            if key not in self.found
+        ]
 
 
 def folder_health(source: str) -> bool | None:
@@ -86,10 +101,10 @@ def read_labels(root: Path, *, strict: bool) -> Labels:
     groups: dict[str, list[Line]] = defaultdict(list)
     for line in read_csv(path):
         groups[line.needed(key).replace("\\", "/").removeprefix("./")].append(line)
-    return Labels(path, {name: _merged(key, lines) for name, lines in groups.items()})
+    return Labels({name: _merged(lines) for name, lines in groups.items()})
 
 
-def _merged(key: str, lines: list[Line]) -> dict:
+def _merged(lines: list[Line]) -> dict:
     """Join the rows of one file: the same facts, and a finding from each."""
     facts = [_facts(line) for line in lines]
     for line, fact in zip(lines[1:], facts[1:], strict=True):
@@ -107,13 +122,13 @@ def _merged(key: str, lines: list[Line]) -> dict:
     if row["findings"] and row["healthy"]:
         raise InputError(f"{lines[0].place}: healthy is true, but a finding is listed: correct one of them")
     row["healthy"] = False if row["findings"] else row["healthy"]
-    row["source"] = lines[0].text("source")
-    return row if key != "source" or row["image_id"] is not None else {**row, "image_id": None}
+    return row
 
 
 def _facts(line: Line) -> dict:
     return {
         "image_id": line.text("image_id") or line.text("SOPInstanceUID"),
+        "source": line.text("source"),
         **{name: line.text(name) for name in _TEXT},
         "side": line.one_of("side", SIDES),
         "view": line.one_of("view", _VIEWS),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mammovae.config import InputError
+from mammovae.data.read import DICOM_SUFFIXES, RASTER_SUFFIXES
 
 T = TypeVar("T")
 
@@ -95,36 +96,37 @@ def clipped(
 
 def read_csv(path: Path, needed: Sequence[str] = ()) -> list[Line]:
     """Return a CSV file's rows; InputError names the columns that are needed and not there."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [plain(name) for name in next(reader, [])]
-            lines = []
-            for cells in reader:
-                # Rows are counted by the line that they end in, which is what an editor shows.
-                place = f"{path}, row {reader.line_num}"
-                if len(cells) > len(header):
-                    raise InputError(f"{place}: it has {len(cells)} cells for {len(header)} columns")
-                if any(cells):
-                    lines.append(Line(place, dict(zip(header, (cell.strip() for cell in cells), strict=False))))
-    except FileNotFoundError:
-        raise InputError(f"there is no {path}: name the folder that holds {path.name}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read {path}: {error}; save it as a CSV file in UTF-8") from error
+    header = [plain(name) for name in column_names(path)]
     twice = [name for number, name in enumerate(header) if name and name in header[:number]]
     if twice:
         raise InputError(f"{path} has two columns {twice[0]!r}: remove or rename one")
     lacking = [name for name in needed if plain(name) not in header]
     if lacking:
         raise InputError(f"{path} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}")
+    lines = []
+    for number, cells in _cells(path)[1:]:
+        if len(cells) > len(header):
+            raise InputError(f"{path}, row {number}: it has {len(cells)} cells for {len(header)} columns")
+        lines.append(Line(f"{path}, row {number}", dict(zip(header, cells, strict=False))))
     return lines
 
 
 def column_names(path: Path) -> list[str]:
     """Return the names in a CSV file's first row."""
+    cells = _cells(path)
+    if not cells:
+        raise InputError(f"{path} is empty: its first row should name the columns")
+    return cells[0][1]
+
+
+def _cells(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the rows that are not blank, each with the number of the line that it ends in."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return [name.strip() for name in next(csv.reader(file), [])]
+            reader = csv.reader(file, strict=True)
+            return [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
+    except FileNotFoundError:
+        raise InputError(f"there is no {path}: name the folder that holds {path.name}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error}; save it as a CSV file in UTF-8") from error
 
@@ -145,3 +147,9 @@ def entry(folder: Path, name: str) -> Path | None:
 def relative(path: Path, root: Path) -> str:
     """Return path as the index stores it: from root, with forward slashes."""
     return path.relative_to(root).as_posix()
+
+
+def without_suffix(source: str) -> str:
+    """Drop a suffix that names a format; the dots of a UID stay."""
+    stem, dot, suffix = source.rpartition(".")
+    return stem if dot + suffix.lower() in DICOM_SUFFIXES + RASTER_SUFFIXES else source

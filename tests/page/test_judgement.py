@@ -1,0 +1,79 @@
+"""What an evaluation says of a table of scores."""
+
+import pandas as pd
+import pytest
+
+from mammovae.config import InputError
+from mammovae.page.judgement import Judgement, judge, key
+from mammovae.statistics import auroc
+
+from .fake_study import table
+
+SCORES, BASELINES = {"loss": "Loss", "kl": "KL"}, {"grey": "Mean grey"}
+
+
+@pytest.fixture(scope="module")
+def judged() -> Judgement:
+    return judge(table(), SCORES, BASELINES, resamples=200)
+
+
+def test_headline_is_the_first_score_over_images_of_known_health(judged: Judgement) -> None:
+    known = table().dropna(subset="healthy")
+    healthy = known["healthy"].astype(bool)
+    assert judged.headline.name == "loss"
+    assert judged.headline.value == auroc(known["loss"][healthy], known["loss"][~healthy])
+    assert judged.headline.n_healthy + judged.headline.n_finding + judged.n_unknown == len(table())
+
+
+def test_categories_are_judged_against_all_healthy_images(judged: Judgement) -> None:
+    assert {row.name for row in judged.by_category} >= {"mass", "suspicious_calcification"}
+    assert all(row.n_healthy == judged.headline.n_healthy for row in judged.by_category)
+    assert sum(row.n_finding for row in judged.by_category) == judged.headline.n_finding
+
+
+def test_densities_are_judged_within_themselves(judged: Judgement) -> None:
+    assert [row.label for row in judged.by_density] == ["A", "B", "C", "D"]
+    assert sum(row.n_healthy for row in judged.by_density) < judged.headline.n_healthy
+
+
+def test_healthy_images_of_affected_patients_are_left_out_of_the_other_arm(judged: Judgement) -> None:
+    assert judged.unaffected is not None
+    assert judged.unaffected.n_healthy < judged.headline.n_healthy
+    assert judged.unaffected.n_finding == judged.headline.n_finding
+
+
+def test_metrics_have_the_keys_that_the_design_names(judged: Judgement) -> None:
+    metrics = judged.metrics()
+    wanted = ["auroc", "auroc_low", "auroc_high", "average_precision", "n_healthy", "n_finding", "auroc_mass"]
+    assert {*wanted, "baseline_grey_auroc", "baseline_grey_auroc_low"} <= set(metrics)
+    assert metrics["auroc"] == judged.headline.value
+
+
+def test_data_without_findings_has_no_figure_but_keeps_its_counts() -> None:
+    judged = judge(table(findings=False), SCORES, BASELINES, resamples=50)
+    assert judged.headline.value is None and judged.curve is None
+    assert judged.metrics()["auroc"] is None
+    assert judged.headline.n_healthy > 0
+
+
+def test_the_bare_columns_are_enough() -> None:
+    judged = judge(table()[["patient_id", "healthy", "loss"]], {"loss": "Loss"}, resamples=50)
+    assert judged.by_category == judged.by_density == judged.differences == ()
+
+
+def test_a_score_that_is_missing_is_refused_by_name() -> None:
+    rows = table()
+    rows.loc[1, "loss"] = float("nan")
+    with pytest.raises(InputError, match=r"loss is missing \(NaN\)"):
+        judge(rows, SCORES)
+
+
+def test_folds_are_strata() -> None:
+    rows = table()
+    rows["fold"] = pd.factorize(rows["patient_id"])[0] % 5
+    assert judge(rows, SCORES, strata="fold", resamples=50).headline.low is not None
+
+
+def test_keys_are_plain() -> None:
+    assert key("Suspicious Calcification") == "suspicious_calcification"
+    assert key("Skin/nipple (retraction)") == "skin_nipple_retraction"
