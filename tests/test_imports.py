@@ -19,7 +19,8 @@ ROOMS = [
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE or path.stem != "__init__"]
+OUTSIDE = {"__init__", "__main__"}
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE or path.stem not in OUTSIDE]
 
 
 def imported(path: Path) -> set[str]:

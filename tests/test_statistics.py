@@ -98,7 +98,7 @@ def test_images_of_a_patient_are_drawn_together_and_strata_keep_their_size() -> 
 
 
 def test_a_patient_in_two_strata_is_refused() -> None:
-    with pytest.raises(InputError, match="image 1 is in two strata"):
+    with pytest.raises(InputError, match="in two strata: split by patient"):
         PatientBootstrap(["a", "a"], np.array([True, False]), strata=[0, 1])
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from mammovae.data.prepare import prepare
     from mammovae.detect.apply import score
     from mammovae.generate.sample import generate
-    from mammovae.model.member import Run
+    from mammovae.model.run import Run
     from mammovae.phantom.write import write_phantoms as phantom
     from mammovae.study.demo import demo
     from mammovae.study.describe import describe as info
@@ -36,7 +36,7 @@ __all__ = [
 _WHERE = {
     "Data": "data.dataset:Data",
     "InputError": "config:InputError",
-    "Run": "model.member:Run",
+    "Run": "model.run:Run",
     "UsageError": "config:UsageError",
     "demo": "study.demo:demo",
     "evaluate": "study.evaluate:evaluate",

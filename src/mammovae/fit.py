@@ -46,7 +46,8 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "resume.ckpt"
     on_gpu = torch.cuda.is_available()
-    training = _Training(member.to(memory_format=torch.channels_last), data, parts, folder, settings)
+    member.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+    training = _Training(member, data, parts, folder, settings)
     loader = DataLoader(
         _Batches(data, member.settings.size),
         batch_size=None,
@@ -72,7 +73,7 @@ def fit(
         trainer.fit(training, loader, ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    member.cpu().eval().to(memory_format=torch.contiguous_format)
+    member.cpu().eval().to(memory_format=torch.contiguous_format)  # pyrefly: ignore[no-matching-overload]
     history = training.write_history()
     save_weights(member, folder / WEIGHTS)
     checkpoint.unlink(missing_ok=True)
@@ -85,8 +86,8 @@ class _Batches(Dataset):
     def __init__(self, data: Data, size: int) -> None:
         self._data, self._size = data, size
 
-    def __getitem__(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
-        return self._data.batch(positions, self._size)
+    def __getitem__(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
+        return self._data.batch(index, self._size)
 
 
 class _Order(Sampler):

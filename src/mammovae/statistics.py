@@ -166,7 +166,7 @@ class PatientBootstrap:
             stratum[self._patient] = of_image
             if (stratum[self._patient] != of_image).any():
                 image = int(np.flatnonzero(stratum[self._patient] != of_image)[0])
-                raise InputError(f"the patient of image {image} is in two strata: split by patient")
+                raise InputError(f"the patient of row {image} is in two strata: split by patient")
         self._counts = _draw(stratum, resamples, np.random.default_rng(seed))
 
     def auroc(self, scores: ArrayLike, keep: Bools | None = None) -> Estimate:

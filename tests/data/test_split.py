@@ -48,7 +48,7 @@ def test_findings_are_nowhere_but_in_test_and_healthy_images_of_their_patients_s
 def test_the_sets_own_test_part_is_kept_and_the_rest_is_carved() -> None:
     frame = study(100)
     own = np.where(frame["patient_id"].astype(int) < 20, "test", "train")
-    split = assign_splits(frame.assign(split=pd.array(own, dtype=frame["split"].dtype)), seed=1)["split"]
+    split = assign_splits(frame.assign(split=pd.array(list(own), dtype="string")), seed=1)["split"]
     assert (split[own == "test"] == "test").all()
     assert split[own == "train"].value_counts().to_dict() == {"train": 100, "validation": 20, "calibration": 40}
 
@@ -56,7 +56,7 @@ def test_the_sets_own_test_part_is_kept_and_the_rest_is_carved() -> None:
 def test_a_patient_listed_in_both_parts_belongs_to_test() -> None:
     frame = study(30)
     own = ["test" if image == "3L" else "train" for image in frame["image_id"]]
-    split = assign_splits(frame.assign(split=pd.array(own, dtype=frame["split"].dtype)), seed=0)
+    split = assign_splits(frame.assign(split=pd.array(list(own), dtype="string")), seed=0)
     assert split.loc[split["patient_id"] == "3", "split"].tolist() == ["test", "test"]
 
 
@@ -78,9 +78,7 @@ def test_unknown_health_is_used_only_when_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("study_ids", "expected"), [(["s", "s"], ["s", "s"]), ([None, None], ["a", "b"])])
-def test_an_unknown_patient_is_the_study_else_the_image_and_that_is_said(
-    study_ids: list, expected: list[str]
-) -> None:
+def test_an_unknown_patient_is_the_study_else_the_image_and_that_is_said(study_ids: list, expected: list[str]) -> None:
     frame = index.table([{"image_id": name, "study_id": study} for name, study in zip("ab", study_ids, strict=True)])
     filled, known = fill_patients(frame)
     assert filled["patient_id"].tolist() == expected

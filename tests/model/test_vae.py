@@ -100,5 +100,5 @@ def test_the_map_is_zero_only_where_the_reconstruction_is_perfect(vae: Vae, imag
 
 
 def test_a_size_that_cannot_be_halved_often_enough_is_refused() -> None:
-    with pytest.raises(UsageError, match="cannot be halved 2 times: choose vae.size as a multiple of 4"):
+    with pytest.raises(UsageError, match=r"cannot be halved 2 times: choose vae\.size as a multiple of 4"):
         Vae(VaeSettings(size=18, filters=(4, 8)))

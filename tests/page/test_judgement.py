@@ -7,7 +7,7 @@ from mammovae.config import InputError
 from mammovae.page.judgement import Judgement, judge, key
 from mammovae.statistics import auroc
 
-from .fake_study import table
+from .fake_study import table  # pyrefly: ignore[missing-import]
 
 SCORES, BASELINES = {"loss": "Loss", "kl": "KL"}, {"grey": "Mean grey"}
 
@@ -54,6 +54,11 @@ def test_data_without_findings_has_no_figure_but_keeps_its_counts() -> None:
     assert judged.headline.value is None and judged.curve is None
     assert judged.metrics()["auroc"] is None
     assert judged.headline.n_healthy > 0
+
+
+def test_no_image_of_known_health_is_counted_and_no_more() -> None:
+    judged = judge(table(20).assign(healthy=None), SCORES, BASELINES, resamples=20)
+    assert (judged.n_unknown, judged.headline.n_healthy, judged.headline.value) == (40, 0, None)
 
 
 def test_the_bare_columns_are_enough() -> None:

@@ -68,7 +68,7 @@ ALLOWED = {
     "status": ("ok", "failed", "missing"),
 }
 _PANDAS = {
-    pa.string(): pd.StringDtype("pyarrow", na_value=pd.NA),
+    pa.string(): pd.StringDtype("pyarrow"),
     pa.bool_(): pd.BooleanDtype(),
     pa.int64(): pd.Int64Dtype(),
     pa.float64(): pd.Float64Dtype(),

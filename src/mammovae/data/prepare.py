@@ -13,7 +13,7 @@ import pandas as pd
 
 from mammovae.config import InputError, Kind, PrepareSettings, UsageError
 from mammovae.data import index, parallel
-from mammovae.data.breast import Geometry, find_breast
+from mammovae.data.breast import Geometry, NoBreast, find_breast
 from mammovae.data.read import read
 from mammovae.data.sources import SOURCES
 from mammovae.data.split import assign_splits, duplicates, fill_patients
@@ -56,7 +56,11 @@ def prepare_image(path: Path, *, size: int, stretch: bool = False) -> Prepared:
     Raises InputError when the file cannot be read or shows no breast.
     """
     picture = read(path)
-    breast = find_breast(picture.pixels)
+    try:
+        breast = find_breast(picture.pixels)
+    except NoBreast as error:
+        # A remark such as "for-processing image" is often why.
+        raise InputError("; ".join([*picture.remarks, str(error)])) from error
     geometry = Geometry.fit(breast.mask, breast.chest_wall, size, stretch=stretch)
     rows, columns = picture.pixels.shape
     mm = picture.header.get("mm_per_pixel")
@@ -74,7 +78,7 @@ def prepare_image(path: Path, *, size: int, stretch: bool = False) -> Prepared:
         geometry=geometry,
         chest_wall=breast.chest_wall,
         fields=fields,
-        digest=hashlib.blake2b(np.ascontiguousarray(picture.pixels), digest_size=16).hexdigest(),
+        digest=hashlib.blake2b(np.ascontiguousarray(picture.pixels).data, digest_size=16).hexdigest(),
     )
 
 
@@ -89,8 +93,9 @@ def prepare(
 ) -> dict[str, Any]:
     """Turn a raw data set into the DATA folder out, and return its manifest's facts (counts and so on).
 
-    settings are those of PrepareSettings (size=128, side="R"). Works on all cores, or on any concurrent.futures executor. An interrupted run is completed by the same
-    call; a file that cannot be used becomes a row with status "failed" and a line in failures.csv.
+    settings are those of PrepareSettings (size=128, side="R"). Works on all cores, or on any
+    concurrent.futures executor. An interrupted run is completed by the same call; a file that cannot be used becomes
+    a row with status "failed" and a line in failures.csv.
     Raises InputError when the raw folder is not what kind says or holds no image that matches.
     """
     chosen = PrepareSettings.of(settings)

@@ -189,24 +189,16 @@ def _read_dicom(path: Path) -> Picture:
 
 
 def _monochrome(dataset: Dataset, stored: np.ndarray, remarks: list[str]) -> np.ndarray:
-    bits, signed = int(dataset.BitsStored), bool(dataset.PixelRepresentation)
+    bits = int(dataset.BitsStored)
+    high = int(dataset.get("HighBit", bits - 1))
+    if high != bits - 1 and not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        remarks.append(f"HighBit {high} contradicts {bits} bits stored, the lowest {bits} bits were read")
     table, more = _grey_table(dataset)
     remarks += more
-    if dataset.file_meta.TransferSyntaxUID.is_encapsulated or int(dataset.get("HighBit", bits - 1)) == bits - 1:
-        shift = 0
-    else:
-        shift = min(max(int(dataset.HighBit) - bits + 1, 0), stored.itemsize * 8 - bits)
-    codes = stored.view(f"uint{stored.itemsize * 8}") >> shift
+    # The table is indexed by bit pattern: native byte order, and without the extension of a sign.
+    codes = stored.astype(stored.dtype.newbyteorder("="), copy=False).view(f"uint{stored.itemsize * 8}")
     if bits < stored.itemsize * 8:
-        # Above BitsStored lies the sign's extension, or old overlays and rubbish, which PS3.5 8.1.1 keeps out
-        # of the value.
-        within = codes & codes.dtype.type(2**bits - 1)
-        whole = within.astype(np.int32)
-        if signed:
-            whole[within >= 2 ** (bits - 1)] -= 2**bits
-        if not shift and not np.array_equal(whole, stored):
-            remarks.append(f"pixels use more than the {bits} bits stored, what lies above was dropped")
-        codes = within
+        codes = codes & codes.dtype.type(2**bits - 1)
     return table[codes]
 
 

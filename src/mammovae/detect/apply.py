@@ -17,7 +17,7 @@ from mammovae.data.read import image_files
 from mammovae.detect.calibrate import Calibration
 from mammovae.detect.detector import FINDING, Detector
 from mammovae.folders import MANIFEST, read_json, replacing
-from mammovae.model.member import Run
+from mammovae.model.run import Run
 from mammovae.page.progress import Progress
 
 IDENTITY = ["image_id", "source", "patient_id", "side", "view"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mammovae.data.dataset import Data, to_tensors
-from mammovae.model.member import Run, device
+from mammovae.model.run import Run, device
 
 FINDING = "reconstruction_loss"
 """The raw score that the finding score is, as long as a run has the seed's single member."""
@@ -21,7 +21,7 @@ class Detector(nn.Module):
 
     def __init__(self, run: Run) -> None:
         super().__init__()
-        self.members = nn.ModuleDict(run.members)
+        self.vae = run.members["vae"]
         self.size = run.settings.vae.size
         sigma = self.size / 64
         reach = int(np.ceil(3 * sigma))
@@ -31,7 +31,7 @@ class Detector(nn.Module):
         self.to(device()).eval()
 
     def forward(self, image: Tensor, mask: Tensor, other: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
-        scores, maps = self.members["vae"].score(image, mask, other)
+        scores, maps = self.vae.score(image, mask, other)
         return scores, self._smooth(maps["reconstruction"]) * mask
 
     def _smooth(self, map: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from PIL import Image
 from mammovae.config import InputError, UsageError
 from mammovae.data.dataset import Data
 from mammovae.folders import Stage, replacing
-from mammovae.model.member import Run, device
+from mammovae.model.run import Run, device
 from mammovae.page.progress import Progress
 
 DERIVED = "derived from one patient's image"

@@ -1,43 +1,33 @@
-"""The interface of a member (one trained network of a run), its weights on disk, and a RUN folder opened."""
+"""The interface of a member (one trained network of a run), and its weights on disk."""
 
-import tomllib
-from dataclasses import dataclass
+from abc import abstractmethod
 from pathlib import Path
-from typing import Any, Protocol
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mammovae.config import InputError, TrainSettings, VaeSettings
-from mammovae.folders import read_manifest, replacing
-from mammovae.model.vae import Vae
+from mammovae.config import InputError, VaeSettings
+from mammovae.folders import replacing
 
 WEIGHTS = "model.safetensors"
-CONFIG = "config.toml"
 
 
-class Member(Protocol):
-    """What every member offers beyond a torch module; images are (n, 1, S, S) in [0, 1].
-
-    losses(image) gives the terms to train by, (n,) each, their sum under "loss"; score(image, mask, other)
-    gives named scores (n,) and named maps (n, 1, S, S), higher = further from healthy, without noise.
-    """
+class Member(nn.Module):
+    """What every member offers beyond a torch module; images are (n, 1, S, S) in [0, 1]."""
 
     settings: VaeSettings
 
-    def losses(self, image: Tensor) -> dict[str, Tensor]: ...
+    @abstractmethod
+    def losses(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the terms to train by, (n,) each, their sum under "loss"."""
 
-    def score(
-        self, image: Tensor, mask: Tensor, other: Tensor | None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]: ...
+    @abstractmethod
+    def score(self, image: Tensor, mask: Tensor, other: Tensor | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return named scores (n,) and named maps (n, 1, S, S), higher = further from healthy, without noise.
 
-
-def build(settings: TrainSettings) -> dict[str, Vae]:
-    """Make the untrained members of a run by name, their weights drawn from the run's seed."""
-    torch.manual_seed(settings.seed)
-    return {"vae": Vae(settings.vae)}
+        mask (n, 1, S, S) is 1 inside the breast; other is the other breast, or none.
+        """
 
 
 def save_weights(member: nn.Module, path: Path) -> None:
@@ -53,34 +43,3 @@ def load_weights(member: nn.Module, path: Path) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         raise InputError(f"{path} does not hold this member's weights: {str(error).splitlines()[0]}") from error
     member.eval()
-
-
-def device() -> torch.device:
-    """Return where networks run: the first GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished RUN folder: its settings and its trained members by name, in evaluation mode."""
-
-    path: Path
-    manifest: dict[str, Any]
-    settings: TrainSettings
-    members: dict[str, Vae]
-
-    @classmethod
-    def open(cls, path: Path | str) -> "Run":
-        """Open a folder that train finished; InputError says what else it is."""
-        path = Path(path)
-        manifest = read_manifest(path, "train")
-        try:
-            values = tomllib.loads((path / CONFIG).read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise InputError(f"cannot read {path / CONFIG}: {error}") from error
-        settings = TrainSettings.of(values)
-        members = build(settings)
-        for name, member in members.items():
-            load_weights(member, path / "members" / name / WEIGHTS)
-            member.to(device())
-        return cls(path, manifest, settings, members)

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from mammovae.config import UsageError, VaeSettings
 from mammovae.model.likelihood import bernoulli_nll, kl_standard_normal, reparameterise
+from mammovae.model.member import Member
 
 
-class Vae(nn.Module):
+class Vae(Member):
     """3x3 convolutions with ReLU and max-pooling to a Gaussian latent; transposed convolutions back to pixels.
 
     Kingma & Welling, "Auto-Encoding Variational Bayes" (ICLR 2014). Takes images (n, 1, S, S) in [0, 1]. With the

@@ -100,7 +100,7 @@ def score_points(groups: Mapping[str, ArrayLike], label: str = "score") -> Figur
                 color=INK,
                 linewidth=1.8,
                 solid_capstyle="butt",
-                zorder=1,
+                zorder=0.8,
             )
         else:
             axes.text(low, row, "no image", color=SOFT, va="center")

@@ -62,21 +62,26 @@ def image_grid(
     columns = max(1, min(columns, len(pictures)))
     rows = max(1, math.ceil(len(pictures) / columns))
     tall, wide = pictures[0].shape if pictures else (1, 1)
-    left, foot, gap = (0.22 if row_labels else 0.0), (0.17 if captions else 0.0), 0.03
-    cell = min((WIDTH - left) / columns - gap, 1.6)
-    height = cell * tall / wide
-    whole = (left + columns * (cell + gap), rows * (height + foot + gap))
-    figure = Figure(figsize=whole, dpi=max(1, math.ceil(200 * cell / wide)) * wide / cell)
+    gap = max(1, round(wide / 48))
+    left = 0.22 if row_labels else 0.0
+    # Pixels of a picture to the inch: the page's width is shared, but one image alone does not fill it.
+    density = max((columns * (wide + gap) - gap) / (WIDTH - left), wide / 1.6)
+    start, foot = math.ceil(left * density), math.ceil(0.17 * density) if captions else 0
+    across, down = wide + gap, tall + gap + foot
+    mosaic = np.ones((rows * down - gap, start + columns * across - gap), np.float32)
     for place, picture in enumerate(pictures):
-        row, column = divmod(place, columns)
-        x, y = left + column * (cell + gap), whole[1] - (row + 1) * (height + gap) - row * foot
-        axes = figure.add_axes((x / whole[0], y / whole[1], cell / whole[0], height / whole[1]))
-        _show(axes, picture)
-        if captions:
-            axes.set_title(captions[place], y=0, pad=-8.5, fontsize=6.5, fontweight="normal", loc="center")
-        if row_labels and column == 0 and row < len(row_labels):
-            middle = (y + height / 2) / whole[1]
-            figure.text(0.11 / whole[0], middle, row_labels[row], rotation=90, ha="center", va="center")
+        y, x = place // columns * down, start + place % columns * across
+        mosaic[y : y + tall, x : x + wide] = picture
+    figure = Figure(
+        figsize=(mosaic.shape[1] / density, mosaic.shape[0] / density), dpi=math.ceil(200 / density) * density
+    )
+    axes = figure.add_axes((0, 0, 1, 1))
+    _show(axes, mosaic)
+    for place, caption in enumerate(captions or ()):
+        x, y = start + place % columns * across + wide / 2, place // columns * down + tall + foot / 2
+        axes.text(x, y, caption, fontsize=6.5, ha="center", va="center")
+    for row, label in enumerate((row_labels or ())[:rows]):
+        axes.text(start / 2, row * down + tall / 2, label, rotation=90, ha="center", va="center")
     return figure
 
 
@@ -191,7 +196,7 @@ def _bar(figure: Figure, axes: Axes, scale: MapScale, orientation: Literal["hori
 
 
 def _show(axes: Axes, pixels: NDArray[np.float32]) -> None:
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1)
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
 
 

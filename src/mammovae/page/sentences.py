@@ -8,7 +8,6 @@ LIMITS = (
     "of a disease, and no diagnosis may rest on it.",
     "A high score can come from anything unlike the training images: exposure, positioning, an implant, a mark on the "
     "film or another vendor’s processing, as well as from a lesion.",
-    "A lesion finer than a pixel of the prepared image, as most calcifications are, is not in what the network sees.",
     "A map shows where an image departs from what the network makes of it. It is no outline of a lesion.",
     "The figures hold for images like those tested here. Another population, vendor or selection will give others.",
     "Several scores and groups are listed without correction for their number: a table’s best row flatters itself.",

@@ -1,4 +1,8 @@
-"""Synthetic mammograms of healthy breasts, with known truth: any patient, side and view, at any pixel size."""
+"""Synthetic mammograms of healthy breasts, with known truth: any patient, side and view, at any pixel size.
+
+Painted in the image plane from anatomical parts, where Bakic, Albert, Brzakovic & Maidment, Med. Phys. 29 (2002)
+project a breast in three dimensions: fast, at the price that CC and MLO agree in kind and not in every strand.
+"""
 
 from __future__ import annotations
 
@@ -172,11 +176,11 @@ def _lines(canvas: _Canvas) -> np.ndarray:
     rng = np.random.default_rng(canvas.child(20))
     breast = canvas.breast
     shape = canvas.depth.shape
-    ligaments = _random_curves(canvas, rng, int(130 * breast.ligaments), 22.0, 0.35)
-    vessels = _random_curves(canvas, rng, 2 + int(5 * breast.vessels), 75.0, 0.25)
-    fine = draw_curves(ligaments, shape, canvas.mm, 0.7)
+    ligaments = _random_curves(canvas, rng, int(130 * breast.ligaments), 26.0, 0.16)
+    vessels = _random_curves(canvas, rng, 2 + int(5 * breast.vessels), 85.0, 0.16)
+    fine = draw_curves(ligaments, shape, canvas.mm, 0.55)
     broad = draw_curves(vessels, shape, canvas.mm, 1.7)
-    return 0.09 * np.minimum(fine, 2.0) + 0.10 * np.minimum(broad, 1.4)
+    return 0.09 * np.minimum(fine, 2.0) + 0.11 * np.minimum(broad, 1.4)
 
 
 def _with_muscle(canvas: _Canvas, grey: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -186,7 +190,7 @@ def _with_muscle(canvas: _Canvas, grey: np.ndarray, inside: np.ndarray) -> np.nd
     top = canvas.outline.muscle_bottom or 1.0
     stripes = canvas.field(21, lumps(7.0, spread=0.6), at_most=256)
     level = 0.47 + 0.10 * np.clip(1 - y / top, 0, 1) + 0.05 * np.tanh(inside / 18)
-    muscle = level + 0.5 * (grey - canvas.breast.fat_grey) + 0.006 * stripes
+    muscle = level + 0.3 * (grey - canvas.breast.fat_grey) + 0.006 * stripes
     return grey + share * (muscle - grey)
 
 
@@ -202,7 +206,8 @@ def _paint(canvas: _Canvas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     inside = muscle_depth(canvas.outline, canvas.y, canvas.x)
     if canvas.outline.muscle_top is not None:
         grey = _with_muscle(canvas, grey, inside)
-    # Beyond the plateau the compressed breast is round; what is left of the fall-off after the maker's equalisation.
+    # Beyond the plateau the compressed breast is round; what is left of the fall-off after the maker's
+    # equalisation (Byng, Critten & Yaffe, Radiology 203, 1997).
     roll = np.clip(canvas.depth / breast.roll_off, 0, 1)
     thickness = 0.4 + 0.6 * np.sqrt(1 - (1 - roll) ** 2)
     uneven = 1 + 0.5 * canvas.field(22, lumps(40.0), at_most=64)

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from mammovae.phantom.breast import VIEWS
 from mammovae.phantom.lesions import Kind
 from mammovae.phantom.plan import CATEGORIES, ImagePlan, single_view_only
 
@@ -71,7 +70,7 @@ def _table_trap(name: str, image: ImagePlan, group: list[ImagePlan]) -> list[Ima
         return [replace(image, lesions=(replace(lesion, categories=pair),))]
     if name == "one_view":
         others = [other for other in group if other.side == image.side and other.view != image.view]
-        return [single_view_only(other) for other in others if len(VIEWS) == 2]
+        return [single_view_only(other) for other in others]
     return [image]
 
 

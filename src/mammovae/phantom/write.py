@@ -78,7 +78,7 @@ def write_phantoms(
             if isinstance(result, InputError):
                 raise InputError(f"cannot write {out / plan.path}: {result}") from result
             lesions[plan.image_id] = result
-        if traps and layout.startswith("vindr"):
+        if traps and layout == "vindr":
             trapped["metadata_columns"] = [plan.image_id for plan in plans]
         for name, text in _tables(layout, plans, lesions, trapped).items():
             write_text(out / name, text)

@@ -10,7 +10,7 @@ from mammovae.data.dataset import Data
 from mammovae.detect.baselines import PcaResidual, trivial
 from mammovae.detect.detector import Detector
 from mammovae.folders import Stage, file_hash, read_json, replacing, write_json
-from mammovae.model.member import Run
+from mammovae.model.run import Run
 from mammovae.page.judgement import judge
 from mammovae.page.report import write_report
 from mammovae.study.account import SCORES, account

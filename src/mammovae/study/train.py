@@ -13,7 +13,8 @@ from mammovae.config import PresetName
 from mammovae.data.dataset import Data
 from mammovae.detect.detector import Detector
 from mammovae.folders import Stage, file_hash, replacing, write_text
-from mammovae.model.member import CONFIG, WEIGHTS, Run, build
+from mammovae.model.member import WEIGHTS
+from mammovae.model.run import CONFIG, Run, build
 from mammovae.page.charts import loss_curve
 from mammovae.page.pictures import image_grid
 from mammovae.page.style import save

@@ -9,16 +9,17 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mammovae.page import plots
+from mammovae.page.charts import auroc_forest, loss_curve, roc, score_points
 from mammovae.page.judgement import judge
-from mammovae.page.pictures import MapScale, grey
+from mammovae.page.pictures import MapScale, case_panel, contact_sheet, grey, image_grid, map_legend, save_overlay
+from mammovae.page.style import save, to_png, to_svg
 from mammovae.statistics import Estimate, PatientBootstrap
 
-from .fake_study import breasts, history, table
+from .fake_study import breasts, history, table  # pyrefly: ignore[missing-import]
 
 
 def pixels(figure: Figure) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(plots.to_png(figure))).convert("RGB"))
+    return np.asarray(Image.open(io.BytesIO(to_png(figure))).convert("RGB"))
 
 
 def test_grey_is_fixed_by_the_type_and_never_by_the_image() -> None:
@@ -28,19 +29,19 @@ def test_grey_is_fixed_by_the_type_and_never_by_the_image() -> None:
 
 
 def test_a_dark_image_stays_dark_in_a_grid() -> None:
-    shown = pixels(plots.image_grid(np.full((1, 32, 32), 0.1, np.float32), 8))
+    shown = pixels(image_grid(np.full((1, 32, 32), 0.1, np.float32), 8))
     assert 20 <= np.median(shown) <= 30
 
 
 @pytest.mark.parametrize("count", [1, 3, 9])
 def test_grids_of_any_number(count: int) -> None:
     captions = [f"image {number}" for number in range(count)]
-    assert pixels(plots.image_grid(breasts(count), 8, captions, ["a", "b"])).size
+    assert pixels(image_grid(breasts(count), 8, captions, ["a", "b"])).size
 
 
 def test_images_keep_whole_pixels_in_a_grid() -> None:
     checks = np.indices((1, 64, 64)).sum(0) % 2
-    shown = pixels(plots.image_grid(checks.astype(np.float32), 1))
+    shown = pixels(image_grid(checks.astype(np.float32), 1))
     assert set(np.unique(shown[40:-40, 40:-40])) == {0, 255}
 
 
@@ -48,74 +49,79 @@ def test_loss_curves_accept_gaps_no_validation_and_a_single_epoch() -> None:
     bare = history(1)[["epoch", "loss", "reconstruction", "kl"]]
     gone = history().assign(validation_loss=np.nan)
     for rows in (history(), bare, gone, history(0)):
-        assert "negative ELBO" in plots.to_svg(plots.loss_curve(rows))
+        assert "negative ELBO" in to_svg(loss_curve(rows))
 
 
 def test_every_score_is_a_point_and_every_group_has_its_n() -> None:
-    svg = plots.to_svg(plots.score_points({"healthy": np.arange(30.0), "finding": np.array([]), "mass": [3.0]}))
+    svg = to_svg(score_points({"healthy": np.arange(30.0), "finding": np.array([]), "mass": [3.0]}))
     assert "n = 30" in svg and "n = 0" in svg and "no image" in svg
     assert svg.count("<use ") >= 31
 
 
 def test_constant_scores_and_thousands_of_them_can_be_drawn() -> None:
-    assert plots.to_svg(plots.score_points({"healthy": np.ones(50)}))
-    assert plots.to_svg(plots.score_points({"healthy": np.random.default_rng(0).normal(size=5000)}))
+    assert to_svg(score_points({"healthy": np.ones(50)}))
+    assert to_svg(score_points({"healthy": np.random.default_rng(0).normal(size=5000)}))
 
 
 def test_roc_with_few_patients_has_no_band_and_says_so() -> None:
     curve = PatientBootstrap([*"abcd"], np.array([True, False, True, False])).roc([1, 2, 3, 4])
-    assert "too few" in plots.to_svg(plots.roc(curve))
+    assert "too few" in to_svg(roc(curve))
 
 
 def test_forest_shows_rows_without_a_value_or_an_interval() -> None:
     rows = [Estimate(None, None, None, 5, 0, "a", "A"), Estimate(0.7, None, None, 5, 2, "b", "B", "baseline")]
-    svg = plots.to_svg(plots.auroc_forest(rows))
+    svg = to_svg(auroc_forest(rows))
     assert "not defined" in svg and "0.70 (too few)" in svg
-    assert plots.to_svg(plots.auroc_forest([]))
+    assert to_svg(auroc_forest([]))
 
 
 def test_the_same_input_gives_the_same_bytes() -> None:
     judged = judge(table(40), {"loss": "Loss"}, {"grey": "Grey"}, resamples=50)
     assert judged.curve is not None
     for draw in (
-        lambda: plots.to_svg(plots.roc(judged.curve, judged.baseline_curves)),  # pyrefly: ignore
-        lambda: plots.to_svg(plots.score_points(judged.groups)),
-        lambda: plots.to_svg(plots.loss_curve(history())),
-        lambda: plots.to_png(plots.image_grid(breasts(2), 2)),
+        lambda: to_svg(roc(judged.curve, judged.baseline_curves)),  # pyrefly: ignore
+        lambda: to_svg(score_points(judged.groups)),
+        lambda: to_svg(loss_curve(history())),
+        lambda: to_png(image_grid(breasts(2), 2)),
     ):
         assert draw() == draw()
 
 
 def test_a_healthy_map_leaves_the_image_grey_and_a_high_one_does_not() -> None:
     image, scale = np.full((64, 64), 0.5, np.float32), MapScale.of_healthy(0.2)
-    calm = pixels(plots.case_panel(image, map=np.full((64, 64), 0.09), scale=scale, legend=False, titles=False))
-    high = pixels(plots.case_panel(image, map=np.full((64, 64), 0.4), scale=scale, legend=False, titles=False))
+    calm = pixels(case_panel(image, map=np.full((64, 64), 0.09), scale=scale, legend=False, titles=False))
+    high = pixels(case_panel(image, map=np.full((64, 64), 0.4), scale=scale, legend=False, titles=False))
     spread = [np.ptp(shown[:, -60:-10].astype(int), axis=2).max() for shown in (calm, high)]
     assert spread[0] <= 2 and spread[1] > 80
 
 
 def test_cases_need_neither_map_nor_reconstruction_nor_boxes() -> None:
-    assert pixels(plots.case_panel(breasts(1)[0])).size
-    assert pixels(plots.case_panel(breasts(1)[0], breasts(1)[0], boxes=[(1, 1, 9, 9)], caption="mass")).size
+    assert pixels(case_panel(breasts(1)[0])).size
+    assert pixels(case_panel(breasts(1)[0], breasts(1)[0], boxes=[(1, 1, 9, 9)], caption="mass")).size
+
+
+def test_a_scale_without_width_still_has_a_legend() -> None:
+    assert to_svg(map_legend(MapScale.of_healthy(0.0)))
+    assert pixels(case_panel(breasts(1)[0], map=np.zeros((64, 64)), scale=MapScale.of_healthy(0.0))).size
 
 
 def test_overlay_is_written_with_its_legend(tmp_path: Path) -> None:
-    plots.save_overlay(breasts(1)[0], np.zeros((64, 64)), 0.1, tmp_path / "case.png")
+    save_overlay(breasts(1)[0], np.zeros((64, 64)), 0.1, tmp_path / "case.png")
     assert Image.open(tmp_path / "case.png").width > 2 * Image.open(tmp_path / "case.png").height
 
 
 def test_contact_sheet_outlines_the_breast_and_holds_hundreds(tmp_path: Path) -> None:
     images = breasts(20)
-    sheet = plots.contact_sheet(
+    sheet = contact_sheet(
         np.tile(images, (15, 1, 1)), np.tile(images > 0, (15, 1, 1)), ["x" * 40] * 300, tmp_path / "s.png"
     )
     assert Image.open(tmp_path / "s.png").size == sheet.size
     red, _, blue = np.asarray(sheet.crop((0, 0, 98, 97))).astype(int).transpose(2, 0, 1)
     assert ((red - blue) > 60).sum() > 50
-    assert plots.contact_sheet(images[:1]).size == (98, 98)
+    assert contact_sheet(images[:1]).size == (98, 98)
 
 
 def test_save_follows_the_suffix(tmp_path: Path) -> None:
     for name, start in (("a.svg", b"<?xml"), ("a.png", b"\x89PNG")):
-        plots.save(plots.loss_curve(pd.DataFrame(history(3))), tmp_path / name)
+        save(loss_curve(pd.DataFrame(history(3))), tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(start)

