@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from mammovae.data.dataset import Data
     from mammovae.data.prepare import prepare
     from mammovae.detect.apply import score
-    from mammovae.generate.sample import generate
+    from mammovae.generation.sample import generate
     from mammovae.model.run import Run
-    from mammovae.phantom.write import write_phantoms as phantom
+    from mammovae.phantoms.write import write_phantoms as phantom
     from mammovae.study.demo import demo
     from mammovae.study.describe import describe as info
     from mammovae.study.evaluate import evaluate
@@ -40,9 +40,9 @@ _WHERE = {
     "UsageError": "config:UsageError",
     "demo": "study.demo:demo",
     "evaluate": "study.evaluate:evaluate",
-    "generate": "generate.sample:generate",
+    "generate": "generation.sample:generate",
     "info": "study.describe:describe",
-    "phantom": "phantom.write:write_phantoms",
+    "phantom": "phantoms.write:write_phantoms",
     "prepare": "data.prepare:prepare",
     "score": "detect.apply:score",
     "train": "study.train:train",

@@ -72,7 +72,7 @@ def phantom(
     traps
         Plant every trap that real data sets hold: broken files, wrong headers, odd encodings.
     """
-    from mammovae.phantom.write import write_phantoms
+    from mammovae.phantoms.write import write_phantoms
 
     write_phantoms(
         out,
@@ -112,7 +112,7 @@ def prepare(
         Exit with status 1 when any image failed.
     """
     from mammovae.data.prepare import prepare
-    from mammovae.study.describe import count_line
+    from mammovae.page.words import count_line
 
     counts = prepare(kind, path, out=out, workers=workers, **settings.given())["counts"]
     print(f"{count_line(counts)}\nlook at {out / 'contact_sheet.png'}")
@@ -174,7 +174,7 @@ def generate(
     seed
         The same seed gives the same images.
     """
-    from mammovae.generate.sample import generate
+    from mammovae.generation.sample import generate
 
     facts = generate(run, out=out, mode=mode, count=count, source=source, seed=seed)
     print(f"{count} images in {out}; {facts['note']}")
@@ -240,7 +240,7 @@ def evaluate(
     seed
         Seed of the seed protocol's draw and of the report's generated images.
     """
-    from mammovae.study.describe import headline
+    from mammovae.page.words import headline
     from mammovae.study.evaluate import evaluate
 
     print(headline(evaluate(run, data, out=out, protocol=protocol, seed=seed)))

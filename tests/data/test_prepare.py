@@ -44,9 +44,7 @@ def test_every_listed_image_is_a_row_and_only_the_broken_ones_failed(frame: pd.D
     assert frame[frame["status"] == "missing"]["image_id"].tolist() == [trapped(truth, "missing_file")]
 
 
-def test_failures_are_named_in_a_sentence_and_missing_files_are_not_among_them(
-    trapped_data: Path, truth: dict
-) -> None:
+def test_failures_are_named_in_a_sentence_and_missing_files_are_not_among_them(trapped_data: Path, truth: dict) -> None:
     failures = pd.read_csv(trapped_data / "failures.csv").set_index("image_id")
     assert set(failures.index) == broken(truth)
     assert (failures["reason"].str.len() > 20).all()

@@ -1,6 +1,7 @@
 """Sources: what each data set says of its images, with the traps that the set is known for."""
 
 import csv
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,8 @@ def test_vindr_says_what_a_folder_or_table_lacks(tmp_path):
         ("breast", {"laterality": "middle"}, ("breast-level_annotations.csv, row 3", "laterality", "'middle'")),
         ("breast", {"breast_birads": "BI-RADS ?"}, ("row 3", "breast_birads")),
         ("breast", {"breast_density": "DENSITY X"}, ("row 3", "breast_density")),
+        ("breast", {"breast_birads": "BI-RADS 7"}, ("row 3", "breast_birads")),
+        ("breast", {"height": "3518.5"}, ("row 3", "height")),
         ("breast", {"split": "validate"}, ("row 3", "split")),
         ("breast", {"image_id": ""}, ("row 3", "image_id is empty")),
         ("breast", {"image_id": "aLCC"}, ("'aLCC' stands in two rows",)),
@@ -292,7 +295,7 @@ END of rows
 def mias_tree(root, info=INFO, films=(1, 2, 3, 5, 59, 60)):
     (root / "Info.txt").write_text(info, encoding="latin-1")
     for number in films:
-        picture(root / f"mdb{number:03d}.pgm")
+        picture(root / f"mdb{number:03d}.pgm", (1024, 1024))
     return root
 
 
@@ -327,6 +330,9 @@ def test_mias_is_read_with_all_its_traps(tmp_path):
 def test_mias_says_what_is_wrong(tmp_path):
     refused(mias, tmp_path, "is not mini-MIAS", "Info.txt")
     refused(mias, mias_tree(tmp_path, "nothing here"), "lists no film")
+    picture(tmp_path / "mdb001.pgm", (512, 512))
+    refused(mias, mias_tree(tmp_path, films=()), "mdb001.pgm", "512 x 512")
+    picture(tmp_path / "mdb001.pgm", (1024, 1024))
     refused(mias, mias_tree(tmp_path, "mdb001 G CIRC B 535 425\n"), "line 1", "mdb001 G CIRC B 535 425")
     refused(mias, mias_tree(tmp_path, "text\nmdb001 G BLOB B 5 4 3\n"), "line 2")
 
@@ -480,7 +486,7 @@ def test_a_folders_table_tells_what_it_knows(tmp_path):
             "density": "B",
             "split": "test",
         },
-        {"Source": "./p\\b.png", "Patient ID": "p1", "side": "right", "healthy": "FALSE", "birads": "BI-RADS 4"},
+        {"Source": "./p\\b.png", "Patient ID": "p1", "side": "right", "healthy": "FALSE", "birads": "BI-RADS 4A"},
         {"Source": "healthy/c.png", "healthy": ""},
         {"Source": "gone.png", "healthy": "0"},
     ]
@@ -564,6 +570,19 @@ def test_a_folder_takes_from_dicom_headers_what_no_table_says(tmp_path):
     frame = folder(tmp_path)
     assert one(frame, "1.2.840")["side"] == "R" and one(frame, "1.2.840")["patient_id"] == "p"
     assert one(frame, "b")["side"] == "L" and one(frame, "b")["patient_id"] == "q"
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    picture(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "root")
+    assert folder(tmp_path / "root")["source"].tolist() == ["link/a.png"]
+
+
+def test_a_file_name_that_cannot_be_stored_is_refused(tmp_path):
+    picture(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    refused(folder, tmp_path, "rename the file")
 
 
 def test_a_folder_without_images_is_refused(tmp_path):

@@ -162,6 +162,14 @@ def test_the_file_is_written_whole_and_the_same_each_time(report: Report, html: 
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
 
 
+def test_a_score_that_is_a_baseline_in_disguise_is_called_so(plain: Report) -> None:
+    rows = table(40).assign(loss=lambda frame: 2 * frame["area"])
+    words = Page(
+        render(replace(plain, judgement=judge(rows, {"loss": "Loss"}, {"area": "Breast area"}, resamples=20)))
+    ).words
+    assert "goes with breast area (Spearman 1.00)" in words
+
+
 def test_the_headline_says_when_guessing_is_not_beaten(plain: Report) -> None:
     rows = table(40).assign(loss=np.random.default_rng(1).normal(size=80))
     words = Page(render(replace(plain, judgement=judge(rows, {"loss": "Loss"}, resamples=100)))).words

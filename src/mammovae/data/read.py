@@ -92,10 +92,17 @@ def is_dicom(path: Path) -> bool:
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """Yield all files under root in a fixed order; hidden ones and those of macOS archives are left out."""
+    """Yield all files under root in a fixed order, through links to folders; hidden files are left out."""
     if not root.is_dir():
         raise InputError(f"there is no folder {root}: name the one that holds the images")
-    for folder, folders, names in os.walk(root):
+    entered = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        here = os.path.realpath(folder)
+        if here in entered:
+            folders.clear()
+            continue
+        entered.add(here)
+        # macOS archives double every file under __MACOSX.
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         for name in sorted(names):
             if not name.startswith("."):
@@ -367,9 +374,9 @@ def _dicom_header(dataset: Dataset) -> dict[str, Any]:
         "model": _text(dataset, "ManufacturerModelName"),
         "modality": _text(dataset, "Modality"),
         "mm_per_pixel": _spacing(dataset),
-        "rows": _get(dataset, "Rows"),
-        "columns": _get(dataset, "Columns"),
     }
+    shape = {name.lower(): _get(dataset, name) for name in ("Rows", "Columns")}
+    values |= {name: value for name, value in shape.items() if isinstance(value, int)}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -1,1 +1,1 @@
-
+"""The maths of the networks: torch alone, no trainer in sight."""

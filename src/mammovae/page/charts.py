@@ -50,7 +50,7 @@ def loss_curve(history: "DataFrame") -> Figure:
         axes.grid(axis="y")
         if axes.lines:
             _frame(axes)
-            axes.legend(loc="lower right" if part == "kl" else "upper right")
+            axes.legend(loc="best" if part == "kl" else "upper right")
     return figure
 
 

@@ -13,6 +13,8 @@ LIMITS = (
     "Several scores and groups are listed without correction for their number: a table’s best row flatters itself.",
 )
 
+_FOLLOWS = 0.5
+
 
 def detection(judged: Judgement, by_patient: bool) -> list[str]:
     """Return the headline figure in words, what it may be called, and how it stands to the best trivial baseline."""
@@ -34,6 +36,13 @@ def detection(judged: Judgement, by_patient: bool) -> list[str]:
     lines.append(_against_guessing(row))
     if judged.differences:
         lines.append(_against_baseline(judged))
+    followed = [(abs(rho), rho, other.label) for other in judged.baselines if (rho := judged.correlations[other.name])]
+    if followed and max(followed)[0] >= _FOLLOWS:
+        _, rho, label = max(followed)
+        lines.append(
+            f"Among healthy images the score goes with {_lowered(label)} (Spearman {signed(rho)}): "
+            "to that extent it measures the same thing, whatever its name."
+        )
     if judged.unaffected is not None:
         lines.append(
             "Counting as healthy only the images of patients without any finding, it is "

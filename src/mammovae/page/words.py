@@ -33,11 +33,13 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def count_line(counts: Mapping[str, Any], out: object) -> str:
-    """Return prepare's last line from its counts (images, patients, ok, healthy, finding, unknown, failed, missing)."""
+def count_line(counts: Mapping[str, Any]) -> str:
+    """Return what prepare found, from its counts: images, patients, health, what failed, and the splits."""
     health = f"{counts['healthy']:,} healthy, {counts['finding']:,} with a finding, {counts['unknown']:,} unknown"
     whole = f"{count(counts['images'], 'image')} of {count(counts['patients'], 'patient')}"
-    return f"{whole}: {counts['ok']:,} ok ({health}), {counts['failed']:,} failed, {counts['missing']:,} missing: {out}"
+    odd = f"{counts['failed']:,} failed, {counts['missing']:,} missing, {counts['remarked']:,} with a remark"
+    splits = ", ".join(f"{name} {number:,}" for name, number in counts["splits"].items())
+    return f"{whole}: {counts['ok']:,} ok ({health}), {odd}; {splits}"
 
 
 def headline(metrics: Mapping[str, Any]) -> str:

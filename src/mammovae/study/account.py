@@ -6,7 +6,7 @@ import pandas as pd
 from mammovae.data.dataset import Data
 from mammovae.detect.detector import FINDING, Detector
 from mammovae.folders import file_hash
-from mammovae.generate.sample import sources, vary
+from mammovae.generation.sample import sources, vary
 from mammovae.model.run import Run
 from mammovae.page.judgement import Judgement
 from mammovae.page.pictures import MapScale

@@ -5,8 +5,8 @@ from pathlib import Path
 from mammovae.data.prepare import prepare
 from mammovae.detect.apply import score
 from mammovae.folders import replacing
-from mammovae.generate.sample import generate
-from mammovae.phantom.write import write_phantoms
+from mammovae.generation.sample import generate
+from mammovae.phantoms.write import write_phantoms
 from mammovae.study.evaluate import evaluate
 from mammovae.study.train import train
 

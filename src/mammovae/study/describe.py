@@ -1,11 +1,11 @@
 """Folders and results in words, for a terminal."""
 
 from pathlib import Path
-from typing import Any
 
 from mammovae.config import InputError
 from mammovae.data.read import read
 from mammovae.folders import MANIFEST, read_json
+from mammovae.page.words import count_line
 
 
 def describe(path: Path | str) -> str:
@@ -32,23 +32,3 @@ def describe(path: Path | str) -> str:
             f"parameters, trained on {images['train']:,} images, calibrated on {images['calibration']:,}"
         )
     return f"{path}: {state}, written {manifest['written']} by mammovae {manifest['versions']['mammovae']}"
-
-
-def count_line(counts: dict[str, Any]) -> str:
-    """Say in one line what a prepare found."""
-    splits = ", ".join(f"{name} {number:,}" for name, number in counts["splits"].items())
-    return (
-        f"{counts['images']:,} images of {counts['patients']:,} patients: {counts['healthy']:,} healthy, "
-        f"{counts['finding']:,} with findings, {counts['unknown']:,} of unknown health; {counts['failed']:,} failed, "
-        f"{counts['missing']:,} missing, {counts['remarked']:,} with a remark; {splits}"
-    )
-
-
-def headline(metrics: dict[str, Any]) -> str:
-    """Say in one line what an evaluation found."""
-    numbers = f"{metrics['n_healthy']:,} healthy images, {metrics['n_finding']:,} with findings"
-    if metrics["auroc"] is None:
-        return f"no AUROC: {numbers} in the test split"
-    low, high = metrics["auroc_low"], metrics["auroc_high"]
-    interval = "too few patients for an interval" if low is None else f"95 % interval {low:.2f} to {high:.2f}"
-    return f"AUROC {metrics['auroc']:.2f} ({interval}), {numbers}"

@@ -41,7 +41,7 @@ def evaluate(
     }
     with Stage(Path(out), "evaluate", {"protocol": protocol, "seed": seed}, inputs) as stage:
         if not stage.done:
-            positions, notes = test_positions(opened, prepared, protocol, seed)
+            positions, notes = positions_to_judge(opened, prepared, protocol, seed)
             table = scores_table(opened, prepared, positions)
             with replacing(stage.out / "scores.csv") as partial:
                 table.drop(columns="position").to_csv(partial, index=False)
@@ -78,7 +78,9 @@ def scores_table(run: Run, data: Data, positions: np.ndarray) -> pd.DataFrame:
     return table
 
 
-def test_positions(run: Run, data: Data, protocol: Literal["full", "seed"], seed: int) -> tuple[np.ndarray, list[str]]:
+def positions_to_judge(
+    run: Run, data: Data, protocol: Literal["full", "seed"], seed: int
+) -> tuple[np.ndarray, list[str]]:
     """Return the test images to judge, of the run's side and view, and what has to be said about their choice.
 
     full: all of them. seed: 20 healthy ones and 20 with findings, drawn at random; fewer where there are fewer.

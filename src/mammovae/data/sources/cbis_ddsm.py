@@ -8,7 +8,7 @@ import pandas as pd
 
 from mammovae.config import InputError
 from mammovae.data import index
-from mammovae.data.read import is_dicom, read_header, walk
+from mammovae.data.read import DICOM_SUFFIXES, is_dicom, read_header, walk
 from mammovae.data.sources.tables import DENSITIES, SIDES, SPLITS, Line, read_csv, relative
 
 _NAME = re.compile(r"(Mass|Calc)-(Training|Test)_(P_\d+)_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
@@ -49,11 +49,12 @@ def cbis_ddsm(root: Path) -> pd.DataFrame:
     films stay test, the patient's others are unused. Density 0 is unknown, assessment 0 (incomplete) is kept.
     """
     films: dict[tuple[str, str, str], _Film] = {}
-    for path in walk(root):
+    paths = list(walk(root))
+    for path in paths:
         if path.suffix.lower() == ".csv" and "casedescription" in path.stem.lower().replace("_", ""):
             _add_table(films, path)
-    for path in walk(root):
-        if path.suffix.lower() in (".dcm", ".dicom"):
+    for path in paths:
+        if path.suffix.lower() in DICOM_SUFFIXES:
             _add_file(films, path, root)
     if not films:
         raise InputError(
@@ -109,7 +110,7 @@ def _add_file(films: dict, path: Path, root: Path) -> None:
 
 def _row(film: _Film, tested: set[str]) -> dict:
     split = "test" if "test" in film.splits else "unused" if film.patient in tested else "train"
-    grades = [grade for line in film.lines if (grade := line.whole("assessment")) is not None]
+    grades = [grade for line in film.lines if (grade := line.birads("assessment")) is not None]
     densities = {line.one_of("breast density", _GRADES) for line in film.lines} - {None}
     reasons = []
     if split == "unused":
@@ -119,7 +120,7 @@ def _row(film: _Film, tested: set[str]) -> dict:
     findings = [
         index.finding(
             str(line.text("abnormality type")),
-            birads=line.whole("assessment"),
+            birads=line.birads("assessment"),
             severity=line.one_of("pathology", _SEVERITY),
         )
         for line in film.lines

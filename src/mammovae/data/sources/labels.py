@@ -99,7 +99,7 @@ def read_labels(root: Path, *, strict: bool) -> Labels:
     if key is None:
         raise InputError(f"{path} does not say which file a row is about: add a column source or image_id")
     groups: dict[str, list[Line]] = defaultdict(list)
-    for line in read_csv(path):
+    for line in read_csv(path, list(names.values())):
         groups[line.needed(key).replace("\\", "/").removeprefix("./")].append(line)
     return Labels({name: _merged(lines) for name, lines in groups.items()})
 
@@ -135,7 +135,7 @@ def _facts(line: Line) -> dict:
         "healthy": line.one_of("healthy", _HEALTHY),
         "split": line.one_of("split", _SPLITS),
         "density": line.one_of("density", DENSITIES),
-        "birads": line.whole("birads"),
+        "birads": line.birads("birads"),
         "age": line.number("age"),
         "mm_per_pixel": line.number("mm_per_pixel"),
     }

@@ -7,6 +7,7 @@ import pandas as pd
 
 from mammovae.config import InputError
 from mammovae.data import index
+from mammovae.data.read import read_header
 from mammovae.data.sources.tables import clipped, entry
 
 SIZE = 1024
@@ -41,6 +42,8 @@ def mias(root: Path) -> pd.DataFrame:
     if not findings:
         raise InputError(f"{info} lists no film: its rows should look like 'mdb001 G CIRC B 535 425 197'")
     here = {path.stem.lower(): path.name for path in root.iterdir() if path.suffix.lower() == ".pgm"}
+    for name in here.values():
+        _check_size(root / name)
     unlisted = {name for name in here if _FILM.fullmatch(name)} - set(findings)
     rows = []
     for film in sorted({*findings, *unlisted}):
@@ -63,6 +66,19 @@ def mias(root: Path) -> pd.DataFrame:
             }
         )
     return index.table(rows, root)
+
+
+def _check_size(path: Path) -> None:
+    """Refuse films of another size, whose circles would lie elsewhere; damaged ones fail when they are read."""
+    try:
+        header = read_header(path)
+    except InputError:
+        return
+    if (header["rows"], header["columns"]) != (SIZE, SIZE):
+        raise InputError(
+            f"{path} has {header['rows']} x {header['columns']} pixels, where mini-MIAS has {SIZE} x {SIZE}: "
+            "use the films as released"
+        )
 
 
 def _listed(info: Path) -> dict[str, list[dict]]:

@@ -5,6 +5,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ DENSITIES = {letter: letter.upper() for letter in "abcd"} | {f"density{letter}":
 BOX = ("xmin", "ymin", "xmax", "ymax")
 
 
+@lru_cache(4096)
 def plain(name: str) -> str:
     """Return a name without what differs between copies of a table: case, spaces, underscores, punctuation."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
@@ -56,12 +58,21 @@ class Line:
         return number
 
     def whole(self, column: str) -> int | None:
-        """Return the cell as an integer; the last number of a text such as "BI-RADS 4" counts."""
+        """Return the cell as an integer, which may be written 3518.0."""
+        number = self.number(column)
+        if number is not None and number != int(number):
+            raise InputError(f"{self.place}: {column} is {number:g}, where a whole number belongs")
+        return None if number is None else int(number)
+
+    def birads(self, column: str) -> int | None:
+        """Return the BI-RADS category, 0 to 6, of a cell such as "BI-RADS 4", "4A" or "4.0"."""
         value = self.text(column)
-        match = re.fullmatch(r"(?:\D*[\s-])?(\d+)(?:\.0+)?", value or "")
-        if value and not match and value.lower() not in ("nan", "none"):
-            raise InputError(f"{self.place}: {column} is {value!r}, where a whole number belongs")
-        return int(match[1]) if match else None
+        if value is None or value.lower() in ("nan", "none"):
+            return None
+        match = re.fullmatch(r"(?:bi-?rads[\s_-]*)?([0-6])(?:\.0|[abc])?", value.lower())
+        if not match:
+            raise InputError(f"{self.place}: {column} is {value!r}, where a BI-RADS category of 0 to 6 belongs")
+        return int(match[1])
 
     def one_of(self, column: str, allowed: Mapping[str, T]) -> T | None:
         """Return what allowed has for the cell, case, spaces and underscores aside."""
@@ -97,7 +108,7 @@ def clipped(
 def read_csv(path: Path, needed: Sequence[str] = ()) -> list[Line]:
     """Return a CSV file's rows; InputError names the columns that are needed and not there."""
     header = [plain(name) for name in column_names(path)]
-    twice = [name for number, name in enumerate(header) if name and name in header[:number]]
+    twice = [name for name in needed if header.count(plain(name)) > 1]
     if twice:
         raise InputError(f"{path} has two columns {twice[0]!r}: remove or rename one")
     lacking = [name for name in needed if plain(name) not in header]
@@ -146,7 +157,12 @@ def entry(folder: Path, name: str) -> Path | None:
 
 def relative(path: Path, root: Path) -> str:
     """Return path as the index stores it: from root, with forward slashes."""
-    return path.relative_to(root).as_posix()
+    source = path.relative_to(root).as_posix()
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the name of {str(path)!r} is no readable UTF-8: rename the file or its folder") from None
+    return source
 
 
 def without_suffix(source: str) -> str:

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import defaultdict
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -10,13 +11,13 @@ from PIL import Image, UnidentifiedImageError
 
 from mammovae.config import HealthyRule, InputError
 from mammovae.data import index
-from mammovae.data.read import RASTER_SUFFIXES, age_in_years
+from mammovae.data.read import DICOM_SUFFIXES, RASTER_SUFFIXES, age_in_years
 from mammovae.data.sources.tables import BOX, DENSITIES, SIDES, SPLITS, Line, entry, plain, read_csv
 
 _IMAGE = ("study_id", "image_id", "laterality", "view_position", "breast_birads")
 _FINDING = ("study_id", "image_id", "laterality", "finding_categories", *BOX)
 _VIEWS = {"cc": "CC", "mlo": "MLO"}
-_SUFFIXES = (".dicom", ".dcm", *RASTER_SUFFIXES)
+_SUFFIXES = DICOM_SUFFIXES + RASTER_SUFFIXES
 
 
 def vindr(root: Path, *, healthy: HealthyRule = "birads12") -> pd.DataFrame:
@@ -39,8 +40,9 @@ def vindr(root: Path, *, healthy: HealthyRule = "birads12") -> pd.DataFrame:
     findings, affected = _findings(found)
     worst: dict[tuple[str, str | None], list[int | None]] = defaultdict(list)
     for line in breast:
-        worst[_breast(line)].append(line.whole("breast_birads"))
+        worst[_breast(line)].append(line.birads("breast_birads"))
     allowed = (1,) if healthy == "birads1" else (1, 2)
+    lying = lru_cache(64)(_lying)  # for this call alone: files may come between two
     rows = []
     for line in breast:
         image_id = line.needed("image_id")
@@ -52,7 +54,10 @@ def vindr(root: Path, *, healthy: HealthyRule = "birads12") -> pd.DataFrame:
         else:
             clean = _breast(line) not in affected and all(grade in allowed for grade in worst[_breast(line)])
             health = True if clean else None
-        rows.append(_row(root, folder, line, own, details.get(image_id)) | {"healthy": health})
+        rows.append(
+            _row(root, folder, lying(folder / line.needed("study_id")), line, own, details.get(image_id))
+            | {"healthy": health}
+        )
     return index.table(rows, root)
 
 
@@ -102,11 +107,13 @@ def _categories(line: Line) -> list[str]:
     return [name for name in dict.fromkeys(names) if plain(name) != "nofinding"]
 
 
-def _row(root: Path, folder: Path, line: Line, own: list[tuple[str, Line]], detail: Line | None) -> dict:
+def _row(
+    root: Path, folder: Path, lying: dict[str, str], line: Line, own: list[tuple[str, Line]], detail: Line | None
+) -> dict:
     study, image_id = line.needed("study_id"), line.needed("image_id")
-    stem = f"{folder.name}/{study}/{image_id}"
-    suffixes = _SUFFIXES if folder.name == "images" else (*RASTER_SUFFIXES, ".dicom", ".dcm")
-    source = next((stem + suffix for suffix in suffixes if (root / (stem + suffix)).is_file()), stem + suffixes[0])
+    expected = image_id + (".dicom" if plain(folder.name) == "images" else ".png")
+    name = lying.get(image_id, expected)
+    source = f"{folder.name}/{study}/{name}"
     rows, columns = line.whole("height"), line.whole("width")
     here = _png_shape(root / source) or (rows, columns)
     findings, reason = _placed(own, (rows, columns), here)
@@ -118,7 +125,7 @@ def _row(root: Path, folder: Path, line: Line, own: list[tuple[str, Line]], deta
         "view": _VIEWS.get(plain(line.text("view_position") or "")),
         "split": line.one_of("split", SPLITS),
         "density": line.one_of("breast_density", DENSITIES),
-        "birads": line.whole("breast_birads"),
+        "birads": line.birads("breast_birads"),
         "source": source,
         "rows": here[0],
         "columns": here[1],
@@ -126,6 +133,12 @@ def _row(root: Path, folder: Path, line: Line, own: list[tuple[str, Line]], deta
         "reason": reason,
         **(_detail(detail) if detail else {}),
     }
+
+
+def _lying(study: Path) -> dict[str, str]:
+    """Return the names of the images that lie in a study's folder by image_id."""
+    names = sorted(path.name for path in study.iterdir()) if study.is_dir() else []
+    return {name.rpartition(".")[0]: name for name in names if name.lower().endswith(_SUFFIXES)}
 
 
 def _png_shape(path: Path) -> tuple[int, int] | None:
@@ -152,7 +165,7 @@ def _placed(own: list[tuple[str, Line]], listed: tuple, here: tuple) -> tuple[li
             box = (box[0] * across, box[1] * down, box[2] * across, box[3] * down) if alike else None
             size = f"{here[0]} x {here[1]} pixels, the table says {listed[0]} x {listed[1]}"
             reason = f"the image has {size}: {'boxes were scaled' if alike else 'where its findings are is unknown'}"
-        made.append(index.finding(category, birads=line.whole("finding_birads"), box=box))
+        made.append(index.finding(category, birads=line.birads("finding_birads"), box=box))
     return made, reason
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mammovae.phantom.anatomy import make_phantom
-from mammovae.phantom.lesions import FAMILIES, KINDS, contrast_unit, plant
-from mammovae.phantom.shapes import PULLS, SHAPES
+from mammovae.phantoms.anatomy import make_phantom
+from mammovae.phantoms.lesions import FAMILIES, KINDS, contrast_unit, plant
+from mammovae.phantoms.shapes import PULLS, SHAPES
 
 PHANTOM = make_phantom(0, 3, "L", "MLO", size=256)
 

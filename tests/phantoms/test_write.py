@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from mammovae.config import UsageError
-from mammovae.phantom.anatomy import make_phantom
-from mammovae.phantom.traps import DICOM_TRAPS, FEWEST_PATIENTS, FILE_TRAPS, TABLE_TRAPS
-from mammovae.phantom.write import write_phantoms
+from mammovae.phantoms.anatomy import make_phantom
+from mammovae.phantoms.traps import DICOM_TRAPS, FEWEST_PATIENTS, FILE_TRAPS, TABLE_TRAPS
+from mammovae.phantoms.write import write_phantoms
 
 VINDR_COLUMNS = [
     "study_id", "series_id", "image_id", "laterality", "view_position", "height", "width", "breast_birads",

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from mammovae.phantom.breast import SIDES, VIEWS, Breast, Density, Side, View, make_breast
-from mammovae.phantom.fields import (
+from mammovae.phantoms.breast import SIDES, VIEWS, Breast, Density, Side, View, make_breast
+from mammovae.phantoms.fields import (
     FIELD_MM,
     Curve,
     draw_curves,
@@ -24,7 +24,7 @@ from mammovae.phantom.fields import (
     resample,
     stream,
 )
-from mammovae.phantom.outline import Outline, depth_below_skin, make_outline, muscle_depth
+from mammovae.phantoms.outline import Outline, depth_below_skin, make_outline, muscle_depth
 
 _LEVELS = 4095
 _SUPERSAMPLED_BELOW = 300

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mammovae.phantom.lesions import Kind
-from mammovae.phantom.plan import CATEGORIES, ImagePlan, single_view_only
+from mammovae.phantoms.lesions import Kind
+from mammovae.phantoms.plan import CATEGORIES, ImagePlan, single_view_only
 
 FILE_TRAPS = ("missing_file", "truncated", "not_an_image", "wrong_pose", "duplicate_pixels", "background")
 DICOM_TRAPS = ("monochrome1", "voi_lut", "for_processing", "jpeg2000", "jpeg_ls", "rle")

@@ -13,13 +13,13 @@ from PIL import Image
 from mammovae.config import InputError, UsageError
 from mammovae.data.parallel import run
 from mammovae.folders import Stage, replacing, write_json, write_text
-from mammovae.phantom import tables
-from mammovae.phantom.anatomy import image_shape, make_phantom
-from mammovae.phantom.dicom import encode
-from mammovae.phantom.fields import FIELD_MM
-from mammovae.phantom.lesions import Planting, plant
-from mammovae.phantom.plan import ImagePlan, LesionPlan, plan_study
-from mammovae.phantom.traps import set_traps, spoil_bytes, spoil_pixels
+from mammovae.phantoms import tables
+from mammovae.phantoms.anatomy import image_shape, make_phantom
+from mammovae.phantoms.dicom import encode
+from mammovae.phantoms.fields import FIELD_MM
+from mammovae.phantoms.lesions import Planting, plant
+from mammovae.phantoms.plan import ImagePlan, LesionPlan, plan_study
+from mammovae.phantoms.traps import set_traps, spoil_bytes, spoil_pixels
 
 Layout = Literal["vindr", "vindr-png", "dicom", "folder"]
 

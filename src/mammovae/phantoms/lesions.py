@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
-from mammovae.phantom.shapes import PULLS, SHAPES
+from mammovae.phantoms.shapes import PULLS, SHAPES
 
 Kind = Literal["mass", "spiculated", "calcification", "distortion", "asymmetry"]
 Family = Literal["train", "select", "report"]

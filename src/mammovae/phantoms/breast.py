@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from mammovae.phantom.fields import stream
+from mammovae.phantoms.fields import stream
 
 Side = Literal["L", "R"]
 View = Literal["CC", "MLO"]

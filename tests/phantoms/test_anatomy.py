@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mammovae.phantom.anatomy import image_shape, make_phantom
-from mammovae.phantom.breast import DENSITY_SHARES, SIDES, VIEWS, make_breast, make_patient
+from mammovae.phantoms.anatomy import image_shape, make_phantom
+from mammovae.phantoms.breast import DENSITY_SHARES, SIDES, VIEWS, make_breast, make_patient
 
 
 def spectrum_slope(phantom, points=128, low=0.06, high=0.7):
@@ -51,7 +51,7 @@ def test_the_same_arguments_give_the_same_pixels_in_any_order():
 
 def test_another_process_makes_the_same_pixels():
     code = (
-        "from mammovae.phantom.anatomy import make_phantom as m; print(int(m(5, 3, 'L', 'MLO', size=64).image.sum()))"
+        "from mammovae.phantoms.anatomy import make_phantom as m; print(int(m(5, 3, 'L', 'MLO', size=64).image.sum()))"
     )
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(there) == int(make_phantom(5, 3, "L", "MLO", size=64).image.sum())

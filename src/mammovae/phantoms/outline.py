@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import KDTree
 
-from mammovae.phantom.breast import Breast, View
-from mammovae.phantom.fields import FIELD_MM, interpolation_matrix, separable
+from mammovae.phantoms.breast import Breast, View
+from mammovae.phantoms.fields import FIELD_MM, interpolation_matrix, separable
 
 FIELD_WIDTH_MM = FIELD_MM * 2800 / 3518
 _STEP_MM = 2.5

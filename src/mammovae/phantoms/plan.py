@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mammovae.phantom.breast import SIDES, VIEWS, Side, View, make_patient
-from mammovae.phantom.fields import stream
-from mammovae.phantom.lesions import KINDS, Kind
+from mammovae.phantoms.breast import SIDES, VIEWS, Side, View, make_patient
+from mammovae.phantoms.fields import stream
+from mammovae.phantoms.lesions import KINDS, Kind
 
 CATEGORIES: dict[Kind, str] = {
     "mass": "Mass",

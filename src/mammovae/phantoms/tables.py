@@ -6,8 +6,8 @@ import io
 
 import pandas as pd
 
-from mammovae.phantom.dicom import BITS, MANUFACTURER, model_name
-from mammovae.phantom.plan import ImagePlan
+from mammovae.phantoms.dicom import BITS, MANUFACTURER, model_name
+from mammovae.phantoms.plan import ImagePlan
 
 Lesions = list[dict]
 """What truth.json says of one image's plantings: kind, categories, birads, box and so on."""

@@ -22,7 +22,7 @@ from pydicom.uid import (
 )
 
 from mammovae import __version__
-from mammovae.phantom.plan import ImagePlan
+from mammovae.phantoms.plan import ImagePlan
 
 BITS = 12
 WHITE = 2**BITS - 1

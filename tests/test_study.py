@@ -1,0 +1,167 @@
+"""From a run to figures: scores, generated images, evaluation and report, and what they promise."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import mammovae as mv
+from mammovae.detect.baselines import PcaResidual, trivial
+from mammovae.detect.calibrate import Calibration
+from mammovae.detect.detector import Detector
+from mammovae.generation.sample import read_png, sources, vary
+from mammovae.study.evaluate import positions_to_judge, scores_table
+
+
+@pytest.fixture(scope="module")
+def evaluation(run: Path, trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("evaluated") / "evaluation"
+    mv.evaluate(run, trapped_data, out=out)
+    return out
+
+
+def test_a_score_is_the_same_alone_in_a_batch_from_data_and_from_the_source_file(
+    run: Path, trapped_data: Path, trapped_raw: Path, tmp_path: Path
+) -> None:
+    table = mv.score(run, trapped_data, out=tmp_path / "data.csv").set_index("image_id")
+    data = mv.Data.open(trapped_data)
+    good = data.index[data.index["status"] == "ok"].head(5)
+    files = [trapped_raw / source for source in good["source"]]
+    from_files = mv.score(run, files, out=tmp_path / "files.csv", workers=1)
+    np.testing.assert_allclose(from_files["finding"], table.loc[good["image_id"], "finding"], rtol=1e-5)
+    alone = mv.score(run, files[2], out=tmp_path / "alone.csv")
+    assert alone["finding"][0] == pytest.approx(from_files["finding"][2], rel=1e-5)
+
+
+def test_a_file_that_fails_is_a_row_with_its_reason_and_costs_no_other(
+    run: Path, trapped_raw: Path, tmp_path: Path
+) -> None:
+    truth = json.loads((trapped_raw / "truth.json").read_text())
+    broken = truth["trapped"]["truncated"][0]
+    folder = next(trapped_raw.rglob(f"{broken}.dicom")).parent
+    table = mv.score(run, folder, out=tmp_path / "scores.csv", maps=tmp_path / "maps")
+    assert len(table) == 4
+    bad = table[table["finding"].isna()]
+    assert bad["source"].str.contains(broken).tolist() == [True] and bad["reason"].notna().all()
+    assert table["finding_p"].notna().sum() == 3
+    assert len(list((tmp_path / "maps").glob("*.png"))) == 3
+    again = pd.read_csv(tmp_path / "scores.csv")
+    assert list(again.columns[:9]) == [
+        "image_id", "source", "patient_id", "side", "view", "finding", "finding_percentile", "finding_p", "reason",
+    ]  # fmt: skip
+
+
+def test_percentiles_and_p_values_are_read_from_healthy_calibration_images() -> None:
+    calibration = Calibration(np.arange(1, 100))
+    np.testing.assert_allclose(calibration.percentile(np.array([0.0, 50.0, 1000.0])), [0, 100 * 50 / 99, 100])
+    np.testing.assert_allclose(calibration.p_value(np.array([0.0, 99.0, 1000.0])), [1, 0.02, 0.01])
+
+
+def test_a_conformal_p_value_keeps_its_rate() -> None:
+    rng = np.random.default_rng(0)
+    rates = [(Calibration(rng.normal(size=39)).p_value(rng.normal(size=20)) <= 0.05).mean() for _ in range(2000)]
+    assert np.mean(rates) <= 0.05 + 3 * np.std(rates) / np.sqrt(len(rates))
+    assert np.mean(rates) > 0.04
+
+
+def test_generated_images_are_the_same_for_the_same_seed_and_differ_for_another(
+    run: Path, trapped_data: Path, tmp_path: Path
+) -> None:
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        mv.generate(run, out=tmp_path / name, count=5, source=trapped_data, seed=seed)
+    for number in range(5):
+        file = f"vary-{number:05d}.png"
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+        assert (tmp_path / "first" / file).read_bytes() != (tmp_path / "other" / file).read_bytes()
+    assert Image.open(tmp_path / "first" / "vary-00000.png").mode == "I;16"
+
+
+def test_a_varied_image_names_its_source_and_does_not_depend_on_its_neighbours(
+    run: Path, trapped_data: Path, tmp_path: Path
+) -> None:
+    facts = mv.generate(run, out=tmp_path / "g", count=40, source=trapped_data)
+    assert "derived from one patient" in facts["note"]
+    rows = pd.read_csv(tmp_path / "g" / "index.csv")
+    opened, data = mv.Run.open(run), mv.Data.open(trapped_data)
+    positions = sources(opened, data, 40, 0)
+    assert rows["source_image_id"].tolist() == data.index["image_id"].iloc[positions].tolist()
+    alone = vary(opened, data, positions[37:38], 0, first=37)[0]
+    np.testing.assert_allclose(read_png(tmp_path / "g" / rows["image"][37]), alone, atol=2e-5)
+
+
+def test_generation_takes_every_training_image_once_before_any_twice(run: Path, trapped_data: Path) -> None:
+    opened, data = mv.Run.open(run), mv.Data.open(trapped_data)
+    train = data.for_training(opened.settings)["train"]
+    drawn = sources(opened, data, len(train) + 1, 0)
+    assert sorted(drawn[:-1].tolist()) == sorted(train.tolist())
+
+
+def test_vary_without_a_source_says_what_is_missing(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(mv.UsageError, match="name the DATA folder with --source"):
+        mv.generate(run, out=tmp_path / "g")
+
+
+def test_metrics_carry_n_and_stand_beside_the_trivial_baselines(evaluation: Path, trapped_data: Path) -> None:
+    metrics = json.loads((evaluation / "metrics.json").read_text())
+    frame = mv.Data.open(trapped_data).index
+    tested = frame[(frame["split"] == "test") & (frame["status"] == "ok")]
+    assert metrics["n_healthy"] == (tested["healthy"] == True).sum()  # noqa: E712 - nullable column
+    assert metrics["n_finding"] == (tested["healthy"] == False).sum()  # noqa: E712 - nullable column
+    for key in ("auroc", "average_precision", "baseline_mean_grey_auroc", "baseline_pca_residual_auroc"):
+        assert {key, f"{key}_low", f"{key}_high"} <= set(metrics)
+
+
+def test_the_report_is_there_and_shows_the_same_figure(evaluation: Path) -> None:
+    metrics = json.loads((evaluation / "metrics.json").read_text())
+    page = (evaluation / "report.html").read_text()
+    assert f"{metrics['auroc']:.2f}" in page
+    assert "derived from one patient" in page and "no diagnosis" in page.lower()
+
+
+def test_the_seed_protocol_draws_twenty_of_each_at_most_and_says_when_there_are_fewer(
+    run: Path, trapped_data: Path
+) -> None:
+    opened, data = mv.Run.open(run), mv.Data.open(trapped_data)
+    positions, notes = positions_to_judge(opened, data, "seed", 0)
+    healthy = data.healthy(positions).sum()
+    assert healthy <= 20 and len(positions) - healthy <= 20
+    assert any("images with findings; the test split has" in note for note in notes)
+    assert positions.tolist() == positions_to_judge(opened, data, "seed", 0)[0].tolist()
+
+
+def test_evaluating_the_same_run_twice_gives_the_same_scores(run: Path, trapped_data: Path) -> None:
+    opened, data = mv.Run.open(run), mv.Data.open(trapped_data)
+    positions, _ = positions_to_judge(opened, data, "full", 0)
+    pd.testing.assert_frame_equal(scores_table(opened, data, positions), scores_table(opened, data, positions))
+
+
+def test_a_pca_explains_what_it_was_fitted_on_better_than_noise(trapped_data: Path) -> None:
+    data = mv.Data.open(trapped_data)
+    train, test = data.select("train"), data.select("test")
+    pca = PcaResidual().fit(data, train)
+    assert pca.score_samples(data, train).mean() < pca.score_samples(data, test).mean()
+    np.testing.assert_allclose(pca.components_ @ pca.components_.T, np.eye(len(pca.components_)), atol=1e-6)
+
+
+def test_trivial_scores_are_what_they_say(trapped_data: Path) -> None:
+    data = mv.Data.open(trapped_data)
+    scores = trivial(data, data.select("test")[:3])
+    for number, position in enumerate(data.select("test")[:3]):
+        inside = data.masks[position] == 1
+        assert scores["breast_area"][number] == pytest.approx(inside.mean())
+        assert scores["mean_grey"][number] == pytest.approx(data.images[position][inside].mean() / 65535)
+
+
+def test_maps_stay_inside_the_breast(run: Path, trapped_data: Path) -> None:
+    data = mv.Data.open(trapped_data)
+    positions = data.select("test")[:4]
+    for part, _, maps in Detector(mv.Run.open(run)).data(data, positions):
+        assert (maps[data.masks[part] == 0] == 0).all() and (maps > 0).any()
+
+
+@pytest.mark.parametrize(("folder", "words"), [("run", "RUN folder"), ("trapped_data", "DATA folder")])
+def test_info_says_what_a_folder_is(folder: str, words: str, request: pytest.FixtureRequest) -> None:
+    assert words in mv.info(request.getfixturevalue(folder))
