@@ -23,6 +23,7 @@ app = App(
     help="Learns what healthy breasts look like from mammograms: makes new ones, and finds anomalies. "
     "Research software: it never claims to diagnose.",
     version=__version__,
+    result_action="return_value",
     default_parameter=Parameter(negative=()),
 )
 FLAGS = Parameter(name="*", group=Group("Settings", sort_key=2))

@@ -1,7 +1,6 @@
 """Reads one mammogram, DICOM or PNG, TIFF, JPEG, PGM, as a 16-bit picture with what its file says of itself."""
 
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from mammovae.config import InputError
+from mammovae.data.grey import grey_table
+from mammovae.data.header import header_of, remarks_on
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".pgm", ".pnm")
@@ -26,14 +27,6 @@ MAX_PIXELS = 2**27
 # Steps of 255 by which the channels of a grey picture may differ: lossy coding in colour leaves that much.
 _CHANNEL_STEPS = 2
 _RASTER_FORMATS = ("PNG", "TIFF", "JPEG", "PPM")
-_FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
-_VIEW_CODES = {
-    **dict.fromkeys(("R-10242", "399162004"), "CC"),
-    **dict.fromkeys(("R-10226", "399368009"), "MLO"),
-}
-# Context group 4015: an implant pushed back and a nipple in profile leave the view what it is; magnified,
-# rolled, spot, cleavage and the other modifiers make it another picture.
-_HARMLESS_MODIFIERS = {"R-102D5", "399209000", "R-40AB3", "442581004"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +64,7 @@ def read_header(path: Path) -> dict[str, Any]:
     with _one_sentence(path):
         _check_file(path)
         if is_dicom(path):
-            return _dicom_header(_dataset(path, stop_before_pixels=True))
+            return header_of(_dataset(path, stop_before_pixels=True))
         with Image.open(path, formats=_RASTER_FORMATS) as image:
             return {"rows": image.height, "columns": image.width}
 
@@ -115,14 +108,6 @@ def image_files(root: Path) -> list[Path]:
     return [
         path for path in walk(root) if path.suffix.lower() in suffixes or (path.name != "DICOMDIR" and is_dicom(path))
     ]
-
-
-def age_in_years(text: Any) -> float | None:
-    """Return a DICOM age string ("053Y", "018M", PS3.5 6.2) in years; zero, as some anonymisers write, is unknown."""
-    match = re.fullmatch(r"\s*(\d{1,3})\s*([DWMY]?)\s*", str(text).upper())
-    if not match or int(match[1]) == 0:
-        return None
-    return int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1, "": 1}[match[2]]
 
 
 @contextmanager
@@ -174,7 +159,7 @@ def _dataset(path: Path, *, stop_before_pixels: bool = False) -> pydicom.FileDat
 
 def _read_dicom(path: Path) -> Picture:
     dataset = _dataset(path)
-    header = _dicom_header(dataset)
+    header = header_of(dataset)
     if "PixelData" not in dataset:
         kind = dataset.get("SOPClassUID")
         what = getattr(kind, "name", None) or "DICOM object"
@@ -185,7 +170,7 @@ def _read_dicom(path: Path) -> Picture:
     _check_size(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
     if not 1 <= int(dataset.BitsStored) <= min(16, int(dataset.BitsAllocated)):
         raise _RefusedError(f"it stores {dataset.BitsStored} of {dataset.BitsAllocated} bits a pixel, not 1 to 16")
-    remarks = _remarks(dataset)
+    remarks = remarks_on(dataset)
     stored = pixel_array(dataset)
     if stored.ndim == 3 or dataset.PhotometricInterpretation == "PALETTE COLOR":
         grey, top = _uncoloured(dataset, stored)
@@ -200,7 +185,7 @@ def _monochrome(dataset: Dataset, stored: np.ndarray, remarks: list[str]) -> np.
     high = int(dataset.get("HighBit", bits - 1))
     if high != bits - 1 and not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         remarks.append(f"HighBit {high} contradicts {bits} bits stored, the lowest {bits} bits were read")
-    table, more = _grey_table(dataset)
+    table, more = grey_table(dataset)
     remarks += more
     # The table is indexed by bit pattern: native byte order, and without the extension of a sign.
     codes = stored.astype(stored.dtype.newbyteorder("="), copy=False).view(f"uint{stored.itemsize * 8}")
@@ -209,134 +194,11 @@ def _monochrome(dataset: Dataset, stored: np.ndarray, remarks: list[str]) -> np.
     return table[codes]
 
 
-def _grey_table(dataset: Dataset) -> tuple[np.ndarray, list[str]]:
-    """Return uint16 (2 ** BitsStored,) of grey by stored bit pattern, and remarks on what was odd.
-
-    Index with the stored pixel's lowest BitsStored bits, signed or not. The order is PS3.4 N.2's: modality
-    LUT or rescale, then VOI (LUT before window, the first of several), then inversion of MONOCHROME1.
-    Padding is background: 0, whatever the inversion. Without VOI the output range is what BitsStored can
-    hold, rescaled. Raises ValueError for a rescale slope of 0.
-    """
-    remarks: list[str] = []
-    bits = int(dataset.BitsStored)
-    codes = np.arange(2**bits, dtype=np.int64)
-    if dataset.PixelRepresentation:
-        codes[codes >= 2 ** (bits - 1)] -= 2**bits
-    values, low, high = _modality(dataset, codes)
-    shown = _voi_lut(dataset, values, remarks)
-    if shown is None:
-        shown = _window(dataset, values, remarks)
-    if shown is None:
-        shown = (values - low) / (high - low)
-    inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
-    shape = dataset.get("PresentationLUTShape")
-    if shape and inverted != (shape == "INVERSE"):
-        # PS3.3 C.8.11.3.1.2 couples the two, so the shape never inverts a second time.
-        remarks.append(
-            f"PresentationLUTShape {shape} contradicts {dataset.PhotometricInterpretation}, which was followed"
-        )
-    if inverted:
-        shown = 1 - shown
-    table = np.rint(shown * 65535).astype(np.uint16)
-    table[_is_padding(dataset, codes)] = 0
-    return table, remarks
-
-
 def _same_grey(channels: np.ndarray, top: int) -> bool:
     """Say whether the channels (rows, columns, 3) of a picture with values 0..top differ by coding noise alone."""
     allowed = _CHANNEL_STEPS * top / 255
     first = channels[..., 1].astype(np.int32)
     return all(np.abs(channels[..., other] - first).max() <= allowed for other in (0, 2))
-
-
-def _modality(dataset: Dataset, codes: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Return the codes after PS3.3 C.11.1, and the ends of the range that they could have."""
-    if dataset.get("ModalityLUTSequence"):
-        entries, first, bits = _lut(dataset, dataset.ModalityLUTSequence[0], bool(dataset.PixelRepresentation))
-        return entries[np.clip(codes - first, 0, len(entries) - 1)].astype(float), 0.0, float(2**bits - 1)
-    slope, intercept = _number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)
-    if slope == 0:
-        raise ValueError("RescaleSlope is 0, which makes every pixel the same")
-    values = codes * slope + intercept
-    return values, float(values.min()), float(values.max())
-
-
-def _voi_lut(dataset: Dataset, values: np.ndarray, remarks: list[str]) -> np.ndarray | None:
-    """Return 0..1 by the first VOI LUT (PS3.3 C.11.2.1.1), or None where there is none that can be used."""
-    if not dataset.get("VOILUTSequence"):
-        return None
-    try:
-        entries, first, bits = _lut(dataset, dataset.VOILUTSequence[0], bool(values.min() < 0))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-        remarks.append("a damaged VOI LUT was ignored")
-        return None
-    return entries[np.clip(np.rint(values).astype(np.int64) - first, 0, len(entries) - 1)] / (2**bits - 1)
-
-
-def _lut(dataset: Dataset, item: Dataset, signed: bool) -> tuple[np.ndarray, int, int]:
-    """Return a LUT's entries, the input that its first entry is for, and the bits of an entry."""
-    count, first, bits = (int(value) for value in item.LUTDescriptor)
-    count = (count & 0xFFFF) or 65536
-    first &= 0xFFFF
-    if signed and first >= 32768:
-        first -= 65536
-    data: Any = item.LUTData
-    if isinstance(data, bytes):
-        little = getattr(dataset, "original_encoding", (None, True))[1] is not False
-        packed = bits <= 8 and len(data) < 2 * count
-        entries = np.frombuffer(data, "u1" if packed else "<u2" if little else ">u2")[:count]
-    else:
-        entries = np.atleast_1d(np.asarray(data, np.int64) & 0xFFFF)
-    if len(entries) != count or not 1 <= bits <= 16:
-        raise ValueError(f"a LUT has {len(entries)} entries of {count} and {bits} bits")
-    # Entries above the bits stated are a known fault; the range that holds them is then the true one.
-    return entries.astype(np.int64), first, max(bits, int(entries.max()).bit_length())
-
-
-def _window(dataset: Dataset, values: np.ndarray, remarks: list[str]) -> np.ndarray | None:
-    """Return 0..1 by the first window (PS3.3 C.11.2.1.2 and C.11.2.1.3), or None where there is none."""
-    center, width = (_number(dataset, name, None) for name in ("WindowCenter", "WindowWidth"))
-    if center is None or width is None:
-        return None
-    function = dataset.get("VOILUTFunction") or "LINEAR"
-    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        remarks.append(f"the unknown VOI LUT function {function} was taken for LINEAR")
-        function = "LINEAR"
-    if width < 1 if function == "LINEAR" else width <= 0:
-        remarks.append(f"a window of width {width:g} was ignored")
-        return None
-    if function == "SIGMOID":
-        return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
-    if function == "LINEAR_EXACT":
-        return np.clip((values - center) / width + 0.5, 0, 1)
-    if width == 1:
-        return np.where(values <= center - 0.5, 0.0, 1.0)
-    return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
-
-
-def _is_padding(dataset: Dataset, codes: np.ndarray) -> np.ndarray:
-    """Mark the codes that PS3.3 C.7.5.1.1.2 names as padding."""
-    one = dataset.get("PixelPaddingValue")
-    if one is None:
-        return np.zeros(len(codes), bool)
-    other = dataset.get("PixelPaddingRangeLimit")
-    # A value read as the wrong one of US and SS still means the same bit pattern.
-    bits = int(dataset.BitsAllocated)
-    ends = [int(value) for value in (one, one if other is None else other)]
-    if dataset.PixelRepresentation:
-        ends = [end - 2**bits if end >= 2 ** (bits - 1) else end for end in ends]
-    else:
-        ends = [end % 2**bits for end in ends]
-    return (codes >= min(ends)) & (codes <= max(ends))
-
-
-def _number(dataset: Dataset, name: str, default: Any) -> Any:
-    """Return the first of the numbers under name, or default where there is none."""
-    value = dataset.get(name)
-    if value is None or value == "":
-        return default
-    values = [value] if isinstance(value, (int, float)) else list(value)
-    return float(values[0]) if values else default
 
 
 def _uncoloured(dataset: Dataset, stored: np.ndarray) -> tuple[np.ndarray, int]:
@@ -348,88 +210,6 @@ def _uncoloured(dataset: Dataset, stored: np.ndarray) -> tuple[np.ndarray, int]:
     if stored.shape[-1] not in (3, 4) or not _same_grey(stored[..., :3], 2**bits - 1):
         raise _RefusedError("it is in colour, give the grey mammogram itself")
     return stored[..., 1], 2**bits - 1
-
-
-def _remarks(dataset: Dataset) -> list[str]:
-    remarks = []
-    raw = _text(dataset, "PresentationIntentType") == "FOR PROCESSING"
-    if raw or dataset.get("SOPClassUID") == _FOR_PROCESSING:
-        remarks.append("for-processing image: grey values are detector counts, not for showing")
-    if _text(dataset, "BurnedInAnnotation") == "YES":
-        remarks.append("the file says that text is burned into the picture")
-    if _text(dataset, "BreastImplantPresent") == "YES":
-        remarks.append("the file says that there is an implant")
-    return remarks
-
-
-def _dicom_header(dataset: Dataset) -> dict[str, Any]:
-    values = {
-        "image_id": _text(dataset, "SOPInstanceUID"),
-        "patient_id": _text(dataset, "PatientID"),
-        "study_id": _text(dataset, "StudyInstanceUID"),
-        "side": _side(dataset),
-        "view": _view(dataset),
-        "age": age_in_years(_get(dataset, "PatientAge")),
-        "vendor": _text(dataset, "Manufacturer"),
-        "model": _text(dataset, "ManufacturerModelName"),
-        "modality": _text(dataset, "Modality"),
-        "mm_per_pixel": _spacing(dataset),
-    }
-    shape = {name.lower(): _get(dataset, name) for name in ("Rows", "Columns")}
-    values |= {name: value for name, value in shape.items() if isinstance(value, int)}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _get(dataset: Dataset, name: str) -> Any:
-    """Return a value, or None where it is absent, empty or written so wrongly that it cannot be parsed."""
-    try:
-        value = dataset.get(name)
-    except Exception:  # a malformed value of an optional attribute must not cost the image
-        return None
-    return None if value in ("", None) else value
-
-
-def _text(dataset: Dataset, name: str) -> str | None:
-    value = _get(dataset, name)
-    return None if value is None else str(value).strip() or None
-
-
-def _side(dataset: Dataset) -> str | None:
-    frame = dataset
-    for name in ("SharedFunctionalGroupsSequence", "FrameAnatomySequence"):
-        frame = (_get(frame, name) or [Dataset()])[0]
-    for place, name in ((dataset, "ImageLaterality"), (dataset, "Laterality"), (frame, "FrameLaterality")):
-        value = (_text(place, name) or "").upper()
-        if value:
-            return value if value in ("L", "R") else None
-    return None
-
-
-def _view(dataset: Dataset) -> str | None:
-    said = (_text(dataset, "ViewPosition") or "").upper()
-    for item in (_get(dataset, "ViewCodeSequence") or [])[:1]:
-        modifiers = _get(item, "ViewModifierCodeSequence") or []
-        if any(_text(modifier, "CodeValue") not in _HARMLESS_MODIFIERS for modifier in modifiers):
-            return None
-        coded = _VIEW_CODES.get(_text(item, "CodeValue") or "")
-        if coded or _text(item, "CodingSchemeDesignator") in ("SCT", "SRT", "SNM3"):
-            return None if said in ("CC", "MLO") and said != coded else coded
-    # CBIS-DDSM writes the view where the patient's orientation belongs.
-    said = said or (_text(dataset, "PatientOrientation") or "").upper()
-    return said if said in ("CC", "MLO") else None
-
-
-def _spacing(dataset: Dataset) -> float | None:
-    """Return mm a pixel at the detector, where rows and columns agree."""
-    for name in ("ImagerPixelSpacing", "PixelSpacing", "NominalScannedPixelSpacing"):
-        values = _get(dataset, name)
-        try:
-            down, across = (float(value) for value in values or ())
-        except (TypeError, ValueError):
-            continue
-        if down > 0 and abs(down - across) <= 0.01 * down:
-            return down
-    return None
 
 
 def _read_raster(path: Path) -> Picture:

@@ -11,7 +11,8 @@ from PIL import Image, UnidentifiedImageError
 
 from mammovae.config import HealthyRule, InputError
 from mammovae.data import index
-from mammovae.data.read import DICOM_SUFFIXES, RASTER_SUFFIXES, age_in_years
+from mammovae.data.header import age_in_years
+from mammovae.data.read import DICOM_SUFFIXES, RASTER_SUFFIXES
 from mammovae.data.sources.tables import BOX, DENSITIES, SIDES, SPLITS, Line, entry, plain, read_csv
 
 _IMAGE = ("study_id", "image_id", "laterality", "view_position", "breast_birads")

@@ -1,0 +1,111 @@
+"""The command line: light to start, an example for each command, and one sentence for each mistake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mammovae.cli import app, main
+
+COMMANDS = ["demo", "phantom", "prepare", "train", "generate", "score", "evaluate", "info"]
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Run a command that must end early; return its exit status and what it said, with boxes and wraps removed."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    said = "".join(capsys.readouterr())
+    assert "Traceback" not in said
+    return int(end.value.code or 0), " ".join(said.replace("│", " ").split())
+
+
+def test_help_imports_neither_torch_nor_pandas() -> None:
+    script = (
+        "import sys\nfrom mammovae.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'pandas', 'numpy', 'scipy', 'matplotlib', 'pydicom', 'pytorch_lightning'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in answer.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_answers_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = refused([command, "--help"], capsys)
+    assert status == 0
+    assert f"Example: mammovae {command}" in said
+
+
+def test_the_list_of_commands_tested_is_whole() -> None:
+    assert sorted(COMMANDS) == sorted(name for name in app if not name.startswith("-"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (["prepare", "mias", "nowhere", "--out", "OUT"], 1, "there is no folder nowhere: name the folder that holds"),
+        (["prepare", "miass", "nowhere", "--out", "OUT"], 2, 'Did you mean "mias"?'),
+        (["train", "nowhere", "--preset", "seed", "--out", "OUT"], 1, "there is no folder nowhere: name a DATA folder"),
+        (["train", "nowhere", "--preset", "sede", "--out", "OUT"], 2, 'Did you mean "seed"?'),
+        (["train", "nowhere", "--preset", "seed", "--out", "OUT", "--epoch", "3"], 2, "Did you mean --epochs?"),
+        (["train", "nowhere", "--preset", "seed", "--out", "OUT", "--epochs", "0"], 2, "greater than or equal to 1"),
+        (["score", "nowhere", "film.png", "--out", "s.csv"], 1, "there is no folder nowhere: name a RUN folder"),
+        (["evaluate", "nowhere", "DATA", "--out", "OUT"], 1, "there is no folder nowhere: name a RUN folder"),
+        (["info", "nowhere"], 1, "there is no file or folder nowhere: check the path"),
+        (["trian"], 2, "train"),
+        (["train", "--config", "gone.toml"], 2, "there is no configuration file 'gone.toml'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_is_one_sentence(
+    arguments: list[str], status: int, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    got, said = refused(arguments, capsys)
+    assert sentence in said
+    assert got == status
+
+
+def test_a_study_file_sets_what_no_flag_says_and_a_wrong_key_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], trapped_data: Path
+) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text('[train]\nepochs = 1\nlimit = 8\n[train.vae]\nsize = 32\nfilters = [4]\n[prepare]\nside = "R"\n')
+    main(["train", str(trapped_data), "--preset", "tiny", "--out", str(tmp_path / "run"), "--config", str(study)])
+    config = (tmp_path / "run" / "config.toml").read_text()
+    assert "epochs = 1" in config and "limit = 8" in config and "size = 32" in config
+    study.write_text("[train]\nepoch = 1\n")
+    arguments = ["train", str(trapped_data), "--preset", "tiny", "--out", str(tmp_path / "r"), "--config", str(study)]
+    status, said = refused(arguments, capsys)
+    assert status == 2 and "Did you mean" in said and "epochs" in said
+
+
+def test_a_wrong_column_in_a_table_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.png").write_bytes(b"")
+    (tmp_path / "raw" / "index.csv").write_text("image_id,healthyy\na,true\n")
+    status, said = refused(["prepare", "folder", str(tmp_path / "raw"), "--out", str(tmp_path / "data")], capsys)
+    assert status == 1 and "healthyy" in said and "index.csv" in said
+
+
+def test_strict_turns_a_failed_image_into_exit_status_1(
+    run: Path, trapped_raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.dcm"
+    broken.write_bytes(b"nonsense")
+    good = next(path for path in sorted(trapped_raw.rglob("*.dicom")) if path.stat().st_size > 2000)
+    main(["score", str(run), str(broken), str(good), "--out", str(tmp_path / "a.csv")])
+    status, said = refused(
+        ["score", str(run), str(broken), str(good), "--out", str(tmp_path / "b.csv"), "--strict"], capsys
+    )
+    assert status == 1 and "1 failed" in said
+
+
+def test_nothing_usable_is_exit_status_1(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken.dcm"
+    broken.write_bytes(b"nonsense")
+    status, said = refused(["score", str(run), str(broken), "--out", str(tmp_path / "a.csv")], capsys)
+    assert status == 1 and "0 images scored, 1 failed" in said
