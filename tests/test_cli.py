@@ -33,9 +33,8 @@ def test_help_imports_neither_torch_nor_pandas() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_answers_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = refused([command, "--help"], capsys)
-    assert status == 0
-    assert f"Example: mammovae {command}" in said
+    main([command, "--help"])
+    assert f"Example: mammovae {command}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_list_of_commands_tested_is_whole() -> None:

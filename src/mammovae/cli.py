@@ -139,7 +139,7 @@ def train(
     data
         A folder that mammovae prepare wrote.
     preset
-        Where the settings start from; every flag below replaces one of them.
+        Where the settings start from; every flag below replaces one of them; the defaults shown are seed's.
     """
     from mammovae.study.train import train
 
