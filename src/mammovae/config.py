@@ -104,10 +104,8 @@ class TrainSettings(Settings):
 PRESETS: dict[str, TrainSettings] = {
     "seed": TrainSettings(),
     "tiny": TrainSettings(
-        epochs=30,
-        batch_size=16,
-        learning_rate=2e-3,
-        vae=VaeSettings(size=64, filters=(8, 16, 32), latent=16),
+        batch_size=8,
+        vae=VaeSettings(size=64, filters=(16, 32, 64), latent=32),
     ),
 }
 """Named trainings: "seed" is the study this project grew from; "tiny" is for tests and the demo."""

@@ -12,6 +12,8 @@ from PIL import Image
 
 from mammovae.config import UsageError
 from mammovae.phantoms.anatomy import make_phantom
+from mammovae.phantoms.lesions import KINDS
+from mammovae.phantoms.plan import plan_study
 from mammovae.phantoms.traps import DICOM_TRAPS, FEWEST_PATIENTS, FILE_TRAPS, TABLE_TRAPS
 from mammovae.phantoms.write import write_phantoms
 
@@ -231,3 +233,9 @@ def test_impossible_studies_are_refused_before_anything_is_written(tmp_path, arg
     with pytest.raises(UsageError, match=message):
         write_phantoms(tmp_path / "raw", **arguments)
     assert not (tmp_path / "raw").exists()
+
+
+def test_every_kind_of_lesion_is_in_the_test_part_and_in_the_training_part():
+    images = plan_study(seed=0, size=64, patients=100, finding_share=0.5)
+    for split in ("test", "training"):
+        assert {lesion.kind for image in images if image.split == split for lesion in image.lesions} == set(KINDS)

@@ -127,13 +127,14 @@ def _plan_patient(seed: int, size: int, patient: int, split: str, kind: Kind | N
 def plan_study(seed: int, size: int, patients: int, finding_share: float) -> list[ImagePlan]:
     """All images of a study, four a patient; every fifth patient of either arm is in the test split.
 
-    The kinds of lesion take turns, so that even a small study holds several.
+    The kinds of lesion take turns in both parts, so that even a small study holds several.
     """
     order = np.random.default_rng(stream(seed, 2**31)).permutation(patients)
     with_finding = round(finding_share * patients)
     role: dict[int, tuple[str, Kind | None]] = {}
     for place, patient in enumerate(order):
-        kind = KINDS[place % len(KINDS)] if place < with_finding else None
+        # Shifted by one every five, or every test lesion would be of one kind.
+        kind = KINDS[(place + place // 5) % len(KINDS)] if place < with_finding else None
         position = place if kind else place - with_finding
         role[int(patient)] = ("test" if position % 5 == 2 else "training", kind)
     return [image for patient in range(patients) for image in _plan_patient(seed, size, patient, *role[patient])]

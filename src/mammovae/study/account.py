@@ -88,7 +88,7 @@ def _split_counts(data: Data) -> pd.DataFrame:
     )
 
 
-def _cases(run: Run, data: Data, table: pd.DataFrame, each: int = 3) -> list[Case]:
+def _cases(run: Run, data: Data, table: pd.DataFrame, each: int = 4) -> list[Case]:
     """Pick the highest and the lowest scores of both arms, by score alone."""
     picked: list[tuple[str, pd.Series]] = []
     known = table[table["healthy"].notna()]

@@ -10,13 +10,15 @@ from mammovae.phantoms.write import write_phantoms
 from mammovae.study.evaluate import evaluate
 from mammovae.study.train import train
 
-PATIENTS = 60
+PATIENTS = 120
+FINDING_SHARE = 0.5
+"""Enough that the test split has the ten patients of each kind without which there is no interval."""
 
 
 def demo(*, out: Path | str, seed: int = 0) -> Path:
     """Run the whole way on phantoms inside the folder out; return the report's path."""
     out = Path(out)
-    write_phantoms(out / "raw", layout="vindr", patients=PATIENTS, size=512, seed=seed)
+    write_phantoms(out / "raw", layout="vindr", patients=PATIENTS, size=384, seed=seed, finding_share=FINDING_SHARE)
     prepare("vindr", out / "raw", out=out / "data", size=128)
     train(out / "data", out=out / "run", preset="tiny", seed=seed)
     generate(out / "run", out=out / "generated", mode="vary", count=16, source=out / "data", seed=seed)
