@@ -1,0 +1,70 @@
+"""The README is true: its commands run as they stand, from top to bottom.
+
+Blocks are tagged: run (as they are), vindr (the paths replaced by a VinDr-shaped phantom tree, the preset by tiny),
+mias (likewise with the real films where they are), none (make targets).
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mammovae as mv
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+BLOCKS = re.findall(r"^ *```(\w+) (\w+)\n(.*?)^ *```$", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+
+
+def execute(language: str, text: str, folder: Path) -> None:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = [sys.executable, "-c", text] if language == "python" else ["bash", "-euo", "pipefail", "-c", text]
+    answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert answer.returncode == 0, f"{text}\n{answer.stdout}\n{answer.stderr}"
+
+
+def blocks(tag: str) -> list[tuple[str, str]]:
+    found = [(language, text) for language, kind, text in BLOCKS if kind == tag]
+    assert found
+    return found
+
+
+def test_every_block_has_a_tag_that_is_known() -> None:
+    fences = re.findall(r"^ *```(?!$)(.*)$", (ROOT / "README.md").read_text(), flags=re.M)
+    assert len(fences) == len(BLOCKS)
+    assert {kind for _, kind, _ in BLOCKS} == {"run", "vindr", "mias", "none"}
+
+
+def test_the_blocks_tagged_run_run(tmp_path: Path) -> None:
+    for language, text in blocks("run"):
+        execute(language, text, tmp_path)
+    for result in ("EVALUATION/report.html", "GENERATED/grid.png", "scores.csv", "DATA-SAMPLES/contact_sheet.png"):
+        assert (tmp_path / result).stat().st_size > 0
+
+
+def test_the_vindr_study_runs_on_a_tree_of_its_shape(tmp_path: Path) -> None:
+    mv.phantom(tmp_path / "vindr-mammo", patients=24, size=96, traps=True, workers=2)
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    for language, text in blocks("vindr"):
+        execute(language, text.replace("--preset seed", "--preset tiny --epochs 2"), tmp_path)
+    facts = mv.info(tmp_path / "DATA-VINDR")
+    assert "24 images" in facts and "128 px" in facts
+    assert (tmp_path / "FULL-TEST-VINDR" / "report.html").is_file()
+
+
+@pytest.mark.skipif(not (SHARED / "mias").is_dir(), reason="the MIAS films are not on this machine")
+def test_the_mias_study_runs_on_the_films(tmp_path: Path) -> None:
+    (tmp_path / "mias").symlink_to(SHARED / "mias")
+    for language, text in blocks("mias"):
+        execute(language, text.replace("--preset seed", "--preset tiny --epochs 2"), tmp_path)
+    assert "208 images of 104 patients: 208 ok (135 healthy, 73 with a finding" in mv.info(tmp_path / "DATA-MIAS")
+    assert "train 69, validation 12, calibration 27, test 42, unused 58" in mv.info(tmp_path / "DATA-MIAS")
+
+
+def test_every_picture_and_page_that_the_readme_names_is_there() -> None:
+    for target in re.findall(r"\]\(([^)h][^)]*)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / target).is_file(), target
