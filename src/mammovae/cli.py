@@ -115,9 +115,9 @@ def prepare(
     from mammovae.data.prepare import prepare
     from mammovae.page.words import count_line
 
-    counts = prepare(kind, path, out=out, workers=workers, **settings.given())["counts"]
-    print(f"{count_line(counts)}\nlook at {out / 'contact_sheet.png'}")
-    if counts["ok"] == 0 or (strict and counts["failed"]):
+    facts = prepare(kind, path, out=out, workers=workers, **settings.given())
+    print(f"{count_line(facts)}\nlook at {out / 'contact_sheet.png'}")
+    if facts["counts"]["ok"] == 0 or (strict and facts["counts"]["failed"]):
         raise SystemExit(1)
 
 

@@ -33,10 +33,12 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def count_line(counts: Mapping[str, Any]) -> str:
-    """Return what prepare found, from its counts: images, patients, health, what failed, and the splits."""
+def count_line(facts: Mapping[str, Any]) -> str:
+    """Return what prepare found, from its manifest: images, patients, health, what failed, and the splits."""
+    counts = facts["counts"]
     health = f"{counts['healthy']:,} healthy, {counts['finding']:,} with a finding, {counts['unknown']:,} unknown"
-    whole = f"{count(counts['images'], 'image')} of {count(counts['patients'], 'patient')}"
+    patients = count(counts["patients"], "patient") if facts["by_patient"] else "unknown patients"
+    whole = f"{count(counts['images'], 'image')} of {patients}"
     odd = f"{counts['failed']:,} failed, {counts['missing']:,} missing, {counts['remarked']:,} with a remark"
     splits = ", ".join(f"{name} {number:,}" for name, number in counts["splits"].items())
     return f"{whole}: {counts['ok']:,} ok ({health}), {odd}; {splits}"

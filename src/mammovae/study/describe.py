@@ -24,7 +24,7 @@ def describe(path: Path | str) -> str:
     manifest = read_json(path / MANIFEST)
     state = f"{manifest['command']}, {manifest['state']}"
     if manifest["state"] == "done" and manifest["command"] == "prepare":
-        return f"{path}: DATA folder ({state}) at {manifest['size']} px; {count_line(manifest['counts'])}"
+        return f"{path}: DATA folder ({state}) at {manifest['size']} px; {count_line(manifest)}"
     if manifest["state"] == "done" and manifest["command"] == "train":
         images = manifest["images"]
         return (

@@ -1,0 +1,35 @@
+"""Both layouts of VinDr-Mammo, with every trap in them, from raw files to a report."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import mammovae as mv
+
+
+@pytest.mark.parametrize("layout", ["vindr", "vindr-png"])
+def test_a_tree_with_every_trap_goes_the_whole_way(layout: str, tmp_path: Path) -> None:
+    raw = mv.phantom(tmp_path / "raw", layout=layout, patients=24, size=96, traps=True, workers=2)
+    truth = json.loads((raw / "truth.json").read_text())
+    facts = mv.prepare("vindr", raw, out=tmp_path / "data", size=32, workers=2)
+    broken = {truth["trapped"][name][0] for name in ("truncated", "not_an_image")}
+    if layout == "vindr":
+        broken.add(truth["trapped"]["for_processing"][0])
+    failures = pd.read_csv(tmp_path / "data" / "failures.csv")
+    assert set(failures["image_id"]) == broken
+    assert facts["counts"]["missing"] == 1
+    assert facts["counts"]["ok"] == 96 - len(broken) - 1
+    frame = mv.Data.open(tmp_path / "data").index
+    for row in frame.itertuples():
+        known = truth["images"][row.image_id]
+        assert (row.side, row.view, row.density) == (known["side"], known["view"], known["density"])
+        if row.image_id not in truth["trapped"]["one_view"]:
+            health = None if pd.isna(row.healthy) else bool(row.healthy)
+            assert health == known["healthy"], row.image_id
+    mv.train(tmp_path / "data", out=tmp_path / "run", preset="tiny", epochs=1, vae={"size": 32})
+    mv.generate(tmp_path / "run", out=tmp_path / "generated", count=2, source=tmp_path / "data")
+    metrics = mv.evaluate(tmp_path / "run", tmp_path / "data", out=tmp_path / "evaluation")
+    assert metrics["n_finding"] > 0 and metrics["n_healthy"] > 0
+    assert (tmp_path / "evaluation" / "report.html").stat().st_size > 50_000
