@@ -165,3 +165,21 @@ def test_maps_stay_inside_the_breast(run: Path, trapped_data: Path) -> None:
 @pytest.mark.parametrize(("folder", "words"), [("run", "RUN folder"), ("trapped_data", "DATA folder")])
 def test_info_says_what_a_folder_is(folder: str, words: str, request: pytest.FixtureRequest) -> None:
     assert words in mv.info(request.getfixturevalue(folder))
+
+
+@pytest.mark.parametrize("healthy", [None, False])
+def test_data_without_a_healthy_image_is_evaluated_as_far_as_it_goes(
+    healthy: bool | None, run: Path, trapped_raw: Path, tmp_path: Path
+) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    source = mv.phantom(tmp_path / "folder", layout="folder", patients=5, size=64, finding_share=0, workers=1)
+    for number, file in enumerate(sorted(source.rglob("*.png"))):
+        target = raw / ("finding" if healthy is False else "images") / f"{number}.png"
+        target.parent.mkdir(exist_ok=True)
+        target.symlink_to(file)
+    mv.prepare("folder", raw, out=tmp_path / "data", size=64, workers=1)
+    metrics = mv.evaluate(run, tmp_path / "data", out=tmp_path / "evaluation")
+    assert metrics["auroc"] is None and metrics["n_healthy"] == 0
+    page = (tmp_path / "evaluation" / "report.html").read_text()
+    assert "No detection figures" in page and "No generated images" in page

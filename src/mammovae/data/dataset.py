@@ -66,11 +66,8 @@ class Data:
         """Say of each position whether its image is known to be healthy: bool (n,)."""
         return (self.index["healthy"].iloc[positions] == True).fillna(False).to_numpy(bool)  # noqa: E712
 
-    def for_training(self, settings: TrainSettings) -> dict[str, np.ndarray]:
-        """Return the positions to train on, to choose by and to calibrate with, as the settings ask.
-
-        Raises InputError, with the counts that explain it, when nothing is left to train on.
-        """
+    def parts(self, settings: TrainSettings) -> dict[str, np.ndarray]:
+        """Return the positions to train on, to choose by and to calibrate with, as settings ask; any may be empty."""
         data = self
         if settings.include == "unlabelled":
             seed = self.manifest["settings"]["seed"]
@@ -81,6 +78,14 @@ class Data:
             if settings.include == "healthy":
                 positions = positions[data.healthy(positions)]
             parts[split] = positions
+        if settings.limit is not None and settings.limit < len(parts["train"]):
+            drawn = np.random.default_rng(settings.seed).choice(parts["train"], settings.limit, replace=False)
+            parts["train"] = np.sort(drawn)
+        return parts
+
+    def for_training(self, settings: TrainSettings) -> dict[str, np.ndarray]:
+        """Return parts; raises InputError, with the counts that explain it, when there is nothing to train on."""
+        parts = self.parts(settings)
         if not len(parts["train"]):
             unknown = int(self.index["healthy"].isna().sum())
             hint = (
@@ -89,9 +94,6 @@ class Data:
                 else "check --side, --view and how the data was split"
             )
             raise InputError(f"{self.path} has no image to train on that matches; {hint}")
-        if settings.limit is not None and settings.limit < len(parts["train"]):
-            drawn = np.random.default_rng(settings.seed).choice(parts["train"], settings.limit, replace=False)
-            parts["train"] = np.sort(drawn)
         return parts
 
     def geometry(self, position: int) -> Geometry:

@@ -21,10 +21,13 @@ def account(
     run: Run, data: Data, table: pd.DataFrame, judgement: Judgement, protocol: str, seed: int, notes: list[str]
 ) -> Report:
     """Gather the report of an evaluation: table is scores_table's, notes what has to be said of the protocol."""
-    parts = data.for_training(run.settings)
-    shown = (parts["validation"] if len(parts["validation"]) else parts["train"])[:8]
-    originals, made = reconstruct(run, data, shown)
-    varied = sources(run, data, 16, seed)
+    parts = data.parts(run.settings)
+    shown = next((part for part in (parts["validation"], parts["train"]) if len(part)), table["position"].to_numpy())
+    originals, made = reconstruct(run, data, shown[:8]) if len(shown) else (None, None)
+    generated = real = None
+    if len(parts["train"]):
+        varied = sources(run, data, 16, seed)
+        generated, real = vary(run, data, varied, seed), data.batch(varied, run.settings.vae.size)[0][:, 0].numpy()
     prepared, manifest = data.manifest, run.manifest
     selection = " ".join(filter(None, [run.settings.side, run.settings.view]))
     healthy_rule = prepared["settings"]["healthy"] if prepared["inputs"]["kind"] == "vindr" else "as the set says"
@@ -57,13 +60,14 @@ def account(
         history=pd.read_csv(run.path / "members" / "vae" / "history.csv"),
         originals=originals,
         reconstructions=made,
-        generated=vary(run, data, varied, seed),
-        real=data.batch(varied, run.settings.vae.size)[0][:, 0].numpy(),
+        generated=generated,
+        real=real,
         judgement=judgement,
         score_label=SCORES[FINDING].lower() + " (nats)",
         cases=_cases(run, data, table),
         map_scale=MapScale.of_healthy(manifest["map_scale"]),
         limits=_limits(run, data),
+        notes={} if len(parts["train"]) else {"generated": "No generated images: this data has no training image."},
         provenance={
             "run": {key: manifest[key] for key in ("written", "versions", "git_commit", "machine", "weights")},
             "data": {"index": file_hash(data.path / "index.parquet"), "listing": prepared["inputs"]["listing"]},

@@ -72,7 +72,7 @@ def scores_table(run: Run, data: Data, positions: np.ndarray) -> pd.DataFrame:
             **trivial(data, positions),
         }
     )
-    train = data.select("train", side=run.settings.side, view=run.settings.view)
+    train = data.parts(run.settings)["train"]
     if len(train) > 1:
         table["pca_residual"] = PcaResidual().fit(data, train).score_samples(data, positions)
     return table
