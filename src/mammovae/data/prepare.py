@@ -17,7 +17,7 @@ from mammovae.data.breast import Geometry, NoBreast, find_breast
 from mammovae.data.read import read
 from mammovae.data.sources import SOURCES
 from mammovae.data.split import assign_splits, duplicates, fill_patients
-from mammovae.folders import Stage, replacing, write_text
+from mammovae.folders import MANIFEST, Stage, read_json, replacing, write_text
 from mammovae.page.progress import Progress
 
 FROM_HEADER = ("study_id", "patient_id", "side", "view", "age", "vendor", "model", "mm_per_pixel")
@@ -123,9 +123,14 @@ def prepare(
                 for task, result in parallel.run(work, tasks, workers=workers, executor=executor):
                     done[task.row] = slots.keep(task.row, frame["image_id"].iloc[task.row], result)
                     progress.advance(1)
-            stage.finish(**_complete(out, frame, done, slots, chosen))
+            stage.finish(phantoms=_is_phantom(root), **_complete(out, frame, done, slots, chosen))
             slots.forget()
         return stage.facts()
+
+
+def _is_phantom(root: Path) -> bool:
+    """Say whether mammovae phantom wrote the raw tree, so that no report passes it off as patients."""
+    return (root / MANIFEST).is_file() and read_json(root / MANIFEST).get("command") == "phantom"
 
 
 def _listing(kind: str, root: Path, settings: PrepareSettings) -> pd.DataFrame:

@@ -29,19 +29,19 @@ def account(
         varied = sources(run, data, 16, seed)
         generated, real = vary(run, data, varied, seed), data.batch(varied, run.settings.vae.size)[0][:, 0].numpy()
     prepared, manifest = data.manifest, run.manifest
+    kind = prepared["inputs"]["kind"] + (" (phantoms, no patients)" if prepared["phantoms"] else "")
     selection = " ".join(filter(None, [run.settings.side, run.settings.view]))
     healthy_rule = prepared["settings"]["healthy"] if prepared["inputs"]["kind"] == "vindr" else "as the set says"
     return Report(
-        title=f"mammovae: {prepared['inputs']['kind']}, preset {manifest['preset']}",
+        title=f"mammovae: {kind}, preset {manifest['preset']}",
         subtitle=f"Protocol {protocol}: " + ("; ".join(notes) or "the test split of the data"),
         facts={
-            "data set": prepared["inputs"]["kind"],
+            "data set": kind,
             "preset": manifest["preset"],
             "trained on": f"{manifest['images']['train']:,} images",
             "tested on": f"{judgement.headline.n_healthy:,} healthy, {judgement.headline.n_finding:,} with findings",
         },
         data={
-            "kind": prepared["inputs"]["kind"],
             "rule for healthy": healthy_rule,
             "prepared at": f"{data.size} px",
             "stored as": prepared["stored_as"],
