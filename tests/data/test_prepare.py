@@ -198,6 +198,11 @@ def test_a_wrong_raw_folder_is_told_in_a_sentence(tmp_path: Path, kind: str, fol
     assert "\n" not in str(error.value)
 
 
+def test_the_healthy_rule_is_for_vindr_alone(tmp_path: Path) -> None:
+    with pytest.raises(mv.UsageError, match="healthy is a rule for vindr"):
+        mv.prepare("mias", tmp_path, out=tmp_path / "data", healthy="birads1")
+
+
 @pytest.mark.skipif(not (SHARED / "mias").is_dir(), reason="the MIAS films are not on this machine")
 def test_mias_has_208_films_of_104_patients_135_healthy_and_none_failed(tmp_path: Path) -> None:
     facts = mv.prepare("mias", SHARED / "mias", out=tmp_path / "data", size=32)

@@ -102,6 +102,8 @@ def prepare(
     root, out = Path(path), Path(out)
     if kind not in SOURCES:
         raise UsageError(f"there is no kind of data {kind!r}: choose one of {', '.join(SOURCES)}")
+    if kind != "vindr" and "healthy" in settings:
+        raise UsageError(f"healthy is a rule for vindr: {kind} says itself who is healthy")
     if not root.is_dir():
         raise InputError(f"there is no folder {root}: name the folder that holds the raw {kind} data")
     frame = _listing(kind, root, chosen)
