@@ -1,8 +1,12 @@
 """Work in processes: every task answered once, and one that crashes costs only itself."""
 
+import math
 import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +47,13 @@ def test_a_worker_that_dies_costs_only_its_own_task() -> None:
     results = dict(parallel.run(square_or_die, range(20), workers=2))
     assert sorted(results) == list(range(20))
     assert [number for number, result in results.items() if isinstance(result, InputError)] in ([5, 11], [11, 5])
+
+
+def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import math\nfrom mammovae.data import parallel\nprint('ran')\n"
+        "print(sum(result for _, result in parallel.run(math.isqrt, range(100), workers=2)))\n"
+    )
+    answer = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert answer.stdout.split() == ["ran", str(sum(math.isqrt(number) for number in range(100)))], answer.stderr

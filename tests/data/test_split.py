@@ -71,7 +71,7 @@ def test_the_split_depends_on_the_seed_and_not_on_the_order_of_rows() -> None:
 def test_unknown_health_is_used_only_when_asked_for() -> None:
     frame = assign_splits(study(100, unknown=set(range(100))), seed=0)
     assert set(frame["split"]) == {"unused", "test"}
-    asked = include_unlabelled(frame, seed=0)
+    asked = include_unlabelled(frame, seed=0, copies=set())
     assert (asked["split"] == "unused").sum() == 0
     assert (asked.groupby("patient_id")["split"].nunique() == 1).all()
     assert (asked.loc[frame["split"] == "test", "split"] == "test").all()
@@ -87,3 +87,23 @@ def test_an_unknown_patient_is_the_study_else_the_image_and_that_is_said(study_i
 
 def test_copies_are_grouped_by_their_pixels() -> None:
     assert duplicates(["a", "b", "c", "d"], ["x", "y", "x", None]) == [["a", "c"]]
+
+
+def test_a_copy_is_never_put_back_to_work() -> None:
+    frame = assign_splits(study(20, unknown=set(range(20))), seed=0)
+    aside = {"3L", "4R"}
+    asked = include_unlabelled(frame, seed=0, copies=aside).set_index("image_id")["split"]
+    assert all(asked[name] in ("unused", "test") for name in aside)
+
+
+def test_patients_named_for_training_stay_out_of_test_and_what_a_set_leaves_unused_stays_unused() -> None:
+    frame = study(60)
+    own = ["train" if int(patient) < 30 else None for patient in frame["patient_id"]]
+    own[-1] = "unused"
+    split = assign_splits(frame.assign(split=pd.array(own, dtype="string")), seed=0)["split"]
+    assert "test" not in set(split[:60]) and "test" in set(split[60:])
+    assert split.iloc[-1] == "unused"
+
+
+def test_a_single_patient_trains() -> None:
+    assert set(assign_splits(study(1), seed=0)["split"]) == {"train"}

@@ -159,10 +159,6 @@ def _chest_wall(mask: np.ndarray, small: np.ndarray) -> Literal["left", "right"]
     every, inset = np.arange(len(rows)), np.minimum(max(2, int(near)), (right - left) // 2)
     at_left, at_right = values[every, left + inset].mean(), values[every, right - inset].mean()
     bright = (at_left - at_right) / max(at_left + at_right, 1e-6)
-    import os
-
-    if "DBG" in os.environ:
-        print(f"{flat:.2f} {bright:.2f} {flat + bright:.2f}")
     return "left" if flat + bright / 4 >= 0 else "right"
 
 

@@ -71,7 +71,9 @@ class Data:
         data = self
         if settings.include == "unlabelled":
             seed = self.manifest["settings"]["seed"]
-            data = Data(self.path, self.manifest, include_unlabelled(self.index, seed), self.images, self.masks)
+            copies = {name for group in self.manifest["duplicates"] for name in group[1:]}
+            frame = include_unlabelled(self.index, seed, copies)
+            data = Data(self.path, self.manifest, frame, self.images, self.masks)
         parts = {}
         for split in ("train", "validation", "calibration"):
             positions = data.select(split, side=settings.side, view=settings.view)

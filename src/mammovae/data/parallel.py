@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -10,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
-from mammovae.config import InputError
+from mammovae.config import InputError, UsageError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -32,21 +33,27 @@ def run(
     if executor is not None:
         yield from _through(executor, guarded, iter(tasks), 64, [])
         return
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers is {workers}: give at least 1")
     count = workers or os.cpu_count() or 1
     if count == 1:
         for task in tasks:
             yield task, guarded(task)
         return
     remaining = iter(tasks)
-    broken = True
+    broken, answered = True, False
     while broken:
         suspects: list[Task] = []
         with _pool(count) as pool:
             try:
-                yield from _through(pool, guarded, remaining, 4 * count, suspects)
+                for answer in _through(pool, guarded, remaining, 4 * count, suspects):
+                    answered = True
+                    yield answer
                 broken = False
             except BrokenProcessPool:
-                pass
+                if not answered:
+                    _check_that_processes_start()
+                    answered = True
         # Which of the tasks under way killed its worker is not known: each gets a process of its own.
         for task in suspects:
             with _pool(1) as alone:
@@ -92,8 +99,34 @@ def _guarded(function: Callable[[Task], Result], task: Task) -> Result | InputEr
         return InputError(f"unexpected {type(error).__name__}: {error}")
 
 
-def _pool(count: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_die_with_parent)
+class _Pool(ProcessPoolExecutor):
+    """Worker processes that do not run the user's script again.
+
+    A spawned process imports the main module, and a script without a main guard would start its own work there;
+    ours needs nothing of it.
+    """
+
+    def submit(self, *work: Any, **words: Any) -> Future:
+        main = sys.modules["__main__"]
+        hidden = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+        main.__spec__ = None
+        try:
+            return super().submit(*work, **words)
+        finally:
+            main.__dict__.update(hidden)
+
+
+def _pool(count: int) -> _Pool:
+    return _Pool(count, multiprocessing.get_context("spawn"), initializer=_die_with_parent)
+
+
+def _check_that_processes_start() -> None:
+    """Tell a machine on which no worker can run from a file that kills its worker."""
+    try:
+        with _pool(1) as pool:
+            pool.submit(os.getpid).result()
+    except BrokenProcessPool:
+        raise InputError("worker processes cannot be started here: use --workers 1 (workers=1)") from None
 
 
 def _die_with_parent() -> None:

@@ -63,13 +63,12 @@ def prepare_image(path: Path, *, size: int, stretch: bool = False) -> Prepared:
         raise InputError("; ".join([*picture.remarks, str(error)])) from error
     geometry = Geometry.fit(breast.mask, breast.chest_wall, size, stretch=stretch)
     rows, columns = picture.pixels.shape
-    mm = picture.header.get("mm_per_pixel")
     fields = {name: picture.header.get(name) for name in FROM_HEADER}
     placed = {name: value for name, value in asdict(geometry).items() if name in index.COLUMNS}
     fields |= placed | {
         "rows": rows,
         "columns": columns,
-        "breast_area": float(breast.mask.sum()) * mm**2 if mm else None,
+        "mask_pixels": int(breast.mask.sum()),
         "reason": "; ".join(picture.remarks) or None,
     }
     return Prepared(
@@ -109,12 +108,12 @@ def prepare(
     frame = _listing(kind, root, chosen)
     if frame.empty:
         raise InputError(f"no image in {root} matches: check --side, --view and the kind of data")
-    listing = "\n".join(f"{row.image_id} {row.source} {row.split}" for row in frame.itertuples())
-    inputs = {"kind": kind, "root": str(root), "listing": hashlib.sha256(listing.encode()).hexdigest()}
+    said = frame[["image_id", "source", "split", "healthy", "status", "findings"]].to_json(orient="records")
+    inputs = {"kind": kind, "root": str(root.resolve()), "listing": hashlib.sha256(said.encode()).hexdigest()}
     with Stage(out, "prepare", chosen.model_dump(), inputs) as stage:
         if not stage.done:
             slots = _Slots(out, len(frame), chosen.size)
-            done = slots.journal(frame)
+            done = slots.journal()
             tasks = [
                 Task(row, root / source)
                 for row, (source, status) in enumerate(zip(frame["source"], frame["status"], strict=True))
@@ -123,7 +122,7 @@ def prepare(
             work = partial(_prepare_task, size=chosen.size, stretch=chosen.stretch)
             with Progress("preparing", len(tasks), unit="images") as progress:
                 for task, result in parallel.run(work, tasks, workers=workers, executor=executor):
-                    done[task.row] = slots.keep(task.row, frame["image_id"].iloc[task.row], result)
+                    done[task.row] = slots.keep(task.row, result)
                     progress.advance(1)
             stage.finish(phantoms=_is_phantom(root), **_complete(out, frame, done, slots, chosen))
             slots.forget()
@@ -138,11 +137,11 @@ def _is_phantom(root: Path) -> bool:
 def _listing(kind: str, root: Path, settings: PrepareSettings) -> pd.DataFrame:
     source = SOURCES[kind]
     frame = source(root, healthy=settings.healthy) if kind == "vindr" else source(root)
-    # A null side or view may still be filled from the file's header, so it passes here and is judged then.
+    # Sources have read what headers say, so what is null here is unknown, and no match.
     for name in ("side", "view"):
         wanted = getattr(settings, name)
         if wanted is not None:
-            frame = frame[(frame[name] == wanted).fillna(True)]
+            frame = frame[(frame[name] == wanted).fillna(False)]
     return frame.head(settings.limit or len(frame)).reset_index(drop=True)
 
 
@@ -170,7 +169,7 @@ class _Slots:
                 np.lib.format.open_memmap(partial_path, mode="w+", dtype=dtype, shape=shape)
         return np.lib.format.open_memmap(path, mode="r+")
 
-    def journal(self, frame: pd.DataFrame) -> dict[int, dict]:
+    def journal(self) -> dict[int, dict]:
         """Return the rows that an interrupted run finished; a line cut off by the interruption is dropped."""
         done: dict[int, dict] = {}
         if self._journal.exists():
@@ -180,7 +179,7 @@ class _Slots:
             done = {entry["row"]: entry for entry in map(json.loads, whole.splitlines())}
         return done
 
-    def keep(self, row: int, image_id: str, result: Prepared | InputError) -> dict:
+    def keep(self, row: int, result: Prepared | InputError) -> dict:
         """Store one result: pixels first, then the journal's line that says they are there."""
         if isinstance(result, InputError):
             entry = {"row": row, "fields": {"status": "failed", "reason": str(result)}}
@@ -212,7 +211,7 @@ def _complete(
     out: Path, frame: pd.DataFrame, done: dict[int, dict], slots: _Slots, settings: PrepareSettings
 ) -> dict[str, Any]:
     """Write everything that needs all rows: index, failures, contact sheet; return the manifest's facts."""
-    frame = _filled(frame, done, settings)
+    frame = _filled(frame, done)
     frame, by_patient = fill_patients(frame)
     frame = assign_splits(frame, settings.seed)
     ok = frame["status"] == "ok"
@@ -235,7 +234,7 @@ def _complete(
     }
 
 
-def _filled(frame: pd.DataFrame, done: dict[int, dict], settings: PrepareSettings) -> pd.DataFrame:
+def _filled(frame: pd.DataFrame, done: dict[int, dict]) -> pd.DataFrame:
     """Lay what the files say under what the listing says; a contradiction becomes a remark."""
     rows = frame.to_dict("records")
     for number, row in enumerate(rows):
@@ -248,11 +247,8 @@ def _filled(frame: pd.DataFrame, done: dict[int, dict], settings: PrepareSetting
                 remarks.append(f"the list says {name} {row[name]}, the file's header {value}")
             elif name not in FROM_HEADER or pd.isna(row[name]):
                 row[name] = value
-        for name in ("side", "view"):
-            wanted = getattr(settings, name)
-            if wanted is not None and row["status"] == "ok" and row[name] != wanted:
-                row["status"] = "failed"
-                remarks.append(f"{name} {row[name] or 'unknown'} does not match --{name} {wanted}")
+        pixels, mm = row.pop("mask_pixels", None), row["mm_per_pixel"]
+        row["breast_area"] = None if pixels is None or pd.isna(mm) else pixels * mm**2
         row["reason"] = "; ".join(remarks) or None
     clean = [{name: (None if _is_null(value) else value) for name, value in row.items()} for row in rows]
     return index.table(clean)
@@ -297,18 +293,22 @@ def _with_pose_remarks(frame: pd.DataFrame, done: dict[int, dict], convention: s
 
 
 def _without_copies(frame: pd.DataFrame, done: dict[int, dict]) -> tuple[pd.DataFrame, list[list[str]]]:
-    """Keep one image of each group with the same pixels, in test where one of them is; the others are unused."""
+    """Keep one image of each group with the same pixels, in test where one of them is; the others are unused.
+
+    Returns the groups with the kept image first.
+    """
     digests = [done.get(row, {}).get("digest") for row in range(len(frame))]
     groups = duplicates(frame["image_id"], digests)
     frame = frame.set_index("image_id", drop=False)
+    rank = {"test": 0, "unused": 2}
     for group in groups:
-        first = next((name for name in group if frame.at[name, "split"] == "test"), group[0])
-        for other in group:
-            if other != first:
-                frame.at[other, "split"] = "unused"
-                old = frame.at[other, "reason"]
-                remark = f"the same pixels as {first}"
-                frame.at[other, "reason"] = remark if pd.isna(old) else f"{old}; {remark}"
+        group.sort(key=lambda name: rank.get(str(frame.at[name, "split"]), 1))
+        differs = frame.loc[group, "healthy"].nunique(dropna=False) > 1
+        for other in group[1:]:
+            frame.at[other, "split"] = "unused"
+            old = frame.at[other, "reason"]
+            remark = f"the same pixels as {group[0]}" + (", with another health" if differs else "")
+            frame.at[other, "reason"] = remark if pd.isna(old) else f"{old}; {remark}"
     return frame.reset_index(drop=True), groups
 
 

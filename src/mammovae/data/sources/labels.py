@@ -20,7 +20,7 @@ from mammovae.data.sources.tables import (
 
 _HEALTHY = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _VIEWS = {"cc": "CC", "mlo": "MLO"}
-_SPLITS = {name: name for name in index.ALLOWED["split"]}
+_SPLITS = {"train": "train", "test": "test"}  # validation and calibration are carved out of train
 _KEYS = ("source", "image_id", "SOPInstanceUID")
 _TEXT = ("patient_id", "study_id", "vendor", "model")
 _COLUMNS = (
