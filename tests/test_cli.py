@@ -16,7 +16,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[i
     with pytest.raises(SystemExit) as end:
         main(arguments)
     said = "".join(capsys.readouterr())
-    assert "Traceback" not in said
+    assert "Traceback" not in said and "pydantic" not in said
     return int(end.value.code or 0), " ".join(said.replace("│", " ").split())
 
 
@@ -80,6 +80,13 @@ def test_a_study_file_sets_what_no_flag_says_and_a_wrong_key_is_named(
     arguments = ["train", str(trapped_data), "--preset", "tiny", "--out", str(tmp_path / "r"), "--config", str(study)]
     status, said = refused(arguments, capsys)
     assert status == 2 and "Did you mean" in said and "epochs" in said
+
+
+def test_a_table_that_no_command_is_named_like_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text("[trian]\nepochs = 1\n")
+    status, said = refused(["train", "DATA", "--preset", "tiny", "--out", "R", "--config", str(study)], capsys)
+    assert status == 2 and "'trian', which is no command: did you mean 'train'" in said
 
 
 def test_a_wrong_column_in_a_table_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

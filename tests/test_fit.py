@@ -61,6 +61,7 @@ def test_nothing_but_the_result_is_left(small: Path) -> None:
         "members/vae/history.csv",
         "members/vae/model.safetensors",
         "private/reconstructions.png",
+        "seen.json",
     ]
 
 
@@ -125,9 +126,18 @@ def test_limit_draws_by_the_seed(trapped_data: Path) -> None:
     assert len(first) == 10 and first == again and first != other
 
 
-def test_an_image_size_that_does_not_fit_is_one_sentence(trapped_data: Path, tmp_path: Path) -> None:
+def test_an_image_size_that_does_not_fit_is_one_sentence_and_leaves_nothing(trapped_data: Path, tmp_path: Path) -> None:
     with pytest.raises(mv.UsageError, match="images of 64 px do not fit a network of 128 px"):
         mv.train(trapped_data, out=tmp_path / "run", preset="seed", epochs=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_opening_a_run_leaves_the_callers_random_numbers_alone(small: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    mv.Run.open(small)
+    assert torch.rand(1) == expected
 
 
 def test_a_loss_that_explodes_stops_with_advice(trapped_data: Path, tmp_path: Path) -> None:

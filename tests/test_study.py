@@ -183,3 +183,68 @@ def test_data_without_a_healthy_image_is_evaluated_as_far_as_it_goes(
     assert metrics["auroc"] is None and metrics["n_healthy"] == 0
     page = (tmp_path / "evaluation" / "report.html").read_text()
     assert "No detection figures" in page and "No generated images" in page
+
+
+def test_images_that_the_run_has_learnt_from_are_left_out_of_its_test_and_counted(
+    trapped_raw: Path, tmp_path: Path
+) -> None:
+    raw = mv.phantom(tmp_path / "raw", layout="folder", patients=16, size=64, workers=2)
+    for seed in (0, 3):
+        mv.prepare("folder", raw, out=tmp_path / f"data{seed}", size=32, seed=seed, workers=2)
+    mv.train(tmp_path / "data0", out=tmp_path / "run", preset="tiny", epochs=1, vae={"size": 32})
+    run, other = mv.Run.open(tmp_path / "run"), mv.Data.open(tmp_path / "data3")
+    learnt = mv.Data.open(tmp_path / "data0")
+    used = set(learnt.index[learnt.index["split"].isin(["train", "validation", "calibration"])]["patient_id"])
+    positions, notes = positions_to_judge(run, other, "full", 0)
+    left = other.index.iloc[positions]["patient_id"]
+    assert len(positions) < len(other.select("test")) and not set(left) & used
+    assert "the run has learnt from their patients" in notes[0]
+    same, none = positions_to_judge(run, learnt, "full", 0)
+    assert same.tolist() == learnt.select("test").tolist() and none == []
+
+
+def test_data_of_another_geometry_is_refused(run: Path, trapped_raw: Path, tmp_path: Path) -> None:
+    mv.prepare("vindr", trapped_raw, out=tmp_path / "data", size=64, stretch=True, workers=2)
+    with pytest.raises(mv.UsageError, match="prepared with stretch True"):
+        mv.evaluate(run, tmp_path / "data", out=tmp_path / "evaluation")
+
+
+def test_no_test_image_of_the_runs_side_is_one_sentence(trapped_data: Path, tmp_path: Path, run: Path) -> None:
+    mv.prepare("folder", only_one(trapped_data, tmp_path), out=tmp_path / "data", size=64, workers=1)
+    with pytest.raises(mv.InputError, match="has no test image to judge"):
+        mv.evaluate(run, tmp_path / "data", out=tmp_path / "evaluation")
+    assert not (tmp_path / "evaluation").exists()
+
+
+def only_one(data: Path, folder: Path) -> Path:
+    """A raw folder of one healthy image, whose patient therefore trains."""
+    opened = mv.Data.open(data)
+    image = opened.images[opened.select("test")[0]]
+    (folder / "one" / "healthy").mkdir(parents=True)
+    Image.fromarray(np.asarray(image)).save(folder / "one" / "healthy" / "a.png")
+    return folder / "one"
+
+
+def test_files_of_one_name_in_two_folders_keep_a_row_and_a_map_each(
+    run: Path, trapped_data: Path, tmp_path: Path
+) -> None:
+    folders = [only_one(trapped_data, tmp_path / name) / "healthy" for name in "ab"]
+    table = mv.score(run, folders, out=tmp_path / "scores.csv", maps=tmp_path / "maps")
+    assert table["image_id"].nunique() == 2 and len(list((tmp_path / "maps").iterdir())) == 2
+
+
+def test_a_path_that_does_not_exist_stops_scoring_before_any_work(
+    run: Path, trapped_data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(mv.UsageError, match="there is no file or folder"):
+        mv.score(run, [trapped_data, tmp_path / "gone"], out=tmp_path / "scores.csv")
+    assert not (tmp_path / "scores.csv").exists()
+
+
+def test_a_healthy_map_exceeds_the_stated_level_once_in_a_thousand_pixels_of_breast(
+    run: Path, trapped_data: Path
+) -> None:
+    opened, data = mv.Run.open(run), mv.Data.open(trapped_data)
+    positions = data.for_training(opened.settings)["calibration"]
+    inside = np.concatenate([maps[maps > 0] for _, _, maps in Detector(opened).data(data, positions)])
+    assert (inside > opened.manifest["map_scale"]).mean() == pytest.approx(0.001, abs=2e-4)

@@ -57,3 +57,8 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(f"mammovae.{module}"), attribute)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """List the public names before they are imported, for those who press Tab."""
+    return [*__all__, "__version__"]

@@ -1,11 +1,13 @@
 """The command line: one function of a few lines for each verb; what they need is imported inside."""
 
 import sys
+import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
 import cyclopts
-from cyclopts import App, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, validators
+from pydantic import ValidationError
 
 from mammovae import __version__
 from mammovae.config import (
@@ -16,23 +18,30 @@ from mammovae.config import (
     PresetName,
     TrainSettings,
     UsageError,
+    nearest,
+    sentence,
 )
 
 app = App(
     name="mammovae",
     help="Learns what healthy breasts look like from mammograms: makes new ones, and finds anomalies. "
-    "Research software: it never claims to diagnose.",
+    "Research software: it never claims to diagnose. Every command takes --config FILE: a TOML file whose table "
+    "named like the command gives what no flag says.",
     version=__version__,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=()),
 )
 FLAGS = Parameter(name="*", group=Group("Settings", sort_key=2))
 Out = Annotated[Path, Parameter(help="Where the result goes; the same command again completes it.")]
-Workers = Annotated[int | None, Parameter(help="Worker processes; by default one for each core.")]
+Workers = Annotated[
+    int | None, Parameter(help="Worker processes; by default one for each core.", validator=validators.Number(gte=1))
+]
+Seed = Annotated[int, Parameter(validator=validators.Number(gte=0))]
 
 
 @app.command
-def demo(*, out: Out = Path("runs/demo"), seed: int = 0) -> None:
+def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> None:
     """Run the whole way on phantoms: make them, prepare, train, generate, score, evaluate, report.
 
     Example: mammovae demo --out runs/demo
@@ -49,7 +58,7 @@ def phantom(
     layout: Layout = "vindr",
     patients: int = 40,
     size: int = 512,
-    seed: int = 0,
+    seed: Seed = 0,
     finding_share: float = 0.3,
     traps: bool = False,
     workers: Workers = None,
@@ -154,9 +163,9 @@ def generate(
     *,
     out: Out,
     mode: Literal["vary"] = "vary",
-    count: int = 16,
+    count: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 16,
     source: Path | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Make new images from a run.
 
@@ -224,7 +233,7 @@ def evaluate(
     *,
     out: Out,
     protocol: Literal["full", "seed"] = "full",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Judge a run on the test images of a DATA folder, and write metrics.json and report.html.
 
@@ -249,28 +258,39 @@ def evaluate(
 
 
 @app.command
-def info(*paths: Path) -> None:
+def info(path: Path, /, *more: Path) -> None:
     """Say in words what a DATA folder, a RUN folder or an image is.
 
     Example: mammovae info DATA RUN film.dcm
 
     Parameters
     ----------
-    paths
+    path
         What to look at.
+    more
+        And what else.
     """
     from mammovae.study.describe import describe
 
-    for path in paths:
-        print(describe(path))
+    for place in (path, *more):
+        print(describe(place))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake is one sentence and exit status 1, wrong use 2."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        tokens = _with_config(tokens)
-        app(tokens)
+        app(_with_config(tokens), exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        cause = error.__cause__
+        words = sentence(cause) if isinstance(cause, ValidationError) else " ".join(str(error).split())
+        print(f"mammovae: {words}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        print(
+            f"mammovae: {error.strerror or error}: {error.filename or 'check the path and the disk'}", file=sys.stderr
+        )
+        raise SystemExit(1) from None
     except InputError as error:
         print(f"mammovae: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
@@ -281,12 +301,28 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _with_config(tokens: list[str]) -> list[str]:
     """Take --config FILE out of the tokens: its table named like the command gives what no flag says."""
+    app.config = ()
     for place, token in enumerate(tokens):
         if token == "--config" or token.startswith("--config="):
             value = token.partition("=")[2] or (tokens[place + 1] if place + 1 < len(tokens) else "")
             path = Path(value)
             if not path.is_file():
                 raise UsageError(f"there is no configuration file {value!r}: check the path after --config")
+            _check_tables(path)
             app.config = cyclopts.config.Toml(path, search_parents=False)
             return tokens[:place] + tokens[place + (1 if "=" in token else 2) :]
     return tokens
+
+
+def _check_tables(path: Path) -> None:
+    """Refuse a configuration file that is no TOML or has a table that no command is named like."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+    commands = [name for name in app if not name.startswith("-")]
+    for name in tables:
+        if name not in commands:
+            raise UsageError(
+                f"{path} has a table {name!r}, which is no command: did you mean {nearest(name, commands)}?"
+            )

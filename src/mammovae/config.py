@@ -26,7 +26,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise UsageError(_sentence(cls, error)) from None
+            raise UsageError(sentence(error, cls)) from None
 
     def merged(self, values: Mapping[str, Any]) -> Self:
         """Return these settings with some replaced; nested values are merged, not replaced whole."""
@@ -114,7 +114,7 @@ PRESETS: dict[str, TrainSettings] = {
 def preset(name: str, values: Mapping[str, Any] | None = None) -> TrainSettings:
     """Return a preset with some settings replaced; an unknown name is refused with the nearest one."""
     if name not in PRESETS:
-        raise UsageError(f"there is no preset {name!r}: choose {_nearest(name, list(PRESETS))}")
+        raise UsageError(f"there is no preset {name!r}: choose {nearest(name, list(PRESETS))}")
     return PRESETS[name].merged(values or {})
 
 
@@ -126,20 +126,22 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _sentence(model: type[BaseModel], error: ValidationError) -> str:
+def sentence(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """Return the first fault of settings in one sentence; with the model, a wrong key comes with the nearest one."""
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
     name = ".".join(place)
-    if first["type"] == "extra_forbidden":
+    if first["type"] == "extra_forbidden" and model is not None:
         for part in place[:-1]:
             annotation = model.model_fields[part].annotation
             assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
             model = annotation
-        return f"there is no setting {name!r}: did you mean {_nearest(place[-1], list(model.model_fields))}?"
+        return f"there is no setting {name!r}: did you mean {nearest(place[-1], list(model.model_fields))}?"
     message = first["msg"].removeprefix("Value error, ")
     return f"setting {name!r} cannot be {first['input']!r}: {message[0].lower()}{message[1:]}"
 
 
-def _nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, known: list[str]) -> str:
+    """Return the known word that word was probably meant to be, in quotes, or all of them."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return repr(close[0]) if close else "one of " + ", ".join(known)

@@ -40,11 +40,12 @@ def fit(
     alone, so a run continued from its checkpoint ends with the very weights of an undisturbed one. Runs on
     the first GPU where there is one, else on the CPU.
     """
+    checkpoint = folder / "resume.ckpt"
     if (folder / WEIGHTS).exists():
+        checkpoint.unlink(missing_ok=True)
         load_weights(member, folder / WEIGHTS)
         return pd.read_csv(folder / HISTORY)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / "resume.ckpt"
     on_gpu = torch.cuda.is_available()
     member.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
     training = _Training(member, data, parts, folder, settings)
@@ -54,7 +55,11 @@ def fit(
         sampler=_Order(parts["train"], settings.batch_size, settings.seed),
         pin_memory=on_gpu,
     )
-    with _quiet(), Progress(f"training {folder.name}", settings.epochs * len(loader), unit="steps") as progress:
+    # history.csv is written with each checkpoint, so its rows are the epochs that need not be repeated.
+    done = len(pd.read_csv(folder / HISTORY)) * len(loader) if checkpoint.exists() else 0
+    steps = settings.epochs * len(loader)
+    before = torch.are_deterministic_algorithms_enabled()
+    with _quiet(), Progress(f"training {folder.name}", steps, unit="steps", done=done) as progress:
         training.progress = progress
         trainer = lightning.Trainer(
             accelerator="gpu" if on_gpu else "cpu",
@@ -70,9 +75,12 @@ def fit(
             default_root_dir=folder,
         )
         resume = str(checkpoint) if checkpoint.exists() else None
-        trainer.fit(training, loader, ckpt_path=resume, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(training, loader, ckpt_path=resume, weights_only=True)
+        except SystemExit:  # what the trainer makes of an interruption
+            raise KeyboardInterrupt from None
+        finally:
+            torch.use_deterministic_algorithms(before)
     member.cpu().eval().to(memory_format=torch.contiguous_format)  # pyrefly: ignore[no-matching-overload]
     history = training.write_history()
     save_weights(member, folder / WEIGHTS)
@@ -148,8 +156,8 @@ class _Training(lightning.LightningModule):
         loss = losses["loss"].mean()
         if not torch.isfinite(loss):
             raise InputError(
-                f"the loss became {loss.item()} in epoch {self.current_epoch + 1}: lower learning_rate, "
-                "and check the data's contact sheet"
+                f"the loss became {loss.item()} in epoch {self.current_epoch + 1}: "
+                "lower learning_rate with a new --out, and check the data's contact sheet"
             )
         self.progress.advance(1, note=f"epoch {self.current_epoch + 1}, loss {loss.item():,.1f}")
         return loss
@@ -184,7 +192,6 @@ class _Training(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rows = checkpoint["history"]
-        self.progress.advance(len(self._rows) * math.ceil(len(self._parts["train"]) / self._settings.batch_size))
 
     def write_history(self) -> pd.DataFrame:
         """Write a row an epoch, losses as means over images in nats, and return them."""

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -80,8 +82,8 @@ class Stage:
         self._begin = time.monotonic()
 
     def __enter__(self) -> "Stage":
-        if self.out.exists() and not self.out.is_dir():
-            raise UsageError(f"--out {self.out} is a file: name a folder")
+        if any(place.exists() and not place.is_dir() for place in (self.out, *self.out.parents)):
+            raise UsageError(f"--out {self.out} is, or lies in, a file: name a folder")
         path = self.out / MANIFEST
         foreign = self.out.is_dir() and not path.is_file() and any(self.out.iterdir())
         if foreign and [entry.name for entry in self.out.iterdir()] != [".lock"]:
@@ -93,6 +95,9 @@ class Stage:
         except Timeout:
             raise UsageError(f"another mammovae is writing {self.out}: wait for it, or name another --out") from None
         try:
+            for left in self.out.rglob(".*.partial*"):
+                if re.search(r"\.\d+\.partial", left.name):
+                    left.unlink()  # a write that a kill cut off
             if path.is_file():
                 self._continue(read_json(path))
             else:
@@ -110,11 +115,15 @@ class Stage:
                 what = "another command" if part == "command" else f"another {key or part}"
                 raise UsageError(f"{self.out} was begun with {what} ({before!r}, now {now!r}): name a new --out")
         self.done = old.get("state") == "done"
-        self._manifest["seconds_before"] = old.get("seconds", 0)
+        if self.done:
+            print(f"{self.out} is done already", file=sys.stderr)
 
     def finish(self, **facts: Any) -> None:
-        """Write the final manifest with what the stage wants to be known of its result."""
-        seconds = round(time.monotonic() - self._begin + self._manifest.pop("seconds_before", 0), 1)
+        """Write the final manifest with what the stage wants to be known of its result.
+
+        seconds is the time of the call that finished it, not of those interrupted before.
+        """
+        seconds = round(time.monotonic() - self._begin, 1)
         final = self._manifest | {"state": "done", "seconds": seconds} | provenance() | _plain(facts)
         write_json(self.out / MANIFEST, final)
         self.done = True
@@ -164,7 +173,7 @@ def provenance() -> dict[str, Any]:
 
 def _git_commit() -> str | None:
     here = Path(__file__).resolve().parent
-    if not any((parent / ".git").exists() for parent in here.parents):
+    if not (here.parents[1] / ".git").exists():  # installed: a repository further up is somebody else's
         return None
     try:
         answer = subprocess.run(

@@ -48,6 +48,14 @@ class Data:
             )
         return cls(path, manifest, frame, *arrays)
 
+    def check_prepared_as(self, settings: dict[str, Any]) -> None:
+        """Refuse, with UsageError, data whose geometry is not that of the data a run was trained on."""
+        ours, theirs = self.manifest["settings"]["stretch"], settings["stretch"]
+        if ours != theirs:
+            raise UsageError(
+                f"{self.path} was prepared with stretch {ours}, the run's data with {theirs}: prepare alike"
+            )
+
     @property
     def size(self) -> int:
         """Rows and columns of each square, in pixels."""

@@ -20,10 +20,12 @@ class Calibration:
         return 100 * np.searchsorted(self.healthy_, scores, side="right") / len(self.healthy_)
 
     def p_value(self, scores: np.ndarray) -> np.ndarray:
-        """Return the conformal p-value of each score: (1 + number of healthy at or above) / (n + 1).
+        """Return the conformal p-value of each score: (1 + number of healthy at or above) / (n + 1); NaN without any.
 
         Under exchangeability with the calibration images P(p <= a) <= a for every a (Vovk, Gammerman & Shafer,
         "Algorithmic Learning in a Random World", 2005, section 2.2).
         """
+        if not len(self.healthy_):
+            return np.full(np.shape(scores), np.nan)
         above = len(self.healthy_) - np.searchsorted(self.healthy_, scores, side="left")
         return (1 + above) / (len(self.healthy_) + 1)

@@ -21,6 +21,7 @@ class Detector(nn.Module):
 
     def __init__(self, run: Run) -> None:
         super().__init__()
+        self.run = run
         self.vae = run.members["vae"]
         self.size = run.settings.vae.size
         sigma = self.size / 64

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mammovae.config import InputError, UsageError
 from mammovae.data.dataset import Data
-from mammovae.folders import Stage, replacing
+from mammovae.folders import Stage, file_hash, replacing
 from mammovae.model.run import Run, device
 from mammovae.page.progress import Progress
 
@@ -67,7 +67,12 @@ def generate(
         raise UsageError(f"--count {count} makes no image: give at least 1")
     opened, data = Run.open(run), Data.open(source)
     settings = {"mode": mode, "count": count, "seed": seed}
-    inputs = {"run": str(run), "weights": opened.manifest["weights"]["vae"], "source": str(source)}
+    inputs = {
+        "run": str(opened.path.resolve()),
+        "weights": opened.manifest["weights"]["vae"],
+        "source": str(data.path.resolve()),
+        "index": file_hash(data.path / "index.parquet"),
+    }
     with Stage(Path(out), "generate", settings, inputs) as stage:
         if not stage.done:
             positions = sources(opened, data, count, seed)

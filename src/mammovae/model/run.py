@@ -17,8 +17,9 @@ CONFIG = "config.toml"
 
 def build(settings: TrainSettings) -> dict[str, Vae]:
     """Make the untrained members of a run by name, their weights drawn from the run's seed."""
-    torch.manual_seed(settings.seed)
-    return {"vae": Vae(settings.vae)}
+    with torch.random.fork_rng():  # the caller's own random numbers go on undisturbed
+        torch.manual_seed(settings.seed)
+        return {"vae": Vae(settings.vae)}
 
 
 def device() -> torch.device:

@@ -34,7 +34,7 @@ class MapScale(NamedTuple):
 
         A healthy breast therefore stays grey but for a speck, whatever its brightest value is.
         """
-        return cls(level / 2, 2 * level, f"map value ({level:.3g} = what 1 in 1,000 healthy pixels exceeds)")
+        return cls(level / 2, 2 * level, f"map value ({level:.3g}: 1 in 1,000\nhealthy pixels exceeds it)")
 
 
 UNIT = MapScale(0.0, 1.0)
@@ -123,7 +123,10 @@ def case_panel(
             axes.set_title(title, fontsize=7, fontweight="normal", color=SOFT, loc="center", pad=3)
         if title == "map over image":
             colours = MAP(Normalize(*scale[:2], clip=True)(np.asarray(map, float)))
-            axes.imshow(colours, interpolation="nearest")
+            # A map may be coarser than the image; both cover the same square.
+            axes.imshow(
+                colours, interpolation="nearest", extent=(-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5)
+            )
         for x0, y0, x1, y1 in boxes if title != "reconstruction" else ():
             axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=BOX, linewidth=0.9))
     if bar:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from PIL import Image
 
-from mammovae.config import InputError, UsageError
+from mammovae.config import InputError, Layout, UsageError
 from mammovae.data.parallel import run
 from mammovae.folders import Stage, replacing, write_json, write_text
+from mammovae.page.progress import Progress
 from mammovae.phantoms import tables
 from mammovae.phantoms.anatomy import image_shape, make_phantom
 from mammovae.phantoms.dicom import encode
@@ -20,8 +21,6 @@ from mammovae.phantoms.fields import FIELD_MM
 from mammovae.phantoms.lesions import Planting, plant
 from mammovae.phantoms.plan import ImagePlan, LesionPlan, plan_study
 from mammovae.phantoms.traps import set_traps, spoil_bytes, spoil_pixels
-
-Layout = Literal["vindr", "vindr-png", "dicom", "folder"]
 
 TRUTH = "truth.json"
 
@@ -74,10 +73,12 @@ def write_phantoms(
         if stage.done:
             return out
         lesions: dict[str, tables.Lesions] = {}
-        for (_, plan), result in run(_write_image, [(str(out), plan) for plan in plans], workers=workers):
-            if isinstance(result, InputError):
-                raise InputError(f"cannot write {out / plan.path}: {result}") from result
-            lesions[plan.image_id] = result
+        with Progress("painting phantoms", len(plans), unit="images") as progress:
+            for (_, plan), result in run(_write_image, [(str(out), plan) for plan in plans], workers=workers):
+                if isinstance(result, InputError):
+                    raise InputError(f"cannot write {out / plan.path}: {result}") from result
+                lesions[plan.image_id] = result
+                progress.advance(1)
         if traps and layout == "vindr":
             trapped["metadata_columns"] = [plan.image_id for plan in plans]
         for name, text in _tables(layout, plans, lesions, trapped).items():

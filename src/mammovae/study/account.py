@@ -55,7 +55,7 @@ def account(
             "parameters": sum(manifest["parameters"].values()),
             "training images": manifest["images"]["train"],
             "validation images": manifest["images"]["validation"],
-            "time": duration(manifest["seconds"]),
+            "time": duration(manifest["training_seconds"]),
         },
         history=pd.read_csv(run.path / "members" / "vae" / "history.csv"),
         originals=originals,

@@ -22,6 +22,8 @@ def describe(path: Path | str) -> str:
     if not (path / MANIFEST).is_file():
         raise InputError(f"{path} is no folder of mammovae: it has no {MANIFEST}")
     manifest = read_json(path / MANIFEST)
+    if not {"command", "state", "versions"} <= set(manifest):
+        raise InputError(f"{path} is no folder of mammovae: its {MANIFEST} is another program's")
     state = f"{manifest['command']}, {manifest['state']}"
     if manifest["state"] == "done" and manifest["command"] == "prepare":
         return f"{path}: DATA folder ({state}) at {manifest['size']} px; {count_line(manifest)}"

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from mammovae.config import InputError
 from mammovae.data.dataset import Data
 from mammovae.detect.baselines import PcaResidual, trivial
 from mammovae.detect.detector import Detector
@@ -14,6 +15,7 @@ from mammovae.model.run import Run
 from mammovae.page.judgement import judge
 from mammovae.page.report import write_report
 from mammovae.study.account import SCORES, account
+from mammovae.study.leaks import unseen
 
 BASELINES = {"mean_grey": "Mean grey", "breast_area": "Breast area", "pca_residual": "PCA residual"}
 SEED_PROTOCOL_IMAGES = 20
@@ -33,15 +35,16 @@ def evaluate(
     Labels are read here and nowhere before: they choose nothing.
     """
     opened, prepared = Run.open(run), Data.open(data)
+    prepared.check_prepared_as(opened.manifest["prepared"])
+    positions, notes = positions_to_judge(opened, prepared, protocol, seed)
     inputs = {
-        "run": str(run),
+        "run": str(opened.path.resolve()),
         "weights": opened.manifest["weights"]["vae"],
-        "data": str(data),
+        "data": str(prepared.path.resolve()),
         "index": file_hash(prepared.path / "index.parquet"),
     }
     with Stage(Path(out), "evaluate", {"protocol": protocol, "seed": seed}, inputs) as stage:
         if not stage.done:
-            positions, notes = positions_to_judge(opened, prepared, protocol, seed)
             table = scores_table(opened, prepared, positions)
             with replacing(stage.out / "scores.csv") as partial:
                 table.drop(columns="position").to_csv(partial, index=False)
@@ -84,11 +87,18 @@ def positions_to_judge(
     """Return the test images to judge, of the run's side and view, and what has to be said about their choice.
 
     full: all of them. seed: 20 healthy ones and 20 with findings, drawn at random; fewer where there are fewer.
+    Images whose patient or pixels the run has learnt from are left out of both. Raises InputError when none is left.
     """
-    positions = data.select("test", side=run.settings.side, view=run.settings.view)
+    tested = data.select("test", side=run.settings.side, view=run.settings.view)
+    positions = unseen(run, data, tested)
+    left_out = len(tested) - len(positions)
+    notes = [f"{left_out:,} test images left out, for the run has learnt from their patients"] if left_out else []
+    if not len(positions):
+        which = " ".join(filter(None, [run.settings.side, run.settings.view, "test image"]))
+        raise InputError(f"{data.path} has no {which} to judge" + "".join(f" ({note})" for note in notes))
     if protocol == "full":
-        return positions, []
-    rng, drawn, notes = np.random.default_rng(seed), [], []
+        return positions, notes
+    rng, drawn = np.random.default_rng(seed), []
     health = data.index["healthy"].iloc[positions].to_numpy(dtype=object)
     for wanted, words in ((True, "healthy images"), (False, "images with findings")):
         arm = positions[[value is not pd.NA and value == wanted for value in health]]

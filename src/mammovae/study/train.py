@@ -18,6 +18,7 @@ from mammovae.model.run import CONFIG, Run, build
 from mammovae.page.charts import loss_curve
 from mammovae.page.pictures import image_grid
 from mammovae.page.style import save
+from mammovae.study.leaks import remember
 
 
 def train(data: Path | str, *, out: Path | str, preset: PresetName = "seed", **settings: Any) -> dict[str, Any]:
@@ -31,19 +32,23 @@ def train(data: Path | str, *, out: Path | str, preset: PresetName = "seed", **s
 
     chosen, opened = config.preset(preset, settings), Data.open(data)
     parts = opened.for_training(chosen)
-    inputs = {"data": str(data), "index": file_hash(opened.path / "index.parquet")}
+    opened.batch(parts["train"][:1], chosen.vae.size)  # a size that does not fit is refused before anything is written
+    members = build(chosen)
+    inputs = {"data": str(opened.path.resolve()), "index": file_hash(opened.path / "index.parquet")}
     with Stage(Path(out), "train", {"preset": preset} | chosen.model_dump(), inputs) as stage:
         if not stage.done:
             write_text(stage.out / CONFIG, tomli_w.dumps(_without_nulls(chosen.model_dump())))
-            members = build(chosen)
+            history = pd.DataFrame()
             for name, member in members.items():
                 history = fit(member, opened, parts, stage.out / "members" / name, chosen)
                 save(loss_curve(history), stage.out / "loss.png")
             run = Run(stage.out, {}, chosen, members)
             scale = _calibrate(run, opened, parts)
             _reconstructions(run, opened, parts)
+            remember(run, opened, np.concatenate(list(parts.values())))
             stage.finish(
                 preset=preset,
+                training_seconds=round(float(history["seconds"].sum()), 1),
                 images={name: len(positions) for name, positions in parts.items()},
                 parameters={name: sum(p.numel() for p in member.parameters()) for name, member in members.items()},
                 weights={name: file_hash(stage.out / "members" / name / WEIGHTS) for name in members},
@@ -72,7 +77,8 @@ def _calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> float:
     with replacing(run.path / "calibration.parquet") as partial:
         pd.DataFrame(scores).to_parquet(partial, index=False)
     calm = parts["calibration"] if len(parts["calibration"]) else parts["train"]
-    return float(np.mean([np.quantile(maps, 0.999) for _, _, maps in detector.data(data, calm[:256])]))
+    inside = [maps[maps > 0] for _, _, maps in detector.data(data, calm[:256])]  # outside the breast a map is 0
+    return float(np.quantile(np.concatenate(inside), 0.999))
 
 
 def _reconstructions(run: Run, data: Data, parts: dict[str, np.ndarray]) -> None:
