@@ -125,3 +125,9 @@ def test_save_follows_the_suffix(tmp_path: Path) -> None:
     for name, start in (("a.svg", b"<?xml"), ("a.png", b"\x89PNG")):
         save(loss_curve(pd.DataFrame(history(3))), tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_a_map_coarser_than_its_image_covers_the_same_square():
+    figure = case_panel(np.zeros((128, 128)), map=np.ones((64, 64)), scale=MapScale(0.0, 1.0))
+    drawn = figure.axes[1].images
+    assert len(drawn) == 2 and drawn[0].get_extent() == drawn[1].get_extent()

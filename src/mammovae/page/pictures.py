@@ -1,6 +1,7 @@
 """Figures of images: grids, cases with their map on one fixed scale, and contact sheets; grey is never stretched."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
@@ -34,7 +35,7 @@ class MapScale(NamedTuple):
 
         A healthy breast therefore stays grey but for a speck, whatever its brightest value is.
         """
-        return cls(level / 2, 2 * level, f"map value ({level:.3g}: 1 in 1,000\nhealthy pixels exceeds it)")
+        return cls(level / 2, 2 * level, f"map value (1 in 1,000 healthy pixels exceeds {level:.3g})")
 
 
 UNIT = MapScale(0.0, 1.0)
@@ -111,8 +112,8 @@ def case_panel(
     side, gap = 1.5, 0.03
     across = side * picture.shape[1] / picture.shape[0]
     bar = map is not None and legend
-    head, foot = (0.18 if titles else 0.0), (0.24 if caption else 0.0)
-    width, height = len(panels) * (across + gap) + (0.75 if bar else 0), side + head + foot
+    head, foot = (0.18 if titles else 0.0), (0.24 if caption else 0.06 if bar else 0.0)
+    width, height = len(panels) * (across + gap) + (1.05 if bar else 0), side + head + foot
     figure = Figure(
         figsize=(width, height), dpi=max(1, math.ceil(200 * side / picture.shape[0])) * picture.shape[0] / side
     )
@@ -130,7 +131,7 @@ def case_panel(
         for x0, y0, x1, y1 in boxes if title != "reconstruction" else ():
             axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=BOX, linewidth=0.9))
     if bar:
-        start = (width - 0.68) / width
+        start = (width - 0.98) / width
         _bar(figure, figure.add_axes((start, foot / height, 0.09 / width, side / height)), scale, "vertical")
     if caption:
         figure.text(0.5, 0.09 / height, caption, fontsize=7, color=INK, ha="center", va="center")
@@ -192,7 +193,8 @@ def contact_sheet(
 
 def _bar(figure: Figure, axes: Axes, scale: MapScale, orientation: Literal["horizontal", "vertical"]) -> None:
     mappable = ScalarMappable(Normalize(*scale[:2]), MAP)
-    bar = figure.colorbar(mappable, cax=axes, orientation=orientation, label=scale.label)
+    label = scale.label if orientation == "horizontal" else textwrap.fill(scale.label, 24)
+    bar = figure.colorbar(mappable, cax=axes, orientation=orientation, label=label)
     bar.outline.set_visible(False)  # pyrefly: ignore
     # On mid-grey, as on a breast, so that the clear end of the scale shows what clear means.
     axes.set_facecolor("0.45")
