@@ -126,5 +126,5 @@ def _limits(run: Run, data: Data) -> list[str]:
     if data.manifest["inputs"]["kind"] == "vindr" and data.manifest["settings"]["healthy"] != "birads1":
         limits.append('"No finding" in VinDr-Mammo may still be BI-RADS 2: benign findings are not boxed there.')
     if data.manifest["settings"]["healthy"] == "image":
-        limits.append("Healthy means no box on the image: breasts of BI-RADS 3 to 5, or boxed in another view, count too.")
+        limits.append("Healthy means no box on the image: BI-RADS 3 to 5, or a box in another view, count too.")
     return limits
