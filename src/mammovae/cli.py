@@ -125,7 +125,9 @@ def prepare(
     from mammovae.page.words import count_line
 
     facts = prepare(kind, path, out=out, workers=workers, **settings.given())
-    print(f"{count_line(facts)}\nlook at {out / 'contact_sheet.png'}")
+    print(count_line(facts))
+    if (out / "contact_sheet.png").is_file():
+        print(f"look at {out / 'contact_sheet.png'}")
     if facts["counts"]["ok"] == 0 or (strict and facts["counts"]["failed"]):
         raise SystemExit(1)
 
