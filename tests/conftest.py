@@ -6,8 +6,6 @@ import pytest
 
 import mammovae as mv
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-
 
 @pytest.fixture(scope="session")
 def trapped_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -119,7 +119,7 @@ def prepare(
                 for row, (source, status) in enumerate(zip(frame["source"], frame["status"], strict=True))
                 if status == "ok" and row not in done
             ]
-            work = partial(_prepare_task, size=chosen.size, stretch=chosen.stretch)
+            work = partial(prepare_task, size=chosen.size, stretch=chosen.stretch)
             with Progress("preparing", len(tasks), unit="images") as progress:
                 for task, result in parallel.run(work, tasks, workers=workers, executor=executor):
                     done[task.row] = slots.keep(task.row, result)
@@ -145,7 +145,8 @@ def _listing(kind: str, root: Path, settings: PrepareSettings) -> pd.DataFrame:
     return frame.head(settings.limit or len(frame)).reset_index(drop=True)
 
 
-def _prepare_task(task: Task, *, size: int, stretch: bool) -> Prepared:
+def prepare_task(task: Task, *, size: int, stretch: bool) -> Prepared:
+    """Do prepare_image for a task: what worker processes are given."""
     return prepare_image(task.path, size=size, stretch=stretch)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from mammovae.config import InputError, UsageError
 from mammovae.data import parallel
 from mammovae.data.dataset import Data
-from mammovae.data.prepare import Prepared, Task, prepare_image
+from mammovae.data.prepare import Prepared, Task, prepare_task
 from mammovae.data.read import image_files
 from mammovae.detect.calibrate import Calibration
 from mammovae.detect.detector import FINDING, Detector
@@ -120,17 +120,13 @@ def _from_files(
 ) -> Iterator[tuple[int, Scored | dict[str, Any]]]:
     """Yield (place in the order of the files, result) as results come; a few files are not worth worker processes."""
     prepared = detector.run.manifest["prepared"]
-    work = partial(_prepare_task, size=prepared["size"], stretch=prepared["stretch"])
+    work = partial(prepare_task, size=prepared["size"], stretch=prepared["stretch"])
     names = list(files)
     tasks = [Task(number, file) for number, file in enumerate(files.values())]
     with Progress("scoring", len(files), unit="images") as progress:
         for task, result in parallel.run(work, tasks, workers=1 if len(files) < FEW else workers):
             yield task.row, _one(names[task.row], task.path, result, detector)
             progress.advance(1)
-
-
-def _prepare_task(task: Task, *, size: int, stretch: bool) -> Prepared:
-    return prepare_image(task.path, size=size, stretch=stretch)
 
 
 def _one(name: str, path: Path, result: Prepared | InputError, detector: Detector) -> Scored | dict[str, Any]:

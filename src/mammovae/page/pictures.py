@@ -156,7 +156,6 @@ def contact_sheet(
     images: NDArray[np.generic],
     masks: NDArray[np.generic] | None = None,
     captions: Sequence[str] | None = None,
-    path: Path | None = None,
     columns: int = 16,
     size: int = 96,
 ) -> Image.Image:
@@ -186,8 +185,6 @@ def contact_sheet(
             while text and draw.textlength(text, font) > size:
                 text = text[:-2] + "…" if len(text) > 2 else ""
             draw.text((x + 1, y + size), text, (210, 216, 222), font)
-    if path is not None:
-        sheet.save(path, format="png")
     return sheet
 
 

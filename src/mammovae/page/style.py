@@ -7,7 +7,6 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from PIL import Image
 
 INK = "#1c2733"
 SOFT = "#66727f"
@@ -80,13 +79,6 @@ def to_png(figure: Figure, dpi: float | None = None) -> bytes:
     buffer = io.BytesIO()
     with rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=dpi or figure.dpi, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def image_png(image: Image.Image) -> bytes:
-    """Return a picture as PNG."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
 

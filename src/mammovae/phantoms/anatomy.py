@@ -4,8 +4,6 @@ Painted in the image plane from anatomical parts, where Bakic, Albert, Brzakovic
 project a breast in three dimensions: fast, at the price that CC and MLO agree in kind and not in every strand.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a phantom patient's breasts are like: the parameters that her four images share, and those that they do not."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """A phantom as a DICOM Digital Mammography X-Ray Image, For Presentation, with the same bytes every time."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 

@@ -1,7 +1,5 @@
 """Random fields and curves in millimetres, the same at every pixel size: the raw material of the phantom's tissue."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Lesions planted into any mammogram, with their truth and a sham twin: the same place and path, and no lesion."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """The outlines of a compressed breast in either view, skin, nipple and pectoral muscle, in mm from the top left."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

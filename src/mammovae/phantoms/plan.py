@@ -1,7 +1,5 @@
 """Who is in a phantom study and what each image shows, decided before any image is made."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass, replace
 

@@ -4,8 +4,6 @@ A shape is a function of a random generator, of positions `y`, `x` in units of t
 in mm. It gives the lesion's thickness, 0..1 with a peak near 1, and 0 at a radius of 1 and beyond.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

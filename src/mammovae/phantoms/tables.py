@@ -1,7 +1,5 @@
 """The CSV files of a phantom study, in the form of the set that each layout imitates."""
 
-from __future__ import annotations
-
 import io
 
 import pandas as pd

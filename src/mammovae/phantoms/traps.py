@@ -1,7 +1,5 @@
 """What goes wrong in real archives, planted on purpose: one image each, recorded in truth.json."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Writes a phantom study as a raw tree that `prepare` can read, with the truth beside it."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import replace
 from pathlib import Path
