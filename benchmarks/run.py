@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from mammovae.config import VaeSettings
+from mammovae.data.dataset import Batch
 from mammovae.data.prepare import prepare_image
 from mammovae.model.vae import Vae
 
@@ -62,7 +63,7 @@ def prepare() -> tuple[float, float]:
 
 def step() -> tuple[float, float]:
     """A plain eager step (ReLU then pooling, sigmoid then cross-entropy, default Adam) against ours."""
-    image = torch.rand(32, 1, 128, 128)
+    image, mask = torch.rand(32, 1, 128, 128), torch.ones(32, 1, 128, 128)
     plain, fast = Plain(), Vae(VaeSettings())
     fast.to(memory_format=torch.channels_last)
     slow_adam = torch.optim.Adam(plain.parameters(), lr=1e-3)
@@ -75,7 +76,7 @@ def step() -> tuple[float, float]:
 
     def ours() -> None:
         fast_adam.zero_grad()
-        fast.losses(image.contiguous(memory_format=torch.channels_last))["loss"].mean().backward()
+        fast.losses(Batch(image.contiguous(memory_format=torch.channels_last), mask))["loss"].mean().backward()
         fast_adam.step()
 
     return race(usual, ours)

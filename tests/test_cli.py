@@ -8,7 +8,7 @@ import pytest
 
 from mammovae.cli import app, main
 
-COMMANDS = ["demo", "phantom", "prepare", "train", "generate", "score", "evaluate", "info"]
+COMMANDS = ["demo", "phantom", "prepare", "train", "generate", "score", "evaluate", "crossval", "stress", "info"]
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

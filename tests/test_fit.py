@@ -44,9 +44,9 @@ def test_the_history_is_the_mean_over_images_of_the_members_own_losses(small: Pa
     run, data = mv.Run.open(small), mv.Data.open(trapped_data)
     positions = data.for_training(run.settings)["validation"]
     torch.manual_seed(0)
-    image, _ = data.batch(positions, 32)
+    batch = data.batch(positions, 32)
     with torch.no_grad():
-        loss = np.mean([run.members["vae"].losses(image)["loss"].mean().item() for _ in range(50)])
+        loss = np.mean([run.members["vae"].losses(batch)["loss"].mean().item() for _ in range(50)])
     recorded = pd.read_csv(small / "members" / "vae" / "history.csv")["validation_loss"].iloc[-1]
     assert loss == pytest.approx(recorded, rel=0.02)
 
@@ -61,6 +61,8 @@ def test_nothing_but_the_result_is_left(small: Path) -> None:
         "members/vae/history.csv",
         "members/vae/model.safetensors",
         "private/reconstructions.png",
+        "quality.parquet",
+        "quality.safetensors",
         "seen.json",
     ]
 

@@ -1,11 +1,13 @@
 """The README is true: its commands run as they stand, from top to bottom.
 
 Blocks are tagged: run (as they are), vindr (the paths replaced by a VinDr-shaped phantom tree, the preset by tiny),
-mias (likewise with the real films where they are), none (make targets).
+mias (likewise with the real films where they are), long (an hour: parsed here, run on phantoms by
+tests/study/test_crossval.py), none (make targets).
 """
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import mammovae as mv
+from mammovae.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -36,7 +39,7 @@ def blocks(tag: str) -> list[tuple[str, str]]:
 def test_every_block_has_a_tag_that_is_known() -> None:
     fences = re.findall(r"^ *```(?!$)(.*)$", (ROOT / "README.md").read_text(), flags=re.M)
     assert len(fences) == len(BLOCKS)
-    assert {kind for _, kind, _ in BLOCKS} == {"run", "vindr", "mias", "none"}
+    assert {kind for _, kind, _ in BLOCKS} == {"run", "vindr", "mias", "long", "none"}
 
 
 def test_the_blocks_tagged_run_run(tmp_path: Path) -> None:
@@ -63,6 +66,14 @@ def test_the_mias_study_runs_on_the_films(tmp_path: Path) -> None:
         execute(language, text.replace("--preset seed", "--preset tiny --epochs 2"), tmp_path)
     assert "208 images of 104 patients: 208 ok (135 healthy, 73 with a finding" in mv.info(tmp_path / "DATA-MIAS")
     assert "train 69, validation 12, calibration 27, test 42, unused 58" in mv.info(tmp_path / "DATA-MIAS")
+
+
+def test_commands_that_take_an_hour_are_written_as_the_command_line_takes_them() -> None:
+    for _, text in blocks("long"):
+        for line in text.splitlines():
+            name, *tokens = shlex.split(line)
+            assert name == "mammovae"
+            app.parse_args(tokens, exit_on_error=False, print_error=False)
 
 
 def test_every_picture_and_page_that_the_readme_names_is_there() -> None:

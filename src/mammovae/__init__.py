@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from mammovae.generation.sample import generate
     from mammovae.model.run import Run
     from mammovae.phantoms.write import write_phantoms as phantom
+    from mammovae.study.crossval import crossval
     from mammovae.study.demo import demo
     from mammovae.study.describe import describe as info
     from mammovae.study.evaluate import evaluate
+    from mammovae.study.stress import stress
     from mammovae.study.train import train
 
 __version__ = "0.1.0"
@@ -23,6 +25,7 @@ __all__ = [
     "InputError",
     "Run",
     "UsageError",
+    "crossval",
     "demo",
     "evaluate",
     "generate",
@@ -30,6 +33,7 @@ __all__ = [
     "phantom",
     "prepare",
     "score",
+    "stress",
     "train",
 ]
 
@@ -38,6 +42,7 @@ _WHERE = {
     "InputError": "config:InputError",
     "Run": "model.run:Run",
     "UsageError": "config:UsageError",
+    "crossval": "study.crossval:crossval",
     "demo": "study.demo:demo",
     "evaluate": "study.evaluate:evaluate",
     "generate": "generation.sample:generate",
@@ -45,6 +50,7 @@ _WHERE = {
     "phantom": "phantoms.write:write_phantoms",
     "prepare": "data.prepare:prepare",
     "score": "detect.apply:score",
+    "stress": "study.stress:stress",
     "train": "study.train:train",
 }
 

@@ -200,12 +200,14 @@ def score(
     *,
     out: Annotated[Path, Parameter(help="The CSV file to write.")],
     maps: Path | None = None,
+    review: Path | None = None,
+    flag: float | None = None,
     workers: Workers = None,
     strict: bool = False,
 ) -> None:
     """Say how far images are from healthy: files, folders, DICOM, or DATA folders.
 
-    Example: mammovae score RUN film.dcm more-films --out scores.csv --maps MAPS
+    Example: mammovae score RUN film.dcm more-films --out scores.csv --maps MAPS --review review.html --flag 0.05
 
     Parameters
     ----------
@@ -214,13 +216,17 @@ def score(
     paths
         What to score.
     maps
-        A folder for a picture of each image with its map.
+        A folder for a picture of each image with its map, and the map over the source's own pixels.
+    review
+        An HTML file that shows the 100 most suspicious images with their maps and reasons, refused ones first.
+    flag
+        A false-positive rate at which the column flag names the images that stand out.
     strict
         Exit with status 1 when any image failed.
     """
     from mammovae.detect.apply import score
 
-    table = score(run, paths, out=out, maps=maps, workers=workers)
+    table = score(run, paths, out=out, maps=maps, review=review, flag=flag, workers=workers)
     failed = int(table["finding"].isna().sum())
     print(f"{len(table) - failed} images scored, {failed} failed: {out}")
     if failed == len(table) or (strict and failed):
@@ -257,6 +263,70 @@ def evaluate(
 
     print(headline(evaluate(run, data, out=out, protocol=protocol, seed=seed)))
     print(f"report: {out / 'report.html'}")
+
+
+@app.command
+def crossval(
+    data: Path,
+    /,
+    *,
+    out: Out,
+    preset: PresetName = "detect",
+    folds: Annotated[int, Parameter(validator=validators.Number(gte=2))] = 5,
+    cache: Path | None = None,
+    other_view: Path | None = None,
+    settings: Annotated[TrainSettings, FLAGS] = TrainSettings(),
+) -> None:
+    """Judge a preset on small data by patient-wise folds, beside the seed preset and trivial baselines.
+
+    Example: mammovae crossval DATA --preset detect --folds 5 --out CROSSVAL
+
+    Parameters
+    ----------
+    data
+        A folder that mammovae prepare wrote, its raw files still in their place.
+    preset
+        What is judged.
+    folds
+        Number of folds; no patient is in two.
+    cache
+        A folder of trained members that attempts share; by default "members" beside --out.
+    other_view
+        A folder of images of the other view, to slip in among the planted faults; by default the data's, or phantoms.
+    """
+    from mammovae.page.words import headline
+    from mammovae.study.crossval import crossval
+
+    given = settings.given()
+    print(headline(crossval(data, out=out, preset=preset, folds=folds, cache=cache, other_view=other_view, **given)))
+    print(f"report: {out / 'report.html'}")
+
+
+@app.command
+def stress(
+    run: Path, data: Path, /, *, out: Out, seed: Seed = 0, other_view: Path | None = None, workers: Workers = None
+) -> None:
+    """Plant technical faults and lesions into healthy test images, and say how many a run finds.
+
+    Example: mammovae stress RUN DATA --out STRESS
+
+    Parameters
+    ----------
+    run
+        A folder that mammovae train wrote.
+    data
+        A folder that mammovae prepare wrote, its raw files still in their place.
+    seed
+        Seed of where and how faults and lesions are planted.
+    other_view
+        A folder of images of the other view, to slip in; by default the data's, or phantoms.
+    """
+    from mammovae.study.stress import stress
+
+    metrics = stress(run, data, out=out, seed=seed, other_view=other_view, workers=workers)
+    words = f"mean AUROC {metrics['quality_auroc_mean']:.2f}, mean recall {metrics['quality_recall_5_mean']:.2f}"
+    print(f"planted faults in {metrics['quality_n_healthy']} healthy images: {words} at 5 % review")
+    print(f"look at {out / 'faults.png'} and {out / 'detectability.png'}")
 
 
 @app.command

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
 class InputError(ValueError):
@@ -41,8 +41,10 @@ Side = Literal["L", "R"]
 View = Literal["CC", "MLO"]
 HealthyRule = Literal["birads12", "birads1", "image"]
 Kind = Literal["vindr", "mias", "cbis-ddsm", "folder", "dicom"]
+LesionKind = Literal["mass", "spiculated", "calcification", "distortion", "asymmetry"]
 Layout = Literal["vindr", "vindr-png", "dicom", "folder"]
-PresetName = Literal["seed", "tiny"]
+PresetName = Literal["seed", "detect", "tiny"]
+MemberName = Literal["vae", "residual_vae", "denoiser", "marker", "tile_marker", "bilateral"]
 
 
 class PrepareSettings(Settings):
@@ -75,6 +77,56 @@ class VaeSettings(Settings):
     """Dimension of the latent vector."""
 
 
+class ResidualVaeSettings(Settings):
+    """The detecting VAE's shape: one residual block and one halving for each width, then a coarse latent grid."""
+
+    size: int = Field(128, ge=16)
+    """Rows and columns of the network's input, in pixels."""
+    widths: tuple[int, ...] = Field((8, 24, 48, 64, 64), min_length=1)
+    """Channels at each level."""
+    latent: int = Field(8, ge=1)
+    """Channels of the latent grid: the latent has this many times the grid's places (4 x 4 at 128 px)."""
+
+
+class DenoiserSettings(Settings):
+    """The denoiser's shape and its noise."""
+
+    size: int = Field(128, ge=16)
+    """Rows and columns of the network's input, in pixels."""
+    widths: tuple[int, ...] = Field((8, 24, 48, 64), min_length=2)
+    """Channels at each level."""
+    noise: float = Field(0.6, gt=0)
+    """Standard deviation of the noise, in standard deviations of the film's grey."""
+    grid: int = Field(16, ge=2)
+    """Rows and columns of the grid that the noise is drawn on."""
+
+
+class MarkerSettings(Settings):
+    """The shape of a network that marks planted lesions."""
+
+    size: int = Field(128, ge=16)
+    """Rows and columns of the film that it sees, in pixels."""
+    widths: tuple[int, ...] = Field((8, 24, 48, 64), min_length=2)
+    """Channels at each level."""
+    kinds: tuple[LesionKind, ...] = Field(("mass", "spiculated", "asymmetry"), min_length=1)
+    """What is planted for it to learn from; at 128 px specks and distortions are not to be seen, and only confuse."""
+    tile: int | None = Field(None, ge=16)
+    """Side of the overlapping windows that it works on, in pixels; without it, on whole films."""
+    epochs: int | None = Field(None, ge=1)
+    """Passes over the training images, where they are not the run's."""
+
+
+class BilateralSettings(Settings):
+    """The bilateral VAE's shape."""
+
+    size: int = Field(128, ge=16)
+    """Rows and columns of the network's input, in pixels."""
+    widths: tuple[int, ...] = Field((8, 24, 48, 64), min_length=2)
+    """Channels at each level."""
+    latent: int = Field(8, ge=1)
+    """Dimension of the latent vector."""
+
+
 class TrainSettings(Settings):
     """A whole training: which images, which networks, how fitted."""
 
@@ -92,23 +144,57 @@ class TrainSettings(Settings):
     """Images a step."""
     learning_rate: float = Field(1e-3, gt=0)
     """Adam's step size."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Keep the step size, or let it fall to 0 along half a cosine (Loshchilov & Hutter, SGDR, ICLR 2017)."""
     precision: Literal["32", "16-mixed", "bf16-mixed"] = "32"
     """Arithmetic on a GPU; a CPU always computes in 32 bit."""
     seed: int = Field(0, ge=0)
     """Seed of weights, order and noise."""
     checkpoint_seconds: float = Field(60, ge=0)
     """Least time between two checkpoints, in seconds."""
+    members: tuple[MemberName, ...] = Field(("vae",), min_length=1)
+    """The networks of the run; the markers need residual_vae."""
+    fused: tuple[str, ...] = Field(("reconstruction_loss",), min_length=1)
+    """The scores that make up the finding score, with equal weights."""
+    fused_bilateral: tuple[str, ...] = ()
+    """The scores that join them where the patient's other breast is there."""
+    maps: tuple[str, ...] = Field(("reconstruction",), min_length=1)
+    """The maps that make up the finding map, with equal weights."""
     vae: VaeSettings = VaeSettings()
+    residual_vae: ResidualVaeSettings = ResidualVaeSettings()
+    denoiser: DenoiserSettings = DenoiserSettings()
+    marker: MarkerSettings = MarkerSettings()
+    tile_marker: MarkerSettings = MarkerSettings(
+        size=512, tile=128, kinds=("mass", "spiculated", "calcification", "distortion", "asymmetry")
+    )
+    bilateral: BilateralSettings = BilateralSettings()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for name in ("marker", "tile_marker"):
+            if name in self.members and "residual_vae" not in self.members:
+                raise ValueError(f"{name} learns from residual_vae: name both in members")
+        return self
 
 
 PRESETS: dict[str, TrainSettings] = {
     "seed": TrainSettings(),
+    "detect": TrainSettings(
+        epochs=40,
+        batch_size=8,
+        learning_rate=2e-3,
+        schedule="cosine",
+        members=("residual_vae", "denoiser", "marker"),
+        marker=MarkerSettings(epochs=120),
+        fused=("normalised_peak", "denoising_local_peak", "marker_peak"),
+        maps=("normalised", "denoising_local", "marker"),
+    ),
     "tiny": TrainSettings(
         batch_size=8,
         vae=VaeSettings(size=64, filters=(16, 32, 64), latent=32),
     ),
 }
-"""Named trainings: "seed" is the study this project grew from; "tiny" is for tests and the demo."""
+"""Named trainings: "seed" is the study this project grew from; "detect" finds; "tiny" is for tests and the demo."""
 
 
 def preset(name: str, values: Mapping[str, Any] | None = None) -> TrainSettings:

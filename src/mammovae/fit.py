@@ -17,13 +17,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mammovae.config import InputError, TrainSettings
-from mammovae.data.dataset import Data
+from mammovae.data.dataset import Batch, Data, to_tensors
 from mammovae.folders import replacing
-from mammovae.model.member import WEIGHTS, Member, load_weights, save_weights
+from mammovae.model.augment import augment
+from mammovae.model.member import HISTORY, WEIGHTS, Member, load_weights, save_weights
 from mammovae.page.progress import Progress
+from mammovae.phantoms.draw import plant_random
 
-HISTORY = "history.csv"
-PARTS = ("loss", "reconstruction", "kl")
+ACTIVE_NATS = 0.01
+"""A latent dimension whose mean divergence is below this carries nothing."""
+LISTED_DIMENSIONS = 256
+"""A larger latent is counted in history.csv, not listed."""
+VALIDATION = 2**31 - 1
+"""Stands for the epoch in the seeds of what is drawn for validation: the same in every epoch."""
 
 
 def fit(
@@ -35,22 +41,28 @@ def fit(
 ) -> pd.DataFrame:
     """Fit a member on healthy images and write its weights and history into folder; return the history.
 
-    parts gives the positions in data to train on and to validate with. The member's losses(image) gives
-    the negative ELBO of each image with its parts. Order and noise of an epoch depend on seed and epoch
-    alone, so a run continued from its checkpoint ends with the very weights of an undisturbed one. Runs on
-    the first GPU where there is one, else on the CPU.
+    parts gives the positions in data to train on and to validate with; a bilateral member takes those whose other
+    breast is in the same part. Order, noise, moves and planted lesions of an epoch depend on seed and epoch alone, so a
+    run continued from its checkpoint ends with the very weights of an undisturbed one. Runs on the first GPU where
+    there is one, else on the CPU. history.csv has a row an epoch: every term that the member's losses names, in
+    training and validation, and for a latent the divergence of each dimension (kl_0, ..., nats) and active_units,
+    how many of them exceed 0.01 nats.
     """
     checkpoint = folder / "resume.ckpt"
     if (folder / WEIGHTS).exists():
         checkpoint.unlink(missing_ok=True)
         load_weights(member, folder / WEIGHTS)
         return pd.read_csv(folder / HISTORY)
+    if member.bilateral:
+        parts = {name: part[np.isin(data.others[part], part)] for name, part in parts.items()}
+        if not len(parts["train"]):
+            raise InputError(f"{data.path} has no healthy pair of breasts to train {folder.name} on: leave it out")
     folder.mkdir(parents=True, exist_ok=True)
     on_gpu = torch.cuda.is_available()
     member.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
     training = _Training(member, data, parts, folder, settings)
     loader = DataLoader(
-        _Batches(data, member.settings.size),
+        _Batches(data, member, settings.seed),
         batch_size=None,
         sampler=_Order(parts["train"], settings.batch_size, settings.seed),
         pin_memory=on_gpu,
@@ -82,6 +94,8 @@ def fit(
         finally:
             torch.use_deterministic_algorithms(before)
     member.cpu().eval().to(memory_format=torch.contiguous_format)  # pyrefly: ignore[no-matching-overload]
+    size = member.size
+    member.settle(batch for _, batch in data.batches(parts["train"], size, settings.batch_size, member.bilateral))
     history = training.write_history()
     save_weights(member, folder / WEIGHTS)
     checkpoint.unlink(missing_ok=True)
@@ -89,17 +103,41 @@ def fit(
 
 
 class _Batches(Dataset):
-    """Batches straight from the memory map: an item is a whole batch, its index an array of positions."""
+    """Batches straight from the memory map: an item is a whole batch, its index (positions, epoch)."""
 
-    def __init__(self, data: Data, size: int) -> None:
-        self._data, self._size = data, size
+    def __init__(self, data: Data, member: Member, seed: int) -> None:
+        self._data, self._seed, self._size = data, seed, member.size
+        self._kinds, self._bilateral = member.kinds, member.bilateral
 
-    def __getitem__(self, index: np.ndarray) -> tuple[Tensor, Tensor]:
-        return self._data.batch(index, self._size)
+    def __getitem__(self, index: tuple[np.ndarray, int]) -> Batch:
+        positions, epoch = index
+        if not self._kinds:
+            return self._data.batch(positions, self._size, self._bilateral)
+        data, lesions = self._data, np.zeros((len(positions), self._data.size, self._data.size), np.uint8)
+        images, masks = np.array(data.images[positions]), data.masks[positions]
+        for number, position in enumerate(positions):
+            key = [self._seed, epoch, int(position)]
+            for lesion in range(int(np.random.default_rng(key).integers(3))):  # none, one or two
+                planting = plant_random(
+                    images[number],
+                    masks[number],
+                    data.mm_per_pixel(int(position)),
+                    "train",
+                    [*key, lesion],
+                    self._kinds,
+                )
+                if planting is not None:
+                    images[number] = planting.image
+                    lesions[number] |= planting.lesion
+        image, mask = to_tensors(images, masks, self._size)
+        # A pixel that a lesion touches counts, so that small things do not vanish from the target.
+        ratio = data.size // self._size
+        lesion = torch.nn.functional.max_pool2d(torch.from_numpy(lesions).float()[:, None], ratio)
+        return Batch(image, mask, lesion=lesion * mask)
 
 
 class _Order(Sampler):
-    """The positions of an epoch's batches, shuffled by seed and epoch alone."""
+    """The batches of an epoch as (positions, epoch), shuffled by seed and epoch alone."""
 
     def __init__(self, positions: np.ndarray, batch_size: int, seed: int) -> None:
         self._positions, self._batch_size, self._seed, self._epoch = positions, batch_size, seed, 0
@@ -110,11 +148,11 @@ class _Order(Sampler):
     def __len__(self) -> int:
         return math.ceil(len(self._positions) / self._batch_size)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
         order = np.random.default_rng([self._seed, self._epoch]).permutation(self._positions)
         for start in range(0, len(order), self._batch_size):
             # Sorted, so that the memory map is read forwards; the order inside a batch changes no loss.
-            yield np.sort(order[start : start + self._batch_size])
+            yield np.sort(order[start : start + self._batch_size]), self._epoch
 
 
 class _Training(lightning.LightningModule):
@@ -131,42 +169,50 @@ class _Training(lightning.LightningModule):
         super().__init__()
         self.member = member
         self.progress: Progress
-        self._data, self._parts, self._folder = data, parts, folder
-        self._settings, self._size = settings, member.settings.size
+        self._batches = _Batches(data, member, settings.seed)
+        self._parts, self._folder, self._settings = parts, folder, settings
         self._rows: list[dict[str, float]] = []
         self._sums: dict[str, Tensor] = {}
         self._saved = time.monotonic()
         self._begin = 0.0
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.member.parameters(), lr=self._settings.learning_rate, fused=True)
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.member.parameters(), lr=self._settings.learning_rate, fused=True)
+        if self._settings.schedule == "constant":
+            return optimizer
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self._settings.epochs)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
 
     def on_train_epoch_start(self) -> None:
-        self._sums = {part: torch.zeros((), dtype=torch.float64, device="cpu") for part in PARTS}
+        self._sums = {}
         self._begin = time.monotonic()
 
-    def training_step(self, batch: tuple[Tensor, Tensor], step: int) -> Tensor:
+    def training_step(self, batch: Batch, step: int) -> Tensor:
         # Noise comes from (seed, epoch, step) alone: continuing needs no generator state, and what the framework
         # draws in between changes nothing.
         key = np.random.SeedSequence([self._settings.seed, len(self._rows), step])
         torch.manual_seed(int(key.generate_state(1)[0]))
-        losses = self.member.losses(batch[0].contiguous(memory_format=torch.channels_last))
-        for part in PARTS:
-            self._sums[part] += losses[part].detach().double().sum().cpu()
+        if self.member.augmented:
+            batch = augment(batch)
+        batch = batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last))
+        losses = self.member.losses(batch)
+        _add(self._sums, losses)
         loss = losses["loss"].mean()
         if not torch.isfinite(loss):
             raise InputError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch + 1}: "
                 "lower learning_rate with a new --out, and check the data's contact sheet"
             )
-        self.progress.advance(1, note=f"epoch {self.current_epoch + 1}, loss {loss.item():,.1f}")
+        self.progress.advance(1, note=f"epoch {self.current_epoch + 1}, loss {loss.item():,.4g}")
         return loss
 
     def on_train_epoch_end(self) -> None:
-        count = len(self._parts["train"])
-        row = {"epoch": self.current_epoch + 1} | {part: float(self._sums[part]) / count for part in PARTS}
-        row |= {f"validation_{part}": value for part, value in self._validate().items()}
-        self._rows.append(row | {"seconds": round(time.monotonic() - self._begin, 3)})
+        trained, validated = _row(self._sums, len(self._parts["train"])), self._validate()
+        row: dict[str, float] = {"epoch": self.current_epoch + 1}
+        row |= {name: value for name, value in trained.items() if not name.startswith("kl_")}
+        row |= {f"validation_{name}": validated.get(name, float("nan")) for name in row if name != "epoch"}
+        dimensions = {name: value for name, value in trained.items() if name.startswith("kl_")}
+        self._rows.append(row | dimensions | {"seconds": round(time.monotonic() - self._begin, 3)})
         if time.monotonic() - self._saved >= self._settings.checkpoint_seconds:
             self.write_history()
             with replacing(self._folder / "resume.ckpt") as partial:
@@ -174,18 +220,15 @@ class _Training(lightning.LightningModule):
             self._saved = time.monotonic()
 
     def _validate(self) -> dict[str, float]:
-        positions = self._parts["validation"]
-        if not len(positions):
-            return dict.fromkeys(PARTS, float("nan"))
-        sums = dict.fromkeys(PARTS, 0.0)
+        positions, sums = self._parts["validation"], {}
+        torch.manual_seed(self._settings.seed)  # what is drawn here is the same in every epoch
         self.member.eval()
         with torch.no_grad():
-            for _, image, _ in self._data.batches(positions, self._size, self._settings.batch_size):
-                losses = self.member.losses(image.to(self.device))
-                for part in PARTS:
-                    sums[part] += float(losses[part].double().sum())
+            for start in range(0, len(positions), self._settings.batch_size):
+                part = positions[start : start + self._settings.batch_size]
+                _add(sums, self.member.losses(self._batches[part, VALIDATION].to(self.device)))
         self.member.train()
-        return {part: total / len(positions) for part, total in sums.items()}
+        return _row(sums, len(positions))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"] = self._rows
@@ -199,6 +242,25 @@ class _Training(lightning.LightningModule):
         with replacing(self._folder / HISTORY) as partial:
             history.to_csv(partial, index=False)
         return history
+
+
+def _add(sums: dict[str, Tensor], losses: dict[str, Tensor]) -> None:
+    for name, values in losses.items():
+        total = values.detach().double().sum(dim=0).cpu()
+        sums[name] = sums[name] + total if name in sums else total
+
+
+def _row(sums: dict[str, Tensor], count: int) -> dict[str, float]:
+    """Means over count images; each dimension of a divergence gets a name of its own."""
+    row: dict[str, float] = {}
+    for name, total in sums.items():
+        if name == "kl_dimensions":
+            row["active_units"] = float((total / count > ACTIVE_NATS).sum())
+            if len(total) <= LISTED_DIMENSIONS:
+                row |= {f"kl_{number}": float(value) / count for number, value in enumerate(total)}
+        else:
+            row[name] = float(total) / count
+    return row
 
 
 @contextmanager

@@ -185,6 +185,18 @@ class PatientBootstrap:
         parts = [_average_precisions(scores[images], self.finding[images], w) for w in self._weights(images)]
         return self._estimate(value, np.concatenate(parts), keep)
 
+    def mean(self, values: ArrayLike, keep: Bools | None = None) -> Estimate:
+        """Return the mean of values (N,) over the images in keep (N,) bool or all, of which n_finding is the number."""
+        values, keep = self._checked(values, keep)
+        images = np.flatnonzero(keep)
+        if not images.size:
+            return Estimate(None, None, None, 0, 0)
+        low = high = None
+        if np.unique(self._patient[images]).size >= FEWEST_PATIENTS:
+            parts = [_ratio(weights @ values[images], weights.sum(axis=1)) for weights in self._weights(images)]
+            low, high = map(float, np.nanpercentile(np.concatenate(parts), [2.5, 97.5]))
+        return Estimate(float(values[images].mean()), low, high, 0, int(images.size))
+
     def difference(self, first: ArrayLike, second: ArrayLike, keep: Bools | None = None) -> Estimate:
         """Return AUROC(first) - AUROC(second), its interval from the differences within each resample."""
         (a, keep), (b, _) = self._checked(first, keep), self._checked(second, keep)

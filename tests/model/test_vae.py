@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mammovae.config import PRESETS, UsageError, VaeSettings
+from mammovae.data.dataset import Batch
 from mammovae.model.vae import Vae
 
 SMALL = VaeSettings(size=16, filters=(4, 8), latent=3)
@@ -15,6 +16,10 @@ SMALL = VaeSettings(size=16, filters=(4, 8), latent=3)
 @pytest.fixture(scope="module")
 def image() -> Tensor:
     return torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def batch(image: Tensor) -> Batch:
+    return Batch(image, torch.ones_like(image))
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +34,7 @@ def test_the_seed_preset_has_51_125_505_parameters() -> None:
 
 def test_the_elbo_agrees_with_its_closed_form_given_the_noise(vae: Vae, image: Tensor) -> None:
     torch.manual_seed(3)
-    losses = vae.losses(image)
+    losses = vae.losses(batch(image))
     torch.manual_seed(3)
     mean, log_variance = vae.encode(image)
     z = mean + log_variance.exp().sqrt() * torch.randn_like(mean)
@@ -60,7 +65,7 @@ def test_the_elbo_is_below_the_log_evidence(vae: Vae, image: Tensor) -> None:
     """Importance sampling of log p(x) with many draws is an upper neighbour of the mean ELBO (Burda et al., 2016)."""
     torch.manual_seed(0)
     x = image[:1].expand(4000, -1, -1, -1)
-    elbo = -torch.cat([vae.losses(image[:1])["loss"] for _ in range(400)]).mean()
+    elbo = -torch.cat([vae.losses(batch(image[:1]))["loss"] for _ in range(400)]).mean()
     mean, log_variance = vae.encode(x)
     posterior = torch.distributions.Normal(mean, log_variance.div(2).exp())
     z = posterior.sample()
@@ -81,16 +86,15 @@ def test_pooling_before_relu_computes_what_pooling_after_it_does(vae: Vae, image
 
 
 def test_a_score_does_not_depend_on_noise_or_on_the_batch(vae: Vae, image: Tensor) -> None:
-    mask = torch.ones_like(image)
-    together, _ = vae.score(image, mask, None)
-    alone, _ = vae.score(image[2:3], mask[2:3], None)
+    together, _ = vae.score(batch(image))
+    alone, _ = vae.score(batch(image[2:3]))
     for name, value in together.items():
         assert alone[name].item() == pytest.approx(value[2].item(), rel=1e-5)
 
 
 def test_the_map_is_zero_only_where_the_reconstruction_is_perfect(vae: Vae, image: Tensor) -> None:
     reconstruction = vae.decode(vae.encode(image)[0])
-    _, maps = vae.score(image, torch.ones_like(image), None)
+    _, maps = vae.score(batch(image))
     assert maps["reconstruction"].min() >= -1e-5
     target = image.clone()
     kept = target.detach()

@@ -17,29 +17,37 @@ def judged() -> Judgement:
     return judge(table(), SCORES, BASELINES, resamples=200)
 
 
-def test_headline_is_the_first_score_over_images_of_known_health(judged: Judgement) -> None:
+def test_headline_is_the_first_score_against_healthy_images_of_unaffected_patients(judged: Judgement) -> None:
     known = table().dropna(subset="healthy")
     healthy = known["healthy"].astype(bool)
+    affected = known["patient_id"].isin(known["patient_id"][~healthy])
     assert judged.headline.name == "loss"
-    assert judged.headline.value == auroc(known["loss"][healthy], known["loss"][~healthy])
-    assert judged.headline.n_healthy + judged.headline.n_finding + judged.n_unknown == len(table())
+    assert judged.headline.value == auroc(known["loss"][healthy & ~affected], known["loss"][~healthy])
+    second = judged.affected["loss"]
+    assert second.value == auroc(known["loss"][healthy & affected], known["loss"][~healthy])
+    assert judged.headline.n_healthy + second.n_healthy + second.n_finding + judged.n_unknown == len(table())
 
 
-def test_categories_are_judged_against_all_healthy_images(judged: Judgement) -> None:
-    assert {row.name for row in judged.by_category} >= {"mass", "suspicious_calcification"}
-    assert all(row.n_healthy == judged.headline.n_healthy for row in judged.by_category)
-    assert sum(row.n_finding for row in judged.by_category) == judged.headline.n_finding
+def test_categories_are_judged_against_all_healthy_images_of_the_main_arm(judged: Judgement) -> None:
+    rows = judged.tables["category"]
+    assert {row.name for row in rows} >= {"mass", "suspicious_calcification"}
+    assert all(row.n_healthy == judged.headline.n_healthy for row in rows)
+    assert sum(row.n_finding for row in rows) == judged.headline.n_finding
 
 
 def test_densities_are_judged_within_themselves(judged: Judgement) -> None:
-    assert [row.label for row in judged.by_density] == ["A", "B", "C", "D"]
-    assert sum(row.n_healthy for row in judged.by_density) < judged.headline.n_healthy
+    rows = judged.tables["density"]
+    assert [row.label for row in rows] == ["A", "B", "C", "D"]
+    assert sum(row.n_healthy for row in rows) < judged.headline.n_healthy
 
 
-def test_healthy_images_of_affected_patients_are_left_out_of_the_other_arm(judged: Judgement) -> None:
-    assert judged.unaffected is not None
-    assert judged.unaffected.n_healthy < judged.headline.n_healthy
-    assert judged.unaffected.n_finding == judged.headline.n_finding
+def test_lesions_are_judged_by_their_size_and_those_without_one_nowhere() -> None:
+    rows = table()
+    rows["size_mm"] = [float(i % 40) if i % 3 else float("nan") for i in range(len(rows))]
+    parts = judge(rows, SCORES, resamples=50).tables["size"]
+    known = rows[rows["healthy"].notna()]
+    small = known[(known["healthy"] == False) & (known["size_mm"] > 0) & (known["size_mm"] <= 10)]  # noqa: E712
+    assert parts[0].label == "up to 10 mm" and parts[0].n_finding == len(small)
 
 
 def test_metrics_have_the_keys_that_the_design_names(judged: Judgement) -> None:
@@ -54,6 +62,7 @@ def test_data_without_findings_has_no_figure_but_keeps_its_counts() -> None:
     assert judged.headline.value is None and judged.curve is None
     assert judged.metrics()["auroc"] is None
     assert judged.headline.n_healthy > 0
+    assert not judged.affected
 
 
 def test_no_image_of_known_health_is_counted_and_no_more() -> None:
@@ -63,7 +72,7 @@ def test_no_image_of_known_health_is_counted_and_no_more() -> None:
 
 def test_the_bare_columns_are_enough() -> None:
     judged = judge(table()[["patient_id", "healthy", "loss"]], {"loss": "Loss"}, resamples=50)
-    assert judged.by_category == judged.by_density == judged.differences == ()
+    assert not judged.tables and judged.differences == ()
 
 
 def test_a_score_that_is_missing_is_refused_by_name() -> None:

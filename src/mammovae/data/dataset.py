@@ -1,9 +1,11 @@
 """A DATA folder opened: its table, its memory-mapped squares, and batches of tensors from them."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,8 +14,28 @@ import torch
 from mammovae.config import InputError, TrainSettings, UsageError
 from mammovae.data import index
 from mammovae.data.breast import Geometry
+from mammovae.data.quality import QUALITY
 from mammovae.data.split import include_unlabelled
-from mammovae.folders import read_manifest
+from mammovae.folders import file_hash, read_manifest
+
+
+class Batch(NamedTuple):
+    """What a network is given of n images: float32 (n, 1, S, S) each, grey values in [0, 1], masks 0 or 1.
+
+    other and other_mask are the same patient's other breast in the same view, all 0 where there is none; lesion is
+    the region of a planted lesion, 0 to 1.
+    """
+
+    image: torch.Tensor
+    mask: torch.Tensor
+    other: torch.Tensor | None = None
+    other_mask: torch.Tensor | None = None
+    lesion: torch.Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        others = (None if part is None else part.to(device) for part in self[2:])
+        return Batch(self.image.to(device), self.mask.to(device), *others)
 
 
 @dataclass(frozen=True)
@@ -48,6 +70,14 @@ class Data:
             )
         return cls(path, manifest, frame, *arrays)
 
+    @cached_property
+    def measures(self) -> pd.DataFrame:
+        """What prepare measured for the quality score, float64, a row an image; empty cells where it failed."""
+        try:
+            return pd.read_parquet(self.path / QUALITY)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {self.path / QUALITY}: {error}; prepare the data again") from error
+
     def check_prepared_as(self, settings: dict[str, Any]) -> None:
         """Refuse, with UsageError, data whose geometry is not that of the data a run was trained on."""
         ours, theirs = self.manifest["settings"]["stretch"], settings["stretch"]
@@ -60,6 +90,12 @@ class Data:
     def size(self) -> int:
         """Rows and columns of each square, in pixels."""
         return self.images.shape[1]
+
+    @property
+    def digest(self) -> str:
+        """A hash of the table as it is held, so that another split is another input."""
+        said = self.index[["image_id", "patient_id", "split", "healthy"]].to_json(orient="values")
+        return hashlib.sha256((file_hash(self.path / "index.parquet") + said).encode()).hexdigest()
 
     def select(self, split: str, *, side: str | None = None, view: str | None = None) -> np.ndarray:
         """Return the positions of the usable images of a split, in the index's order."""
@@ -112,17 +148,51 @@ class Data:
         names = [field.name for field in fields(Geometry) if field.name != "size"]
         return Geometry(**{name: row[name].item() for name in names}, size=self.size)
 
-    def batch(self, positions: np.ndarray, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (image, mask), both float32 (n, 1, size, size): v / 65535 and 0 or 1."""
-        return to_tensors(self.images[positions], self.masks[positions], size)
+    @cached_property
+    def others(self) -> np.ndarray:
+        """The position of the other breast of each image, int (N,): same patient and view, usable; -1 without one.
+
+        Of several such images the first is taken; where the study is known it has to be the same one.
+        """
+        frame = self.index
+        usable = ((frame["status"] == "ok") & frame["side"].notna()).to_numpy(bool)
+        keys = frame[["patient_id", "study_id", "view", "side"]].astype(object).fillna("").to_numpy()
+        first: dict[tuple[str, ...], int] = {}
+        for position in np.flatnonzero(usable):
+            first.setdefault(tuple(keys[position]), int(position))
+        opposite = {"L": "R", "R": "L"}
+        found = [
+            first.get((*key[:3], opposite[key[3]]), -1) if able else -1 for key, able in zip(keys, usable, strict=True)
+        ]
+        return np.array(found, dtype=int)
+
+    def batch(self, positions: np.ndarray, size: int, other: bool = False) -> Batch:
+        """Return the images at positions for a network of size pixels; with other, their other breasts too."""
+        image, mask = to_tensors(self.images[positions], self.masks[positions], size)
+        if not other:
+            return Batch(image, mask)
+        there = self.others[positions]
+        known = torch.from_numpy((there >= 0).astype(np.float32)).view(-1, 1, 1, 1)
+        others, masks = to_tensors(self.images[there], self.masks[there], size)
+        return Batch(image, mask, others * known, masks * known)
 
     def batches(
-        self, positions: np.ndarray, size: int, batch_size: int
-    ) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
-        """Yield (positions, image, mask) in order, at most batch_size images at a time."""
+        self, positions: np.ndarray, size: int, batch_size: int, other: bool = False
+    ) -> Iterator[tuple[np.ndarray, Batch]]:
+        """Yield (positions, batch) in order, at most batch_size images at a time."""
         for start in range(0, len(positions), batch_size):
             part = positions[start : start + batch_size]
-            yield (part, *self.batch(part, size))
+            yield part, self.batch(part, size, other)
+
+    def mm_per_pixel(self, position: int) -> float:
+        """Return the size of a square's pixel at the detector, in mm; where the source's is unknown, a guess.
+
+        The guess takes a breast of 180 mm from top to bottom, pectoral muscle included.
+        """
+        source = self.index["mm_per_pixel"].iloc[position]
+        if not pd.isna(source):
+            return float(source / self.index["scale_y"].iloc[position])
+        return 180.0 / max(1, int((self.masks[position] > 0).any(axis=1).sum()))
 
 
 def to_tensors(images: np.ndarray, masks: np.ndarray, size: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,7 +14,9 @@ import pandas as pd
 from mammovae.config import InputError, Kind, PrepareSettings, UsageError
 from mammovae.data import index, parallel
 from mammovae.data.breast import Geometry, NoBreast, find_breast
-from mammovae.data.read import read
+from mammovae.data.pose import against_header, pose_convention, with_pose_remarks
+from mammovae.data.quality import QUALITY, measure
+from mammovae.data.read import Picture, read
 from mammovae.data.sources import SOURCES
 from mammovae.data.split import assign_splits, duplicates, fill_patients
 from mammovae.folders import MANIFEST, Stage, read_json, replacing, write_text
@@ -32,7 +34,7 @@ class Prepared:
     """One image, ready: image uint16 (S, S), mask uint8 (S, S), and what its file and its pixels say.
 
     fields holds index columns; digest is a hash of the source's pixels; chest_wall is "left" or "right" as
-    the source is stored.
+    the source is stored; measures are those of data/quality.py.
     """
 
     image: np.ndarray
@@ -41,6 +43,7 @@ class Prepared:
     chest_wall: str
     fields: dict[str, Any]
     digest: str
+    measures: dict[str, float]
 
 
 class Task(NamedTuple):
@@ -55,7 +58,11 @@ def prepare_image(path: Path, *, size: int, stretch: bool = False) -> Prepared:
 
     Raises InputError when the file cannot be read or shows no breast.
     """
-    picture = read(path)
+    return prepare_picture(read(path), size=size, stretch=stretch)
+
+
+def prepare_picture(picture: Picture, *, size: int, stretch: bool = False) -> Prepared:
+    """Do prepare_image for a picture that is read already. Raises InputError when it shows no breast."""
     try:
         breast = find_breast(picture.pixels)
     except NoBreast as error:
@@ -78,6 +85,7 @@ def prepare_image(path: Path, *, size: int, stretch: bool = False) -> Prepared:
         chest_wall=breast.chest_wall,
         fields=fields,
         digest=hashlib.blake2b(np.ascontiguousarray(picture.pixels).data, digest_size=16).hexdigest(),
+        measures=measure(picture.pixels, breast.mask, breast.chest_wall),
     )
 
 
@@ -192,6 +200,7 @@ class _Slots:
                 "fields": result.fields,
                 "chest_wall": result.chest_wall,
                 "digest": result.digest,
+                "measures": result.measures,
             }
         with self._journal.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
@@ -217,14 +226,17 @@ def _complete(
     frame = assign_splits(frame, settings.seed)
     ok = frame["status"] == "ok"
     frame.loc[~ok, "split"] = "unused"
-    convention = _pose_convention(frame, done)
-    frame = _with_pose_remarks(frame, done, convention)
+    walls = {row: entry["chest_wall"] for row, entry in done.items() if "chest_wall" in entry}
+    convention = pose_convention(frame, walls)
+    frame = with_pose_remarks(frame, walls, convention)
     frame, copies = _without_copies(frame, done)
     failures = frame.loc[frame["status"] == "failed", ["image_id", "source", "reason"]]
     with replacing(out / "failures.csv") as partial_path:
         failures.to_csv(partial_path, index=False)
     _contact_sheet(out, frame, slots)
     slots.finish()
+    with replacing(out / QUALITY) as partial_path:
+        _measures(frame, done, convention).to_parquet(partial_path, index=False)
     index.write(frame, out / "index.parquet")
     return {
         "size": settings.size,
@@ -259,38 +271,14 @@ def _is_null(value: Any) -> bool:
     return not isinstance(value, list) and bool(pd.isna(value))
 
 
-def _pose_convention(frame: pd.DataFrame, done: dict[int, dict]) -> str | None:
-    """Say how the set is stored: "standard" (left breast, chest wall on the left), "mirrored", or null.
-
-    A set that is mirrored as a whole (as mini-MIAS is) is no fault; an image that goes against its set is.
-    """
-    left_side, left_wall = _poses(frame, done)
-    if not len(left_side):
-        return None
-    return "standard" if np.mean(left_side == left_wall) >= 0.5 else "mirrored"
-
-
-def _poses(frame: pd.DataFrame, done: dict[int, dict]) -> tuple[np.ndarray, np.ndarray]:
-    pairs = [
-        (frame["side"].iloc[row] == "L", entry["chest_wall"] == "left")
-        for row, entry in done.items()
-        if "chest_wall" in entry and not pd.isna(frame["side"].iloc[row])
-    ]
-    both = np.array(pairs, dtype=bool).reshape(-1, 2)
-    return both[:, 0], both[:, 1]
-
-
-def _with_pose_remarks(frame: pd.DataFrame, done: dict[int, dict], convention: str | None) -> pd.DataFrame:
-    reasons = frame["reason"].tolist()
+def _measures(frame: pd.DataFrame, done: dict[int, dict], convention: str | None) -> pd.DataFrame:
+    """Return what was measured, a row an image, empty where it failed; against_header is 1 where the pose is wrong."""
+    rows: list[dict[str, float]] = [{} for _ in range(len(frame))]
     for row, entry in done.items():
-        side = frame["side"].iloc[row]
-        if "chest_wall" not in entry or pd.isna(side) or convention is None:
-            continue
-        expected = "left" if (side == "L") == (convention == "standard") else "right"
-        if entry["chest_wall"] != expected:
-            remark = f"side {side}, but the chest wall lies on the image's {entry['chest_wall']}"
-            reasons[row] = remark if pd.isna(reasons[row]) else f"{reasons[row]}; {remark}"
-    return frame.assign(reason=pd.array(reasons, dtype=frame["reason"].dtype))
+        if "measures" in entry:
+            wrong = against_header(frame["side"].iloc[row], entry["chest_wall"], convention)
+            rows[row] = entry["measures"] | {"against_header": float(wrong)}
+    return pd.DataFrame(rows)
 
 
 def _without_copies(frame: pd.DataFrame, done: dict[int, dict]) -> tuple[pd.DataFrame, list[list[str]]]:

@@ -162,7 +162,9 @@ def _read_dicom(path: Path) -> Picture:
     header = header_of(dataset)
     if "PixelData" not in dataset:
         kind = dataset.get("SOPClassUID")
-        what = getattr(kind, "name", None) or "DICOM object"
+        # The name of an unknown class is whatever bytes the file gives for it.
+        what = getattr(kind, "name", kind)
+        what = "DICOM object" if what == kind else what
         raise _RefusedError(f"this {what} holds no integer pixel data: it is truncated or no mammogram")
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1:

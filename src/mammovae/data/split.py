@@ -1,12 +1,16 @@
 """Which images train, choose, calibrate and test: split by patient, and checked for leaks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 
+from mammovae.config import UsageError
+
 SHARES = {"train": 0.5, "validation": 0.1, "calibration": 0.2, "test": 0.2}
 """Shares of the patients where a set brings no split of its own."""
+FOLD_SHARES = {"train": 0.7, "validation": 0.1, "calibration": 0.2}
+"""Shares of the patients outside a fold."""
 
 
 def fill_patients(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
@@ -33,12 +37,12 @@ def assign_splits(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
     any_finding = (frame["healthy"] == False).fillna(False).groupby(patients).any()  # noqa: E712 - nullable column
     own_test = set(patients[(own == "test").fillna(False)])
     own_train = set(patients[(own == "train").fillna(False)]) - own_test
-    for_training = [name for name in SHARES if name != "test"]
+    for_training = {name: share for name, share in SHARES.items() if name != "test"}
     drawn = dict.fromkeys(own_test, "test")
     rng = np.random.default_rng(seed)
     for stratum in (False, True):
         free = set(any_finding.index[any_finding == stratum]) - own_test
-        drawn |= _draw(free - own_train, for_training if own_test else list(SHARES), rng)
+        drawn |= _draw(free - own_train, for_training if own_test else SHARES, rng)
         drawn |= _draw(free & own_train, for_training, rng)
     split = patients.map(drawn)
     keep = (split == "test") | (frame["healthy"] == True).fillna(False)  # noqa: E712 - nullable column
@@ -63,14 +67,54 @@ def include_unlabelled(frame: pd.DataFrame, seed: int, copies: set[str]) -> pd.D
     """
     free = (frame["split"] == "unused") & frame["healthy"].isna() & ~frame["image_id"].isin(copies)
     placed = frame[frame["split"] != "unused"].groupby("patient_id")["split"].first().to_dict()
-    names = [name for name in SHARES if name != "test"]
-    placed |= _draw(set(frame.loc[free, "patient_id"]) - set(placed), names, np.random.default_rng(seed))
+    shares = {name: share for name, share in SHARES.items() if name != "test"}
+    placed |= _draw(set(frame.loc[free, "patient_id"]) - set(placed), shares, np.random.default_rng(seed))
     return frame.assign(split=frame["split"].where(~free, frame["patient_id"].map(placed)))
 
 
-def _draw(patients: set[str], names: list[str], rng: np.random.Generator) -> dict[str, str]:
-    """Deal patients out to the named splits in the proportions of SHARES."""
-    shares = np.array([SHARES[name] for name in names])
+def assign_folds(frame: pd.DataFrame, folds: int, seed: int, copies: set[str]) -> np.ndarray:
+    """Return the fold of each row, int (n,), by patient and stratified by having any finding; -1: in no fold.
+
+    Rows that failed or whose image_id is in copies (the same pixels as another's) are in none. UsageError for fewer
+    than two folds or fewer patients than folds.
+    """
+    usable = ((frame["status"] == "ok") & ~frame["image_id"].isin(copies)).to_numpy(bool)
+    patients = frame["patient_id"].to_numpy(dtype=object)
+    if folds < 2 or len(set(patients[usable])) < folds:
+        raise UsageError(
+            f"{len(set(patients[usable]))} patients cannot be dealt to {folds} folds: choose at least 2 folds, "
+            "and no more than there are patients"
+        )
+    any_finding = (frame["healthy"] == False).fillna(False).groupby(frame["patient_id"]).any()  # noqa: E712
+    rng, fold_of, dealt = np.random.default_rng(seed), {}, 0
+    for stratum in (False, True):
+        members = sorted(set(patients[usable]) & set(any_finding.index[any_finding == stratum]))
+        for patient in rng.permutation(np.array(members, dtype=object)):
+            fold_of[patient] = dealt % folds  # on from where the other stratum stopped, so that folds are even
+            dealt += 1
+    return np.array([fold_of[name] if able else -1 for name, able in zip(patients, usable, strict=True)], dtype=int)
+
+
+def split_fold(frame: pd.DataFrame, fold_of: np.ndarray, fold: int, seed: int) -> pd.DataFrame:
+    """Return frame with its split column replaced for one fold of fold_of, as assign_folds gave it.
+
+    The fold's images are test; the other patients are dealt 70/10/20 to train, validation and calibration, stratified
+    by having any finding, and of their images those with findings or of unknown health are unused.
+    """
+    outside = frame[(fold_of >= 0) & (fold_of != fold)]
+    any_finding = (outside["healthy"] == False).fillna(False).groupby(outside["patient_id"]).any()  # noqa: E712
+    rng, drawn = np.random.default_rng([seed, fold]), {}
+    for stratum in (False, True):
+        drawn |= _draw(set(any_finding.index[any_finding == stratum]), FOLD_SHARES, rng)
+    healthy = (frame["healthy"] == True).fillna(False).to_numpy(bool)  # noqa: E712 - nullable column
+    split = frame["patient_id"].map(drawn).where(healthy & (fold_of >= 0), "unused").to_numpy(dtype=object)
+    split[fold_of == fold] = "test"
+    return frame.assign(split=pd.Series(split, index=frame.index).astype(frame["split"].dtype))
+
+
+def _draw(patients: set[str], wanted: Mapping[str, float], rng: np.random.Generator) -> dict[str, str]:
+    """Deal patients out to the named splits in the proportions wanted."""
+    names, shares = list(wanted), np.array(list(wanted.values()))
     # Halves are rounded up, so that a single patient trains.
     bounds = np.floor(np.cumsum(shares / shares.sum()) * len(patients) + 0.5).astype(int)
     shuffled = rng.permutation(np.array(sorted(patients), dtype=object))

@@ -12,6 +12,7 @@ from mammovae.config import InputError, UsageError
 from mammovae.data.dataset import Data
 from mammovae.folders import Stage, file_hash, replacing
 from mammovae.model.run import Run, device
+from mammovae.model.vae import Vae
 from mammovae.page.progress import Progress
 
 DERIVED = "derived from one patient's image"
@@ -25,15 +26,21 @@ def vary(run: Run, data: Data, positions: np.ndarray, seed: int, first: int = 0)
     z = mean + noise, noise ~ N(0, I); returns float32 (n, S, S) in [0, 1]. Image number first + i has its own
     noise, whatever stands beside it. Each result is derived from one patient by construction.
     """
-    vae = run.members["vae"]
+    vae = _vae(run)
     made = []
     for start in range(0, len(positions), 32):
         part = positions[start : start + 32]
-        image, _ = data.batch(part, run.settings.vae.size)
-        mean, _ = vae.encode(image.to(device()))
+        mean, _ = vae.encode(data.batch(part, run.settings.vae.size).image.to(device()))
         noise = torch.stack([_noise(seed, first + start + number, mean.shape[1]) for number in range(len(part))])
         made.append(vae.decode(mean + noise.to(mean.device))[:, 0].cpu().numpy())
     return np.concatenate(made)
+
+
+def _vae(run: Run) -> Vae:
+    vae = run.members.get("vae")
+    if not isinstance(vae, Vae):
+        raise InputError(f"{run.path} has no vae among its members: train the seed preset to generate images")
+    return vae
 
 
 def sources(run: Run, data: Data, count: int, seed: int) -> np.ndarray:

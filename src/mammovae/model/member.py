@@ -1,33 +1,47 @@
 """The interface of a member (one trained network of a run), and its weights on disk."""
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mammovae.config import InputError, VaeSettings
+from mammovae.config import InputError
+from mammovae.data.dataset import Batch
 from mammovae.folders import replacing
+from mammovae.phantoms.lesions import Kind
 
 WEIGHTS = "model.safetensors"
+HISTORY = "history.csv"
 
 
 class Member(nn.Module):
-    """What every member offers beyond a torch module; images are (n, 1, S, S) in [0, 1]."""
+    """What every member offers beyond a torch module."""
 
-    settings: VaeSettings
+    size: int
+    """Rows and columns of its images, in pixels."""
+    augmented = False
+    """Whether its training films are moved and re-exposed at random."""
+    bilateral = False
+    """Whether it needs the other breast; then it trains on healthy pairs alone."""
+    kinds: tuple[Kind, ...] = ()
+    """Kinds of lesions (family TRAIN) that are planted into its training films; none: they stay as they are."""
 
     @abstractmethod
-    def losses(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the terms to train by, (n,) each, their sum under "loss"."""
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the terms to train by, (n,) each, the one to minimise under "loss".
 
-    @abstractmethod
-    def score(self, image: Tensor, mask: Tensor, other: Tensor | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return named scores (n,) and named maps (n, 1, S, S), higher = further from healthy, without noise.
-
-        mask (n, 1, S, S) is 1 inside the breast; other is the other breast, or none.
+        Under "kl_dimensions" there may be the divergence of each latent dimension, (n, d), in nats.
         """
+
+    @abstractmethod
+    def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return named scores (n,) and named maps (n, 1, S, S), higher = further from healthy, without noise."""
+
+    def settle(self, batches: Iterable[Batch]) -> None:
+        """Take from the healthy training films, once fitted, what no gradient gives (a latent's distribution)."""
 
 
 def save_weights(member: nn.Module, path: Path) -> None:

@@ -1,6 +1,7 @@
 """A RUN folder opened: its settings and its trained members."""
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,38 @@ import torch
 
 from mammovae.config import InputError, TrainSettings
 from mammovae.folders import read_manifest
-from mammovae.model.member import WEIGHTS, load_weights
+from mammovae.model.bilateral import BilateralVae
+from mammovae.model.denoiser import Denoiser
+from mammovae.model.marker import Marker
+from mammovae.model.member import WEIGHTS, Member, load_weights
+from mammovae.model.residual_vae import ResidualVae
 from mammovae.model.vae import Vae
 
 CONFIG = "config.toml"
 
+MEMBERS: dict[str, Callable[[TrainSettings, dict[str, Any]], Member]] = {
+    "vae": lambda settings, _: Vae(settings.vae),
+    "residual_vae": lambda settings, _: ResidualVae(settings.residual_vae),
+    "denoiser": lambda settings, _: Denoiser(settings.denoiser),
+    "bilateral": lambda settings, _: BilateralVae(settings.bilateral),
+    "marker": lambda settings, built: Marker(settings.marker, built["residual_vae"], "marker"),
+    "tile_marker": lambda settings, built: Marker(settings.tile_marker, built["residual_vae"], "tile_marker"),
+}
+"""How each member is made, in the order of training: a marker learns from what the VAE before it says."""
 
-def build(settings: TrainSettings) -> dict[str, Vae]:
-    """Make the untrained members of a run by name, their weights drawn from the run's seed."""
-    with torch.random.fork_rng():  # the caller's own random numbers go on undisturbed
-        torch.manual_seed(settings.seed)
-        return {"vae": Vae(settings.vae)}
+
+def build(settings: TrainSettings) -> dict[str, Member]:
+    """Make the untrained members of a run by name, in the order of training, weights drawn from the run's seed.
+
+    A member's weights do not depend on which others there are.
+    """
+    members: dict[str, Member] = {}
+    for name in MEMBERS:
+        if name in settings.members:
+            with torch.random.fork_rng():  # the caller's own random numbers go on undisturbed
+                torch.manual_seed(settings.seed)
+                members[name] = MEMBERS[name](settings, members)
+    return members
 
 
 def device() -> torch.device:
@@ -34,7 +56,7 @@ class Run:
     path: Path
     manifest: dict[str, Any]
     settings: TrainSettings
-    members: dict[str, Vae]
+    members: dict[str, Member]
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":

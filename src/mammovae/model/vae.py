@@ -5,7 +5,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mammovae.config import UsageError, VaeSettings
+from mammovae.config import VaeSettings
+from mammovae.data.dataset import Batch
+from mammovae.model.blocks import halvings
 from mammovae.model.likelihood import bernoulli_nll, kl_standard_normal, reparameterise
 from mammovae.model.member import Member
 
@@ -17,19 +19,14 @@ class Vae(Member):
     default settings it is the seed study's network, 51,125,505 parameters in PyTorch's default initialisation.
 
         vae = Vae(VaeSettings())
-        elbo = vae.losses(image)["loss"].mean()
+        elbo = -vae.losses(Batch(image, mask))["loss"].mean()
     """
 
     def __init__(self, settings: VaeSettings) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.size = settings, settings.size
         filters = settings.filters
-        side, rest = divmod(settings.size, 2 ** len(filters))
-        if rest or not side:
-            raise UsageError(
-                f"a network of {settings.size} px cannot be halved {len(filters)} times: "
-                f"choose vae.size as a multiple of {2 ** len(filters)}"
-            )
+        side = halvings(settings.size, len(filters), "vae")
         self._grid = (filters[-1], side, side)
         flat = filters[-1] * side * side
         encoder: list[nn.Module] = []
@@ -59,22 +56,25 @@ class Vae(Member):
         """Return images (n, 1, S, S) in [0, 1] for latent vectors (n, latent)."""
         return torch.sigmoid(self.decode_logits(z))
 
-    def losses(self, image: Tensor) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the negative ELBO of each image and its two parts, (n,) each, in nats, with z drawn once."""
+        image = batch.image
         mean, log_variance = self.encode(image)
         logits = self.decode_logits(reparameterise(mean, log_variance))
         reconstruction = bernoulli_nll(logits, image).sum(dim=(1, 2, 3))
-        kl = kl_standard_normal(mean, log_variance).sum(dim=1)
-        return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
+        divergence = kl_standard_normal(mean, log_variance)
+        kl = divergence.sum(dim=1)
+        return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl, "kl_dimensions": divergence}
 
-    def score(self, image: Tensor, mask: Tensor, other: Tensor | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Map a batch to named scores (n,) and maps (n, 1, S, S), higher = further from healthy; no noise.
 
         reconstruction_loss is the Bernoulli term at z = mean over the whole image, as the seed study measured
         it, in nats; kl_divergence stands beside it. The map is the loss of each pixel above the least that any
         reconstruction could have there (the entropy of its own grey value), so that a perfect one is 0 everywhere.
-        mask and other (the other breast, or none) belong to the interface; this member uses neither.
+        Neither the mask nor the other breast is used.
         """
+        image = batch.image
         mean, log_variance = self.encode(image)
         nll = bernoulli_nll(self.decode_logits(mean), image)
         least = torch.special.entr(image) + torch.special.entr(1 - image)

@@ -20,7 +20,10 @@ _HEADINGS = {
     "score": "Scores",
     "baseline": "Trivial baselines",
     "category": "By category of finding",
+    "severity": "By severity",
+    "size": "By size of the lesion",
     "density": "By breast density",
+    "vendor": "By vendor",
 }
 _POINTS = 4000
 _STRIP = 0.5
@@ -81,7 +84,7 @@ def score_points(groups: Mapping[str, ArrayLike], label: str = "score") -> Figur
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     margin = 0.03 * (high - low) or 0.5
     for row, (name, group) in enumerate(values.items()):
-        colour, marker = (HEALTHY, "o") if name == "healthy" else (FINDING, "D")
+        colour, marker = (HEALTHY, "o") if name.startswith("healthy") else (FINDING, "D")
         heights = _swarm((group - low) / (high - low or 1))
         axes.scatter(
             group,
@@ -158,6 +161,80 @@ def roc(curve: RocCurve, baselines: Sequence[RocCurve] = ()) -> Figure:
 
 def _legend(estimate: Estimate) -> str:
     return f"{estimate.label or 'score'}  {estimate.text}"
+
+
+@styled
+def fault_chart(table: "DataFrame") -> Figure:
+    """Draw for each planted fault the share found when 5 % of healthy images are sent to review, and its AUROC.
+
+    table: columns fault, n, refused (share), auroc, recall_5; the most easily missed stand above.
+    """
+    rows = table.sort_values(["recall_5", "auroc"]).reset_index(drop=True)
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.19 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    y = np.arange(len(rows))
+    axes.barh(y, rows["recall_5"], color=FINDING, height=0.62, alpha=0.85, label="by the quality score")
+    axes.barh(y, rows["refused"], color=HEALTHY, height=0.62, label="of these, refused by prepare")
+    axes.axvline(0.05, color=SOFT, linewidth=0.7, linestyle=(0, (3, 2)))
+    for place in range(len(rows)):
+        for x, name, form in ((1.02, "recall_5", ".2f"), (1.12, "auroc", ".2f"), (1.22, "n", ",")):
+            axes.text(x, place, format(rows[name].iloc[place], form), va="center")
+    for x, text in ((1.02, "recall"), (1.12, "AUROC"), (1.22, "n")):
+        axes.text(x, -1.0, text, va="center", color=SOFT)
+    axes.set_yticks(y, [str(name).replace("_", " ") for name in rows["fault"]])
+    axes.set_ylim(len(rows) - 0.4, -1.6)
+    axes.set_xlim(0, 1)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("share found when 5 % of healthy images go to review (dashed: by chance)")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncol=2)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    return figure
+
+
+@styled
+def detectability_chart(found: "DataFrame", pointed: "DataFrame") -> Figure:
+    """Draw the share of planted lesions found by the score, and pointed at by the map, by size and contrast.
+
+    found, pointed: shares 0 to 1, rows by diameter in mm, columns by contrast; NaN where nothing was planted.
+    """
+    figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
+    titles = ("score above 95 % of untouched films", "maximum of the map in the lesion")
+    for axes, table, title in zip(figure.subplots(1, 2), (found, pointed), titles, strict=True):
+        values = table.to_numpy(float)
+        axes.imshow(values, cmap="YlOrBr", vmin=0, vmax=1, aspect="auto", origin="lower")
+        for (row, column), share in np.ndenumerate(values):
+            text = "–" if np.isnan(share) else f"{share:.2f}"
+            axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.65 else INK)
+        axes.set_xticks(range(values.shape[1]), [f"{contrast:g}" for contrast in table.columns])
+        axes.set_yticks(range(values.shape[0]), [f"{size:g}" for size in table.index])
+        axes.set_title(title, fontweight="normal")
+        axes.set_xlabel("contrast (share of the breast's grey range)")
+        axes.set_ylabel("size (mm)")
+        axes.tick_params(length=0)
+        for side in axes.spines.values():
+            side.set_visible(False)
+    return figure
+
+
+@styled
+def froc_curve(rates: Sequence[float], rows: Sequence[Estimate], annotated: int) -> Figure:
+    """Draw sensitivity, the mean share of an image's lesions marked, at false marks a healthy image, with intervals."""
+    figure = Figure(figsize=(0.6 * WIDTH, 2.5), layout="constrained")
+    axes = figure.subplots()
+    values = [row.value if row.value is not None else np.nan for row in rows]
+    axes.plot(rates, values, color=FINDING, marker="s", markersize=4)
+    for rate, row in zip(rates, rows, strict=True):
+        if row.low is not None and row.high is not None:
+            axes.plot([rate, rate], [row.low, row.high], color=FINDING, linewidth=1.0)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("false marks a healthy image")
+    axes.set_ylabel(f"share of lesions marked ({annotated} images)")
+    axes.grid()
+    axes.set_axisbelow(True)
+    return figure
 
 
 @styled

@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mammovae.statistics import RESAMPLES, Estimate, Floats, PatientBootstrap, RocCurve, numbers, spearman
+from mammovae.statistics import RESAMPLES, Bools, Estimate, Floats, PatientBootstrap, RocCurve, numbers, spearman
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -14,23 +15,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Judgement:
-    """All that an evaluation says of one table of scores; the first score is the headline."""
+    """All that an evaluation says of one table of scores; the first score is the headline.
+
+    Every figure is read against the healthy images of patients without any finding. affected holds the same scores
+    against healthy images whose patient has a finding elsewhere, mostly in the other breast: a score that compares the
+    two breasts pushes exactly those down, so it may claim nothing there.
+    """
 
     scores: tuple[Estimate, ...]
     baselines: tuple[Estimate, ...]
     differences: tuple[Estimate, ...]
     """Headline minus each baseline, in the same resamples."""
+    affected: Mapping[str, Estimate]
+    """The second arm by name of score or baseline; empty where no healthy image has an affected patient."""
     average_precision: Estimate
-    unaffected: Estimate | None
-    """The headline against healthy images of patients without any finding; None where that is no other group."""
-    by_category: tuple[Estimate, ...]
-    by_density: tuple[Estimate, ...]
+    tables: Mapping[str, tuple[Estimate, ...]]
+    """The headline by "category", "severity" and "size" (against all healthy images), "density" and "vendor"."""
     curve: RocCurve | None
     baseline_curves: tuple[RocCurve, ...]
     correlations: Mapping[str, float | None]
-    """Spearman correlation of the headline with each baseline (by name), among healthy images."""
+    """Spearman correlation of the headline with each baseline (by name) and "density", among healthy images."""
     groups: Mapping[str, Floats]
-    """The headline's values by group: healthy, finding, then each category."""
+    """The headline's values by group: healthy (both arms), finding, then each category."""
     n_unknown: int
     n_patients: int
     resamples: int
@@ -41,24 +47,58 @@ class Judgement:
         return self.scores[0]
 
     def metrics(self) -> dict[str, float | int | None]:
-        """Return the flat keys of metrics.json: auroc, auroc_low, auroc_high, auroc_mass, baseline_area_auroc, ..."""
+        """Return the flat keys of metrics.json: auroc, auroc_low, auroc_affected, auroc_mass, ..."""
         rows = {"auroc": self.headline, "average_precision": self.average_precision}
         rows |= {f"score_{row.name}_auroc": row for row in self.scores[1:]}
-        rows |= {f"auroc_{row.name}": row for row in self.by_category}
-        rows |= {f"auroc_density_{row.name}": row for row in self.by_density}
         rows |= {f"baseline_{row.name}_auroc": row for row in self.baselines}
+        for row in (*self.scores, *self.baselines):
+            if row.name in self.affected:
+                whose = "auroc" if row is self.headline else f"{row.kind}_{row.name}_auroc"
+                rows[f"{whose}_affected"] = self.affected[row.name]
+        for heading, table in self.tables.items():
+            within = "" if heading == "category" else f"{heading}_"
+            rows |= {f"auroc_{within}{row.name}": row for row in table}
         rows |= {f"auroc_minus_{row.name}": row for row in self.differences}
-        if self.unaffected:
-            rows["auroc_unaffected"] = self.unaffected
+        second = self.affected.get(self.headline.name)
         flat: dict[str, float | int | None] = {
             "n_healthy": self.headline.n_healthy,
+            "n_healthy_affected": second.n_healthy if second else 0,
             "n_finding": self.headline.n_finding,
             "n_unknown": self.n_unknown,
             "n_patients": self.n_patients,
         }
         for key, row in rows.items():
             flat |= {key: row.value, f"{key}_low": row.low, f"{key}_high": row.high}
-        return flat
+        return flat | {f"spearman_{name}": rho for name, rho in self.correlations.items()}
+
+
+@dataclass(frozen=True)
+class Arms:
+    """A table's images of known health as masks (N,): finding; healthy of unaffected patients; healthy of affected."""
+
+    finding: Bools
+    unaffected: Bools
+    affected: Bools
+
+    @classmethod
+    def of(cls, finding: Bools, patients: "NDArray[Any]") -> Self:
+        """Part the images by whether their patient has a finding anywhere in the table."""
+        with_finding = np.isin(patients, patients[finding])
+        return cls(finding, ~with_finding, with_finding & ~finding)
+
+    @property
+    def main(self) -> Bools:
+        """The images of the main figure."""
+        return self.finding | self.unaffected
+
+    @property
+    def second(self) -> Bools:
+        """The images of the second arm."""
+        return self.finding | self.affected
+
+
+SIZES_MM = ((0.0, 10.0, "up to 10 mm"), (10.0, 20.0, "10 to 20 mm"), (20.0, np.inf, "above 20 mm"))
+_SEVERITY = {"B": "benign", "M": "malignant"}
 
 
 def judge(
@@ -72,51 +112,92 @@ def judge(
     """Judge scores (column: label; the first is the headline) and trivial baselines against the table's health.
 
     table: a row an image with patient_id, healthy (true, false, null: in neither arm, but counted), a column for each
-    score (higher = further from healthy), and where known categories (a list of names) and density. strata names a
-    column, such as the fold. A NaN in a score is refused with its column: leave out failed images first.
+    score (higher = further from healthy), and where known categories and severity (lists of names), size_mm, density
+    and vendor. strata names a column, such as the fold. A NaN in a score is refused with its column: leave out failed
+    images first.
     """
     known = table["healthy"].notna().to_numpy()
     rows = table[known]
     finding = np.array([not healthy for healthy in rows["healthy"]], bool)
     baselines = baselines or {}
     columns = {name: numbers(rows[name], name) for name in [*scores, *baselines]}
-    patients = np.array([str(patient) for patient in rows["patient_id"]])
+    patients = np.array([str(patient) for patient in rows["patient_id"]], dtype=object).astype(str)
+    arms = Arms.of(finding, patients)
     bootstrap = PatientBootstrap(patients, finding, rows[strata].tolist() if strata else None, resamples, seed)
     first = next(iter(scores))
     main = columns[first]
-    categories: list[Collection[str]] = [_names(value) for value in rows["categories"]] if "categories" in rows else []
-    density = rows["density"].fillna("").astype(str).tolist() if "density" in rows else []
-    held = {name: np.array([name in names for names in categories]) for name in sorted(set().union(*categories))}
-    arms = {name: mask & finding for name, mask in held.items() if (mask & finding).any()}
-    both = finding.any() and not finding.all()
-    unaffected = finding | ~np.isin(patients, patients[finding])
+    named = {name: (label, "score") for name, label in scores.items()}
+    named |= {name: (label, "baseline") for name, label in baselines.items()}
+    both = finding.any() and arms.unaffected.any()
+    densities = _texts(rows, "density")
+    letters = np.array([ord(letter) if letter else 0 for letter in densities], float)
+    graded = arms.unaffected & (letters > 0)
+    held = _held(rows, "categories")
+    groups = {"healthy": main[arms.unaffected], "healthy, patient affected": main[arms.affected]}
     return Judgement(
-        scores=_rows(bootstrap, columns, scores, "score"),
-        baselines=_rows(bootstrap, columns, baselines, "baseline"),
+        scores=_rows(bootstrap, columns, scores, "score", arms.main),
+        baselines=_rows(bootstrap, columns, baselines, "baseline", arms.main),
         differences=tuple(
-            bootstrap.difference(main, columns[name]).named(name, label, "difference")
+            bootstrap.difference(main, columns[name], arms.main).named(name, label, "difference")
             for name, label in baselines.items()
         ),
-        average_precision=bootstrap.average_precision(main),
-        unaffected=None if unaffected.all() or not both else bootstrap.auroc(main, unaffected),
-        by_category=tuple(
-            bootstrap.auroc(main, mask | ~finding).named(key(name), name, "category") for name, mask in arms.items()
-        ),
-        by_density=tuple(
-            bootstrap.auroc(main, np.array(density) == name).named(key(name), name, "density")
-            for name in sorted(set(density) - {""})
-        ),
-        curve=_curve(bootstrap, main, first, scores[first], "score") if both else None,
+        affected={
+            name: bootstrap.auroc(columns[name], arms.second).named(name, *about) for name, about in named.items()
+        }
+        if arms.affected.any()
+        else {},
+        average_precision=bootstrap.average_precision(main, arms.main),
+        tables=_tables(bootstrap, main, rows, arms),
+        curve=_curve(bootstrap, main, first, scores[first], "score", arms.main) if both else None,
         baseline_curves=tuple(
-            _curve(bootstrap, columns[name], name, label, "baseline")
+            _curve(bootstrap, columns[name], name, label, "baseline", arms.main)
             for name, label in (baselines if both else {}).items()
         ),
-        correlations={name: spearman(main[~finding], columns[name][~finding]) for name in baselines},
-        groups={"healthy": main[~finding], "finding": main[finding]} | {name: main[arms[name]] for name in arms},
+        correlations={name: spearman(main[arms.unaffected], columns[name][arms.unaffected]) for name in baselines}
+        | ({"density": spearman(main[graded], letters[graded])} if graded.any() else {}),
+        groups={name: values for name, values in groups.items() if name == "healthy" or values.size}
+        | {"finding": main[finding]}
+        | {name: main[mask & finding] for name, mask in held.items() if (mask & finding).any()},
         n_unknown=int((~known).sum()),
         n_patients=len(set(patients)),
         resamples=resamples,
     )
+
+
+def _tables(
+    bootstrap: PatientBootstrap, main: Floats, rows: "DataFrame", arms: Arms
+) -> dict[str, tuple[Estimate, ...]]:
+    """Return the headline in parts: of the findings against all healthy images, or within densities and vendors."""
+    size = rows["size_mm"].to_numpy(float) if "size_mm" in rows else np.full(len(rows), np.nan)
+    of_findings = {
+        "category": _held(rows, "categories"),
+        "severity": {_SEVERITY.get(name, name): mask for name, mask in _held(rows, "severity").items()},
+        "size": {label: (size > low) & (size <= high) for low, high, label in SIZES_MM},
+    }
+    within = {
+        name: {text: values == text for text in sorted({*values} - {""})}
+        for name, values in (("density", _texts(rows, "density")), ("vendor", _texts(rows, "vendor")))
+    }
+    found: dict[str, tuple[Estimate, ...]] = {}
+    for heading, parts in (of_findings | within).items():
+        table = []
+        for name, mask in parts.items():
+            part = mask & arms.main if heading in within else (mask & arms.finding) | arms.unaffected
+            if (part & arms.finding).any() or heading in within:
+                table.append(bootstrap.auroc(main, part).named(key(name), name, heading))
+        if table and not (heading == "vendor" and len(table) == 1):
+            found[heading] = tuple(table)
+    return found
+
+
+def _held(rows: "DataFrame", column: str) -> dict[str, Bools]:
+    """Return for each name in a column of lists which images hold it."""
+    cells = [_names(value) for value in rows[column]] if column in rows else []
+    return {name: np.array([name in cell for cell in cells]) for name in sorted(set().union(*cells))}
+
+
+def _texts(rows: "DataFrame", column: str) -> "NDArray[Any]":
+    return rows[column].fillna("").astype(str).to_numpy() if column in rows else np.full(len(rows), "")
 
 
 def key(name: str) -> str:
@@ -125,13 +206,13 @@ def key(name: str) -> str:
 
 
 def _rows(
-    bootstrap: PatientBootstrap, columns: Mapping[str, Floats], labels: Mapping[str, str], kind: str
+    bootstrap: PatientBootstrap, columns: Mapping[str, Floats], labels: Mapping[str, str], kind: str, keep: Bools
 ) -> tuple[Estimate, ...]:
-    return tuple(bootstrap.auroc(columns[name]).named(name, label, kind) for name, label in labels.items())
+    return tuple(bootstrap.auroc(columns[name], keep).named(name, label, kind) for name, label in labels.items())
 
 
-def _curve(bootstrap: PatientBootstrap, values: Floats, name: str, label: str, kind: str) -> RocCurve:
-    curve = bootstrap.roc(values)
+def _curve(bootstrap: PatientBootstrap, values: Floats, name: str, label: str, kind: str, keep: Bools) -> RocCurve:
+    curve = bootstrap.roc(values, keep)
     return replace(curve, estimate=curve.estimate.named(name, label, kind))
 
 

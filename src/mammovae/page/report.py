@@ -1,5 +1,6 @@
 """The report of a study: one HTML file without any outside part, for the screen and for A4 paper."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Images = NDArray[np.generic]
+_TABLES = {
+    "category": "By category of finding: all healthy images against the images with that category.",
+    "severity": "By severity of the finding: all healthy images against the images with findings of that severity.",
+    "size": "By size of the largest finding, where its extent is known: all healthy images against those images.",
+    "density": "By breast density: healthy images and images with a finding of that density.",
+    "vendor": "By vendor: healthy images and images with a finding of that vendor.",
+}
 _SHOWN_PAIRS = 16
 _SHOWN_GENERATED = 24
 _COLUMNS = 8
@@ -81,14 +89,19 @@ class Report:
 
 def write_report(path: Path, report: Report) -> None:
     """Write the report to path in one step; the same report gives the same bytes."""
+    write_page(path, render(report))
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page to path in one step."""
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(render(report), encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 
-def render(report: Report) -> str:
-    """Return the report as HTML; every text in it is escaped."""
+def page_environment() -> Environment:
+    """Return what fills the templates; every text is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -97,21 +110,31 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["value"] = words.value
+    return environment
+
+
+def render(report: Report) -> str:
+    """Return the report as HTML; every text in it is escaped."""
     judged, missing = report.judgement, _missing(report)
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        fonts=FONTS,
-        missing=missing,
-        counts=_counts(report.counts),
-        settings=_flat(report.settings),
-        provenance=_flat(report.provenance),
-        figures=_figures(report, missing),
-        reconstructions=[] if "reconstructions" in missing else _pairs(report),
-        cases=_cases(report),
-        sentences=sentences.detection(judged, report.by_patient) if judged else [],
-        judged=judged,
-        correlations=_correlations(judged),
-        limits=[*report.limits, *sentences.LIMITS],
+    return (
+        page_environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            fonts=FONTS,
+            missing=missing,
+            counts=_counts(report.counts),
+            settings=flat(report.settings),
+            provenance=flat(report.provenance),
+            figures=_figures(report, missing),
+            reconstructions=[] if "reconstructions" in missing else _pairs(report),
+            cases=_cases(report),
+            sentences=sentences.detection(judged, report.by_patient) if judged else [],
+            judged=judged,
+            tables=_TABLES,
+            correlations=_correlations(judged),
+            limits=[*report.limits, *sentences.LIMITS],
+        )
     )
 
 
@@ -151,7 +174,7 @@ def _figures(report: Report, missing: Mapping[str, str]) -> dict[str, str]:
                 figures[name] = data_uri(to_png(grid))
     judged = report.judgement
     if judged is not None and judged.curve is not None:
-        rows = [*judged.scores, *judged.baselines, *judged.by_category, *judged.by_density]
+        rows = [*judged.scores, *judged.baselines, *itertools.chain(*judged.tables.values())]
         figures["points"] = data_uri(to_svg(charts.score_points(judged.groups, report.score_label)))
         figures["roc"] = data_uri(to_svg(charts.roc(judged.curve, judged.baseline_curves)))
         figures["forest"] = data_uri(to_svg(charts.auroc_forest(rows)))
@@ -203,9 +226,9 @@ def _correlations(judged: Judgement | None) -> dict[str, str]:
     return {name: "–" if rho is None else signed(rho) for name, rho in judged.correlations.items()}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested values under dotted names, in their order."""
-    flat = {}
+    found: dict[str, Any] = {}
     for name, item in values.items():
-        flat |= _flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {f"{prefix}{name}": item}
-    return flat
+        found |= flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {f"{prefix}{name}": item}
+    return found

@@ -43,11 +43,12 @@ def detection(judged: Judgement, by_patient: bool) -> list[str]:
             f"Among healthy images the score goes with {_lowered(label)} (Spearman {signed(rho)}): "
             "to that extent it measures the same thing, whatever its name."
         )
-    if judged.unaffected is not None:
+    second = judged.affected.get(row.name)
+    if second is not None and second.value is not None:
         lines.append(
-            "Counting as healthy only the images of patients without any finding, it is "
-            f"{judged.unaffected.text}, with {judged.unaffected.n_healthy:,} healthy images. A score that compares the "
-            "two breasts of a patient should be read from this figure."
+            "Healthy here are the images of patients without any finding. Against the other healthy images, whose "
+            f"patient has a finding elsewhere, it is {second.text}, with {second.n_healthy:,} of them. A score that "
+            "compares the two breasts of a patient should be read from the first figure alone."
         )
     precision = judged.average_precision
     if precision.value is not None:

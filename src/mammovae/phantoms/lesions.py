@@ -7,11 +7,12 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
+from mammovae.config import LesionKind
 from mammovae.phantoms.shapes import PULLS, SHAPES
 
-Kind = Literal["mass", "spiculated", "calcification", "distortion", "asymmetry"]
 Family = Literal["train", "select", "report"]
 
+Kind = LesionKind
 KINDS: tuple[Kind, ...] = ("mass", "spiculated", "calcification", "distortion", "asymmetry")
 FAMILIES: tuple[Family, ...] = ("train", "select", "report")
 """Learn from the first, choose settings by the second, report the third: they share no shape, blending or number."""
@@ -21,7 +22,7 @@ MARGIN_MM = 3.0
 
 _WHITE = 65535.0
 _SUBPIXEL_MM = {"calcification": 0.08}
-_COARSE_ROWS = 384
+_COARSE_ROWS = 128
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 
 from mammovae.data.dataset import Data
-from mammovae.detect.detector import FINDING, Detector
+from mammovae.detect.detector import Detector
 from mammovae.folders import file_hash
 from mammovae.generation.sample import sources, vary
+from mammovae.model.member import HISTORY
 from mammovae.model.run import Run
 from mammovae.page.judgement import Judgement
 from mammovae.page.pictures import MapScale
@@ -14,7 +15,25 @@ from mammovae.page.report import Case, Report
 from mammovae.page.words import duration
 from mammovae.study.train import reconstruct
 
-SCORES = {FINDING: "Reconstruction loss", "kl_divergence": "KL divergence"}
+FINDING = "finding"
+
+
+def labels(run: Run) -> dict[str, str]:
+    """Return the columns that an evaluation judges with their labels, the headline first.
+
+    Where one raw score alone is the finding score, the headline bears its name. Scores that need the other breast are
+    judged by crossval, on the images that have it.
+    """
+    fused, members = run.settings.fused, run.members
+    if len(fused) == 1:
+        said = {FINDING: readable(fused[0])}
+        return said | ({"kl_divergence": "KL divergence"} if fused[0] != "kl_divergence" and "vae" in members else {})
+    return {FINDING: "Finding score"} | {name: readable(name) for name in fused}
+
+
+def readable(name: str) -> str:
+    """Return the name of a score in words: "local_peak" -> "Local peak"."""
+    return name.replace("_", " ").capitalize()
 
 
 def account(
@@ -25,9 +44,9 @@ def account(
     shown = next((part for part in (parts["validation"], parts["train"]) if len(part)), table["position"].to_numpy())
     originals, made = reconstruct(run, data, shown[:8]) if len(shown) else (None, None)
     generated = real = None
-    if len(parts["train"]):
+    if len(parts["train"]) and "vae" in run.members:
         varied = sources(run, data, 16, seed)
-        generated, real = vary(run, data, varied, seed), data.batch(varied, run.settings.vae.size)[0][:, 0].numpy()
+        generated, real = vary(run, data, varied, seed), data.batch(varied, run.settings.vae.size).image[:, 0].numpy()
     prepared, manifest = data.manifest, run.manifest
     kind = prepared["inputs"]["kind"] + (" (phantoms, no patients)" if prepared["phantoms"] else "")
     selection = " ".join(filter(None, [run.settings.side, run.settings.view]))
@@ -57,23 +76,41 @@ def account(
             "validation images": manifest["images"]["validation"],
             "time": duration(manifest["training_seconds"]),
         },
-        history=pd.read_csv(run.path / "members" / "vae" / "history.csv"),
+        history=pd.read_csv(run.path / "members" / _shown(run) / HISTORY),
         originals=originals,
         reconstructions=made,
         generated=generated,
         real=real,
         judgement=judgement,
-        score_label=SCORES[FINDING].lower() + " (nats)",
+        score_label=_score_label(run),
         cases=_cases(run, data, table),
         map_scale=MapScale.of_healthy(manifest["map_scale"]),
         limits=_limits(run, data),
-        notes={} if len(parts["train"]) else {"generated": "No generated images: this data has no training image."},
+        notes={} if generated is not None else {"generated": _why_none(run)},
         provenance={
             "run": {key: manifest[key] for key in ("written", "versions", "git_commit", "machine", "weights")},
             "data": {"index": file_hash(data.path / "index.parquet"), "listing": prepared["inputs"]["listing"]},
             "seeds": {"split": prepared["settings"]["seed"], "training": run.settings.seed, "evaluation": seed},
         },
     )
+
+
+def _shown(run: Run) -> str:
+    """The member whose losses the report draws: the VAE where there is one."""
+    return next((name for name in ("vae", "residual_vae") if name in run.members), next(iter(run.members)))
+
+
+def _score_label(run: Run) -> str:
+    fused = run.settings.fused
+    if fused == ("reconstruction_loss",):
+        return "reconstruction loss (nats)"
+    return readable(fused[0]).lower() if len(fused) == 1 else "finding score (healthy standard deviations)"
+
+
+def _why_none(run: Run) -> str:
+    if "vae" not in run.members:
+        return "No generated images: this run only detects."
+    return "No generated images: this data has no training image."
 
 
 def _split_counts(data: Data) -> pd.DataFrame:
@@ -104,9 +141,10 @@ def _cases(run: Run, data: Data, table: pd.DataFrame, each: int = 4) -> list[Cas
     if not picked:
         return []
     positions = np.array([row["position"] for _, row in picked])
-    maps = np.concatenate([maps for _, _, maps in Detector(run).data(data, positions)])
+    detector = Detector(run)
+    maps = np.concatenate([whole for *_, whole in detector.data(data, positions)])
     images, made = reconstruct(run, data, positions)
-    shrink = data.size / run.settings.vae.size
+    shrink = data.size / images.shape[-1]
     cases = []
     for (group, row), image, reconstruction, map in zip(picked, images, made, maps, strict=True):
         geometry = data.geometry(row["position"])
@@ -115,13 +153,15 @@ def _cases(run: Run, data: Data, table: pd.DataFrame, each: int = 4) -> list[Cas
             for item in data.index["findings"].iloc[row["position"]]
             if None not in (box := tuple(item[edge] for edge in ("xmin", "ymin", "xmax", "ymax")))
         ]
-        caption = f"{SCORES[FINDING].lower()} {row[FINDING]:,.0f}" + "".join(f", {name}" for name in row["categories"])
+        digits = 0 if abs(row[FINDING]) >= 100 else 2
+        caption = f"{_score_label(run).split(' (')[0]} {row[FINDING]:,.{digits}f}"
+        caption += "".join(f", {name}" for name in row["categories"])
         cases.append(Case(row["image_id"], image, group, map, reconstruction, boxes, caption))
     return cases
 
 
 def _limits(run: Run, data: Data) -> list[str]:
-    size = run.settings.vae.size
+    size = max(member.size for member in run.members.values())
     limits = [f"Images are {size} x {size} pixels: what is smaller than a pixel there cannot be found."]
     if data.manifest["inputs"]["kind"] == "vindr" and data.manifest["settings"]["healthy"] != "birads1":
         limits.append('"No finding" in VinDr-Mammo may still be BI-RADS 2: benign findings are not boxed there.')

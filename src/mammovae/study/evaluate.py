@@ -1,5 +1,6 @@
 """Evaluate a run: which test images, what they score, what that is worth, and the report."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,16 +9,23 @@ import pandas as pd
 
 from mammovae.config import InputError
 from mammovae.data.dataset import Data
-from mammovae.detect.baselines import PcaResidual, trivial
+from mammovae.detect.baselines import PcaResidual, blobs, trivial
 from mammovae.detect.detector import Detector
+from mammovae.detect.verdict import Verdict
 from mammovae.folders import Stage, file_hash, read_json, replacing, write_json
 from mammovae.model.run import Run
 from mammovae.page.judgement import judge
 from mammovae.page.report import write_report
-from mammovae.study.account import SCORES, account
+from mammovae.study.account import account, labels
 from mammovae.study.leaks import unseen
+from mammovae.study.lesions import sizes_mm
 
-BASELINES = {"mean_grey": "Mean grey", "breast_area": "Breast area", "pca_residual": "PCA residual"}
+BASELINES = {
+    "mean_grey": "Mean grey",
+    "breast_area": "Breast area",
+    "pca_residual": "PCA residual",
+    "blobs": "Blob filter",
+}
 SEED_PROTOCOL_IMAGES = 20
 
 
@@ -39,7 +47,7 @@ def evaluate(
     positions, notes = positions_to_judge(opened, prepared, protocol, seed)
     inputs = {
         "run": str(opened.path.resolve()),
-        "weights": opened.manifest["weights"]["vae"],
+        "weights": json.dumps(opened.manifest["weights"]),
         "data": str(prepared.path.resolve()),
         "index": file_hash(prepared.path / "index.parquet"),
     }
@@ -48,7 +56,8 @@ def evaluate(
             table = scores_table(opened, prepared, positions)
             with replacing(stage.out / "scores.csv") as partial:
                 table.drop(columns="position").to_csv(partial, index=False)
-            judgement = judge(table, SCORES, {name: label for name, label in BASELINES.items() if name in table})
+            baselines = {name: label for name, label in BASELINES.items() if name in table}
+            judgement = judge(table, labels(opened), baselines)
             metrics = {"protocol": protocol, **judgement.metrics()}
             write_json(stage.out / "metrics.json", metrics)
             report = account(opened, prepared, table, judgement, protocol, seed, notes)
@@ -62,23 +71,28 @@ def scores_table(run: Run, data: Data, positions: np.ndarray) -> pd.DataFrame:
 
     The PCA is fitted on the run's own training images in data; without any there, its column is left out.
     """
-    frame = data.index.iloc[positions]
-    table = pd.DataFrame(
-        {
-            "position": positions,
-            "image_id": frame["image_id"].to_numpy(),
-            "patient_id": frame["patient_id"].to_numpy(),
-            "healthy": frame["healthy"].to_numpy(),
-            "categories": [sorted({item["category"] for item in cell}) for cell in frame["findings"]],
-            "density": frame["density"].to_numpy(),
-            **Detector(run).table(data, positions),
-            **trivial(data, positions),
-        }
-    )
+    raw = Detector(run).table(data, positions)
+    table = identity(data, positions).assign(**Verdict(run).columns(raw), **raw, **trivial(data, positions))
+    table["blobs"] = blobs(data, positions)[0]
     train = data.parts(run.settings)["train"]
     if len(train) > 1:
         table["pca_residual"] = PcaResidual().fit(data, train).score_samples(data, positions)
     return table
+
+
+def identity(data: Data, positions: np.ndarray) -> pd.DataFrame:
+    """Return what figures are split by, a row an image: patient, health, categories, severity, density, size ..."""
+    frame = data.index.iloc[positions]
+    names = ("image_id", "patient_id", "side", "view", "healthy", "density", "vendor")
+    return pd.DataFrame(
+        {
+            "position": positions,
+            **{name: frame[name].to_numpy() for name in names},
+            "categories": [sorted({item["category"] for item in cell}) for cell in frame["findings"]],
+            "severity": [sorted({item["severity"] for item in cell} - {None}) for cell in frame["findings"]],
+            "size_mm": sizes_mm(data, positions),
+        }
+    )
 
 
 def positions_to_judge(

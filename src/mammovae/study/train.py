@@ -1,24 +1,37 @@
 """Train a run: fit its members, calibrate them, and keep what a person wants to see of it."""
 
+import hashlib
+import json
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import tomli_w
 import torch
 
-from mammovae import config
-from mammovae.config import PresetName
+from mammovae import __version__, config
+from mammovae.config import InputError, MemberName, PresetName, TrainSettings
 from mammovae.data.dataset import Data
+from mammovae.detect.calibrate import CALIBRATION
 from mammovae.detect.detector import Detector
+from mammovae.detect.quality import MEASURES, Quality, small
 from mammovae.folders import Stage, file_hash, replacing, write_text
-from mammovae.model.member import WEIGHTS
+from mammovae.model.member import HISTORY, WEIGHTS
+from mammovae.model.residual_vae import ResidualVae
 from mammovae.model.run import CONFIG, Run, build
+from mammovae.model.scores import from_film_grey
+from mammovae.model.vae import Vae
 from mammovae.page.charts import loss_curve
 from mammovae.page.pictures import image_grid
 from mammovae.page.style import save
+from mammovae.phantoms.draw import plant_random
+from mammovae.statistics import auroc
 from mammovae.study.leaks import remember
+
+_SHAM_FILMS, _SHAM_AUROC = 32, 0.55
+_FEWEST_FOR_QUALITY, _MOST_FOR_QUALITY = 10, 2000
 
 
 def train(data: Path | str, *, out: Path | str, preset: PresetName = "seed", **settings: Any) -> dict[str, Any]:
@@ -28,34 +41,76 @@ def train(data: Path | str, *, out: Path | str, preset: PresetName = "seed", **s
     the weights, history.csv, calibration.parquet, loss.png and private/. Interrupted, the same call goes on from the
     last checkpoint and ends with the very same weights.
     """
+    return train_on(Data.open(data), Path(out), preset, config.preset(preset, settings))
+
+
+def train_on(
+    data: Data, out: Path, preset: PresetName, chosen: TrainSettings, cache: Path | None = None
+) -> dict[str, Any]:
+    """Do train for an opened DATA folder, whose splits may be another's; return the manifest.
+
+    cache is a folder of trained members by the hash of all that makes them, shared by attempts that differ in
+    something else.
+    """
     from mammovae.fit import fit  # its framework takes seconds to import
 
-    chosen, opened = config.preset(preset, settings), Data.open(data)
-    parts = opened.for_training(chosen)
-    opened.batch(parts["train"][:1], chosen.vae.size)  # a size that does not fit is refused before anything is written
+    parts = data.for_training(chosen)
     members = build(chosen)
-    inputs = {"data": str(opened.path.resolve()), "index": file_hash(opened.path / "index.parquet")}
-    with Stage(Path(out), "train", {"preset": preset} | chosen.model_dump(), inputs) as stage:
+    for member in members.values():  # a size that does not fit is refused before anything is written
+        data.batch(parts["train"][:1], member.size)
+    inputs = {"data": str(data.path.resolve()), "index": data.digest}
+    with Stage(out, "train", {"preset": preset} | chosen.model_dump(), inputs) as stage:
         if not stage.done:
             write_text(stage.out / CONFIG, tomli_w.dumps(_without_nulls(chosen.model_dump())))
-            history = pd.DataFrame()
+            histories: dict[str, pd.DataFrame] = {}
             for name, member in members.items():
-                history = fit(member, opened, parts, stage.out / "members" / name, chosen)
-                save(loss_curve(history), stage.out / "loss.png")
+                folder = stage.out / "members" / name
+                kept = None if cache is None else cache / _key(name, chosen, data, parts)
+                if kept is not None and (kept / WEIGHTS).is_file():
+                    _copy(kept, folder)
+                histories[name] = fit(member, data, parts, folder, _settings_of(name, chosen))
+                if kept is not None:
+                    _copy(folder, kept)
+            first = next((name for name, history in histories.items() if "kl" in history), next(iter(histories)))
+            save(loss_curve(histories[first]), stage.out / "loss.png")
             run = Run(stage.out, {}, chosen, members)
-            scale = _calibrate(run, opened, parts)
-            _reconstructions(run, opened, parts)
-            remember(run, opened, np.concatenate(list(parts.values())))
+            refuse_planting_detectors(run, data, parts["validation"])
+            scales = calibrate(run, data, parts)
+            _reconstructions(run, data, parts)
+            remember(run, data, np.concatenate(list(parts.values())))
             stage.finish(
                 preset=preset,
-                training_seconds=round(float(history["seconds"].sum()), 1),
+                training_seconds=round(sum(float(history["seconds"].sum()) for history in histories.values()), 1),
                 images={name: len(positions) for name, positions in parts.items()},
                 parameters={name: sum(p.numel() for p in member.parameters()) for name, member in members.items()},
                 weights={name: file_hash(stage.out / "members" / name / WEIGHTS) for name in members},
-                map_scale=scale,
-                prepared=opened.manifest["settings"] | {"stored_as": opened.manifest["stored_as"]},
+                prepared=data.manifest["settings"] | {"stored_as": data.manifest["stored_as"]},
+                **scales,
             )
         return stage.facts()
+
+
+def _settings_of(name: str, chosen: TrainSettings) -> TrainSettings:
+    """Return the run's settings with what this member has of its own: its number of epochs."""
+    epochs = getattr(getattr(chosen, name), "epochs", None)
+    return chosen if epochs is None else chosen.model_copy(update={"epochs": epochs})
+
+
+def _key(name: str, chosen: TrainSettings, data: Data, parts: dict[str, np.ndarray]) -> str:
+    """Return a hash of what decides a member's weights: its settings, its films, and what it learns from."""
+    made_of = [name, "residual_vae"] if name in ("marker", "tile_marker") else [name]
+    common = chosen.model_dump(exclude={*get_args(MemberName), "members", "fused", "fused_bilateral", "maps"})
+    own = {part: getattr(chosen, part).model_dump() for part in made_of}
+    films = {part: data.index["image_id"].iloc[parts[part]].tolist() for part in ("train", "validation")}
+    said = json.dumps([__version__, name, common, own, films, data.manifest["inputs"], data.size], sort_keys=True)
+    return f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a trained member's folder; the weights last, for they say that it is whole."""
+    for file in (HISTORY, WEIGHTS):
+        with replacing(target / file) as partial:
+            shutil.copyfile(source / file, partial)
 
 
 def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
@@ -67,18 +122,71 @@ def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> float:
-    """Write the healthy scores that percentiles are read from; return the map value that few healthy pixels exceed.
+def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Write the healthy scores that percentiles are read from; return what one pixel in a thousand of maps exceeds.
 
     Without calibration images the scale comes from training images, and there are no percentiles.
     """
     detector = Detector(run)
     scores = detector.table(data, parts["calibration"])
-    with replacing(run.path / "calibration.parquet") as partial:
+    quality = fit_quality(data, parts["train"])
+    if quality is not None:
+        quality.save(run.path)
+        if len(parts["calibration"]):
+            scores["quality"] = quality.score(quality.normal(*quality_inputs(data, parts["calibration"])))
+    with replacing(run.path / CALIBRATION) as partial:
         pd.DataFrame(scores).to_parquet(partial, index=False)
-    calm = parts["calibration"] if len(parts["calibration"]) else parts["train"]
-    inside = [maps[maps > 0] for _, _, maps in detector.data(data, calm[:256])]  # outside the breast a map is 0
-    return float(np.quantile(np.concatenate(inside), 0.999))
+    calm = (parts["calibration"] if len(parts["calibration"]) else parts["train"])[:256]
+
+    def level(values: list[np.ndarray]) -> float:
+        inside = [value[value > 0] for value in values]  # outside the breast a map is 0
+        return max(float(np.quantile(np.concatenate(inside), 0.999)), 1e-6) if any(map(len, inside)) else 1.0
+
+    drawn = [maps for _, _, maps, _ in detector.data(data, calm)]
+    scales = {name: level([maps[name] for maps in drawn]) for name in drawn[0]}
+    detector.scales = scales
+    return {"map_scales": scales, "map_scale": level([whole for *_, whole in detector.data(data, calm)])}
+
+
+def refuse_planting_detectors(run: Run, data: Data, positions: np.ndarray) -> None:
+    """Raise InputError when a member that learnt from planted lesions tells sham plantings from untouched films.
+
+    Reads its scores on at most 32 films: an AUROC above 0.55 means that it has learnt the planting, not lesions.
+    """
+    marking = [name for name, member in run.members.items() if member.kinds]
+    shams, films = [], []
+    for position in positions[:_SHAM_FILMS] if marking else ():
+        image, mask = data.images[position], data.masks[position]
+        key = [run.settings.seed, int(position)]
+        planting = plant_random(image, mask, data.mm_per_pixel(int(position)), "train", key)
+        if planting is not None:
+            shams.append(planting.sham)
+            films.append(int(position))
+    if not films:
+        return
+    detector, masks = Detector(run), data.masks[films]
+    told, untouched = (detector.squares(images, masks)[0] for images in (np.stack(shams), data.images[films]))
+    for name in marking:
+        value = auroc(untouched[f"{name}_peak"], told[f"{name}_peak"])
+        if value is not None and value > _SHAM_AUROC:
+            raise InputError(
+                f"{name} tells sham plantings from untouched films (AUROC {value:.2f}, at most {_SHAM_AUROC} allowed): "
+                "it has learnt the planting and not lesions; leave it out of members"
+            )
+
+
+def fit_quality(data: Data, train: np.ndarray) -> Quality | None:
+    """Fit the quality score to at most 2,000 healthy training images, evenly spaced; None with fewer than ten."""
+    if len(train) < _FEWEST_FOR_QUALITY:
+        return None
+    chosen = train[np.unique(np.linspace(0, len(train) - 1, _MOST_FOR_QUALITY).round().astype(int))]
+    return Quality.fit(*quality_inputs(data, chosen))
+
+
+def quality_inputs(data: Data, positions: np.ndarray) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Return what the quality score is made of: measures, pictures and outlines of a DATA folder's images."""
+    measures = data.measures.iloc[positions][[name for name in MEASURES if name in data.measures]]
+    return measures.reset_index(drop=True), *small(data.images[positions], data.masks[positions])
 
 
 def _reconstructions(run: Run, data: Data, parts: dict[str, np.ndarray]) -> None:
@@ -90,9 +198,19 @@ def _reconstructions(run: Run, data: Data, parts: dict[str, np.ndarray]) -> None
 
 
 def reconstruct(run: Run, data: Data, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return images and their reconstructions at z = mean, float32 (n, S, S) in [0, 1] each."""
-    vae = run.members["vae"]
-    image, _ = data.batch(positions, run.settings.vae.size)
+    """Return images and their reconstructions at z = mean, float32 (n, S, S) in [0, 1] each.
+
+    What a member says in standardised grey is brought back to the film's own. InputError for a run without a VAE.
+    """
+    name = next((name for name in ("vae", "residual_vae") if name in run.members), None)
+    if name is None:
+        raise InputError(f"{run.path} has no member that reconstructs: train with residual_vae")
+    member = run.members[name]
+    batch = data.batch(positions, member.size).to(next(member.parameters()).device)
     with torch.inference_mode():
-        made = vae.decode(vae.encode(image.to(next(vae.parameters()).device))[0])
-    return image[:, 0].numpy(), made[:, 0].cpu().numpy()
+        if isinstance(member, Vae):
+            made = member.decode(member.encode(batch.image)[0])
+        else:
+            assert isinstance(member, ResidualVae)
+            made = from_film_grey(member.predict(batch)[1], batch.image, batch.mask)
+    return batch.image[:, 0].cpu().numpy(), made[:, 0].cpu().numpy()

@@ -1,0 +1,83 @@
+"""Convolutional building blocks that the members share."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, silu
+
+from mammovae.config import UsageError
+
+
+def normal(channels: int) -> nn.GroupNorm:
+    """Group normalisation in groups of 8 channels: independent of the batch, so that a film alone scores the same.
+
+    Wu & He, "Group Normalization" (ECCV 2018).
+    """
+    return nn.GroupNorm(max(1, channels // 8), channels)
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside a shortcut: (n, before, S, S) -> (n, after, S, S).
+
+    He et al., "Identity Mappings in Deep Residual Networks" (ECCV 2016), with SiLU.
+    """
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(normal(before), nn.SiLU(), nn.Conv2d(before, after, 3, padding=1))
+        self.second = nn.Sequential(normal(after), nn.SiLU(), nn.Conv2d(after, after, 3, padding=1))
+        self.shortcut = nn.Identity() if before == after else nn.Conv2d(before, after, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.second(self.first(x))
+
+
+class Double(nn.Module):
+    """Two 3x3 convolutions, each normalised and followed by SiLU: (n, before, S, S) -> (n, after, S, S)."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.first, self.first_norm = nn.Conv2d(before, after, 3, padding=1), normal(after)
+        self.second, self.second_norm = nn.Conv2d(after, after, 3, padding=1), normal(after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = silu(self.first_norm(self.first(x)))
+        return silu(self.second_norm(self.second(x)))
+
+
+class UNet(nn.Module):
+    """An encoder and a decoder with skip connections: (n, inputs, S, S) -> (n, outputs, S, S).
+
+    Ronneberger, Fischer & Brox, "U-Net" (MICCAI 2015), with average pooling and plain enlargement. deep is the
+    length of forward's second argument, (n, deep), which is added to the smallest level, the same in all places.
+    """
+
+    def __init__(self, inputs: int, widths: tuple[int, ...], outputs: int, deep: int = 0) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(Double(a, b) for a, b in pairwise((inputs, *widths)))
+        self.inject = nn.Linear(deep, widths[-1]) if deep else None
+        self.up = nn.ModuleList(Double(a + b, b) for a, b in pairwise(widths[::-1]))
+        self.last = nn.Conv2d(widths[0], outputs, 1)
+
+    def forward(self, x: Tensor, deep: Tensor | None = None) -> Tensor:
+        skips: list[Tensor] = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else nn.functional.avg_pool2d(x, 2))
+            skips.append(x)
+        if self.inject is not None and deep is not None:
+            x = x + self.inject(deep)[:, :, None, None]
+        for block, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = interpolate(x, scale_factor=2.0, mode="nearest")
+            x = block(torch.cat([x, skip], dim=1))
+        return self.last(x)
+
+
+def halvings(size: int, times: int, member: str) -> int:
+    """Return the side of a square halved so often; UsageError where that is no whole number."""
+    side, rest = divmod(size, 2**times)
+    if rest or not side:
+        raise UsageError(
+            f"a network of {size} px cannot be halved {times} times: choose {member}.size as a multiple of {2**times}"
+        )
+    return side

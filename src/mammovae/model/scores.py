@@ -1,0 +1,89 @@
+"""From a residual to scores and maps: every formula, inside the breast mask, for images (n, 1, S, S)."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, max_pool2d, pad
+
+REFERENCE = 128
+"""Widths of filters are given in pixels of a network of this size, and grow with the network's."""
+
+
+def film_grey(image: Tensor, mask: Tensor) -> Tensor:
+    """Return grey values with mean 0 and standard deviation 1 inside the mask, and 0 outside it, (n, 1, S, S)."""
+    count = mask.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
+    centred = (image - (image * mask).sum(dim=(1, 2, 3), keepdim=True) / count) * mask
+    deviation = (centred.square().sum(dim=(1, 2, 3), keepdim=True) / count).sqrt()
+    return centred / deviation.clamp(min=1e-4)
+
+
+def from_film_grey(grey: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """Return what film_grey would have turned into grey: in the image's own range, 0 outside the mask, (n, 1, S, S)."""
+    count = mask.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
+    mean = (image * mask).sum(dim=(1, 2, 3), keepdim=True) / count
+    deviation = (((image - mean) * mask).square().sum(dim=(1, 2, 3), keepdim=True) / count).sqrt().clamp(min=1e-4)
+    return (grey * deviation + mean).clamp(0, 1) * mask
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of values (n, 1, S, S) inside the mask, (n,)."""
+    return (values * mask).sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3)).clamp(min=1)
+
+
+def smooth(values: Tensor, sigma: float) -> Tensor:
+    """Convolve with a Gaussian of sigma pixels, cut off at three sigma; the edge is carried on."""
+    reach = max(1, int(3 * sigma + 0.5))
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=values.device, dtype=values.dtype) / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    channels = values.shape[1]
+    values = pad(values, (reach, reach, reach, reach), mode="replicate")
+    values = conv2d(values, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    return conv2d(values, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+
+
+def smooth_inside(values: Tensor, mask: Tensor, sigma: float) -> Tensor:
+    """Convolve with a Gaussian inside the mask alone: what lies outside takes no part in any mean."""
+    return smooth(values * mask, sigma) / smooth(mask, sigma).clamp(min=1e-3) * mask
+
+
+def eroded(mask: Tensor, pixels: float) -> Tensor:
+    """Return the mask without a rim of some pixels of the reference size: edges are never well reconstructed.
+
+    Beyond the image's border the breast is taken to end, so that the chest wall's edge goes too.
+    """
+    reach = max(1, round(pixels * mask.shape[-1] / REFERENCE))
+    outside = pad(1 - mask, (reach, reach, reach, reach), value=1.0)
+    return 1 - max_pool2d(outside, 2 * reach + 1, stride=1)
+
+
+def peak(map: Tensor, mask: Tensor) -> Tensor:
+    """Return the maximum of a map inside a mask, (n,); 0 where the mask is empty."""
+    inside = torch.where(mask > 0, map, torch.full_like(map, -torch.inf)).amax(dim=(1, 2, 3))
+    return torch.where(torch.isfinite(inside), inside, torch.zeros_like(inside))
+
+
+def over_local_energy(residual: Tensor, mask: Tensor, sigma: float, wide: float) -> Tensor:
+    """Return the smoothed signed residual over the root of its local mean square, (n, 1, S, S).
+
+    G(sigma) * r / sqrt(G(wide) * r^2), both inside the mask; sigma and wide in pixels of the reference size. Dense and
+    fatty tissue become comparable. A local contrast normalisation: Jarrett et al., ICCV 2009.
+    """
+    scale = residual.shape[-1] / REFERENCE
+    energy = smooth_inside(residual.square(), mask, wide * scale)
+    floor = 0.1 * masked_mean(residual.square(), mask).view(-1, 1, 1, 1)
+    return smooth_inside(residual, mask, sigma * scale) / (energy + floor + 1e-8).sqrt() * mask
+
+
+def dissimilarity(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
+    """Return 1 - SSIM in each pixel, 0 to 2, for images of standard deviation near 1, (n, 1, S, S).
+
+    Wang et al., "Image quality assessment: from error visibility to structural similarity" (IEEE TIP 13:600, 2004);
+    Gaussian window of 1.5 pixels; dynamic range 4, as the grey of a film has.
+    """
+    window = 1.5 * first.shape[-1] / REFERENCE
+    c1, c2 = (0.01 * 4) ** 2, (0.03 * 4) ** 2
+    a, b = (smooth_inside(x, mask, window) for x in (first, second))
+    aa, bb, ab = (
+        smooth_inside(x, mask, window) - y for x, y in ((first**2, a**2), (second**2, b**2), (first * second, a * b))
+    )
+    similarity = (2 * a * b + c1) * (2 * ab + c2) / ((a**2 + b**2 + c1) * (aa + bb + c2))
+    return (1 - similarity) * mask

@@ -1,0 +1,198 @@
+"""Faults planted into the source images of healthy films, prepared as any file is, and scored for quality."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from mammovae.config import InputError, UsageError
+from mammovae.data import parallel
+from mammovae.data.breast import find_breast
+from mammovae.data.dataset import Data
+from mammovae.data.pose import against_header
+from mammovae.data.prepare import prepare_picture
+from mammovae.data.read import Picture, image_files, read
+from mammovae.detect.quality import MEASURES, Quality, small
+from mammovae.page.progress import Progress
+from mammovae.phantoms.anatomy import make_phantom
+from mammovae.phantoms.faults import FAULTS, FaultFamily, Source, plant_fault
+from mammovae.statistics import auroc
+
+REVIEWED = (0.01, 0.05, 0.1)
+"""Shares of healthy images sent to review at which recall is read; 1 % only where there are 100 healthy images."""
+_HEIGHT_MM = 180.0
+"""A breast's height where no pixel size is known."""
+_DONORS = 8
+
+
+class Spoil(NamedTuple):
+    """One healthy image on its way to a worker, which plants every fault into it."""
+
+    row: int
+    path: Path
+    side: str | None
+    view: str | None
+    mm: float | None
+    donor: Path
+    other_view: Path | int
+
+
+@dataclass(frozen=True)
+class Sort:
+    """How a DATA folder was prepared, and with which family and seed faults are drawn."""
+
+    size: int
+    stretch: bool
+    convention: str | None
+    family: FaultFamily
+    seed: int
+
+
+def planted_faults(
+    quality: Quality,
+    data: Data,
+    positions: np.ndarray,
+    family: FaultFamily,
+    seed: int,
+    other_view: Path | None = None,
+    workers: int | None = None,
+) -> pd.DataFrame:
+    """Score healthy images untouched and with each fault: position, fault ("" untouched), quality, refused, reason.
+
+    Reads the raw files anew: UsageError when they are not where prepare found them. A refusal by prepare counts as
+    found (quality infinite). Pictures of the view that an image is not come from the folder other_view, else from the
+    data set, else from phantoms.
+    """
+    rows = [(int(position), "", False) for position in positions]
+    jobs = _jobs(data, positions, seed, other_view)
+    settings = data.manifest["settings"]
+    sort = Sort(data.size, settings["stretch"], data.manifest["stored_as"], family, seed)
+    measures = [data.measures.iloc[position].to_dict() for position in positions]
+    pictures, outlines = (list(part) for part in small(data.images[positions], data.masks[positions]))
+    reasons: list[str | None] = [None] * len(rows)
+    with Progress("planting faults", len(jobs), unit="images") as progress:
+        for job, results in parallel.run(partial(spoil, sort=sort), jobs, workers=workers):
+            if isinstance(results, InputError):
+                raise UsageError(f"{job.path} cannot be read again: {results}; prepare the data where its files are")
+            for fault, result in results:
+                rows.append((job.row, fault, isinstance(result, str)))
+                refused = isinstance(result, str)
+                measures.append({} if refused else result[0])
+                pictures.append(np.zeros_like(pictures[0]) if refused else result[1])
+                outlines.append(np.zeros_like(outlines[0]) if refused else result[2])
+                reasons.append(result if refused else None)
+            progress.advance(1)
+    table = pd.DataFrame(rows, columns=["position", "fault", "refused"])
+    measured = pd.DataFrame(measures)[[name for name in MEASURES if name in measures[0]]].fillna(0.0)
+    normal = quality.normal(measured, np.stack(pictures), np.stack(outlines))
+    score, said = quality.score(normal), quality.reasons(normal)
+    table["quality"] = np.where(table["refused"], np.inf, score)
+    table["reason"] = [told or words for told, words in zip(reasons, said, strict=True)]
+    # Workers answer in any order.
+    return table.sort_values(["position", "fault"], kind="stable", ignore_index=True)
+
+
+def spoil(job: Spoil, *, sort: Sort) -> list[tuple[str, Any]]:
+    """Plant every fault into one source image and prepare it; a refusal is its sentence."""
+    picture = read(job.path)
+    breast = find_breast(picture.pixels)
+    other = _phantom(job.other_view, job.view) if isinstance(job.other_view, int) else read(job.other_view).pixels
+    height = np.flatnonzero(breast.mask.any(axis=1))
+    mm = job.mm or _HEIGHT_MM / max(1, int(height[-1] - height[0]))
+    donor, results = read(job.donor).pixels, []
+    for fault in FAULTS:
+        source = plant_fault(
+            Source(picture.pixels, job.side, job.view),
+            breast.mask,
+            breast.chest_wall,
+            mm_per_pixel=mm,
+            fault=fault,
+            family=sort.family,
+            donor=donor,
+            other_view=other,
+            seed=[sort.seed, job.row],
+        )
+        try:
+            made = prepare_picture(Picture(source.pixels, {}, ()), size=sort.size, stretch=sort.stretch)
+        except InputError as error:
+            results.append((fault, str(error)))
+            continue
+        wrong = against_header(source.side, made.chest_wall, sort.convention)
+        shrunk = small(made.image[None], made.mask[None])
+        results.append((fault, (made.measures | {"against_header": float(wrong)}, shrunk[0][0], shrunk[1][0])))
+    return results
+
+
+def _jobs(data: Data, positions: np.ndarray, seed: int, other_view: Path | None) -> list[Spoil]:
+    root, frame = Path(data.manifest["inputs"]["root"]), data.index
+    rng = np.random.default_rng([seed, 404])
+    files = [] if other_view is None else list(image_files(other_view))
+    if other_view is not None and not files:
+        raise UsageError(f"there is no image in {other_view}: name a folder of images of the other view")
+    healthy = np.flatnonzero((frame["status"] == "ok") & (frame["healthy"] == True).fillna(False))  # noqa: E712
+    jobs = []
+    for position in positions:
+        row = frame.iloc[position]
+        if not (root / row["source"]).is_file():
+            raise UsageError(f"there is no {root / row['source']}: stress reads the raw files; put them back there")
+        others = files or _of_other_view(frame, healthy, row["view"], root)
+        donors = healthy[frame["patient_id"].iloc[healthy].to_numpy() != row["patient_id"]]
+        donor = int(rng.choice(donors)) if len(donors) else int(position)
+        jobs.append(
+            Spoil(
+                int(position),
+                root / row["source"],
+                None if pd.isna(row["side"]) else row["side"],
+                None if pd.isna(row["view"]) else row["view"],
+                None if pd.isna(row["mm_per_pixel"]) else float(row["mm_per_pixel"]),
+                root / frame["source"].iloc[donor],
+                others[int(rng.integers(len(others)))] if others else int(rng.integers(_DONORS)),
+            )
+        )
+    return jobs
+
+
+def _of_other_view(frame: pd.DataFrame, healthy: np.ndarray, view: Any, root: Path) -> list[Path]:
+    views = frame["view"].iloc[healthy]
+    other = healthy[((views != view) & views.notna()).fillna(False).to_numpy(bool)] if not pd.isna(view) else []
+    return [root / frame["source"].iloc[place] for place in other]
+
+
+def _phantom(number: int, view: str | None) -> np.ndarray:
+    """Return a phantom of the view that an image is not: an MLO one for CC, else a CC one."""
+    wanted = "MLO" if view == "CC" else "CC"
+    return make_phantom(number, number, "L", wanted, size=1024).image
+
+
+def fault_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a fault: n, refused (share), auroc against untouched images, recall_5 and so on.
+
+    rows: those of planted_faults, of one fold or several. Recall at r % review is the share of images with the fault
+    whose quality score exceeds the untouched images' (1 - r) quantile.
+    """
+    healthy = rows.loc[rows["fault"] == "", "quality"]
+    found = []
+    for fault in FAULTS:
+        part = rows[rows["fault"] == fault]
+        row: dict[str, Any] = {"fault": fault, "n": len(part), "refused": float(part["refused"].mean())}
+        row["auroc"] = auroc(healthy, np.minimum(part["quality"], 1e12))
+        for share in REVIEWED:
+            if share >= 0.05 or len(healthy) >= 100:
+                threshold = float(np.quantile(healthy, 1 - share))
+                row[f"recall_{100 * share:g}"] = float((part["quality"] > threshold).mean())
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def fault_metrics(rows: pd.DataFrame) -> dict[str, float | int | None]:
+    """Return flat keys: quality_auroc_mean, quality_recall_5_mean, quality_auroc_<fault>, ..."""
+    table = fault_table(rows)
+    flat: dict[str, float | int | None] = {"quality_n_healthy": int((rows["fault"] == "").sum())}
+    shown = [str(name) for name in table if name == "auroc" or str(name).startswith("recall")]
+    flat |= {f"quality_{name}_mean": float(table[name].mean()) for name in shown}
+    for name in shown:
+        flat |= {f"quality_{name}_{fault}": float(v) for fault, v in zip(table["fault"], table[name], strict=True)}
+    return flat
