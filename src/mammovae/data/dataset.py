@@ -171,10 +171,13 @@ class Data:
         image, mask = to_tensors(self.images[positions], self.masks[positions], size)
         if not other:
             return Batch(image, mask)
+        return Batch(image, mask, *to_tensors(*self.other_squares(positions), size))
+
+    def other_squares(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return squares and masks (n, S, S) of the other breasts, all 0 where there is none."""
         there = self.others[positions]
-        known = torch.from_numpy((there >= 0).astype(np.float32)).view(-1, 1, 1, 1)
-        others, masks = to_tensors(self.images[there], self.masks[there], size)
-        return Batch(image, mask, others * known, masks * known)
+        known = (there >= 0)[:, None, None]
+        return self.images[there] * known.astype(np.uint16), self.masks[there] * known.astype(np.uint8)
 
     def batches(
         self, positions: np.ndarray, size: int, batch_size: int, other: bool = False

@@ -43,10 +43,7 @@ def reduced(pixels: np.ndarray, breast: np.ndarray, longest: int) -> tuple[np.nd
     """Return grey float32 in 0..1 and the breast, each block of pixels its mean, at most longest pixels a side."""
     step = -(-max(pixels.shape) // longest)
     rows, columns = (length // step * step for length in pixels.shape)
-    blocks = pixels[:rows, :columns].reshape(rows // step, step, columns // step, step)
-    return blocks.mean(axis=(1, 3), dtype=np.float32) / 65535, breast[
-        step // 2 : rows : step, step // 2 : columns : step
-    ]
+    return _blocks(pixels, step) / 65535, breast[step // 2 : rows : step, step // 2 : columns : step]
 
 
 def _eroded(mask: np.ndarray, pixels: int) -> np.ndarray:
@@ -194,8 +191,7 @@ def _lines(pixels: np.ndarray, breast: np.ndarray) -> dict[str, float]:
 
 def _position(inside: np.ndarray) -> dict[str, float]:
     """Where the breast lies and how it is shaped; the chest wall on the left."""
-    ys, xs = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    box = inside[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+    box = inside[_box(inside)]
     height, width = box.shape
     rows, columns = np.nonzero(box)
     widths = box.sum(axis=1)

@@ -18,6 +18,7 @@ from mammovae.data.dataset import Data
 from mammovae.data.pose import against_header
 from mammovae.data.prepare import Prepared, Task, prepare_task
 from mammovae.data.read import image_files
+from mammovae.detect.calibrate import flagged
 from mammovae.detect.detector import Detector
 from mammovae.detect.quality import MEASURES, Quality, small
 from mammovae.detect.verdict import Verdict
@@ -92,17 +93,19 @@ def score(
         one.check_prepared_as(opened.manifest["prepared"])
     detector, level = Detector(opened), opened.manifest["map_scale"]
     rows: dict[tuple[int, int], dict[str, Any]] = {}
-    sheet = Sheet(level)
+    sheet = None if review is None else Sheet(level)
     jobs = [*(_from_data(one, detector, judge) for one in data), _from_files(files, detector, judge, workers)]
     for place, results in enumerate(jobs):
         for number, result in results:
             if isinstance(result, dict):
                 rows[place, number] = result
-                sheet.refuse(result)
+                if sheet is not None:
+                    sheet.refuse(result)
                 continue
             said = judge.row(result, level)
             rows[place, number] = result.identity | said | result.scores
-            sheet.add(rows[place, number], result.image, result.map)
+            if sheet is not None:
+                sheet.add(rows[place, number], result.image, result.map)
             if maps is not None:
                 _draw(result, Path(maps), level)
     if not rows:
@@ -111,7 +114,7 @@ def score(
     table = table.reindex(columns=[*COLUMNS, *(name for name in table if name not in COLUMNS)])
     with replacing(out) as partial_path:
         table.to_csv(partial_path, index=False)
-    if review is not None:
+    if review is not None and sheet is not None:
         sheet.write(Path(review), out.name, len(table))
     return table
 
@@ -144,7 +147,7 @@ class _Judge:
         said |= {name: quality[name] for name in ("quality", "quality_percentile") if name in quality}
         if self.rate is not None:
             bounds = (("finding", said["finding_p"]), ("quality", quality.get("quality_p", 1.0)))
-            said["flag"] = "+".join(name for name, p in bounds if p <= self.rate * (1 + 1e-9)) or None
+            said["flag"] = "+".join(name for name, p in bounds if flagged(p, self.rate)) or None
         reasons = [scored.identity["reason"]] if scored.identity["reason"] else []
         if said["finding_percentile"] >= REMARKABLE:
             above = f"finding above {said['finding_percentile']:.1f} % of healthy images"

@@ -128,8 +128,7 @@ class Calibration:
         UsageError when the calibration images are too few for that rate.
         """
         self.check_rate(rate)
-        # A rate of k / (n + 1) means k, whatever the last digit of the division says.
-        return self.p_value(scores) <= rate * (1 + 1e-9)
+        return flagged(self.p_value(scores), rate)
 
     def check_rate(self, rate: float) -> None:
         """Raise UsageError when the calibration images are too few for a false-positive rate."""
@@ -153,6 +152,12 @@ class Calibration:
                 for others in keep
             ]
         )
+
+
+def flagged(p: np.ndarray, rate: float) -> np.ndarray:
+    """Say of conformal p-values (m,) whether they flag at a false-positive rate; an unknown one does not."""
+    # A rate of k / (n + 1) means k, whatever the last digit of the division says.
+    return np.asarray(p) <= rate * (1 + 1e-9)
 
 
 def with_fallback(

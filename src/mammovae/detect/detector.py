@@ -82,11 +82,7 @@ class Detector(nn.Module):
         bilateral = any(member.bilateral for member in self.run.members.values())
         for start in range(0, len(positions), batch_size):
             part = positions[start : start + batch_size]
-            others = None
-            if bilateral:
-                there = data.others[part]
-                known = (there >= 0)[:, None, None]
-                others = data.images[there] * known.astype(np.uint16), data.masks[there] * known.astype(np.uint8)
+            others = data.other_squares(part) if bilateral else None
             yield (part, *self.squares(data.images[part], data.masks[part], others))
 
     def table(self, data: Data, positions: np.ndarray) -> dict[str, np.ndarray]:

@@ -79,10 +79,7 @@ def _scored(
                 for position, planting, sham in part
             ]
         )
-        there = data.others[positions]
-        known = (there >= 0)[:, None, None]
-        others = data.images[there] * known.astype(np.uint16), data.masks[there] * known.astype(np.uint8)
-        scores, maps, whole = detector.squares(images, data.masks[positions], others)
+        scores, maps, whole = detector.squares(images, data.masks[positions], data.other_squares(positions))
         for number, (position, planting, sham) in enumerate(part):
             row: dict[str, object] = {"position": position, "kind": "", "diameter_mm": np.nan, "contrast": np.nan}
             row |= {name: float(values[number]) for name, values in scores.items()}

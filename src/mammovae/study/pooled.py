@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mammovae.data.dataset import Data
-from mammovae.detect.calibrate import realised_rate_range
+from mammovae.detect.calibrate import flagged, realised_rate_range
 from mammovae.folders import replacing
 from mammovae.model.run import Run
 from mammovae.page.charts import froc_curve
@@ -137,7 +137,7 @@ def _realised(table: pd.DataFrame, runs: list[Run]) -> list[dict[str, float]]:
     rows = []
     for rate in RATES:
         low, high = realised_rate_range(n, int(healthy.sum()), rate)
-        realised = float((table.loc[healthy, "finding_p"] <= rate * (1 + 1e-9)).mean())
+        realised = float(flagged(table.loc[healthy, "finding_p"].to_numpy(), rate).mean())
         rows.append({"stated": rate, "realised": realised, "range_low": low, "range_high": high, "n_calibration": n})
     return rows
 
@@ -146,10 +146,10 @@ def _predictive(known: pd.DataFrame, arms: Arms) -> list[dict[str, float]]:
     """Return sensitivity, and the predictive value at screening prevalence, at stated false-positive rates."""
     rows = []
     for rate in RATES:
-        flagged = (known["finding_p"] <= rate * (1 + 1e-9)).to_numpy()
-        sensitivity, false = float(flagged[arms.finding].mean()), float(flagged[arms.unaffected].mean())
-        called = sensitivity * PREVALENCE + false * (1 - PREVALENCE)
-        value = sensitivity * PREVALENCE / called if called else float("nan")
+        called = flagged(known["finding_p"].to_numpy(), rate)
+        sensitivity, false = float(called[arms.finding].mean()), float(called[arms.unaffected].mean())
+        share = sensitivity * PREVALENCE + false * (1 - PREVALENCE)
+        value = sensitivity * PREVALENCE / share if share else float("nan")
         rows.append({"rate": rate, "sensitivity": sensitivity, "specificity": 1 - false, "predictive_value": value})
     return rows
 

@@ -66,10 +66,11 @@ def train_on(
             for name, member in members.items():
                 folder = stage.out / "members" / name
                 kept = None if cache is None else cache / _key(name, chosen, data, parts)
-                if kept is not None and (kept / WEIGHTS).is_file():
+                cached = kept is not None and (kept / WEIGHTS).is_file()
+                if kept is not None and cached:
                     _copy(kept, folder)
                 histories[name] = fit(member, data, parts, folder, _settings_of(name, chosen))
-                if kept is not None:
+                if kept is not None and not cached:
                     _copy(folder, kept)
             first = next((name for name, history in histories.items() if "kl" in history), next(iter(histories)))
             save(loss_curve(histories[first]), stage.out / "loss.png")
