@@ -63,6 +63,11 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest(*values: Any) -> str:
+    """Return a short hash of plain values, in hexadecimal: a name for what they make."""
+    return hashlib.sha256(json.dumps(_plain(values), sort_keys=True).encode()).hexdigest()[:16]
+
+
 class Stage:
     """One command's output folder while it is being written: begin, work, finish.
 

@@ -1,6 +1,6 @@
 """Figures of merit with honest error bars: AUROC, average precision and ROC, in resamples of whole patients."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -118,6 +118,14 @@ class Estimate:
     def named(self, name: str, label: str, kind: str = "score") -> "Estimate":
         """Return the same figure under a name (a key of metrics.json) and a label (for people)."""
         return replace(self, name=name, label=label, kind=kind)
+
+
+def flat_keys(rows: Mapping[str, Estimate]) -> dict[str, float | None]:
+    """Return estimates as the flat keys of metrics.json: KEY, KEY_low, KEY_high; null where there is no figure."""
+    flat: dict[str, float | None] = {}
+    for key, row in rows.items():
+        flat |= {key: row.value, f"{key}_low": row.low, f"{key}_high": row.high}
+    return flat
 
 
 @dataclass(frozen=True)

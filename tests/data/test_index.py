@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -51,3 +52,26 @@ def test_a_file_that_is_no_index_is_refused(tmp_path: Path) -> None:
     (tmp_path / "index.parquet").write_text("nonsense")
     with pytest.raises(InputError, match="cannot read the index"):
         index.read(tmp_path / "index.parquet")
+
+
+def test_the_other_breast_is_of_the_same_patient_and_view_and_ambiguous_ones_are_none() -> None:
+    rows = [
+        ("a", "L", "MLO"),
+        ("a", "R", "MLO"),
+        ("a", "R", "CC"),  # no left CC
+        ("b", "L", "CC"),
+        ("b", "R", "CC"),
+        ("b", "R", "CC"),  # a second exposure: which one is meant?
+        (None, "L", "MLO"),
+        (None, "R", "MLO"),
+        ("c", "L", None),
+        ("c", "R", None),
+    ]
+    frame = pd.DataFrame(rows, columns=["patient_id", "side", "view"])
+    everything = np.ones(len(frame), bool)
+    assert index.other_breasts(frame, everything).tolist() == [1, 0, -1, -1, 3, 3, -1, -1, -1, -1]
+    failed = everything.copy()
+    failed[5] = False
+    assert index.other_breasts(frame, failed).tolist() == [1, 0, -1, 4, 3, -1, -1, -1, -1, -1]
+    studies = frame.assign(study_id=["s1", "s2", "s2", "s3", "s3", "s4", None, None, "s5", "s5"])
+    assert index.other_breasts(studies, everything).tolist() == [-1, -1, -1, 4, 3, -1, -1, -1, -1, -1]

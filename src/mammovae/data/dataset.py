@@ -150,21 +150,8 @@ class Data:
 
     @cached_property
     def others(self) -> np.ndarray:
-        """The position of the other breast of each image, int (N,): same patient and view, usable; -1 without one.
-
-        Of several such images the first is taken; where the study is known it has to be the same one.
-        """
-        frame = self.index
-        usable = ((frame["status"] == "ok") & frame["side"].notna()).to_numpy(bool)
-        keys = frame[["patient_id", "study_id", "view", "side"]].astype(object).fillna("").to_numpy()
-        first: dict[tuple[str, ...], int] = {}
-        for position in np.flatnonzero(usable):
-            first.setdefault(tuple(keys[position]), int(position))
-        opposite = {"L": "R", "R": "L"}
-        found = [
-            first.get((*key[:3], opposite[key[3]]), -1) if able else -1 for key, able in zip(keys, usable, strict=True)
-        ]
-        return np.array(found, dtype=int)
+        """The position of the other breast of each image, int (N,): usable, as index.other_breasts finds it; or -1."""
+        return index.other_breasts(self.index, (self.index["status"] == "ok").to_numpy(bool))
 
     def batch(self, positions: np.ndarray, size: int, other: bool = False) -> Batch:
         """Return the images at positions for a network of size pixels; with other, their other breasts too."""
@@ -188,14 +175,16 @@ class Data:
             yield part, self.batch(part, size, other)
 
     def mm_per_pixel(self, position: int) -> float:
-        """Return the size of a square's pixel at the detector, in mm; where the source's is unknown, a guess.
-
-        The guess takes a breast of 180 mm from top to bottom, pectoral muscle included.
-        """
+        """Return the size of a square's pixel at the detector, in mm; where the source's is unknown, a guess."""
         source = self.index["mm_per_pixel"].iloc[position]
         if not pd.isna(source):
             return float(source / self.index["scale_y"].iloc[position])
-        return 180.0 / max(1, int((self.masks[position] > 0).any(axis=1).sum()))
+        return guessed_mm_per_pixel(self.masks[position])
+
+
+def guessed_mm_per_pixel(mask: np.ndarray) -> float:
+    """Return a pixel's size in mm where none is known, taking the breast in mask (rows, columns) to be 180 mm high."""
+    return 180.0 / max(1, int((mask > 0).any(axis=1).sum()))
 
 
 def to_tensors(images: np.ndarray, masks: np.ndarray, size: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -164,3 +165,23 @@ def _to_pandas(arrow: pa.Table) -> pd.DataFrame:
     frame = arrow.to_pandas(types_mapper=_PANDAS.get)
     frame["findings"] = [list(cell) if cell is not None else [] for cell in frame["findings"]]
     return frame
+
+
+def other_breasts(frame: pd.DataFrame, usable: np.ndarray) -> np.ndarray:
+    """Return the row of the other breast of each row, int (N,): -1 where there is none, or more than one.
+
+    The same patient and view, the other side, both usable (bool, (N,)); the same study where frame has studies. Where
+    several images could be meant, as in a patient with several examinations, none is taken.
+    """
+    names = [name for name in ("patient_id", "study_id", "view", "side") if name in frame]
+    known = usable & frame[["patient_id", "view", "side"]].notna().all(axis=1).to_numpy(bool)
+    keys = [tuple(row) for row in frame[names].astype(object).fillna("").to_numpy()]
+    places: dict[tuple[str, ...], list[int]] = {}
+    for row in np.flatnonzero(known):
+        places.setdefault(keys[row], []).append(int(row))
+    found = np.full(len(frame), -1)
+    for row in np.flatnonzero(known):
+        others = places.get((*keys[row][:-1], {"L": "R", "R": "L"}[keys[row][-1]]), [])
+        if len(others) == 1:
+            found[row] = others[0]
+    return found

@@ -15,6 +15,7 @@ from mammovae.config import InputError, UsageError
 from mammovae.data import parallel
 from mammovae.data.breast import Geometry
 from mammovae.data.dataset import Data
+from mammovae.data.index import other_breasts
 from mammovae.data.pose import against_header
 from mammovae.data.prepare import Prepared, Task, prepare_task
 from mammovae.data.read import image_files
@@ -162,7 +163,8 @@ class _Judge:
         known = table["finding"].notna().to_numpy() if "finding" in table else np.zeros(len(table), bool)
         if not needed or not known.any():
             return table
-        partner = partners(table[known].reset_index(drop=True))
+        there = table[known]
+        partner = other_breasts(there, np.ones(len(there), bool))
         raw = {name: table.loc[known, name].to_numpy(np.float64) for name in self.verdict.one_sided.names}
         for name in needed:
             one = name.removesuffix("_bilateral")
@@ -175,20 +177,6 @@ class _Judge:
         for name, values in self.verdict.columns(raw).items():
             table.loc[known, name] = values
         return table
-
-
-def partners(table: pd.DataFrame) -> np.ndarray:
-    """Return for each row the row of the same patient's other side in the same view, -1 where none or several are."""
-    places: dict[tuple[Any, ...], list[int]] = {}
-    keys = list(zip(table["patient_id"], table["view"], table["side"], strict=True))
-    for number, key in enumerate(keys):
-        places.setdefault(key, []).append(number)
-    found = np.full(len(table), -1)
-    for number, (patient, view, side) in enumerate(keys):
-        other = places.get((patient, view, {"L": "R", "R": "L"}.get(side)), [])
-        if len(other) == 1 and not pd.isna(patient) and not pd.isna(view):
-            found[number] = other[0]
-    return found
 
 
 def _where(scored: Scored, level: float) -> str:

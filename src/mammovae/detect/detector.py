@@ -16,7 +16,9 @@ class Detector(nn.Module):
     """Maps a Batch to the named raw scores (n,) and one map (n, 1, S, S), 0 outside the breast.
 
     The map is the mean of the run's maps, each smoothed by a Gaussian of 1/64 of the image's side and in units of what
-    one pixel in a thousand of healthy calibration breasts exceeds (run.manifest["map_scales"]; 1 where not yet known).
+    one pixel in a thousand of healthy validation breasts exceeds (run.manifest["map_scales"]; 1 where not yet known).
+    To the members' scores it adds map_peak, the map's maximum: unlike a mean of their single maxima, it asks that the
+    members agree on the place.
     """
 
     def __init__(self, run: Run) -> None:
@@ -68,11 +70,12 @@ class Detector(nn.Module):
                 batch = batch._replace(other=other, other_mask=other_mask)
             batches[size] = batch.to(device())
         scores, maps = self(batches)
-        whole = self.fused(maps)[:, 0].cpu().numpy()
+        whole = self.fused(maps)
+        scores["map_peak"] = whole.amax(dim=(1, 2, 3))
         return (
             {name: value.double().cpu().numpy() for name, value in scores.items()},
             {name: map[:, 0].cpu().numpy() for name, map in maps.items()},
-            whole,
+            whole[:, 0].cpu().numpy(),
         )
 
     def data(

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mammovae.statistics import RESAMPLES, Bools, Estimate, Floats, PatientBootstrap, RocCurve, numbers, spearman
+from mammovae.statistics import (
+    RESAMPLES,
+    Bools,
+    Estimate,
+    Floats,
+    PatientBootstrap,
+    RocCurve,
+    flat_keys,
+    numbers,
+    spearman,
+)
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -60,16 +70,14 @@ class Judgement:
             rows |= {f"auroc_{within}{row.name}": row for row in table}
         rows |= {f"auroc_minus_{row.name}": row for row in self.differences}
         second = self.affected.get(self.headline.name)
-        flat: dict[str, float | int | None] = {
+        counts = {
             "n_healthy": self.headline.n_healthy,
             "n_healthy_affected": second.n_healthy if second else 0,
             "n_finding": self.headline.n_finding,
             "n_unknown": self.n_unknown,
             "n_patients": self.n_patients,
         }
-        for key, row in rows.items():
-            flat |= {key: row.value, f"{key}_low": row.low, f"{key}_high": row.high}
-        return flat | {f"spearman_{name}": rho for name, rho in self.correlations.items()}
+        return counts | flat_keys(rows) | {f"spearman_{name}": rho for name, rho in self.correlations.items()}
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mammovae import config
+from mammovae import __version__, config
 from mammovae.config import PresetName, TrainSettings, UsageError
 from mammovae.data.dataset import Data
 from mammovae.data.split import assign_folds, split_fold
 from mammovae.detect.baselines import PcaResidual, blobs, trivial
 from mammovae.detect.detector import Detector
-from mammovae.detect.quality import Quality
+from mammovae.detect.quality import MEASURED, TEMPLATES, Quality
 from mammovae.detect.stress import points
 from mammovae.detect.verdict import Verdict
-from mammovae.folders import Stage, read_json, replacing, write_json
+from mammovae.folders import Stage, digest, file_hash, read_json, replacing, write_json
 from mammovae.model.run import Run
 from mammovae.study.evaluate import identity
 from mammovae.study.faults import planted_faults
@@ -46,8 +46,8 @@ def crossval(
     (out-of-fold, no images), selection.json (what healthy validation films and lesions planted into them say of each
     score), faults and lesions planted into healthy test films (see stress, also for other_view), metrics.json and
     report.html. Interrupted, the same call goes on with the next fold or member. cache is a
-    folder of trained members, shared by attempts (by default beside out); a member is taken from it when all that
-    makes it is the same.
+    folder of trained members and planted faults, shared by attempts (by default beside out); each is taken from it when
+    all that makes it is the same.
     """
     from mammovae.study.pooled import report_pooled
 
@@ -92,15 +92,23 @@ def _fold(
     _once(folder / "planted.parquet", lambda: planted_table(run, data, validation, chosen.seed))
     healthy = positions[data.healthy(positions)]
     _once(folder / "lesions.parquet", lambda: lesion_rows(run, data, healthy, chosen.seed))
-    quality = Quality.open(run.path)
-    if quality is not None:
-        _once(
-            folder / "faults.parquet",
-            lambda: planted_faults(quality, data, healthy, "report", chosen.seed, other_view),
-        )
+    _faults(run, data, healthy, folder, cache, other_view)
     train_on(data, folder / REFERENCE, REFERENCE, reference, cache)
     seed_run = Run.open(folder / REFERENCE)
     _once(folder / "scores.parquet", lambda: _scores(run, seed_run, data, positions, fold, folder))
+
+
+def _faults(run: Run, data: Data, healthy: np.ndarray, folder: Path, cache: Path, other_view: Path | None) -> None:
+    """Write faults.parquet into the fold's folder; attempts share it, for no member has a say in quality."""
+    quality, seed = Quality.open(run.path), run.settings.seed
+    if quality is None:
+        return
+    learnt = [file_hash(run.path / name) for name in (MEASURED, TEMPLATES)]
+    donors = None if other_view is None else other_view.resolve()
+    made_of = digest(__version__, data.digest, healthy, seed, donors, learnt)
+    kept = cache / f"faults-{made_of}.parquet"
+    _once(kept, lambda: planted_faults(quality, data, healthy, "report", seed, other_view))
+    _once(folder / "faults.parquet", lambda: pd.read_parquet(kept))
 
 
 def _once(path: Path, make: Any) -> None:

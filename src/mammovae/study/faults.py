@@ -11,7 +11,7 @@ import pandas as pd
 from mammovae.config import InputError, UsageError
 from mammovae.data import parallel
 from mammovae.data.breast import find_breast
-from mammovae.data.dataset import Data
+from mammovae.data.dataset import Data, guessed_mm_per_pixel
 from mammovae.data.pose import against_header
 from mammovae.data.prepare import prepare_picture
 from mammovae.data.read import Picture, image_files, read
@@ -23,8 +23,6 @@ from mammovae.statistics import auroc
 
 REVIEWED = (0.01, 0.05, 0.1)
 """Shares of healthy images sent to review at which recall is read; 1 % only where there are 100 healthy images."""
-_HEIGHT_MM = 180.0
-"""A breast's height where no pixel size is known."""
 _DONORS = 8
 
 
@@ -100,15 +98,13 @@ def spoil(job: Spoil, *, sort: Sort) -> list[tuple[str, Any]]:
     picture = read(job.path)
     breast = find_breast(picture.pixels)
     other = _phantom(job.other_view, job.view) if isinstance(job.other_view, int) else read(job.other_view).pixels
-    height = np.flatnonzero(breast.mask.any(axis=1))
-    mm = job.mm or _HEIGHT_MM / max(1, int(height[-1] - height[0]))
     donor, results = read(job.donor).pixels, []
     for fault in FAULTS:
         source = plant_fault(
             Source(picture.pixels, job.side, job.view),
             breast.mask,
             breast.chest_wall,
-            mm_per_pixel=mm,
+            mm_per_pixel=job.mm or guessed_mm_per_pixel(breast.mask),
             fault=fault,
             family=sort.family,
             donor=donor,

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from mammovae.detect.stress import points
-from mammovae.statistics import Estimate, PatientBootstrap, average_precision
+from mammovae.statistics import Estimate, PatientBootstrap, average_precision, flat_keys
 
 FALSE_MARKS = (0.5, 1.0, 2.0, 4.0)
 """False marks a healthy image at which FROC's sensitivity is read."""
@@ -34,13 +34,7 @@ class Localisation:
         rows = {"pointing": self.pointing, "pointing_blobs": self.other_pointing}
         rows |= {"pixel_average_precision": self.pixel_precision}
         rows |= {f"froc_at_{rate:g}".replace(".", "_"): row for rate, row in self.froc.items()}
-        flat: dict[str, float | int | None] = {
-            "n_annotated": self.pointing.n_finding,
-            "pointing_chance": self.chance.value,
-        }
-        for key, row in rows.items():
-            flat |= {key: row.value, f"{key}_low": row.low, f"{key}_high": row.high}
-        return flat
+        return {"n_annotated": self.pointing.n_finding, "pointing_chance": self.chance.value} | flat_keys(rows)
 
 
 def localise(

@@ -14,7 +14,7 @@ from mammovae.page.charts import froc_curve
 from mammovae.page.crossval import CrossvalReport, write_crossval
 from mammovae.page.judgement import Arms, Judgement, judge
 from mammovae.page.style import save
-from mammovae.statistics import Estimate, PatientBootstrap
+from mammovae.statistics import Estimate, PatientBootstrap, flat_keys
 from mammovae.study.account import FINDING, readable
 from mammovae.study.evaluate import BASELINES
 from mammovae.study.faults import fault_metrics, fault_table
@@ -48,7 +48,7 @@ def report_pooled(out: Path, data: Data, runs: list[Run]) -> dict[str, Any]:
     bootstrap = PatientBootstrap(known["patient_id"].astype(str), finding, known["fold"].tolist())
     arms = Arms.of(finding, known["patient_id"].astype(str).to_numpy(str))
     extra = _more(bootstrap, known, arms)
-    metrics = judgement.metrics() | _flat(extra)
+    metrics = judgement.metrics() | flat_keys(extra)
     places = _localised(out, table, runs, bootstrap, arms)
     if places is not None:
         metrics |= places.metrics()
@@ -104,13 +104,6 @@ def _more(bootstrap: PatientBootstrap, known: pd.DataFrame, arms: Arms) -> dict[
     whole = PatientBootstrap(worst.index.astype(str), ~healthy.to_numpy(), grouped["fold"].first().tolist())
     found["auroc_patients"] = whole.auroc(worst).named(FINDING, "Finding score, by patient")
     return found
-
-
-def _flat(rows: dict[str, Estimate]) -> dict[str, float | None]:
-    flat: dict[str, float | None] = {}
-    for key, row in rows.items():
-        flat |= {key: row.value, f"{key}_low": row.low, f"{key}_high": row.high}
-    return flat
 
 
 def _localised(

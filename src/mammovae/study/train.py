@@ -1,7 +1,5 @@
 """Train a run: fit its members, calibrate them, and keep what a person wants to see of it."""
 
-import hashlib
-import json
 import shutil
 from pathlib import Path
 from typing import Any, get_args
@@ -17,7 +15,7 @@ from mammovae.data.dataset import Data
 from mammovae.detect.calibrate import CALIBRATION
 from mammovae.detect.detector import Detector
 from mammovae.detect.quality import MEASURES, Quality, small
-from mammovae.folders import Stage, file_hash, replacing, write_text
+from mammovae.folders import Stage, digest, file_hash, replacing, write_text
 from mammovae.model.member import HISTORY, WEIGHTS
 from mammovae.model.residual_vae import ResidualVae
 from mammovae.model.run import CONFIG, Run, build
@@ -31,7 +29,7 @@ from mammovae.statistics import auroc
 from mammovae.study.leaks import remember
 
 _SHAM_FILMS, _SHAM_AUROC = 32, 0.55
-_FEWEST_FOR_QUALITY, _MOST_FOR_QUALITY = 10, 2000
+_FEWEST_FOR_QUALITY, _MOST_FOR_QUALITY, _MOST_FOR_MAPS = 10, 2000, 256
 
 
 def train(data: Path | str, *, out: Path | str, preset: PresetName = "seed", **settings: Any) -> dict[str, Any]:
@@ -103,8 +101,7 @@ def _key(name: str, chosen: TrainSettings, data: Data, parts: dict[str, np.ndarr
     common = chosen.model_dump(exclude={*get_args(MemberName), "members", "fused", "fused_bilateral", "maps"})
     own = {part: getattr(chosen, part).model_dump() for part in made_of}
     films = {part: data.index["image_id"].iloc[parts[part]].tolist() for part in ("train", "validation")}
-    said = json.dumps([__version__, name, common, own, films, data.manifest["inputs"], data.size], sort_keys=True)
-    return f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+    return f"{name}-{digest(__version__, name, common, own, films, data.manifest['inputs'], data.size)}"
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -124,11 +121,20 @@ def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Write the healthy scores that percentiles are read from; return what one pixel in a thousand of maps exceeds.
+    """Write the healthy scores that percentiles are read from; return the scales of maps.
 
-    Without calibration images the scale comes from training images, and there are no percentiles.
+    What one pixel in a thousand exceeds: map_scales of each single map on validation images, by which maps are added up
+    (calibration images may not decide that, or p-values would not hold), map_scale of the sum on calibration images.
+    Where a split is empty, training images stand in for it; without calibration images there are no percentiles.
     """
     detector = Detector(run)
+    choosing, calm = (
+        (parts[split] if len(parts[split]) else parts["train"])[:_MOST_FOR_MAPS]
+        for split in ("validation", "calibration")
+    )
+    drawn = [maps for _, _, maps, _ in detector.data(data, choosing)]
+    scales = {name: _level([part[name] for part in drawn]) for name in run.settings.maps}
+    detector.scales = scales
     scores = detector.table(data, parts["calibration"])
     quality = fit_quality(data, parts["train"])
     if quality is not None:
@@ -137,16 +143,13 @@ def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, A
             scores["quality"] = quality.score(quality.normal(*quality_inputs(data, parts["calibration"])))
     with replacing(run.path / CALIBRATION) as partial:
         pd.DataFrame(scores).to_parquet(partial, index=False)
-    calm = (parts["calibration"] if len(parts["calibration"]) else parts["train"])[:256]
+    return {"map_scales": scales, "map_scale": _level([whole for *_, whole in detector.data(data, calm)])}
 
-    def level(values: list[np.ndarray]) -> float:
-        inside = [value[value > 0] for value in values]  # outside the breast a map is 0
-        return max(float(np.quantile(np.concatenate(inside), 0.999)), 1e-6) if any(map(len, inside)) else 1.0
 
-    drawn = [maps for _, _, maps, _ in detector.data(data, calm)]
-    scales = {name: level([maps[name] for maps in drawn]) for name in drawn[0]}
-    detector.scales = scales
-    return {"map_scales": scales, "map_scale": level([whole for *_, whole in detector.data(data, calm)])}
+def _level(maps: list[np.ndarray]) -> float:
+    """Return what one pixel in a thousand of breasts exceeds; outside the breast a map is 0."""
+    inside = np.concatenate([map[map > 0] for map in maps])
+    return max(float(np.quantile(inside, 0.999)), 1e-6) if len(inside) else 1.0
 
 
 def refuse_planting_detectors(run: Run, data: Data, positions: np.ndarray) -> None:
