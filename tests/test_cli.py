@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mammovae.cli import app, main
+from mammovae.__main__ import main
+from mammovae.cli import app
 
 COMMANDS = ["demo", "phantom", "prepare", "train", "generate", "score", "evaluate", "crossval", "stress", "info"]
 
@@ -22,7 +23,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[i
 
 def test_help_imports_neither_torch_nor_pandas() -> None:
     script = (
-        "import sys\nfrom mammovae.cli import main\n"
+        "import sys\nfrom mammovae.__main__ import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'pandas', 'numpy', 'scipy', 'matplotlib', 'pydicom', 'pytorch_lightning'}\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
