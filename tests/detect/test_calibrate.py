@@ -75,6 +75,16 @@ def test_percentiles_follow_the_fused_score() -> None:
     assert 40 < calibration.percentile(drawn(rng, 2000)).mean() < 60
 
 
+def test_the_score_that_stands_out_has_the_largest_normal_score() -> None:
+    rng = np.random.default_rng(3)
+    healthy = drawn(rng, 50)
+    middling = {name: np.full(2, np.median(values)) for name, values in healthy.items()}
+    middling[NAMES[1]] = middling[NAMES[1]] + np.array([0, 5 * np.std(healthy[NAMES[1]])])
+    normal = Calibration(healthy, NAMES).normal(middling)
+    assert normal.shape == (2, len(NAMES)) and np.abs(normal[0]).max() < 0.3
+    assert normal[1].argmax() == 1 and normal[1, 1] > 2
+
+
 def test_one_score_alone_is_its_own_fused_score() -> None:
     scores = drawn(np.random.default_rng(0), 9)
     np.testing.assert_array_equal(Calibration(scores, ["a"]).fuse(scores), scores["a"])

@@ -24,7 +24,10 @@ SETTINGS = {
     "marker": {"size": 64, "widths": [8, 16], "epochs": 30, "kinds": ["mass"]},
     "bilateral": {"size": 64, "widths": [8, 16]},
 }
-FINDING = ("residual_peak", "normalised_peak", "local_peak", "denoising_peak", "denoising_local_peak", "marker_peak")
+FINDING = (
+    *("residual_peak", "normalised_peak", "local_peak", "denoising_peak", "denoising_local_peak"),
+    *("marker_peak", "map_peak"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,8 @@ def test_scores_are_the_same_alone_in_a_batch_from_data_from_files_and_without_t
     detector = Detector(mv.Run.open(detect))
     positions = data.select("test")[:5]
     together = detector.table(data, positions)
-    alone, _, _ = detector.squares(data.images[positions[3:4]], data.masks[positions[3:4]])
+    alone, _, whole = detector.squares(data.images[positions[3:4]], data.masks[positions[3:4]])
+    assert alone["map_peak"][0] == whole.max() > 0
     one_sided = [name for name in together if not name.endswith("_bilateral")]
     for name in one_sided:
         assert alone[name][0] == pytest.approx(together[name][3], rel=1e-5, abs=1e-6), name
@@ -67,6 +71,10 @@ def test_scores_are_the_same_alone_in_a_batch_from_data_from_files_and_without_t
     for name in [*one_sided, "finding", "finding_percentile", "quality"]:
         np.testing.assert_allclose(files[name], table.loc[rows["image_id"], name], rtol=1e-5, atol=1e-5, err_msg=name)
     assert set(table["other"].dropna()) == {"used", "missing"} or set(table["other"].dropna()) == {"used"}
+    remarkable = table["finding_percentile"] >= 95
+    where = r"finding above .* \((normalised|denoising_local|marker)_peak, \d\.\d healthy deviations above\), map highest in"
+    assert remarkable.any() and table.loc[remarkable, "reason"].str.contains(where).all()
+    assert not table.loc[~remarkable, "reason"].fillna("").str.contains("finding above").any()
 
 
 def with_lesion(data: Data, position: int, contrast: float) -> tuple[np.ndarray, np.ndarray]:

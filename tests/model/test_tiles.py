@@ -16,8 +16,18 @@ def test_windows_cover_the_film_and_overlap_by_half(size: int, tile: int) -> Non
 
 
 def test_a_map_computed_pixel_by_pixel_is_the_same_in_tiles_and_whole() -> None:
-    image = torch.rand(2, 3, 96, 96)
-    torch.testing.assert_close(stitched(image, 32, lambda part: part[:, :1] * 2), image[:, :1] * 2)
+    image, mask = torch.rand(2, 3, 96, 96), torch.ones(2, 1, 96, 96)
+    torch.testing.assert_close(stitched(image, mask, 32, lambda part: part[:, :1] * 2), image[:, :1] * 2)
+
+
+def test_windows_without_breast_are_not_computed_and_every_pixel_of_breast_is() -> None:
+    image, mask = torch.rand(2, 1, 96, 96), torch.zeros(2, 1, 96, 96)
+    mask[0, :, 40:50, 3:20] = 1
+    counted = []
+    found = stitched(image, mask, 32, lambda part: counted.append(len(part)) or part + 1)
+    assert sum(counted) < 2 * len(starts(96, 32)) ** 2 / 4
+    torch.testing.assert_close(found * mask, (image + 1) * mask)
+    assert not found[1].any()
 
 
 def test_the_first_window_lies_over_a_planted_lesion_and_all_lie_inside_the_film() -> None:

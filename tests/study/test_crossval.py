@@ -94,6 +94,9 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_scores(
         return real(*arguments)
 
     monkeypatch.setattr(crossval, "planted_table", failing)
+    monkeypatch.setattr(
+        crossval, "planted_faults", lambda *_: pytest.fail("faults that are in the cache, planted anew")
+    )
     cache = folds.parent / "members"
     with pytest.raises(KeyboardInterrupt):
         mv.crossval(data, out=tmp_path / "out", folds=2, cache=cache, **SETTINGS)

@@ -152,7 +152,7 @@ class _Judge:
         reasons = [scored.identity["reason"]] if scored.identity["reason"] else []
         if said["finding_percentile"] >= REMARKABLE:
             above = f"finding above {said['finding_percentile']:.1f} % of healthy images"
-            reasons.append(f"{above}, {_where(scored, level)}")
+            reasons.append(f"{above}: {self.verdict.why(raw)[0]}, {_where(scored, level)}")
         if quality.get("quality_percentile", 0) >= REMARKABLE:
             reasons.append(f"quality: {quality['why']}")
         return said | {"reason": "; ".join(reasons) or None}

@@ -70,7 +70,7 @@ class Calibration:
         self._healthy = table[~np.isnan(table).any(axis=1)]
         self.n = len(self._healthy)
         """Calibration images that have every score."""
-        if self.n and len(self.names) > 1:
+        if self.n:
             self._marginals = [Healthy(column) for column in self._healthy.T]
 
     @cached_property
@@ -80,10 +80,14 @@ class Calibration:
 
     def fuse(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the fused scores of images, (m,), from named raw scores (m,) each; NaN without calibration images."""
+        return self._table(scores)[:, 0] if len(self.names) == 1 else self.normal(scores).mean(axis=1)
+
+    def normal(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return how far each score of images is from healthy, in healthy deviations, (m, number of scores)."""
         table = self._table(scores)
-        if len(self.names) == 1:
-            return table[:, 0]
-        return _fused(self._marginals, table) if self.n else np.full(len(table), np.nan)
+        if not self.n:
+            return np.full(table.shape, np.nan)
+        return np.stack([one.normal(column) for one, column in zip(self._marginals, table.T, strict=True)], axis=1)
 
     def percentile(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the place of each image's fused score among healthy images, 0 to 100, smooth, (m,).
@@ -92,7 +96,7 @@ class Calibration:
         """
         if not self.n:
             return np.full(len(self._table(scores)), np.nan)
-        own = self._own if len(self.names) > 1 else Healthy(self._healthy[:, 0])
+        own = self._own if len(self.names) > 1 else self._marginals[0]
         return 100 * norm.cdf(own.normal(self.fuse(scores)))
 
     def p_value(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -10,6 +10,19 @@ from mammovae.model.run import Run
 
 USED, MISSING = "used", "missing"
 
+WHY: Mapping[str, str] = {
+    "reconstruction_loss": "the VAE reconstructs it badly",
+    "normalised_peak": "a place brighter than the VAE expects, given how sure it is there",
+    "residual_peak": "a place brighter than the VAE expects",
+    "local_peak": "a place brighter than the VAE expects, given what it misses nearby",
+    "denoising_peak": "a place that the denoiser takes away",
+    "denoising_local_peak": "a place that the denoiser takes away, given what it takes nearby",
+    "marker_peak": "a place that looks like a planted lesion",
+    "tile_marker_peak": "a place that looks like a planted lesion, seen closely",
+    "map_peak": "a place where the members' maps add up",
+}
+"""What it means when a score is the one that lies furthest above healthy."""
+
 
 class Verdict:
     """The calibrations of a run, opened once and applied to any number of raw scores.
@@ -50,6 +63,15 @@ class Verdict:
             columns |= {"finding_bilateral": fused, "finding_bilateral_percentile": percentile}
             columns |= {"finding_bilateral_p": p, "other": np.where(used, USED, MISSING)}
         return columns
+
+    def why(self, scores: Mapping[str, np.ndarray]) -> list[str]:
+        """Return in words which score of each image lies furthest above healthy, and how far."""
+        normal, names = self.one_sided.normal(scores), self.one_sided.names
+        return [
+            f"{WHY.get(names[furthest], 'far from healthy')} ({names[furthest]}, "
+            f"{row[furthest]:.1f} healthy deviations above)"
+            for row, furthest in zip(normal, normal.argmax(axis=1), strict=True)
+        ]
 
     def check_rate(self, rate: float) -> None:
         """Raise UsageError when the run has too few calibration images to flag at a false-positive rate."""

@@ -79,7 +79,7 @@ class Marker(Member):
         The map, NAME, is the probability.
         """
         tile, inputs = self.settings.tile, self.inputs(batch)
-        logits = self.net(inputs) if tile is None else stitched(inputs, tile, self.net)
+        logits = self.net(inputs) if tile is None else stitched(inputs, batch.mask, tile, self.net)
         inner, scale = eroded(batch.mask, 2), batch.mask.shape[-1] / 128
         smooth = smooth_inside(logits, batch.mask, scale)
         probability = torch.sigmoid(smooth) * inner

@@ -5,6 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+_TOGETHER = 16
+"""Windows computed at once: memory stays flat whatever the batch."""
+
 
 def starts(size: int, tile: int) -> list[int]:
     """Return where windows of tile pixels begin so that they cover size pixels and overlap by half or more."""
@@ -12,22 +15,29 @@ def starts(size: int, tile: int) -> list[int]:
     return [round(k * (size - tile) / max(count - 1, 1)) for k in range(count)]
 
 
-def stitched(image: Tensor, tile: int, compute: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return compute's map of an image (n, c, S, S) put together from windows, (n, 1, S, S).
+def stitched(image: Tensor, mask: Tensor, tile: int, compute: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return compute's map of an image (n, c, S, S) put together from the windows that hold breast, (n, 1, S, S).
 
     Where windows overlap, the mean weighted by the distance from the window's edge is taken, so that no seam shows.
+    Where none was computed, outside the mask (n, 1, S, S), the map is 0.
     """
     size = image.shape[-1]
     ramp = torch.minimum(torch.arange(tile) + 1, tile - torch.arange(tile)).to(image)
     weight = ramp[:, None] * ramp[None, :]
-    total = image.new_zeros(len(image), 1, size, size)
-    weights = image.new_zeros(1, 1, size, size)
-    for y in starts(size, tile):
-        for x in starts(size, tile):
-            window = (slice(None), slice(None), slice(y, y + tile), slice(x, x + tile))
-            total[window] += compute(image[window]) * weight
+    total, weights = (image.new_zeros(len(image), 1, size, size) for _ in range(2))
+    corners = [(y, x) for y in starts(size, tile) for x in starts(size, tile)]
+    windows = [
+        (film, slice(None), slice(y, y + tile), slice(x, x + tile))
+        for film in range(len(image))
+        for y, x in corners
+        if mask[film, 0, y : y + tile, x : x + tile].any()
+    ]
+    for start in range(0, len(windows), _TOGETHER):
+        part = windows[start : start + _TOGETHER]
+        for window, found in zip(part, compute(torch.stack([image[window] for window in part])), strict=True):
+            total[window] += found * weight
             weights[window] += weight
-    return total / weights
+    return total / weights.clamp(min=1)
 
 
 def drawn(mask: Tensor, lesion: Tensor, tile: int, count: int) -> list[tuple[int, int, int]]:
