@@ -53,11 +53,12 @@ def _segment(y: np.ndarray, x: np.ndarray, start: np.ndarray, end: np.ndarray) -
 
 
 def oval_mass(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """An oval with a slightly wavy margin and a parabolic thickness."""
+    """An oval with a wavy margin; from a flat disc with a sharp edge to a soft hill, even or mottled inside."""
     y, x = _rotated(rng, y, x)
-    r, angle = _polar(y, x * (1.05 + 0.35 * rng.random()))
-    edge = 0.92 + np.clip(_waves(rng, angle, range(2, 5), 0.06), -0.3, 0.08)
-    return np.clip(1 - (r / edge) ** 2, 0, 1) ** 0.8
+    r, angle = _polar(y, x * (1 + 0.8 * rng.random()))
+    edge = 0.92 + np.clip(_waves(rng, angle, range(2, 8), 0.02 + 0.12 * rng.random()), -0.4, 0.08)
+    mottled = 1 + 0.3 * rng.random() * _smooth_noise(rng, y, x, 5.0)
+    return np.clip(1 - (r / edge) ** 2, 0, 1) ** float(rng.uniform(0.4, 1.6)) * np.clip(mottled, 0.3, 1.5) / 1.2
 
 
 def lobed_mass(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
@@ -81,14 +82,15 @@ def rugged_mass(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_m
 
 
 def straight_star(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """An oval core with straight tapering spikes."""
-    total = 0.9 * oval_mass(rng, y / 0.45, x / 0.45, radius_mm)
-    for _ in range(int(rng.integers(12, 22))):
-        angle, length = 2 * np.pi * rng.random(), 0.6 + 0.38 * rng.random()
+    """An oval core, large or hardly there, with straight tapering spikes, few or many, fine or coarse."""
+    core, strength = rng.uniform(0.25, 0.6), rng.uniform(0.35, 0.85)
+    total = rng.uniform(0.5, 1.0) * oval_mass(rng, y / core, x / core, radius_mm)
+    for _ in range(int(rng.integers(8, 26))):
+        angle, length = 2 * np.pi * rng.random(), 0.5 + 0.48 * rng.random()
         tip = length * np.array([np.sin(angle), np.cos(angle)])
         distance, share = _segment(y, x, np.zeros(2), tip)
-        width = 0.05 * (1 - 0.7 * share)
-        total = np.maximum(total, 0.75 * (1 - 0.8 * share) * np.exp(-0.5 * (distance / width) ** 2))
+        width = rng.uniform(0.025, 0.08) * (1 - 0.7 * share)
+        total = np.maximum(total, strength * (1 - 0.8 * share) * np.exp(-0.5 * (distance / width) ** 2))
     return total * np.clip((1 - np.hypot(y, x)) * 10, 0, 1)
 
 
@@ -170,8 +172,11 @@ def ductal_specks(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius
 
 
 def lumpy_patch(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """A broad hill, uneven by smooth noise."""
-    return np.clip(_window(y, x, 1.3) * (0.8 + 0.25 * _smooth_noise(rng, y, x, 5.0)), 0, 1)
+    """A broad hill, round or longish, steep or flat, uneven by smooth noise of two scales."""
+    turned, across = _rotated(rng, y, x)
+    hill = _window(turned * (1 + rng.random()), across, float(rng.uniform(0.7, 2.0)))
+    lumps = rng.uniform(0.1, 0.45) * _smooth_noise(rng, y, x, 4.0) + 0.2 * rng.random() * _smooth_noise(rng, y, x, 9.0)
+    return np.clip(hill * (0.75 + lumps), 0, 1)
 
 
 def clouded_patch(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
