@@ -174,6 +174,11 @@ class TrainSettings(Settings):
         for name in ("marker", "tile_marker"):
             if name in self.members and "residual_vae" not in self.members:
                 raise ValueError(f"{name} learns from residual_vae: name both in members")
+            own: MarkerSettings = getattr(self, name)
+            if name in self.members and own.size % self.residual_vae.size:
+                raise ValueError(f"{name}.size must be a multiple of residual_vae.size, {self.residual_vae.size}")
+            if own.tile is not None and own.tile > own.size:
+                raise ValueError(f"{name}.tile is larger than {name}.size: choose at most {own.size}")
         return self
 
 

@@ -157,6 +157,14 @@ def test_a_marker_without_the_vae_that_it_learns_from_is_refused(trapped_data: P
         mv.train(trapped_data, out=tmp_path / "run", preset="detect", members=["marker"])
 
 
+def test_a_score_or_map_that_no_member_makes_is_refused_before_any_training(trapped_data: Path, tmp_path: Path) -> None:
+    for wrong in ({"fused": ["marker_peek"]}, {"maps": ["bilateral"]}, {"fused_bilateral": ["kl_bilateral"]}):
+        field, (name,) = next(iter(wrong.items()))
+        with pytest.raises(mv.UsageError, match=f"no member makes '{name}', which {field} asks for"):
+            mv.train(trapped_data, out=tmp_path / "run", preset="detect", **SETTINGS | wrong)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_review_sheet_flags_and_maps_over_source_pixels(
     detect: Path, trapped_raw: Path, tmp_path: Path, data: Data
 ) -> None:

@@ -28,11 +28,29 @@ def test_headline_is_the_first_score_against_healthy_images_of_unaffected_patien
     assert judged.headline.n_healthy + second.n_healthy + second.n_finding + judged.n_unknown == len(table())
 
 
-def test_categories_are_judged_against_all_healthy_images_of_the_main_arm(judged: Judgement) -> None:
+def test_a_patient_whose_finding_is_in_an_image_outside_the_table_is_affected(judged: Judgement) -> None:
+    rows = table().assign(patient_affected=False)
+    healthy = (rows["healthy"] == True).fillna(False)  # noqa: E712 - nullable column
+    assert judge(rows, SCORES, resamples=50).headline.n_healthy == judged.headline.n_healthy
+    known = rows[rows["healthy"].notna()]
+    unaffected = ~rows["patient_id"].isin(known.loc[known["healthy"] == False, "patient_id"])  # noqa: E712
+    elsewhere = rows.loc[healthy & unaffected, "patient_id"].iloc[0]
+    rows.loc[rows["patient_id"] == elsewhere, "patient_affected"] = True
+    again = judge(rows, SCORES, resamples=50)
+    moved = int((healthy & (rows["patient_id"] == elsewhere)).sum())
+    assert again.headline.n_healthy == judged.headline.n_healthy - moved
+    assert again.affected["loss"].n_healthy == judged.affected["loss"].n_healthy + moved
+
+
+def test_categories_are_judged_against_all_healthy_images_of_each_arm(judged: Judgement) -> None:
     rows = judged.tables["category"]
     assert {row.name for row in rows} >= {"mass", "suspicious_calcification"}
     assert all(row.n_healthy == judged.headline.n_healthy for row in rows)
     assert sum(row.n_finding for row in rows) == judged.headline.n_finding
+    second = judged.affected_tables["category"]
+    assert [row.name for row in second] == [row.name for row in rows]
+    assert all(row.n_healthy == judged.affected["loss"].n_healthy for row in second)
+    assert "auroc_mass_affected_low" in judged.metrics()
 
 
 def test_densities_are_judged_within_themselves(judged: Judgement) -> None:

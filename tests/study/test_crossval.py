@@ -23,6 +23,7 @@ SETTINGS = {
     "residual_vae": {"size": 32, "widths": [4, 8], "latent": 2},
     "denoiser": {"size": 32, "widths": [4, 8], "grid": 8},
     "marker": {"size": 32, "widths": [4, 8], "epochs": 2},
+    "fused_bilateral": ["marker_peak_bilateral"],
 }
 
 

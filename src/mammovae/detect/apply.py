@@ -55,7 +55,7 @@ class Scored:
     shape: tuple[int, int]
     """Rows and columns of the source."""
     quality: dict[str, Any]
-    """quality, quality_percentile, quality_p and why; empty for a run without a quality score."""
+    """Quality.columns' values and why; empty for a run without a quality score."""
 
 
 def score(
@@ -106,7 +106,7 @@ def score(
             said = judge.row(result, level)
             rows[place, number] = result.identity | said | result.scores
             if sheet is not None:
-                sheet.add(rows[place, number], result.image, result.map)
+                sheet.add(rows[place, number], judge.suspicion(result), result.image, result.map)
             if maps is not None:
                 _draw(result, Path(maps), level)
     if not rows:
@@ -157,6 +157,11 @@ class _Judge:
             reasons.append(f"quality: {quality['why']}")
         return said | {"reason": "; ".join(reasons) or None}
 
+    def suspicion(self, scored: Scored) -> float:
+        """Return how far an image is from healthy in the worse of the two outputs, in healthy deviations."""
+        finding = self.verdict.one_sided.deviation({name: np.array([value]) for name, value in scored.scores.items()})
+        return float(np.nanmax([finding[0], scored.quality.get("quality_deviation", np.nan), -np.inf]))
+
     def paired(self, table: pd.DataFrame) -> pd.DataFrame:
         """Add what needs the patient's other breast of the same view, for a run with bilateral scores."""
         needed = self.verdict.bilateral
@@ -182,10 +187,14 @@ class _Judge:
 def _where(scored: Scored, level: float) -> str:
     """Say where a map is highest: in words from the chest wall, and in pixels of the source."""
     y, x = np.unravel_index(int(np.argmax(scored.map)), scored.map.shape)
-    ratio = scored.geometry.size / len(scored.map)
-    column, row = scored.geometry.to_source((x + 0.5) * ratio - 0.5, (y + 0.5) * ratio - 0.5)
-    third = ("upper", "middle", "lower")[min(2, int(3 * y / len(scored.map)))]
-    depth = ("near the chest wall", "half-way in", "towards the nipple")[min(2, int(3 * x / len(scored.map)))]
+    geometry, ratio = scored.geometry, scored.geometry.size / len(scored.map)
+    across, down = (x + 0.5) * ratio, (y + 0.5) * ratio
+    column, row = geometry.to_source(across - 0.5, down - 0.5)
+    # Thirds of the breast, which does not fill the square.
+    tall = (geometry.crop_y1 - geometry.crop_y0) * geometry.scale_y
+    wide = (geometry.crop_x1 - geometry.crop_x0) * geometry.scale_x
+    third = ("upper", "middle", "lower")[int(np.clip(3 * (down - geometry.pad_top) / tall, 0, 2))]
+    depth = ("near the chest wall", "half-way in", "towards the nipple")[int(np.clip(3 * across / wide, 0, 2))]
     height = float(scored.map[y, x]) / level
     place = f"x {column:.0f}, y {row:.0f}; {height:.1f} times the healthy level"
     return f"map highest in the {third} third {depth} ({place})"

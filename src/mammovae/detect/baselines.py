@@ -21,8 +21,8 @@ def trivial(data: Data, positions: np.ndarray) -> dict[str, np.ndarray]:
     return {"mean_grey": grey, "breast_area": area}
 
 
-def blobs(data: Data, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the largest response of a filter for bright blobs, (n,), and its maps, float32 (n, s, s).
+def blobs(data: Data, position: int) -> np.ndarray:
+    """Return the responses of a filter for bright blobs in an image, float32 (s, s); their maximum is the score.
 
     Laplacian of Gaussian of 4 pixels in images of 512 (Lindeberg, "Feature detection with automatic scale selection",
     IJCV 30:79, 1998), sign turned, over the root of its own mean square in a Gaussian of 32 pixels; without a rim of 12
@@ -31,18 +31,15 @@ def blobs(data: Data, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     size = min(BLOB_SIZE, data.size)
     while data.size % size:
         size -= 1
-    unit, maps = size / BLOB_SIZE, np.zeros((len(positions), size, size), np.float32)
-    for number, position in enumerate(positions):
-        batch = data.batch(np.array([position]), size)
-        image, mask = batch.image[0, 0].numpy().astype(np.float64), batch.mask[0, 0].numpy() > 0
-        # The breast's mean outside it, so that the skin line is not the brightest blob of all.
-        filled = np.where(mask, image, image[mask].mean() if mask.any() else 0.0)
-        response = -ndimage.gaussian_laplace(filled, 4 * unit) * mask
-        share = ndimage.gaussian_filter(mask.astype(np.float64), 32 * unit)
-        energy = ndimage.gaussian_filter(response**2, 32 * unit) / np.maximum(share, 1e-3)
-        inner = ndimage.binary_erosion(mask, iterations=max(1, round(12 * unit)))
-        maps[number] = np.where(inner, np.maximum(response, 0) / np.sqrt(energy + 1e-12), 0)
-    return maps.max(axis=(1, 2)).astype(np.float64), maps
+    unit, batch = size / BLOB_SIZE, data.batch(np.array([position]), size)
+    image, mask = batch.image[0, 0].numpy().astype(np.float64), batch.mask[0, 0].numpy() > 0
+    # The breast's mean outside it, so that the skin line is not the brightest blob of all.
+    filled = np.where(mask, image, image[mask].mean() if mask.any() else 0.0)
+    response = -ndimage.gaussian_laplace(filled, 4 * unit) * mask
+    share = ndimage.gaussian_filter(mask.astype(np.float64), 32 * unit)
+    energy = ndimage.gaussian_filter(response**2, 32 * unit) / np.maximum(share, 1e-3)
+    inner = ndimage.binary_erosion(mask, iterations=max(1, round(12 * unit)))
+    return np.where(inner, np.maximum(response, 0) / np.sqrt(energy + 1e-12), 0).astype(np.float32)
 
 
 class PcaResidual:

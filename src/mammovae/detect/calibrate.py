@@ -94,10 +94,14 @@ class Calibration:
 
         The calibration images' own fused scores are taken with each left out of the distributions that transform it.
         """
+        return 100 * norm.cdf(self.deviation(scores))
+
+    def deviation(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the same place as a standard normal quantile, (m,): it goes on where percentiles all read 100."""
         if not self.n:
             return np.full(len(self._table(scores)), np.nan)
         own = self._own if len(self.names) > 1 else self._marginals[0]
-        return 100 * norm.cdf(own.normal(self.fuse(scores)))
+        return own.normal(self.fuse(scores))
 
     def p_value(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return conformal p-values, (m,): for an image exchangeable with the calibration images P(p <= a) <= a.

@@ -141,14 +141,19 @@ class Quality:
         return normal.abs().max(axis=1).to_numpy(copy=True)
 
     def columns(self, normal: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Return quality, and quality_percentile (0..100) and quality_p among healthy calibration images, (n,) each.
+        """Return quality and its place among healthy calibration images: quality_percentile (0..100), quality_p, (n,).
 
-        NaN for both where there are no calibration images; quality_p is conformal, as finding_p is.
+        quality_deviation is the percentile as a normal quantile. NaN for all three where there are no calibration
+        images; quality_p is conformal, as finding_p is.
         """
         score = self.score(normal)
         calibration = Calibration({"quality": self.calibration}, ["quality"])
         scores = {"quality": score}
-        return scores | {"quality_percentile": calibration.percentile(scores), "quality_p": calibration.p_value(scores)}
+        return scores | {
+            "quality_percentile": calibration.percentile(scores),
+            "quality_p": calibration.p_value(scores),
+            "quality_deviation": calibration.deviation(scores),
+        }
 
     def reasons(self, normal: pd.DataFrame) -> list[str]:
         """Return in words which measure makes each image's score, and on which side of healthy it lies."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mammovae.page import charts, sentences, words
 from mammovae.page.judgement import Judgement
-from mammovae.page.report import flat, page_environment, write_page
+from mammovae.page.report import correlations, flat, page_environment, write_page
 from mammovae.page.style import FONTS, data_uri, to_png, to_svg
 from mammovae.statistics import Estimate
 
@@ -39,9 +39,16 @@ class CrossvalReport:
     found: "DataFrame"
     pointed: "DataFrame"
     faults: "DataFrame | None"
+    """Columns as the fault chart's, and auroc_text, recall_5_text ..."""
+    mean_faults: Mapping[str, str] | None
+    """The means over faults, with intervals, by the same names."""
     calibration: Sequence[Mapping[str, float]]
     precision: Sequence[Mapping[str, float]]
     prevalence: float
+    primary: Sequence[str]
+    """The planned comparison, finding score less the seed preset's loss: main arm, second arm, raw losses pooled."""
+    by_patient: bool
+    phantoms: bool
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -69,7 +76,8 @@ def write_crossval(path: Path, report: CrossvalReport) -> None:
             report=report,
             fonts=FONTS,
             judged=judged,
-            sentences=sentences.detection(judged, True),
+            sentences=sentences.detection(judged, report.by_patient),
+            correlations=list(correlations(judged).items()),
             figures=figures,
             results=[
                 [int(cell) if isinstance(cell, float) else cell for cell in row] for row in shown[names].to_numpy()
@@ -79,8 +87,9 @@ def write_crossval(path: Path, report: CrossvalReport) -> None:
             calibration=[_texts(row, _CALIBRATION) for row in report.calibration],
             localisation=None if places is None else _places(places),
             annotated=None if places is None else places["n_annotated"],
-            mean_auroc=None if report.faults is None else float(report.faults["auroc"].mean()),
-            mean_recall=None if report.faults is None else float(report.faults["recall_5"].mean()),
+            faults=None if report.faults is None else _fault_rows(report.faults),
+            measures=[name for name in report.mean_faults or {} if name != "auroc"],
+            largest_rate=max((row["rate"] for row in report.precision), default=0.2),
             limits=sentences.LIMITS,
             provenance=[
                 (name, words.value(item)) for name, item in flat({**report.settings, **report.provenance}).items()
@@ -88,6 +97,16 @@ def write_crossval(path: Path, report: CrossvalReport) -> None:
         )
     )
     write_page(path, text)
+
+
+def _fault_rows(table: "DataFrame") -> list[list[object]]:
+    """Return the cells of the table of faults, the most easily missed first."""
+    rows = table.sort_values(["recall_5", "auroc"])
+    texts = [str(name) for name in rows if str(name).endswith("_text")]
+    return [
+        [str(row["fault"]).replace("_", " "), row["n"], f"{row['refused']:.2f}", *(row[name] for name in texts)]
+        for _, row in rows.iterrows()
+    ]
 
 
 def _texts(row: Mapping[str, float], forms: Mapping[str, str]) -> list[str]:

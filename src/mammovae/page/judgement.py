@@ -40,7 +40,10 @@ class Judgement:
     """The second arm by name of score or baseline; empty where no healthy image has an affected patient."""
     average_precision: Estimate
     tables: Mapping[str, tuple[Estimate, ...]]
-    """The headline by "category", "severity" and "size" (against all healthy images), "density" and "vendor"."""
+    """The headline by "category", "severity" and "size" (against the healthy images of unaffected patients), and within
+    "density" and "vendor"."""
+    affected_tables: Mapping[str, tuple[Estimate, ...]]
+    """The first three of them in the second arm."""
     curve: RocCurve | None
     baseline_curves: tuple[RocCurve, ...]
     correlations: Mapping[str, float | None]
@@ -68,6 +71,8 @@ class Judgement:
         for heading, table in self.tables.items():
             within = "" if heading == "category" else f"{heading}_"
             rows |= {f"auroc_{within}{row.name}": row for row in table}
+            second = self.affected_tables.get(heading, ())
+            rows |= {f"auroc_{within}{row.name}_affected": row for row in second}
         rows |= {f"auroc_minus_{row.name}": row for row in self.differences}
         second = self.affected.get(self.headline.name)
         counts = {
@@ -89,10 +94,18 @@ class Arms:
     affected: Bools
 
     @classmethod
-    def of(cls, finding: Bools, patients: "NDArray[Any]") -> Self:
-        """Part the images by whether their patient has a finding anywhere in the table."""
-        with_finding = np.isin(patients, patients[finding])
-        return cls(finding, ~with_finding, with_finding & ~finding)
+    def of(cls, rows: "DataFrame") -> Self:
+        """Part images of known health by whether their patient has a finding anywhere.
+
+        The column patient_affected says so of the whole data set, of which rows may be one side or view; without it a
+        patient is affected who has a finding among the rows.
+        """
+        finding = np.array([not healthy for healthy in rows["healthy"]], bool)
+        patients = rows["patient_id"].astype(str).to_numpy(str)
+        affected = np.isin(patients, patients[finding])
+        if "patient_affected" in rows:
+            affected |= rows["patient_affected"].to_numpy(bool)
+        return cls(finding, ~(affected | finding), affected & ~finding)
 
     @property
     def main(self) -> Bools:
@@ -120,17 +133,16 @@ def judge(
     """Judge scores (column: label; the first is the headline) and trivial baselines against the table's health.
 
     table: a row an image with patient_id, healthy (true, false, null: in neither arm, but counted), a column for each
-    score (higher = further from healthy), and where known categories and severity (lists of names), size_mm, density
-    and vendor. strata names a column, such as the fold. A NaN in a score is refused with its column: leave out failed
-    images first.
+    score (higher = further from healthy), and where known patient_affected (whether any image of the patient has a
+    finding), categories and severity (lists of names), size_mm, density and vendor. strata names a column, such as the
+    fold. A NaN in a score is refused with its column: leave out failed images first.
     """
     known = table["healthy"].notna().to_numpy()
     rows = table[known]
-    finding = np.array([not healthy for healthy in rows["healthy"]], bool)
-    baselines = baselines or {}
+    arms, baselines = Arms.of(rows), baselines or {}
+    finding = arms.finding
     columns = {name: numbers(rows[name], name) for name in [*scores, *baselines]}
     patients = np.array([str(patient) for patient in rows["patient_id"]], dtype=object).astype(str)
-    arms = Arms.of(finding, patients)
     bootstrap = PatientBootstrap(patients, finding, rows[strata].tolist() if strata else None, resamples, seed)
     first = next(iter(scores))
     main = columns[first]
@@ -155,7 +167,9 @@ def judge(
         if arms.affected.any()
         else {},
         average_precision=bootstrap.average_precision(main, arms.main),
-        tables=_tables(bootstrap, main, rows, arms),
+        tables=_of_findings(bootstrap, main, rows, arms.finding, arms.unaffected)
+        | _within(bootstrap, main, rows, arms.main),
+        affected_tables=_of_findings(bootstrap, main, rows, arms.finding, arms.affected) if arms.affected.any() else {},
         curve=_curve(bootstrap, main, first, scores[first], "score", arms.main) if both else None,
         baseline_curves=tuple(
             _curve(bootstrap, columns[name], name, label, "baseline", arms.main)
@@ -172,30 +186,40 @@ def judge(
     )
 
 
-def _tables(
-    bootstrap: PatientBootstrap, main: Floats, rows: "DataFrame", arms: Arms
+def _of_findings(
+    bootstrap: PatientBootstrap, main: Floats, rows: "DataFrame", finding: Bools, healthy: Bools
 ) -> dict[str, tuple[Estimate, ...]]:
-    """Return the headline in parts: of the findings against all healthy images, or within densities and vendors."""
+    """Return the headline for the findings of each category, severity and size, against the same healthy images."""
     size = rows["size_mm"].to_numpy(float) if "size_mm" in rows else np.full(len(rows), np.nan)
-    of_findings = {
+    parts = {
         "category": _held(rows, "categories"),
         "severity": {_SEVERITY.get(name, name): mask for name, mask in _held(rows, "severity").items()},
         "size": {label: (size > low) & (size <= high) for low, high, label in SIZES_MM},
     }
-    within = {
-        name: {text: values == text for text in sorted({*values} - {""})}
-        for name, values in (("density", _texts(rows, "density")), ("vendor", _texts(rows, "vendor")))
+    tables = {
+        heading: tuple(
+            bootstrap.auroc(main, (mask & finding) | healthy).named(key(name), name, heading)
+            for name, mask in part.items()
+            if (mask & finding).any()
+        )
+        for heading, part in parts.items()
     }
-    found: dict[str, tuple[Estimate, ...]] = {}
-    for heading, parts in (of_findings | within).items():
-        table = []
-        for name, mask in parts.items():
-            part = mask & arms.main if heading in within else (mask & arms.finding) | arms.unaffected
-            if (part & arms.finding).any() or heading in within:
-                table.append(bootstrap.auroc(main, part).named(key(name), name, heading))
-        if table and not (heading == "vendor" and len(table) == 1):
-            found[heading] = tuple(table)
-    return found
+    return {heading: table for heading, table in tables.items() if table}
+
+
+def _within(
+    bootstrap: PatientBootstrap, main: Floats, rows: "DataFrame", keep: Bools
+) -> dict[str, tuple[Estimate, ...]]:
+    """Return the headline within each density and each vendor; a single vendor is no table."""
+    tables = {
+        heading: tuple(
+            bootstrap.auroc(main, (texts == text) & keep).named(key(text), text, heading)
+            for text in sorted({*texts} - {""})
+        )
+        for heading in ("density", "vendor")
+        if (texts := _texts(rows, heading)).any()
+    }
+    return {heading: table for heading, table in tables.items() if not (heading == "vendor" and len(table) == 1)}
 
 
 def _held(rows: "DataFrame", column: str) -> dict[str, Bools]:

@@ -132,7 +132,7 @@ def render(report: Report) -> str:
             sentences=sentences.detection(judged, report.by_patient) if judged else [],
             judged=judged,
             tables=_TABLES,
-            correlations=_correlations(judged),
+            correlations=correlations(judged),
             limits=[*report.limits, *sentences.LIMITS],
         )
     )
@@ -220,7 +220,8 @@ def _counts(counts: "DataFrame | None") -> dict[str, Any]:
     return {"columns": [str(name) for name in table], "rows": rows, "total": [f"{int(v):,}" for v in table.sum()]}
 
 
-def _correlations(judged: Judgement | None) -> dict[str, str]:
+def correlations(judged: Judgement | None) -> dict[str, str]:
+    """Return the rank correlations of the headline with baselines and density, as texts by name."""
     if judged is None:
         return {}
     return {name: "–" if rho is None else signed(rho) for name, rho in judged.correlations.items()}

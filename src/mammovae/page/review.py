@@ -23,23 +23,29 @@ class Sheet:
     def __init__(self, level: float, shown: int = SHOWN) -> None:
         """level: the value of maps that one healthy pixel in a thousand exceeds."""
         self._scale, self._shown = MapScale.of_healthy(level), shown
-        self._kept: list[tuple[float, int, dict[str, Any], bytes]] = []
+        self._kept: list[tuple[float, str, int, dict[str, Any], bytes]] = []
         self._refused: list[dict[str, Any]] = []
         self._number, self._n_refused = count(), 0
 
     def refuse(self, row: dict[str, Any]) -> None:
         """Take an image that could not be used."""
         self._n_refused += 1
-        if len(self._refused) < self._shown:
-            self._refused.append(row)
+        self._refused.append(row)
+        if len(self._refused) > 2 * self._shown:
+            self._refused = self._first_refused()
 
-    def add(self, row: dict[str, Any], image: np.ndarray, map: np.ndarray) -> None:
-        """Take a scored image: its row of scores.csv, its square (S, S) and its map (s, s)."""
-        percentiles = [row.get(name) for name in ("finding_percentile", "quality_percentile")]
-        suspicion = max((float(value) for value in percentiles if value is not None and value == value), default=0.0)
-        if len(self._kept) == self._shown and suspicion <= self._kept[0][0]:
+    def _first_refused(self) -> list[dict[str, Any]]:
+        return sorted(self._refused, key=lambda row: str(row["image_id"]))[: self._shown]
+
+    def add(self, row: dict[str, Any], suspicion: float, image: np.ndarray, map: np.ndarray) -> None:
+        """Take a scored image: its row of scores.csv, what to rank it by, its square (S, S) and its map (s, s).
+
+        What is kept does not depend on the order in which images come.
+        """
+        rank = (suspicion, str(row["image_id"]))
+        if len(self._kept) == self._shown and rank <= self._kept[0][:2]:
             return
-        entry = (suspicion, -next(self._number), row, _thumbnail(image, map, self._scale))
+        entry = (*rank, next(self._number), row, _thumbnail(image, map, self._scale))
         if len(self._kept) < self._shown:
             heapq.heappush(self._kept, entry)
         else:
@@ -55,11 +61,16 @@ class Sheet:
                 "quality": _percentile(row.get("quality_percentile")),
                 "reason": row.get("reason") or "nothing stands out",
             }
-            for _, _, row, picture in sorted(self._kept, key=lambda entry: (-entry[0], -entry[1]))
+            for *_, row, picture in sorted(self._kept, key=lambda entry: (-entry[0], entry[1]))
         ]
         template = page_environment().get_template("review.html.j2")
         text = template.render(
-            fonts=FONTS, cases=cases, refused=self._refused, n_refused=self._n_refused, table=table, total=total
+            fonts=FONTS,
+            cases=cases,
+            refused=self._first_refused(),
+            n_refused=self._n_refused,
+            table=table,
+            total=total,
         )
         write_page(path, text)
 

@@ -17,7 +17,7 @@ _FOLLOWS = 0.5
 
 
 def detection(judged: Judgement, by_patient: bool) -> list[str]:
-    """Return the headline figure in words, what it may be called, and how it stands to the best trivial baseline."""
+    """Return the headline figure in words, what it may be called, and how it stands to the best baseline."""
     row = judged.headline
     if row.value is None:
         return []
@@ -80,7 +80,7 @@ def _against_baseline(judged: Judgement) -> str:
     pairs = [pair for pair in zip(judged.baselines, judged.differences, strict=True) if pair[0].value is not None]
     best, difference = max(pairs, key=lambda pair: pair[0].value or 0)
     text = (
-        f"The best trivial baseline is {_lowered(best.label)} with {best.text}; "
+        f"The best baseline is {_lowered(best.label)} with {best.text}; "
         f"the score’s AUROC minus that one is {difference.text}"
     )
     if difference.low is None or difference.high is None:

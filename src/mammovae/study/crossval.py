@@ -12,6 +12,7 @@ from mammovae.config import PresetName, TrainSettings, UsageError
 from mammovae.data.dataset import Data
 from mammovae.data.split import assign_folds, split_fold
 from mammovae.detect.baselines import PcaResidual, blobs, trivial
+from mammovae.detect.calibrate import Calibration
 from mammovae.detect.detector import Detector
 from mammovae.detect.quality import MEASURED, TEMPLATES, Quality
 from mammovae.detect.stress import points
@@ -93,8 +94,8 @@ def _fold(
     healthy = positions[data.healthy(positions)]
     _once(folder / "lesions.parquet", lambda: lesion_rows(run, data, healthy, chosen.seed))
     _faults(run, data, healthy, folder, cache, other_view)
-    train_on(data, folder / REFERENCE, REFERENCE, reference, cache)
-    seed_run = Run.open(folder / REFERENCE)
+    train_on(data, folder / "reference", REFERENCE, reference, cache)
+    seed_run = Run.open(folder / "reference")
     _once(folder / "scores.parquet", lambda: _scores(run, seed_run, data, positions, fold, folder))
 
 
@@ -119,17 +120,22 @@ def _once(path: Path, make: Any) -> None:
 
 
 def _scores(run: Run, reference: Run, data: Data, positions: np.ndarray, fold: int, folder: Path) -> pd.DataFrame:
-    """Score the fold's test images by both runs and all baselines; keep the maps of annotated ones for localisation."""
+    """Score the fold's test images by both runs and all baselines; keep their maps for localisation.
+
+    All raw, but for the PCA residual, which is in deviations of the fold's healthy calibration images already.
+    """
     detector, table = Detector(run), identity(data, positions).assign(fold=fold)
     raw = detector.table(data, positions)
     said = Verdict(run).columns(raw)
     theirs = Detector(reference).table(data, positions)
-    blob, blob_maps = blobs(data, positions)
-    train = data.parts(run.settings)["train"]
+    blob_maps = np.stack([blobs(data, int(position)) for position in positions])
+    parts = data.parts(run.settings)
+    pca = PcaResidual().fit(data, parts["train"])
+    calm = Calibration({"pca_residual": pca.score_samples(data, parts["calibration"])}, ["pca_residual"])
     base = {
         **trivial(data, positions),
-        "pca_residual": PcaResidual().fit(data, train).score_samples(data, positions),
-        "blobs": blob,
+        "pca_residual": calm.normal({"pca_residual": pca.score_samples(data, positions)})[:, 0],
+        "blobs": blob_maps.max(axis=(1, 2)).astype(np.float64),
         "seed_reconstruction_loss": theirs["reconstruction_loss"],
     }
     maps = np.concatenate([whole for *_, whole in detector.data(data, positions)])

@@ -73,7 +73,7 @@ def scores_table(run: Run, data: Data, positions: np.ndarray) -> pd.DataFrame:
     """
     raw = Detector(run).table(data, positions)
     table = identity(data, positions).assign(**Verdict(run).columns(raw), **raw, **trivial(data, positions))
-    table["blobs"] = blobs(data, positions)[0]
+    table["blobs"] = [float(blobs(data, int(position)).max()) for position in positions]
     train = data.parts(run.settings)["train"]
     if len(train) > 1:
         table["pca_residual"] = PcaResidual().fit(data, train).score_samples(data, positions)
@@ -81,13 +81,18 @@ def scores_table(run: Run, data: Data, positions: np.ndarray) -> pd.DataFrame:
 
 
 def identity(data: Data, positions: np.ndarray) -> pd.DataFrame:
-    """Return what figures are split by, a row an image: patient, health, categories, severity, density, size ..."""
+    """Return what figures are split by, a row an image: patient, health, categories, severity, density, size ...
+
+    patient_affected: whether any image of the patient, of whatever side, view, split or status, has a finding.
+    """
     frame = data.index.iloc[positions]
+    affected = data.index.loc[(data.index["healthy"] == False).fillna(False), "patient_id"]  # noqa: E712
     names = ("image_id", "patient_id", "side", "view", "healthy", "density", "vendor")
     return pd.DataFrame(
         {
             "position": positions,
             **{name: frame[name].to_numpy() for name in names},
+            "patient_affected": frame["patient_id"].isin(affected).to_numpy(bool),
             "categories": [sorted({item["category"] for item in cell}) for cell in frame["findings"]],
             "severity": [sorted({item["severity"] for item in cell} - {None}) for cell in frame["findings"]],
             "size_mm": sizes_mm(data, positions),

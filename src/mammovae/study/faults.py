@@ -19,7 +19,7 @@ from mammovae.detect.quality import MEASURES, Quality, small
 from mammovae.page.progress import Progress
 from mammovae.phantoms.anatomy import make_phantom
 from mammovae.phantoms.faults import FAULTS, FaultFamily, Source, plant_fault
-from mammovae.statistics import auroc
+from mammovae.statistics import Estimate, PatientBootstrap, flat_keys
 
 REVIEWED = (0.01, 0.05, 0.1)
 """Shares of healthy images sent to review at which recall is read; 1 % only where there are 100 healthy images."""
@@ -98,6 +98,9 @@ def spoil(job: Spoil, *, sort: Sort) -> list[tuple[str, Any]]:
     picture = read(job.path)
     breast = find_breast(picture.pixels)
     other = _phantom(job.other_view, job.view) if isinstance(job.other_view, int) else read(job.other_view).pixels
+    # As if taken of the same breast: a chest wall at the wrong edge would be another fault, and an easy one.
+    if find_breast(other).chest_wall != breast.chest_wall:
+        other = np.ascontiguousarray(other[:, ::-1])
     donor, results = read(job.donor).pixels, []
     for fault in FAULTS:
         source = plant_fault(
@@ -163,32 +166,56 @@ def _phantom(number: int, view: str | None) -> np.ndarray:
     return make_phantom(number, number, "L", wanted, size=1024).image
 
 
-def fault_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a fault: n, refused (share), auroc against untouched images, recall_5 and so on.
+@dataclass(frozen=True)
+class FaultFigures:
+    """How well faults are found: by fault and measure ("auroc", "recall_5" ...), and in the mean over faults."""
 
-    rows: those of planted_faults, of one fold or several. Recall at r % review is the share of images with the fault
-    whose quality score exceeds the untouched images' (1 - r) quantile.
+    by_fault: dict[str, dict[str, Estimate]]
+    mean: dict[str, Estimate]
+    refused: dict[str, float]
+    """Share of images with the fault that prepare refused, which counts as found."""
+    n_healthy: int
+
+    def table(self) -> pd.DataFrame:
+        """Return a row a fault: fault, n, refused (share), auroc, recall_5 and so on, and each figure as text."""
+        return pd.DataFrame(
+            {"fault": fault, "n": row["auroc"].n_finding, "refused": self.refused[fault]}
+            | {name: figure.value for name, figure in row.items()}
+            | {f"{name}_text": figure.text for name, figure in row.items()}
+            for fault, row in self.by_fault.items()
+        )
+
+    def metrics(self) -> dict[str, float | int | None]:
+        """Return flat keys: quality_auroc_mean, quality_recall_5_mean, quality_auroc_<fault>, ... with intervals."""
+        rows = {f"quality_{name}_mean": figure for name, figure in self.mean.items()}
+        rows |= {f"quality_{name}_{fault}": one for fault, row in self.by_fault.items() for name, one in row.items()}
+        return {"quality_n_healthy": self.n_healthy} | flat_keys(rows)
+
+
+def judge_faults(rows: pd.DataFrame) -> FaultFigures:
+    """Judge the rows of planted_faults, with patient_id and fold, in resamples of whole patients.
+
+    Recall at r % review is the share of images with the fault whose quality score exceeds the untouched images'
+    (1 - r) quantile, which the intervals take as given. Each fault is in every image, so the mean AUROC is that of all
+    faulty images together.
     """
-    healthy = rows.loc[rows["fault"] == "", "quality"]
-    found = []
-    for fault in FAULTS:
-        part = rows[rows["fault"] == fault]
-        row: dict[str, Any] = {"fault": fault, "n": len(part), "refused": float(part["refused"].mean())}
-        row["auroc"] = auroc(healthy, np.minimum(part["quality"], 1e12))
-        for share in REVIEWED:
-            if share >= 0.05 or len(healthy) >= 100:
-                threshold = float(np.quantile(healthy, 1 - share))
-                row[f"recall_{100 * share:g}"] = float((part["quality"] > threshold).mean())
-        found.append(row)
-    return pd.DataFrame(found)
+    untouched = (rows["fault"] == "").to_numpy()
+    quality = np.minimum(rows["quality"].to_numpy(np.float64), 1e12)  # infinite: refused
+    bootstrap = PatientBootstrap(rows["patient_id"].astype(str), ~untouched, rows["fold"].tolist())
+    bounds = {
+        f"recall_{100 * share:g}": float(np.quantile(quality[untouched], 1 - share))
+        for share in REVIEWED
+        if share >= 0.05 or untouched.sum() >= 100
+    }
 
+    def figures(part: np.ndarray) -> dict[str, Estimate]:
+        recalls = {name: bootstrap.mean((quality > bound).astype(float), part) for name, bound in bounds.items()}
+        return {"auroc": bootstrap.auroc(quality, untouched | part)} | recalls
 
-def fault_metrics(rows: pd.DataFrame) -> dict[str, float | int | None]:
-    """Return flat keys: quality_auroc_mean, quality_recall_5_mean, quality_auroc_<fault>, ..."""
-    table = fault_table(rows)
-    flat: dict[str, float | int | None] = {"quality_n_healthy": int((rows["fault"] == "").sum())}
-    shown = [str(name) for name in table if name == "auroc" or str(name).startswith("recall")]
-    flat |= {f"quality_{name}_mean": float(table[name].mean()) for name in shown}
-    for name in shown:
-        flat |= {f"quality_{name}_{fault}": float(v) for fault, v in zip(table["fault"], table[name], strict=True)}
-    return flat
+    with_fault = {fault: (rows["fault"] == fault).to_numpy() for fault in FAULTS}
+    return FaultFigures(
+        by_fault={fault: figures(part) for fault, part in with_fault.items()},
+        mean=figures(~untouched),
+        refused={fault: float(rows.loc[part, "refused"].mean()) for fault, part in with_fault.items()},
+        n_healthy=int(untouched.sum()),
+    )

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mammovae.data.dataset import Data
-from mammovae.detect.calibrate import flagged, realised_rate_range
+from mammovae.detect.calibrate import CALIBRATION, Calibration, flagged, realised_rate_range
 from mammovae.folders import replacing
 from mammovae.model.run import Run
 from mammovae.page.charts import froc_curve
@@ -17,9 +17,9 @@ from mammovae.page.style import save
 from mammovae.statistics import Estimate, PatientBootstrap, flat_keys
 from mammovae.study.account import FINDING, readable
 from mammovae.study.evaluate import BASELINES
-from mammovae.study.faults import fault_metrics, fault_table
+from mammovae.study.faults import judge_faults
 from mammovae.study.localisation import Localisation, localise
-from mammovae.study.stress import found_share, lesion_metrics, write_stress
+from mammovae.study.stress import found_share, lesion_metrics, named, write_stress
 
 REFERENCE_LOSS = "seed_reconstruction_loss"
 RATES = (0.05, 0.1, 0.2)
@@ -42,25 +42,27 @@ def report_pooled(out: Path, data: Data, runs: list[Run]) -> dict[str, Any]:
     fused = runs[0].settings.fused
     scores = {FINDING: "Finding score"} | {name: readable(name) for name in fused if len(fused) > 1}
     baselines = BASELINES | {REFERENCE_LOSS: "Seed preset's loss"}
-    judgement = judge(table, scores, baselines, strata="fold")
-    known = table[table["healthy"].notna()].reset_index(drop=True)
-    finding = ~known["healthy"].astype(bool).to_numpy()
-    bootstrap = PatientBootstrap(known["patient_id"].astype(str), finding, known["fold"].tolist())
-    arms = Arms.of(finding, known["patient_id"].astype(str).to_numpy(str))
-    extra = _more(bootstrap, known, arms)
+    judged = pd.concat([_in_deviations(part, run) for part, run in zip(parts, runs, strict=True)], ignore_index=True)
+    judgement = judge(judged, scores, baselines, strata="fold")
+    known = judged[judged["healthy"].notna()].reset_index(drop=True)
+    arms = Arms.of(known)
+    bootstrap = PatientBootstrap(known["patient_id"].astype(str), arms.finding, known["fold"].tolist())
+    raw_loss = table.loc[table["healthy"].notna(), REFERENCE_LOSS].to_numpy(np.float64)
+    extra = _more(bootstrap, known, raw_loss, arms)
     metrics = judgement.metrics() | flat_keys(extra)
     places = _localised(out, table, runs, bootstrap, arms)
     if places is not None:
         metrics |= places.metrics()
         froc = froc_curve(list(places.froc), list(places.froc.values()), places.pointing.n_finding)
         save(froc, out / "froc.png")
-    lesions = pd.concat([pd.read_parquet(out / f"fold-{fold}" / "lesions.parquet") for fold in range(len(runs))])
+    lesions = _planted(out, "lesions.parquet", data, len(runs))
+    assert lesions is not None
     metrics |= lesion_metrics(lesions)
-    faults = [out / f"fold-{fold}" / "faults.parquet" for fold in range(len(runs))]
-    planted = pd.concat([pd.read_parquet(path) for path in faults]) if all(p.exists() for p in faults) else None
-    if planted is not None:
-        metrics |= fault_metrics(planted)
-        write_stress(out, data, planted, lesions)
+    faults = _planted(out, "faults.parquet", data, len(runs))
+    figures = None if faults is None else judge_faults(faults)
+    if faults is not None and figures is not None:
+        metrics |= figures.metrics()
+        write_stress(out, faults, lesions, figures)
     calibration = _realised(table, runs)
     metrics |= {f"rate_{row['stated']:g}_{key}".replace(".", "_"): row[key] for row in calibration for key in row}
     rows = results(judgement, extra)
@@ -74,10 +76,21 @@ def report_pooled(out: Path, data: Data, runs: list[Run]) -> dict[str, Any]:
         froc=None if places is None else out / "froc.png",
         found=found_share(lesions),
         pointed=found_share(lesions, "hit"),
-        faults=None if planted is None else fault_table(planted),
+        faults=None if figures is None else figures.table(),
+        mean_faults=None if figures is None else {name: row.text for name, row in figures.mean.items()},
         calibration=calibration,
-        precision=_predictive(known, arms),
+        precision=_predictive(known, arms, _promised(runs)),
         prevalence=PREVALENCE,
+        primary=[
+            row.text
+            for row in (
+                next(row for row in judgement.differences if row.name == REFERENCE_LOSS),
+                extra[f"auroc_affected_minus_{REFERENCE_LOSS}"],
+                extra[f"auroc_minus_{REFERENCE_LOSS}_as_it_is"],
+            )
+        ],
+        by_patient=data.manifest["by_patient"],
+        phantoms=data.manifest["phantoms"],
         settings=runs[0].settings.model_dump(exclude_none=True),
         provenance={key: runs[0].manifest[key] for key in ("versions", "git_commit", "machine")},
     )
@@ -85,20 +98,50 @@ def report_pooled(out: Path, data: Data, runs: list[Run]) -> dict[str, Any]:
     return metrics
 
 
-def _more(bootstrap: PatientBootstrap, known: pd.DataFrame, arms: Arms) -> dict[str, Estimate]:
-    """Return bilateral scores in both arms where the other breast is there, the patient level, and both arms as one."""
+def _planted(out: Path, name: str, data: Data, folds: int) -> pd.DataFrame | None:
+    """Return what was planted in all folds, with its images' names; None where a fold has no such table."""
+    paths = [out / f"fold-{fold}" / name for fold in range(folds)]
+    if not all(path.exists() for path in paths):
+        return None
+    return pd.concat([named(pd.read_parquet(p), data, fold) for fold, p in enumerate(paths)], ignore_index=True)
+
+
+def _in_deviations(part: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """Return a fold's table with its raw scores in deviations of the fold's healthy calibration images.
+
+    Raw, the scores of networks trained on other films lie on other scales, and pooling would judge the folds. run is
+    the fold's run, the reference beside it.
+    """
+    names = [FINDING] if len(run.settings.fused) == 1 else []
+    healthy = pd.read_parquet(run.path / CALIBRATION)
+    healthy = healthy.assign(**dict.fromkeys(names, healthy[run.settings.fused[0]]))
+    theirs = pd.read_parquet(run.path.parent / "reference" / CALIBRATION)
+    healthy[REFERENCE_LOSS] = theirs["reconstruction_loss"]
+    raw = {str(name): part[name].to_numpy(np.float64) for name in healthy if name in part}
+    return part.assign(**{name: Calibration(healthy, [name]).normal(raw)[:, 0] for name in raw})
+
+
+def _more(bootstrap: PatientBootstrap, known: pd.DataFrame, raw_loss: np.ndarray, arms: Arms) -> dict[str, Estimate]:
+    """Return bilateral scores in both arms where the other breast is there, the patient level, and both arms as one.
+
+    raw_loss: the seed preset's loss in nats, pooled as it is, so that the primary comparison can be read that way too.
+    """
     found = {}
     for name in (str(name) for name in known if str(name).endswith("_bilateral")):
         there = known[name].notna().to_numpy()
         for arm, keep in (("", arms.main), ("_affected", arms.second)):
             values = known[name].fillna(0).to_numpy()
             found[f"score_{name}_auroc{arm}"] = bootstrap.auroc(values, keep & there).named(name, readable(name))
+            if (one_sided := name.removesuffix("_bilateral")) in known:
+                gain = bootstrap.difference(values, known[one_sided].to_numpy(), keep & there)
+                found[f"gain_{name}{arm}"] = gain.named(name, readable(name), "difference")
     finding = known[FINDING].to_numpy()
     found["auroc_both_arms"] = bootstrap.auroc(finding).named(FINDING, "Finding score, both arms")
+    for name, label in BASELINES.items() | {REFERENCE_LOSS: "the seed preset's loss"}.items():
+        less = bootstrap.difference(finding, known[name], arms.second)
+        found[f"auroc_affected_minus_{name}"] = less.named(name, label, "difference")
     found["auroc_both_arms_minus_seed_reconstruction_loss"] = bootstrap.difference(finding, known[REFERENCE_LOSS])
-    found["auroc_affected_minus_seed_reconstruction_loss"] = bootstrap.difference(
-        finding, known[REFERENCE_LOSS], arms.second
-    )
+    found["auroc_minus_seed_reconstruction_loss_as_it_is"] = bootstrap.difference(finding, raw_loss, arms.main)
     grouped = known.groupby("patient_id", sort=True)
     worst, healthy = grouped[FINDING].max(), grouped["healthy"].min().astype(bool)
     whole = PatientBootstrap(worst.index.astype(str), ~healthy.to_numpy(), grouped["fold"].first().tolist())
@@ -128,17 +171,23 @@ def _realised(table: pd.DataFrame, runs: list[Run]) -> list[dict[str, float]]:
     healthy = (table["healthy"] == True).fillna(False).to_numpy(bool)  # noqa: E712 - nullable column
     n = round(np.mean([run.manifest["images"]["calibration"] for run in runs]))
     rows = []
-    for rate in RATES:
+    for rate in _promised(runs):
         low, high = realised_rate_range(n, int(healthy.sum()), rate)
         realised = float(flagged(table.loc[healthy, "finding_p"].to_numpy(), rate).mean())
         rows.append({"stated": rate, "realised": realised, "range_low": low, "range_high": high, "n_calibration": n})
     return rows
 
 
-def _predictive(known: pd.DataFrame, arms: Arms) -> list[dict[str, float]]:
+def _promised(runs: list[Run]) -> list[float]:
+    """Return the rates of RATES that every fold has calibration images enough for."""
+    fewest = min(run.manifest["images"]["calibration"] for run in runs)
+    return [rate for rate in RATES if rate >= 1 / (fewest + 1)]
+
+
+def _predictive(known: pd.DataFrame, arms: Arms, rates: list[float]) -> list[dict[str, float]]:
     """Return sensitivity, and the predictive value at screening prevalence, at stated false-positive rates."""
     rows = []
-    for rate in RATES:
+    for rate in rates:
         called = flagged(known["finding_p"].to_numpy(), rate)
         sensitivity, false = float(called[arms.finding].mean()), float(called[arms.unaffected].mean())
         share = sensitivity * PREVALENCE + false * (1 - PREVALENCE)
@@ -158,7 +207,8 @@ def results(judgement: Judgement, extra: dict[str, Estimate]) -> pd.DataFrame:
     ]
     rows.append(_row(extra["auroc_patients"], None, "patient"))
     for heading, table in judgement.tables.items():
-        rows += [_row(row, None, heading) for row in table]
+        second = {row.name: row for row in judgement.affected_tables.get(heading, ())}
+        rows += [_row(row, second.get(row.name), heading) for row in table]
     return pd.DataFrame(rows)
 
 

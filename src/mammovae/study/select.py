@@ -21,7 +21,7 @@ NOT_SCORES = ("position", "kind", "diameter_mm", "contrast", "chance", "fold")
 def planted_table(run: Run, data: Data, positions: np.ndarray, seed: int) -> pd.DataFrame:
     """Score validation films untouched, with sham and with planted lesions of family SELECT; raw scores and finding."""
     rows = planted(Detector(run), data, positions, "select", seed)
-    return rows.assign(**Verdict(run).columns({name: rows[name].to_numpy() for name in score_names(rows)}))
+    return rows.assign(**Verdict(run).alone({name: rows[name].to_numpy() for name in score_names(rows)}))
 
 
 def score_names(rows: pd.DataFrame) -> list[str]:

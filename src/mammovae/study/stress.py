@@ -1,5 +1,6 @@
 """Stress-test a run: technical faults and lesions planted into the healthy test images of a DATA folder."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from mammovae.folders import Stage, file_hash, read_json, replacing, write_json
 from mammovae.model.run import Run
 from mammovae.page.charts import detectability_chart, fault_chart
 from mammovae.page.style import save
-from mammovae.study.faults import fault_metrics, fault_table, planted_faults
+from mammovae.statistics import Estimate, PatientBootstrap, flat_keys
+from mammovae.study.faults import FaultFigures, judge_faults, planted_faults
 from mammovae.study.leaks import unseen
 
 
@@ -47,6 +49,7 @@ def stress(
         raise InputError(f"{opened.path} has no quality score: it was trained on too few images")
     inputs = {
         "run": str(opened.path.resolve()),
+        "weights": json.dumps(opened.manifest["weights"]),
         "data": str(prepared.path.resolve()),
         "index": file_hash(prepared.path / "index.parquet"),
     }
@@ -54,21 +57,27 @@ def stress(
     with Stage(Path(out), "stress", settings, inputs) as stage:
         if not stage.done:
             donors = None if other_view is None else Path(other_view)
-            faults = planted_faults(quality, prepared, positions, "report", seed, donors, workers)
-            lesions = lesion_rows(opened, prepared, positions, seed)
-            write_stress(stage.out, prepared, faults, lesions)
-            write_json(stage.out / "metrics.json", fault_metrics(faults) | lesion_metrics(lesions))
+            faults = named(planted_faults(quality, prepared, positions, "report", seed, donors, workers), prepared)
+            lesions = named(lesion_rows(opened, prepared, positions, seed), prepared)
+            figures = judge_faults(faults)
+            write_stress(stage.out, faults, lesions, figures)
+            write_json(stage.out / "metrics.json", figures.metrics() | lesion_metrics(lesions))
             stage.finish()
         return read_json(stage.out / "metrics.json")
 
 
-def write_stress(out: Path, data: Data, faults: pd.DataFrame, lesions: pd.DataFrame) -> None:
-    """Write tables and charts of planted faults and lesions into a folder."""
+def named(rows: pd.DataFrame, data: Data, fold: int = 0) -> pd.DataFrame:
+    """Return a table of planted faults or lesions with the image_id and patient_id of each position, and the fold."""
+    index = data.index.iloc[rows["position"]]
+    return rows.assign(image_id=index["image_id"].to_numpy(), patient_id=index["patient_id"].to_numpy(), fold=fold)
+
+
+def write_stress(out: Path, faults: pd.DataFrame, lesions: pd.DataFrame, figures: FaultFigures) -> None:
+    """Write tables and charts of planted faults and lesions, as named gives them, into a folder."""
     for name, table in (("faults.csv", faults), ("lesions.csv", lesions)):
-        named = table.assign(image_id=data.index["image_id"].iloc[table["position"]].to_numpy())
         with replacing(out / name) as partial:
-            named.drop(columns="position").to_csv(partial, index=False)
-    save(fault_chart(fault_table(faults)), out / "faults.png")
+            table.drop(columns="position").to_csv(partial, index=False)
+    save(fault_chart(figures.table()), out / "faults.png")
     save(detectability_chart(found_share(lesions), found_share(lesions, "hit")), out / "detectability.png")
 
 
@@ -76,7 +85,7 @@ def lesion_rows(run: Run, data: Data, positions: np.ndarray, seed: int) -> pd.Da
     """Score healthy images untouched and with REPORT lesions of 2 to 40 mm: finding, its p-value, and the map's hit."""
     rows = detectability(Detector(run), data, positions, seed)
     names = {name: rows[name].to_numpy() for name in run.settings.fused}
-    return rows.assign(**Verdict(run).columns(names))[
+    return rows.assign(**Verdict(run).alone(names))[
         ["position", "kind", "diameter_mm", "contrast", "finding", "finding_percentile", "hit", "chance"]
     ]
 
@@ -87,18 +96,29 @@ def found_share(rows: pd.DataFrame, what: str = "finding") -> pd.DataFrame:
     finding: films whose finding score exceeds the 95 % quantile of the untouched ones; hit: films whose map has its
     maximum in the lesion.
     """
-    planted = rows[rows["kind"] != ""].copy()
-    threshold = float(np.quantile(rows.loc[rows["kind"] == "", "finding"], 0.95))
-    planted["found"] = (planted["finding"] > threshold) if what == "finding" else planted["hit"].astype(bool)
+    planted = rows.assign(found=_found(rows, what))[rows["kind"] != ""]
     return planted.pivot_table(index="diameter_mm", columns="contrast", values="found", aggfunc="mean")
 
 
-def lesion_metrics(rows: pd.DataFrame) -> dict[str, float]:
-    """Return flat keys: lesion_found_20mm_0_4, lesion_hit_20mm_0_4, ... (shares of films)."""
-    flat = {}
-    for word, what in (("found", "finding"), ("hit", "hit")):
-        table = found_share(rows, what)
-        for size, row in zip(table.index, table.to_numpy(), strict=True):
-            for contrast, share in zip(table.columns, row, strict=True):
-                flat[f"lesion_{word}_{size:g}mm_{contrast:g}".replace(".", "_")] = float(share)
-    return flat
+def _found(rows: pd.DataFrame, what: str) -> np.ndarray:
+    if what == "hit":
+        return rows["hit"].fillna(0).to_numpy(np.float64)
+    return (rows["finding"] > np.quantile(rows.loc[rows["kind"] == "", "finding"], 0.95)).to_numpy(np.float64)
+
+
+def lesion_metrics(rows: pd.DataFrame) -> dict[str, float | int | None]:
+    """Return flat keys, lesion_n_20mm_0_4, lesion_found_20mm_0_4, lesion_hit_20mm_0_4 ..., shares with intervals.
+
+    rows: as named gives them. A breast without room for a lesion of a size is not among its films.
+    """
+    planted = (rows["kind"] != "").to_numpy()
+    bootstrap = PatientBootstrap(rows["patient_id"].astype(str), planted, rows["fold"].tolist())
+    counts: dict[str, float | int | None] = {}
+    estimates: dict[str, Estimate] = {}
+    for (size, contrast), part in rows[planted].groupby(["diameter_mm", "contrast"]):
+        cell = f"{size:g}mm_{contrast:g}".replace(".", "_")
+        keep = rows.index.isin(part.index)
+        counts[f"lesion_n_{cell}"] = len(part)
+        for word, what in (("found", "finding"), ("hit", "hit")):
+            estimates[f"lesion_{word}_{cell}"] = bootstrap.mean(_found(rows, what), keep)
+    return counts | flat_keys(estimates)

@@ -10,13 +10,13 @@ import tomli_w
 import torch
 
 from mammovae import __version__, config
-from mammovae.config import InputError, MemberName, PresetName, TrainSettings
+from mammovae.config import InputError, MemberName, PresetName, TrainSettings, UsageError, nearest
 from mammovae.data.dataset import Data
 from mammovae.detect.calibrate import CALIBRATION
 from mammovae.detect.detector import Detector
 from mammovae.detect.quality import MEASURES, Quality, small
 from mammovae.folders import Stage, digest, file_hash, replacing, write_text
-from mammovae.model.member import HISTORY, WEIGHTS
+from mammovae.model.member import HISTORY, WEIGHTS, Member
 from mammovae.model.residual_vae import ResidualVae
 from mammovae.model.run import CONFIG, Run, build
 from mammovae.model.scores import from_film_grey
@@ -54,8 +54,7 @@ def train_on(
 
     parts = data.for_training(chosen)
     members = build(chosen)
-    for member in members.values():  # a size that does not fit is refused before anything is written
-        data.batch(parts["train"][:1], member.size)
+    _check_names(members, chosen, data, parts["train"][:1])  # before anything is written
     inputs = {"data": str(data.path.resolve()), "index": data.digest}
     with Stage(out, "train", {"preset": preset} | chosen.model_dump(), inputs) as stage:
         if not stage.done:
@@ -89,6 +88,24 @@ def train_on(
         return stage.facts()
 
 
+def _check_names(members: dict[str, Member], chosen: TrainSettings, data: Data, film: np.ndarray) -> None:
+    """Raise UsageError for a size that does not fit, or a score or map that no member makes; scores one film."""
+    scores, maps = {"map_peak"}, set()
+    with torch.inference_mode():
+        for member in members.values():
+            found, drawn = member.score(data.batch(film, member.size, member.bilateral))
+            scores |= set(found)
+            maps |= set() if member.bilateral else set(drawn)  # a map that half of the films lack adds up to nothing
+    two_sided = {name for name in scores if name.endswith("_bilateral")}
+    differences = {f"{name}_bilateral" for name in chosen.fused}
+    known = {"fused": scores - two_sided, "fused_bilateral": two_sided | differences, "maps": maps}
+    for field, names in known.items():
+        for name in getattr(chosen, field):
+            if name not in names:
+                meant = nearest(name, sorted(names))
+                raise UsageError(f"no member makes {name!r}, which {field} asks for: choose {meant}, or add its member")
+
+
 def _settings_of(name: str, chosen: TrainSettings) -> TrainSettings:
     """Return the run's settings with what this member has of its own: its number of epochs."""
     epochs = getattr(getattr(chosen, name), "epochs", None)
@@ -101,7 +118,8 @@ def _key(name: str, chosen: TrainSettings, data: Data, parts: dict[str, np.ndarr
     common = chosen.model_dump(exclude={*get_args(MemberName), "members", "fused", "fused_bilateral", "maps"})
     own = {part: getattr(chosen, part).model_dump() for part in made_of}
     films = {part: data.index["image_id"].iloc[parts[part]].tolist() for part in ("train", "validation")}
-    return f"{name}-{digest(__version__, name, common, own, films, data.manifest['inputs'], data.size)}"
+    prepared = [data.manifest[part] for part in ("inputs", "settings")]
+    return f"{name}-{digest(__version__, name, common, own, films, prepared)}"
 
 
 def _copy(source: Path, target: Path) -> None:
