@@ -89,7 +89,11 @@ def plant(
     spikes included, and for calcifications the cluster, whose specks are 0.15 to 0.8 mm and fade in coarse pixels.
     `contrast` >= 0 is the rise at the lesion's thickest point, for a pixel of the local mean grey, as a share of the
     breast's 5th-to-95th-percentile grey range; above 1 is useful for calcium. For a distortion it is the longest
-    displacement over half the radius, at most 1. The sham equals the image to the bit.
+    displacement over half the radius, at most 1.
+
+    The sham holds whatever planting leaves behind beside the lesion. Blending leaves nothing, and the sham equals the
+    image to the bit; a distortion is resampled, which softens, and its sham is resampled too, moved by half a pixel at
+    most.
 
     Raises ValueError for values out of range and where the breast has no room for the lesion.
     """
@@ -119,6 +123,8 @@ def plant(
         longest = float(np.hypot(pull_y, pull_x).max()) or 1.0
         inside = np.hypot(*np.meshgrid(y, x, indexing="ij")) <= 1
 
+        least = min(contrast, step)
+
         def blend(amount: float) -> np.ndarray:
             return _warp(window, pull_y * amount / longest, pull_x * amount / longest, 0.5 / step)
 
@@ -126,7 +132,7 @@ def plant(
         parts = max(1, int(np.ceil(mm_per_pixel / _SUBPIXEL_MM.get(kind, 0.3))))
         thickness = _area_mean(SHAPES[family][kind], rng, y, x, step, parts, radius)
         inside = _outlined(thickness, kind, mm_per_pixel) & (np.hypot(*np.meshgrid(y, x, indexing="ij")) <= 1 + step)
-        level = float(max(window[mask[rows, columns]].mean(), 1.0))
+        least, level = 0.0, float(max(window[mask[rows, columns]].mean(), 1.0))
         unit = contrast_unit(image, mask)
 
         def blend(amount: float) -> np.ndarray:
@@ -140,7 +146,7 @@ def plant(
     found_y, found_x = np.flatnonzero(lesion.any(1)), np.flatnonzero(lesion.any(0))
     return Planting(
         image=_with_window(image, rows, columns, blend(contrast)),
-        sham=_with_window(image, rows, columns, blend(0.0)),
+        sham=_with_window(image, rows, columns, blend(least)),
         lesion=lesion,
         box=(int(found_x[0]), int(found_y[0]), int(found_x[-1]) + 1, int(found_y[-1]) + 1),
         kind=kind,

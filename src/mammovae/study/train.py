@@ -25,6 +25,7 @@ from mammovae.page.charts import loss_curve
 from mammovae.page.pictures import image_grid
 from mammovae.page.style import save
 from mammovae.phantoms.draw import plant_random
+from mammovae.phantoms.lesions import Kind
 from mammovae.statistics import auroc
 from mammovae.study.leaks import remember
 
@@ -173,23 +174,24 @@ def _level(maps: list[np.ndarray]) -> float:
 def refuse_planting_detectors(run: Run, data: Data, positions: np.ndarray) -> None:
     """Raise InputError when a member that learnt from planted lesions tells sham plantings from untouched films.
 
-    Reads its scores on at most 32 films: an AUROC above 0.55 means that it has learnt the planting, not lesions.
+    Reads its scores on at most 32 films: an AUROC above 0.55 means that it has learnt the planting, not lesions. Of its
+    kinds the distortion is taken where it is among them, for the others leave no trace that could be learnt.
     """
-    marking = [name for name, member in run.members.items() if member.kinds]
-    shams, films = [], []
-    for position in positions[:_SHAM_FILMS] if marking else ():
-        image, mask = data.images[position], data.masks[position]
-        key = [run.settings.seed, int(position)]
-        planting = plant_random(image, mask, data.mm_per_pixel(int(position)), "train", key)
-        if planting is not None:
-            shams.append(planting.sham)
-            films.append(int(position))
-    if not films:
-        return
-    detector, masks = Detector(run), data.masks[films]
-    told, untouched = (detector.squares(images, masks)[0] for images in (np.stack(shams), data.images[films]))
-    for name in marking:
-        value = auroc(untouched[f"{name}_peak"], told[f"{name}_peak"])
+    detector, films = Detector(run), positions[:_SHAM_FILMS]
+    for name, member in run.members.items():
+        kinds: list[Kind] = [kind for kind in member.kinds if kind == "distortion"] or list(member.kinds)
+        shams: dict[int, np.ndarray] = {}
+        for position in map(int, films if kinds else ()):
+            image, mask, key = data.images[position], data.masks[position], [run.settings.seed, position]
+            planting = plant_random(image, mask, data.mm_per_pixel(position), "train", key, kinds)
+            if planting is not None:
+                shams[position] = planting.sham
+        if not shams:
+            continue
+        there = list(shams)
+        pair = (data.images[there], np.stack(list(shams.values())))
+        untouched, told = (detector.squares(images, data.masks[there])[0][f"{name}_peak"] for images in pair)
+        value = auroc(untouched, told)
         if value is not None and value > _SHAM_AUROC:
             raise InputError(
                 f"{name} tells sham plantings from untouched films (AUROC {value:.2f}, at most {_SHAM_AUROC} allowed): "
