@@ -24,7 +24,7 @@ def interval(key: str) -> str:
 
 
 results = pd.read_csv(FOLDER / "results.csv").astype(object)
-results = results.where(results.notna(), "–")
+results = results.map(lambda cell: "–" if pd.isna(cell) else int(cell) if isinstance(cell, float) else cell)
 heads = ["", "healthy", "findings", "AUROC", "healthy, second arm", "AUROC, second arm"]
 table(
     heads,
@@ -33,16 +33,32 @@ table(
         for _, row in results.iterrows()
     ],
 )
-keys = ("auroc_minus_seed_reconstruction_loss", "auroc_affected_minus_seed_reconstruction_loss")
-table(["finding score less the seed preset's loss", "second arm"], [[interval(key) for key in keys]])
-places = ("pointing", "pointing_blobs", "pixel_average_precision", "froc_at_1_0", "froc_at_1")
-table(["localisation", ""], [[key, interval(key)] for key in places if key in METRICS])
-print(f"n_annotated {METRICS['n_annotated']}, chance {METRICS['pointing_chance']:.3f}\n")
-names = [key.removeprefix("quality_auroc_") for key in METRICS if key.startswith("quality_auroc_")]
-shown = [word for word in ("auroc", "recall_1", "recall_5", "recall_10") if f"quality_{word}_mean" in METRICS]
+rest = "minus_seed_reconstruction_loss"
+keys = {
+    "main arm (the planned comparison)": f"auroc_{rest}",
+    "second arm": f"auroc_affected_{rest}",
+    "all healthy films": f"auroc_both_arms_{rest}",
+    "main arm, losses pooled as they are": f"auroc_{rest}_as_it_is",
+}
+table(["finding score less the seed preset's loss", ""], [[label, interval(key)] for label, key in keys.items()])
+places = {
+    "maximum of the map in a lesion": "pointing",
+    "the same for the blob filter": "pointing_blobs",
+    "average precision of pixels": "pixel_average_precision",
+    "share of lesions marked at one false mark a healthy film": "froc_at_1",
+}
 table(
-    ["fault", *shown],
-    [[name.replace("_", " "), *(f"{METRICS[f'quality_{word}_{name}']:.2f}" for word in shown)] for name in names],
+    [f"localisation, {METRICS['n_annotated']} films with a position", ""],
+    [[label, interval(key)] for label, key in places.items()]
+    + [["chance: the lesions' share of the breast", f"{METRICS['pointing_chance']:.2f}"]],
+)
+lows = [key for key in METRICS if key.startswith("quality_auroc_") and key.endswith("_low")]
+names = [key.removeprefix("quality_auroc_").removesuffix("_low") for key in lows]
+shown = [word for word in ("auroc", "recall_1", "recall_5", "recall_10") if f"quality_{word}_mean" in METRICS]
+reviews = [f"{word.removeprefix('recall_')} % review" for word in shown[1:]]
+table(
+    [f"fault, in each of {METRICS['quality_n_healthy']} healthy films", "AUROC", *reviews],
+    [[name.replace("_", " "), *(interval(f"quality_{word}_{name}") for word in shown)] for name in names],
 )
 rates = [key.removesuffix("_realised") for key in METRICS if key.startswith("rate_") and key.endswith("_realised")]
 table(

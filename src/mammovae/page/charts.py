@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _PARTS = {"loss": "negative ELBO (nats)", "reconstruction": "reconstruction (nats)", "kl": "KL divergence (nats)"}
 _HEADINGS = {
     "score": "Scores",
-    "baseline": "Trivial baselines",
+    "baseline": "Baselines",
     "category": "By category of finding",
     "severity": "By severity",
     "size": "By size of the lesion",

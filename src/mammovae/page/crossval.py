@@ -66,6 +66,7 @@ def write_crossval(path: Path, report: CrossvalReport) -> None:
         figures["faults"] = data_uri(to_png(charts.fault_chart(report.faults), 150))
     if report.froc is not None:
         figures["froc"] = data_uri(report.froc.read_bytes())
+    labels = {row.name: row.label for row in judged.baselines} | {"density": "Density"}
     places = report.localisation
     shown = report.results.astype(object).where(report.results.notna(), "–")
     names = ["name", "n_healthy", "n_finding", "auroc", "n_healthy_affected", "auroc_affected"]
@@ -77,7 +78,7 @@ def write_crossval(path: Path, report: CrossvalReport) -> None:
             fonts=FONTS,
             judged=judged,
             sentences=sentences.detection(judged, report.by_patient),
-            correlations=list(correlations(judged).items()),
+            correlations=[(labels[name], rho) for name, rho in correlations(judged).items()],
             figures=figures,
             results=[
                 [int(cell) if isinstance(cell, float) else cell for cell in row] for row in shown[names].to_numpy()

@@ -185,13 +185,15 @@ def _promised(runs: list[Run]) -> list[float]:
 
 
 def _predictive(known: pd.DataFrame, arms: Arms, rates: list[float]) -> list[dict[str, float]]:
-    """Return sensitivity, and the predictive value at screening prevalence, at stated false-positive rates."""
+    """Return sensitivity, and the predictive value at screening prevalence, at stated false-positive rates.
+
+    The predictive value takes the stated rate: where few healthy test images are flagged, the realised one is luck.
+    """
     rows = []
     for rate in rates:
         called = flagged(known["finding_p"].to_numpy(), rate)
         sensitivity, false = float(called[arms.finding].mean()), float(called[arms.unaffected].mean())
-        share = sensitivity * PREVALENCE + false * (1 - PREVALENCE)
-        value = sensitivity * PREVALENCE / share if share else float("nan")
+        value = sensitivity * PREVALENCE / (sensitivity * PREVALENCE + rate * (1 - PREVALENCE))
         rows.append({"rate": rate, "sensitivity": sensitivity, "specificity": 1 - false, "predictive_value": value})
     return rows
 
