@@ -137,7 +137,7 @@ def _more(bootstrap: PatientBootstrap, known: pd.DataFrame, raw_loss: np.ndarray
                 found[f"gain_{name}{arm}"] = gain.named(name, readable(name), "difference")
     finding = known[FINDING].to_numpy()
     found["auroc_both_arms"] = bootstrap.auroc(finding).named(FINDING, "Finding score, both arms")
-    for name, label in BASELINES.items() | {REFERENCE_LOSS: "the seed preset's loss"}.items():
+    for name, label in (BASELINES | {REFERENCE_LOSS: "the seed preset's loss"}).items():
         less = bootstrap.difference(finding, known[name], arms.second)
         found[f"auroc_affected_minus_{name}"] = less.named(name, label, "difference")
     found["auroc_both_arms_minus_seed_reconstruction_loss"] = bootstrap.difference(finding, known[REFERENCE_LOSS])
