@@ -11,7 +11,6 @@ from PIL import Image
 import mammovae as mv
 from mammovae.detect.baselines import PcaResidual, trivial
 from mammovae.detect.detector import Detector
-from mammovae.generation.sample import read_png, sources, vary
 from mammovae.study.evaluate import positions_to_judge, scores_table
 
 
@@ -53,43 +52,6 @@ def test_a_file_that_fails_is_a_row_with_its_reason_and_costs_no_other(
         "image_id", "source", "patient_id", "side", "view", "finding", "finding_percentile", "finding_p",
         "quality", "quality_percentile", "flag", "other", "reason",
     ]  # fmt: skip
-
-
-def test_generated_images_are_the_same_for_the_same_seed_and_differ_for_another(
-    run: Path, trapped_data: Path, tmp_path: Path
-) -> None:
-    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
-        mv.generate(run, out=tmp_path / name, count=5, source=trapped_data, seed=seed)
-    for number in range(5):
-        file = f"vary-{number:05d}.png"
-        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
-        assert (tmp_path / "first" / file).read_bytes() != (tmp_path / "other" / file).read_bytes()
-    assert Image.open(tmp_path / "first" / "vary-00000.png").mode == "I;16"
-
-
-def test_a_varied_image_names_its_source_and_does_not_depend_on_its_neighbours(
-    run: Path, trapped_data: Path, tmp_path: Path
-) -> None:
-    facts = mv.generate(run, out=tmp_path / "g", count=40, source=trapped_data)
-    assert "derived from one patient" in facts["note"]
-    rows = pd.read_csv(tmp_path / "g" / "index.csv")
-    opened, data = mv.Run.open(run), mv.Data.open(trapped_data)
-    positions = sources(opened, data, 40, 0)
-    assert rows["source_image_id"].tolist() == data.index["image_id"].iloc[positions].tolist()
-    alone = vary(opened, data, positions[37:38], 0, first=37)[0]
-    np.testing.assert_allclose(read_png(tmp_path / "g" / rows["image"][37]), alone, atol=2e-5)
-
-
-def test_generation_takes_every_training_image_once_before_any_twice(run: Path, trapped_data: Path) -> None:
-    opened, data = mv.Run.open(run), mv.Data.open(trapped_data)
-    train = data.for_training(opened.settings)["train"]
-    drawn = sources(opened, data, len(train) + 1, 0)
-    assert sorted(drawn[:-1].tolist()) == sorted(train.tolist())
-
-
-def test_vary_without_a_source_says_what_is_missing(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(mv.UsageError, match="name the DATA folder with --source"):
-        mv.generate(run, out=tmp_path / "g")
 
 
 def test_metrics_carry_n_and_stand_beside_the_trivial_baselines(evaluation: Path, trapped_data: Path) -> None:

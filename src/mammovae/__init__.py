@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from mammovae.data.dataset import Data
     from mammovae.data.prepare import prepare
     from mammovae.detect.apply import score
-    from mammovae.generation.sample import generate
+    from mammovae.generation.folder import generate
     from mammovae.model.run import Run
     from mammovae.phantoms.write import write_phantoms as phantom
+    from mammovae.study.audit import audit
     from mammovae.study.crossval import crossval
     from mammovae.study.demo import demo
     from mammovae.study.describe import describe as info
@@ -25,6 +26,7 @@ __all__ = [
     "InputError",
     "Run",
     "UsageError",
+    "audit",
     "crossval",
     "demo",
     "evaluate",
@@ -42,10 +44,11 @@ _WHERE = {
     "InputError": "config:InputError",
     "Run": "model.run:Run",
     "UsageError": "config:UsageError",
+    "audit": "study.audit:audit",
     "crossval": "study.crossval:crossval",
     "demo": "study.demo:demo",
     "evaluate": "study.evaluate:evaluate",
-    "generate": "generation.sample:generate",
+    "generate": "generation.folder:generate",
     "info": "study.describe:describe",
     "phantom": "phantoms.write:write_phantoms",
     "prepare": "data.prepare:prepare",

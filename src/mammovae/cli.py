@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 from cyclopts import App, Group, Parameter, validators
 
 from mammovae import __version__
-from mammovae.config import Kind, Layout, PrepareSettings, PresetName, TrainSettings
+from mammovae.config import (
+    DensityClass,
+    Kind,
+    Layout,
+    PrepareSettings,
+    PresetName,
+    Sampler,
+    Side,
+    TrainSettings,
+    View,
+)
 
 app = App(
     name="mammovae",
@@ -150,32 +160,63 @@ def generate(
     /,
     *,
     out: Out,
-    mode: Literal["vary"] = "vary",
+    mode: Sampler = "density",
     count: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 16,
     source: Path | None = None,
     seed: Seed = 0,
+    temperature: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None,
+    side: Side | None = None,
+    view: View | None = None,
+    density: DensityClass | None = None,
+    dicom: bool = False,
 ) -> None:
-    """Make new images from a run.
+    """Make new images from a run; the folder is itself a DATA folder.
 
-    Example: mammovae generate RUN --mode vary --source DATA --count 64 --out GENERATED
+    Example: mammovae generate RUN --count 64 --out GENERATED
 
     Parameters
     ----------
     run
         A folder that mammovae train wrote.
     mode
-        vary: encode a training image, add noise, decode. Each result is derived from one patient's image.
+        density: drawn from what was fitted to the training images' latents. prior: from N(0, I). vary: encode a
+        training image, add noise, decode. interpolate: from one training image to another in eight steps. What vary
+        and interpolate make is derived from patients' images and must be handled like them.
     count
         Number of images.
     source
-        The DATA folder whose images are varied.
+        The DATA folder whose training images vary and interpolate start from.
     seed
         The same seed gives the same images.
+    temperature
+        Lower: more alike and more usual; higher: more unusual. By default 1.2 for density, 1 for the others.
+    side
+        Only this side, where the run was told sides.
+    view
+        Only this view.
+    density
+        Only this density class.
+    dicom
+        Write DICOM mammograms, marked synthetic, in place of PNG.
     """
-    from mammovae.generation.sample import generate
+    from mammovae.generation.folder import generate
 
-    facts = generate(run, out=out, mode=mode, count=count, source=source, seed=seed)
-    print(f"{count} images in {out}; {facts['note']}")
+    facts = generate(
+        run,
+        out=out,
+        mode=mode,
+        count=count,
+        source=source,
+        seed=seed,
+        temperature=temperature,
+        side=side,
+        view=view,
+        density=density,
+        dicom=dicom,
+    )
+    failed = facts["counts"]["failed"]
+    print(f"{count - failed} images in {out}, {failed} failed; {facts['note']}")
+    print(f"look at {out / 'grid.png'}")
 
 
 @app.command
@@ -284,7 +325,8 @@ def crossval(
     from mammovae.study.crossval import crossval
 
     given = settings.given()
-    print(headline(crossval(data, out=out, preset=preset, folds=folds, cache=cache, other_view=other_view, **given)))
+    metrics = crossval(data, out=out, preset=preset, folds=folds, cache=cache, other_view=other_view, **given)
+    print("\n".join(metrics["verdicts"]) if "verdicts" in metrics else headline(metrics))
     print(f"report: {out / 'report.html'}")
 
 
@@ -313,6 +355,41 @@ def stress(
     words = f"mean AUROC {metrics['quality_auroc_mean']:.2f}, mean recall {metrics['quality_recall_5_mean']:.2f}"
     print(f"planted faults in {metrics['quality_n_healthy']} healthy images: {words} at 5 % review")
     print(f"look at {out / 'faults.png'} and {out / 'detectability.png'}")
+
+
+@app.command
+def audit(
+    generated: Path,
+    run: Path,
+    data: Path,
+    /,
+    *,
+    out: Out,
+    seed: Seed = 0,
+    use: PresetName | None = None,
+) -> None:
+    """Judge generated images: realistic, varied, and nobody's copy? Writes metrics.json and report.html.
+
+    Example: mammovae audit GENERATED RUN DATA --out AUDIT
+
+    Parameters
+    ----------
+    generated
+        A folder that mammovae generate wrote.
+    run
+        The RUN folder that made it.
+    data
+        The DATA folder that the run was trained on.
+    seed
+        Seed of the subsamples.
+    use
+        A preset to train on the generated and on as many real images, both judged on the same real test images.
+    """
+    from mammovae.study.audit import audit
+
+    for verdict in audit(generated, run, data, out=out, seed=seed, use=use)["verdicts"]:
+        print(verdict)
+    print(f"report: {out / 'report.html'}")
 
 
 @app.command

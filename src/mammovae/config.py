@@ -39,12 +39,14 @@ class Settings(BaseModel):
 
 Side = Literal["L", "R"]
 View = Literal["CC", "MLO"]
+DensityClass = Literal["A", "B", "C", "D"]
 HealthyRule = Literal["birads12", "birads1", "image"]
 Kind = Literal["vindr", "mias", "cbis-ddsm", "folder", "dicom"]
 LesionKind = Literal["mass", "spiculated", "calcification", "distortion", "asymmetry"]
 Layout = Literal["vindr", "vindr-png", "dicom", "folder"]
-PresetName = Literal["seed", "detect", "tiny"]
-MemberName = Literal["vae", "residual_vae", "denoiser", "marker", "tile_marker", "bilateral"]
+PresetName = Literal["seed", "detect", "generate", "tiny"]
+MemberName = Literal["vae", "residual_vae", "denoiser", "marker", "tile_marker", "bilateral", "pyramid_vae"]
+Sampler = Literal["vary", "prior", "density", "interpolate"]
 
 
 class PrepareSettings(Settings):
@@ -127,6 +129,25 @@ class BilateralSettings(Settings):
     """Dimension of the latent vector."""
 
 
+class PyramidVaeSettings(Settings):
+    """The generating VAE's shape: one residual block and one halving for each width, then a coarse latent grid."""
+
+    size: int = Field(128, ge=16)
+    """Rows and columns of its images, in pixels."""
+    widths: tuple[int, ...] = Field((8, 24, 48, 64, 64), min_length=1)
+    """Channels at each level."""
+    latent: int = Field(4, ge=1)
+    """Channels of the latent grid: the latent has this many times the grid's places (4 x 4 at 128 px)."""
+    bands: int = Field(4, ge=1)
+    """Bands of detail in the likelihood's Laplacian pyramid, beside the coarse rest."""
+    texture: tuple[int, ...] = Field((8, 12, 16, 24), min_length=1)
+    """Channels of the texture's decoder at each level, finest first."""
+    kl_weight: float = Field(20, gt=0)
+    """Weight of the divergence against the composite likelihood."""
+    patch_weight: float = Field(3000, gt=0)
+    """Weight of the distance between patches, which has no unit."""
+
+
 class TrainSettings(Settings):
     """A whole training: which images, which networks, how fitted."""
 
@@ -168,6 +189,7 @@ class TrainSettings(Settings):
         size=512, tile=128, kinds=("mass", "spiculated", "calcification", "distortion", "asymmetry")
     )
     bilateral: BilateralSettings = BilateralSettings()
+    pyramid_vae: PyramidVaeSettings = PyramidVaeSettings()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -179,6 +201,10 @@ class TrainSettings(Settings):
                 raise ValueError(f"{name}.size must be a multiple of residual_vae.size, {self.residual_vae.size}")
             if own.tile is not None and own.tile > own.size:
                 raise ValueError(f"{name}.tile is larger than {name}.size: choose at most {own.size}")
+        for name in ("bands", "texture"):
+            asked = getattr(self.pyramid_vae, name)
+            if (asked if isinstance(asked, int) else len(asked)) > len(self.pyramid_vae.widths):
+                raise ValueError(f"pyramid_vae.{name} has more levels than pyramid_vae.widths: give a width for each")
         return self
 
 
@@ -194,12 +220,21 @@ PRESETS: dict[str, TrainSettings] = {
         fused=("normalised_peak", "denoising_local_peak", "marker_peak"),
         maps=("normalised", "denoising_local", "marker"),
     ),
+    "generate": TrainSettings(
+        epochs=80,
+        batch_size=8,
+        learning_rate=2e-3,
+        schedule="cosine",
+        members=("pyramid_vae",),
+        fused=("band_error",),
+        maps=("band",),
+    ),
     "tiny": TrainSettings(
         batch_size=8,
         vae=VaeSettings(size=64, filters=(16, 32, 64), latent=32),
     ),
 }
-"""Named trainings: "seed" is the study this project grew from; "detect" finds; "tiny" is for tests and the demo."""
+"""Named trainings: "seed" is the study this project grew from, "detect" finds, "generate" makes, "tiny" tests."""
 
 
 def preset(name: str, values: Mapping[str, Any] | None = None) -> TrainSettings:

@@ -143,8 +143,9 @@ class Stage:
             (self.out / ".lock").unlink(missing_ok=True)
 
 
-def read_manifest(folder: Path, command: str) -> dict[str, Any]:
-    """Return the manifest of a finished folder that command wrote; InputError says what it is instead."""
+def read_manifest(folder: Path, *commands: str) -> dict[str, Any]:
+    """Return the manifest of a finished folder that one of commands wrote; InputError says what it is instead."""
+    command = commands[0]
     kind = {"prepare": "a DATA folder", "train": "a RUN folder"}.get(command, f"a folder of {command}")
     path = folder / MANIFEST
     if not folder.is_dir():
@@ -152,10 +153,10 @@ def read_manifest(folder: Path, command: str) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{folder} is not {kind}: it has no {MANIFEST}")
     manifest = read_json(path)
-    if manifest.get("command") != command:
+    if manifest.get("command") not in commands:
         raise InputError(f"{folder} was written by mammovae {manifest.get('command')}: name {kind}")
     if manifest.get("state") != "done":
-        raise InputError(f"{folder} is unfinished: run the same mammovae {command} again to complete it")
+        raise InputError(f"{folder} is unfinished: run the same mammovae {manifest['command']} again to complete it")
     return manifest
 
 

@@ -18,12 +18,15 @@ from mammovae.data.quality import QUALITY
 from mammovae.data.split import include_unlabelled
 from mammovae.folders import file_hash, read_manifest
 
+WRITERS = ("prepare", "generate")
+"""The commands whose folders are DATA folders."""
+
 
 class Batch(NamedTuple):
     """What a network is given of n images: float32 (n, 1, S, S) each, grey values in [0, 1], masks 0 or 1.
 
     other and other_mask are the same patient's other breast in the same view, all 0 where there is none; lesion is
-    the region of a planted lesion, 0 to 1.
+    the region of a planted lesion, 0 to 1; condition is what is known of each image, (n, 6): see conditions.
     """
 
     image: torch.Tensor
@@ -31,6 +34,7 @@ class Batch(NamedTuple):
     other: torch.Tensor | None = None
     other_mask: torch.Tensor | None = None
     lesion: torch.Tensor | None = None
+    condition: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
@@ -54,9 +58,11 @@ class Data:
 
     @classmethod
     def open(cls, path: Path | str) -> "Data":
-        """Open a folder that prepare finished; InputError says what else it is."""
+        """Open a folder that prepare or generate finished; InputError says what else it is."""
         path = Path(path)
-        manifest = read_manifest(path, "prepare")
+        manifest = read_manifest(path, *WRITERS)
+        # Of generated images, prepared says how their squares are to be understood.
+        manifest = manifest | {"settings": manifest.get("prepared", manifest["settings"])}
         arrays = []
         for name in ("images.npy", "masks.npy"):
             try:
@@ -149,6 +155,11 @@ class Data:
         return Geometry(**{name: row[name].item() for name in names}, size=self.size)
 
     @cached_property
+    def conditions(self) -> np.ndarray:
+        """What is known of each image, float32 (N, 6), as the function conditions gives it."""
+        return conditions(self.index)
+
+    @cached_property
     def others(self) -> np.ndarray:
         """The position of the other breast of each image, int (N,): usable, as index.other_breasts finds it; or -1."""
         return index.other_breasts(self.index, (self.index["status"] == "ok").to_numpy(bool))
@@ -156,9 +167,10 @@ class Data:
     def batch(self, positions: np.ndarray, size: int, other: bool = False) -> Batch:
         """Return the images at positions for a network of size pixels; with other, their other breasts too."""
         image, mask = to_tensors(self.images[positions], self.masks[positions], size)
+        condition = torch.from_numpy(self.conditions[positions])
         if not other:
-            return Batch(image, mask)
-        return Batch(image, mask, *to_tensors(*self.other_squares(positions), size))
+            return Batch(image, mask, condition=condition)
+        return Batch(image, mask, *to_tensors(*self.other_squares(positions), size), condition=condition)
 
     def other_squares(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return squares and masks (n, S, S) of the other breasts, all 0 where there is none."""
@@ -180,6 +192,18 @@ class Data:
         if not pd.isna(source):
             return float(source / self.index["scale_y"].iloc[position])
         return guessed_mm_per_pixel(self.masks[position])
+
+
+def conditions(frame: pd.DataFrame) -> np.ndarray:
+    """Return float32 (N, 6): side (L -1, R 1), view (CC -1, MLO 1), then a 1 for density A, B, C or D; unknown is 0."""
+    found = np.zeros((len(frame), 6), np.float32)
+    for column, (name, low, high) in enumerate((("side", "L", "R"), ("view", "CC", "MLO"))):
+        values = frame[name].fillna("").to_numpy(object)
+        found[:, column] = (values == high).astype(np.float32) - (values == low).astype(np.float32)
+    density = frame["density"].fillna("").to_numpy(object)
+    for column, name in enumerate("ABCD", start=2):
+        found[:, column] = density == name
+    return found
 
 
 def guessed_mm_per_pixel(mask: np.ndarray) -> float:

@@ -14,7 +14,7 @@ from PIL import Image
 from mammovae.config import InputError, UsageError
 from mammovae.data import parallel
 from mammovae.data.breast import Geometry
-from mammovae.data.dataset import Data
+from mammovae.data.dataset import WRITERS, Data
 from mammovae.data.index import other_breasts
 from mammovae.data.pose import against_header
 from mammovae.data.prepare import Prepared, Task, prepare_task
@@ -205,7 +205,7 @@ def _gather(paths: list[Path]) -> tuple[list[Data], dict[str, Path]]:
     data: list[Data] = []
     found: list[tuple[Path, Path]] = []
     for path in paths:
-        if (path / MANIFEST).is_file() and read_json(path / MANIFEST).get("command") == "prepare":
+        if (path / MANIFEST).is_file() and read_json(path / MANIFEST).get("command") in WRITERS:
             data.append(Data.open(path))
         elif path.is_dir():
             found += [(file, file.relative_to(path).with_suffix("")) for file in image_files(path)]

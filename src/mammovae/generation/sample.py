@@ -1,119 +1,229 @@
-"""New images from a run: the samplers, and the folder that they fill."""
+"""New images from a run: the four samplers."""
 
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
-from PIL import Image
+from scipy import ndimage
 
-from mammovae.config import InputError, UsageError
+from mammovae.config import InputError, Sampler, UsageError
+from mammovae.data.breast import NoBreast, find_breast
 from mammovae.data.dataset import Data
-from mammovae.folders import Stage, file_hash, replacing
+from mammovae.generation.density import DENSITY, Density
+from mammovae.model.member import Generator
 from mammovae.model.run import Run, device
-from mammovae.model.vae import Vae
-from mammovae.page.progress import Progress
 
-DERIVED = "derived from one patient's image"
-"""What every label of a varied image says."""
+DERIVED = {
+    "vary": "derived from one patient's image",
+    "interpolate": "derived from two patients' images",
+}
+"""What every label of such an image says."""
+STEPS = 8
+"""Images from one end of an interpolation to the other."""
+TEMPERATURES: dict[Sampler, float] = {"vary": 1.0, "prior": 1.0, "density": 1.2, "interpolate": 1.0}
+"""What is taken where none is asked for. A density fitted to few images and decoded gives images less spread than real
+ones; 1.2 makes up for it (chosen on healthy films outside training and test: docs/generation.md)."""
+_SMALLEST = 0.01
 
 
-@torch.inference_mode()
-def vary(run: Run, data: Data, positions: np.ndarray, seed: int, first: int = 0) -> np.ndarray:
-    """Encode images, add noise, decode: the seed study's way, one new image for each position.
+class Samples(NamedTuple):
+    """Generated images: float32 (n, S, S) in [0, 1]; masks uint8 (n, S, S), all 0 where no breast can be told.
 
-    z = mean + noise, noise ~ N(0, I); returns float32 (n, S, S) in [0, 1]. Image number first + i has its own
-    noise, whatever stands beside it. Each result is derived from one patient by construction.
+    conditions: float32 (n, 6), as Data.conditions; sources: positions of the real images behind each, in the DATA
+    folder that they were drawn from.
     """
-    vae = _vae(run)
-    made = []
-    for start in range(0, len(positions), 32):
-        part = positions[start : start + 32]
-        mean, _ = vae.encode(data.batch(part, run.settings.vae.size).image.to(device()))
-        noise = torch.stack([_noise(seed, first + start + number, mean.shape[1]) for number in range(len(part))])
-        made.append(vae.decode(mean + noise.to(mean.device))[:, 0].cpu().numpy())
-    return np.concatenate(made)
+
+    images: np.ndarray
+    masks: np.ndarray
+    conditions: np.ndarray
+    sources: list[tuple[int, ...]]
 
 
-def _vae(run: Run) -> Vae:
-    vae = run.members.get("vae")
-    if not isinstance(vae, Vae):
-        raise InputError(f"{run.path} has no vae among its members: train the seed preset to generate images")
-    return vae
+@dataclass(frozen=True)
+class Source:
+    """Draws images from a run by number: image number i is the same, whatever is drawn beside it.
 
-
-def sources(run: Run, data: Data, count: int, seed: int) -> np.ndarray:
-    """Draw count training images to vary, each once before any is taken twice; raises InputError if there are none."""
-    train = data.for_training(run.settings)["train"]
-    rng = np.random.default_rng(seed)
-    rounds = [rng.permutation(train) for _ in range(-(-count // len(train)))]
-    return np.concatenate(rounds)[:count]
-
-
-def generate(
-    run: Path | str,
-    *,
-    out: Path | str,
-    mode: Literal["vary"] = "vary",
-    count: int = 16,
-    source: Path | str | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Fill the folder out with count generated images: 16-bit PNG, index.csv, grid.png; return its manifest.
-
-    vary needs source, the DATA folder whose training images are encoded; index.csv names the one behind each.
-    The same run, source and seed give the same images.
+    vary: z = mean + noise ~ N(0, I) of a training image, as the seed study did. prior: z ~ N(0, I). density: z drawn
+    from what was fitted to the training images' latents. interpolate: a straight way in eight steps from one training
+    image's mean to another's. temperature multiplies the noise, or the distance from the density's means; None takes
+    the mode's own. asked: values for side, view and density that replace those drawn with each image.
     """
-    from mammovae.page.pictures import image_grid
-    from mammovae.page.style import save
 
-    if source is None:
-        raise UsageError(f"--mode {mode} starts from real images: name the DATA folder with --source")
-    if count < 1:
-        raise UsageError(f"--count {count} makes no image: give at least 1")
-    opened, data = Run.open(run), Data.open(source)
-    settings = {"mode": mode, "count": count, "seed": seed}
-    inputs = {
-        "run": str(opened.path.resolve()),
-        "weights": opened.manifest["weights"]["vae"],
-        "source": str(data.path.resolve()),
-        "index": file_hash(data.path / "index.parquet"),
-    }
-    with Stage(Path(out), "generate", settings, inputs) as stage:
-        if not stage.done:
-            positions = sources(opened, data, count, seed)
-            rows = []
-            with Progress("generating", count, unit="images") as progress:
-                for start in range(0, count, 32):
-                    part = positions[start : start + 32]
-                    for image, position in zip(vary(opened, data, part, seed, start), part, strict=True):
-                        name = f"{mode}-{len(rows):05d}.png"
-                        write_png(stage.out / name, image)
-                        rows.append({"image": name, "mode": mode, "source_image_id": data.index["image_id"][position]})
-                    progress.advance(len(part))
-            with replacing(stage.out / "index.csv") as partial:
-                pd.DataFrame(rows).to_csv(partial, index=False)
-            shown = [read_png(stage.out / row["image"]) for row in rows[:64]]
-            save(image_grid(np.stack(shown), columns=8), stage.out / "grid.png")
-            stage.finish(note=f"each image is {DERIVED}")
-        return stage.facts()
+    run: Run
+    mode: Sampler
+    seed: int = 0
+    data: Data | None = None
+    """The DATA folder whose training images vary and interpolate start from."""
+    temperature: float | None = None
+    asked: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.run.generator is None:
+            raise InputError(f"{self.run.path} has no member that makes images: train the generate or the seed preset")
+        if self.mode in DERIVED and self.data is None:
+            raise UsageError(f"--mode {self.mode} starts from real images: name the DATA folder with --source")
+        for name, value in self.asked.items():
+            if not self.member.conditional:
+                raise UsageError(f"the {self.name} of {self.run.path} cannot be asked for a {name}: leave --{name} out")
+            low_or_high, columns = _PLACES[name, value]
+            seen = self.density.conditions[:, columns[0]]
+            if not (seen == low_or_high).any():
+                raise UsageError(f"no training image of {self.run.path} is known to have {name} {value}: leave it out")
+
+    @property
+    def heat(self) -> float:
+        """The temperature asked for, or the mode's own."""
+        return TEMPERATURES[self.mode] if self.temperature is None else self.temperature
+
+    @property
+    def name(self) -> str:
+        """The name of the member that makes the images."""
+        assert self.run.generator is not None
+        return self.run.generator[0]
+
+    @property
+    def member(self) -> Generator:
+        """The member that makes the images."""
+        assert self.run.generator is not None
+        return self.run.generator[1]
+
+    @cached_property
+    def density(self) -> Density:
+        """What was fitted to the training images' latents."""
+        return Density.open(self.run.path / DENSITY)
+
+    @cached_property
+    def _train(self) -> np.ndarray:
+        assert self.data is not None
+        return self.data.for_training(self.run.settings)["train"]
+
+    def origins(self, numbers: np.ndarray) -> list[tuple[int, ...]]:
+        """Return the positions of the training images behind each number: none, one or two.
+
+        Every training image is taken once before any is taken twice.
+        """
+        if self.mode not in DERIVED:
+            return [() for _ in numbers]
+        if self.mode == "vary":
+            return [(self._drawn(int(number)),) for number in numbers]
+        return [
+            (self._drawn(2 * (int(number) // STEPS)), self._drawn(2 * (int(number) // STEPS) + 1)) for number in numbers
+        ]
+
+    def _drawn(self, place: int) -> int:
+        turn, rest = divmod(place, len(self._train))
+        rng = np.random.default_rng(self.seed)
+        for _ in range(turn):
+            rng.permutation(self._train)
+        return int(rng.permutation(self._train)[rest])
+
+    @torch.inference_mode()
+    def draw(self, numbers: np.ndarray) -> Samples:
+        """Make the images with these numbers."""
+        origins = self.origins(numbers)
+        conditions = self.conditions(numbers)
+        z = self.latents(numbers)
+        textures = [_torch_generator(self.seed, int(number), 1) for number in numbers]
+        image, mask = self.member.picture(z.to(device()), torch.from_numpy(conditions).to(device()), textures)
+        images = image[:, 0].float().cpu().numpy()
+        masks = (
+            [_mask(one) for one in images] if mask is None else [_whole(one) for one in mask[:, 0].cpu().numpy() > 0]
+        )
+        if mask is not None:
+            images = images * np.stack(masks)
+        return Samples(images, np.stack(masks), conditions, origins)
+
+    def conditions(self, numbers: np.ndarray) -> np.ndarray:
+        """Return what is to be known of each image, float32 (n, 6), as Data.conditions.
+
+        A member that was not told side, view and density makes images of which only that is known in which all its
+        training images agree.
+        """
+        known = self.density.conditions
+        if self.data is not None and self.mode in DERIVED:
+            found = self.data.conditions[[place[0] for place in self.origins(numbers)]].copy()
+        elif not self.member.conditional:
+            found = np.tile(np.where((known == known[0]).all(axis=0), known[0], 0), (len(numbers), 1))
+        else:
+            found = np.stack([known[_rng(self.seed, int(number), 2).integers(len(known))] for number in numbers])
+        for name, value in self.asked.items():
+            low_or_high, columns = _PLACES[name, value]
+            found[:, columns] = 0
+            found[:, columns[0]] = low_or_high
+        return found
+
+    @torch.inference_mode()
+    def latents(self, numbers: np.ndarray) -> torch.Tensor:
+        """Return the latent vectors of the images with these numbers, float32 (n, d)."""
+        origins = self.origins(numbers)
+        if self.mode == "density":
+            rng = [_rng(self.seed, int(number), 3) for number in numbers]
+            return torch.from_numpy(self.density.draw(self.conditions(numbers), rng, self.heat)).float()
+        dimensions = self.member.dimensions
+        noise = torch.stack([torch.randn(dimensions, generator=_torch_generator(self.seed, int(n))) for n in numbers])
+        if self.mode == "prior":
+            return self.heat * noise
+        first = self._means([place[0] for place in origins])
+        if self.mode == "vary":
+            return first + self.heat * noise
+        share = torch.from_numpy((numbers % STEPS) / (STEPS - 1)).float()[:, None]
+        return (1 - share) * first + share * self._means([place[1] for place in origins])
+
+    def _means(self, positions: list[int]) -> torch.Tensor:
+        assert self.data is not None
+        return self.member.posterior(self.data.batch(np.array(positions), self.member.size).to(device()))[0].cpu()
 
 
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Write an image in [0, 1] as 16-bit grey PNG in one step."""
-    with replacing(path) as partial:
-        Image.fromarray(np.rint(np.clip(image, 0, 1) * 65535).astype(np.uint16)).save(partial)
+_PLACES: dict[tuple[str, str], tuple[float, list[int]]] = {
+    ("side", "L"): (-1, [0]),
+    ("side", "R"): (1, [0]),
+    ("view", "CC"): (-1, [1]),
+    ("view", "MLO"): (1, [1]),
+    **{("density", name): (1.0, [column, *({2, 3, 4, 5} - {column})]) for column, name in enumerate("ABCD", start=2)},
+}
+"""Where a value stands in a condition: the number that means it, and its columns, that one first."""
 
 
-def read_png(path: Path) -> np.ndarray:
-    """Read a 16-bit grey PNG as an image in [0, 1]."""
+def told(conditions: np.ndarray) -> dict[str, list[str | None]]:
+    """Return what conditions (n, 6) say, in the index's words, by column: side, view, density."""
+    found: dict[str, list[str | None]] = {"side": [], "view": [], "density": []}
+    for row in conditions:
+        for name, values in found.items():
+            said = (
+                value
+                for (key, value), (number, columns) in _PLACES.items()
+                if key == name and row[columns[0]] == number
+            )
+            values.append(next(said, None))
+    return found
+
+
+def _mask(image: np.ndarray) -> np.ndarray:
+    """Find the breast in a generated image that came without a mask; all 0 where there is none."""
     try:
-        return np.asarray(Image.open(path), dtype=np.float64) / 65535
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        return find_breast(np.rint(image * 65535).astype(np.uint16)).mask.astype(np.uint8)
+    except NoBreast:
+        return np.zeros(image.shape, np.uint8)
 
 
-def _noise(seed: int, number: int, dimension: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
-    return torch.randn(dimension, generator=generator)
+def _whole(mask: np.ndarray) -> np.ndarray:
+    """Keep the largest part of a generated mask and fill its holes; all 0 where less than 1 % of the square is left."""
+    labels, count = ndimage.label(mask)  # pyrefly: ignore
+    if not count:
+        return np.zeros(mask.shape, np.uint8)
+    largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    filled = ndimage.binary_fill_holes(labels == largest)
+    assert filled is not None
+    return filled.astype(np.uint8) * (filled.mean() >= _SMALLEST)
+
+
+def _rng(seed: int, number: int, purpose: int) -> np.random.Generator:
+    return np.random.default_rng([seed, number, purpose])
+
+
+def _torch_generator(seed: int, number: int, *purpose: int) -> torch.Generator:
+    state = np.random.SeedSequence([seed, number, *purpose]).generate_state(1)[0]
+    return torch.Generator().manual_seed(int(state))

@@ -4,12 +4,42 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from mammovae.data.dataset import Batch
 
 SHIFT, SCALE, ROTATION, GAMMA = 0.04, 0.08, math.radians(8), 0.2
 """Largest shift (share of the side), change of scale, rotation (radians) and log of the grey values' exponent."""
+
+KNOWN = 5
+"""How many numbers tell what known_change did to an image."""
+_TILT, _ACROSS, _ALONG, _SLIDE, _EXPOSURE, _BEND = math.radians(6), 0.10, 0.08, 0.06, 0.2, 0.02
+
+
+def known_change(batch: Batch) -> tuple[Batch, Tensor]:
+    """Tilt, stretch, slide, re-expose and bend each film at random; return it and what was done, (n, 5), -1 to 1 each.
+
+    For a network that makes films: told what was done, it can be asked for films to which nothing was done, so that
+    changes that no real film shows do not leak into what it makes (Karras et al., "Elucidating the design space of
+    diffusion-based generative models", NeurIPS 2022, appendix F). The bend alone is not told: it is slight and smooth
+    and leaves the chest wall where it is. Outside the mask the result is 0.
+    """
+    image, mask = batch.image * batch.mask, batch.mask
+    done = 2 * torch.rand(KNOWN, len(image), device=image.device) - 1
+    angle, across, along = _TILT * done[0], 1 + _ACROSS * done[1], 1 + _ALONG * done[2]
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    # Turned about the middle of the chest wall, which is (-1, 0) in the coordinates of grid_sample.
+    rows = torch.stack([torch.stack([cos * across, -sin * along], 1), torch.stack([sin * across, cos * along], 1)], 1)
+    offset = torch.stack([rows[:, 0, 0] - 1, rows[:, 1, 0] + _SLIDE * done[3]], 1)
+    grid = affine_grid(torch.cat([rows, offset[:, :, None]], 2), list(image.shape), align_corners=False)
+    bend = torch.randn(len(image), 2, 4, 4, device=image.device)
+    bend = _BEND * interpolate(bend, size=image.shape[2:], mode="bicubic").permute(0, 2, 3, 1)
+    from_wall = torch.linspace(0, 1, image.shape[3], device=image.device)
+    grid = grid + torch.stack([bend[..., 0] * from_wall, bend[..., 1]], 3)
+    image = grid_sample(image, grid, padding_mode="border", align_corners=False).clamp(0, 1)
+    mask = grid_sample(mask, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    image = image ** torch.exp(_EXPOSURE * done[4])[:, None, None, None]
+    return batch._replace(image=image * mask, mask=mask), done.T
 
 
 def augment(batch: Batch) -> Batch:

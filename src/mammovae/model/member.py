@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Generator as TorchGenerator
 from torch import Tensor, nn
 
 from mammovae.config import InputError
@@ -42,6 +43,27 @@ class Member(nn.Module):
 
     def settle(self, batches: Iterable[Batch]) -> None:
         """Take from the healthy training films, once fitted, what no gradient gives (a latent's distribution)."""
+
+
+class Generator(Member):
+    """A member that makes images: a latent vector for each image, and the way back."""
+
+    dimensions: int
+    """Length of the latent vector."""
+    conditional = False
+    """Whether it was told side, view and density, and can be asked for them."""
+
+    @abstractmethod
+    def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of q(z | image), (n, dimensions) each."""
+
+    @abstractmethod
+    def picture(self, z: Tensor, condition: Tensor, noise: list[TorchGenerator]) -> tuple[Tensor, Tensor | None]:
+        """Return images in [0, 1] and their breast masks, (n, 1, S, S) each, for latent vectors (n, dimensions).
+
+        condition: (n, 6), as Data.conditions; noise: a source of random numbers for each image's texture. The mask is
+        None where the member knows of none.
+        """
 
 
 def save_weights(member: nn.Module, path: Path) -> None:

@@ -13,7 +13,8 @@ from mammovae.folders import read_manifest
 from mammovae.model.bilateral import BilateralVae
 from mammovae.model.denoiser import Denoiser
 from mammovae.model.marker import Marker
-from mammovae.model.member import WEIGHTS, Member, load_weights
+from mammovae.model.member import WEIGHTS, Generator, Member, load_weights
+from mammovae.model.pyramid_vae import PyramidVae
 from mammovae.model.residual_vae import ResidualVae
 from mammovae.model.vae import Vae
 
@@ -24,6 +25,7 @@ MEMBERS: dict[str, Callable[[TrainSettings, dict[str, Any]], Member]] = {
     "residual_vae": lambda settings, _: ResidualVae(settings.residual_vae),
     "denoiser": lambda settings, _: Denoiser(settings.denoiser),
     "bilateral": lambda settings, _: BilateralVae(settings.bilateral),
+    "pyramid_vae": lambda settings, _: PyramidVae(settings.pyramid_vae),
     "marker": lambda settings, built: Marker(settings.marker, built["residual_vae"], "marker"),
     "tile_marker": lambda settings, built: Marker(settings.tile_marker, built["residual_vae"], "tile_marker"),
 }
@@ -57,6 +59,12 @@ class Run:
     manifest: dict[str, Any]
     settings: TrainSettings
     members: dict[str, Member]
+
+    @property
+    def generator(self) -> tuple[str, Generator] | None:
+        """The name and the member that makes images, where there is one."""
+        found = ((name, member) for name, member in self.members.items() if isinstance(member, Generator))
+        return next(found, None)
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":

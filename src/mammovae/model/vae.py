@@ -3,16 +3,17 @@
 from itertools import pairwise
 
 import torch
+from torch import Generator as TorchGenerator
 from torch import Tensor, nn
 
 from mammovae.config import VaeSettings
 from mammovae.data.dataset import Batch
 from mammovae.model.blocks import halvings
 from mammovae.model.likelihood import bernoulli_nll, kl_standard_normal, reparameterise
-from mammovae.model.member import Member
+from mammovae.model.member import Generator
 
 
-class Vae(Member):
+class Vae(Generator):
     """3x3 convolutions with ReLU and max-pooling to a Gaussian latent; transposed convolutions back to pixels.
 
     Kingma & Welling, "Auto-Encoding Variational Bayes" (ICLR 2014). Takes images (n, 1, S, S) in [0, 1]. With the
@@ -24,7 +25,7 @@ class Vae(Member):
 
     def __init__(self, settings: VaeSettings) -> None:
         super().__init__()
-        self.settings, self.size = settings, settings.size
+        self.settings, self.size, self.dimensions = settings, settings.size, settings.latent
         filters = settings.filters
         side = halvings(settings.size, len(filters), "vae")
         self._grid = (filters[-1], side, side)
@@ -55,6 +56,15 @@ class Vae(Member):
     def decode(self, z: Tensor) -> Tensor:
         """Return images (n, 1, S, S) in [0, 1] for latent vectors (n, latent)."""
         return torch.sigmoid(self.decode_logits(z))
+
+    def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of q(z | image), (n, latent) each."""
+        mean, log_variance = self.encode(batch.image)
+        return mean, log_variance.exp()
+
+    def picture(self, z: Tensor, condition: Tensor, noise: list[TorchGenerator]) -> tuple[Tensor, None]:
+        """Return the Bernoulli means (n, 1, S, S), which are the seed study's images; they know of no mask."""
+        return self.decode(z), None
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the negative ELBO of each image and its two parts, (n,) each, in nats, with z drawn once."""

@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 
+from mammovae.config import Sampler
 from mammovae.data.dataset import Data
 from mammovae.detect.detector import Detector
 from mammovae.folders import file_hash
-from mammovae.generation.sample import sources, vary
+from mammovae.generation.sample import Source
 from mammovae.model.member import HISTORY
 from mammovae.model.run import Run
 from mammovae.page.judgement import Judgement
@@ -44,9 +45,12 @@ def account(
     shown = next((part for part in (parts["validation"], parts["train"]) if len(part)), table["position"].to_numpy())
     originals, made = reconstruct(run, data, shown[:8]) if len(shown) else (None, None)
     generated = real = None
-    if len(parts["train"]) and "vae" in run.members:
-        varied = sources(run, data, 16, seed)
-        generated, real = vary(run, data, varied, seed), data.batch(varied, run.settings.vae.size).image[:, 0].numpy()
+    mode: Sampler = "vary" if "vae" in run.members else "density"
+    if len(parts["train"]) and run.generator is not None:
+        drawn = Source(run, mode, seed, data)
+        generated = drawn.draw(np.arange(16)).images
+        beside = [place[0] for place in Source(run, "vary", seed, data).origins(np.arange(16))]
+        real = data.batch(np.array(beside), drawn.member.size).image[:, 0].numpy()
     prepared, manifest = data.manifest, run.manifest
     kind = prepared["inputs"]["kind"] + (" (phantoms, no patients)" if prepared["phantoms"] else "")
     selection = " ".join(filter(None, [run.settings.side, run.settings.view]))
@@ -80,6 +84,7 @@ def account(
         originals=originals,
         reconstructions=made,
         generated=generated,
+        generated_mode=mode,
         real=real,
         judgement=judgement,
         score_label=_score_label(run),
@@ -97,7 +102,9 @@ def account(
 
 def _shown(run: Run) -> str:
     """The member whose losses the report draws: the VAE where there is one."""
-    return next((name for name in ("vae", "residual_vae") if name in run.members), next(iter(run.members)))
+    return next(
+        (name for name in ("vae", "residual_vae", "pyramid_vae") if name in run.members), next(iter(run.members))
+    )
 
 
 def _score_label(run: Run) -> str:
@@ -108,7 +115,7 @@ def _score_label(run: Run) -> str:
 
 
 def _why_none(run: Run) -> str:
-    if "vae" not in run.members:
+    if run.generator is None:
         return "No generated images: this run only detects."
     return "No generated images: this data has no training image."
 

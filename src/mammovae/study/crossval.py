@@ -49,7 +49,12 @@ def crossval(
     report.html. Interrupted, the same call goes on with the next fold or member. cache is a
     folder of trained members and planted faults, shared by attempts (by default beside out); each is taken from it when
     all that makes it is the same.
+
+    A preset that makes images and does not detect ("generate") is audited instead: in each fold it and the seed preset
+    make as many images as they were trained on, and these are judged, the folds pooled, against the healthy films that
+    no fold's network has seen; see audit.
     """
+    from mammovae.study.generators import generators, judge_generators
     from mammovae.study.pooled import report_pooled
 
     out, opened, chosen = Path(out), Data.open(data), config.preset(preset, settings)
@@ -61,6 +66,13 @@ def crossval(
     asked = {"preset": preset, "folds": folds, "other_view": None if donors is None else str(donors)}
     with Stage(out, "crossval", asked | chosen.model_dump(), inputs) as stage:
         if not stage.done:
+            if generators(chosen):
+                splits = [split_fold(opened.index, fold_of, fold, chosen.seed) for fold in range(folds)]
+                parts = [replace(opened, index=frame) for frame in splits]
+                metrics = judge_generators(stage.out, opened, parts, preset, chosen, kept)
+                write_json(stage.out / "metrics.json", metrics)
+                stage.finish()
+                return metrics
             for fold in range(folds):
                 frame = split_fold(opened.index, fold_of, fold, chosen.seed)
                 _fold(replace(opened, index=frame), stage.out / f"fold-{fold}", fold, preset, chosen, kept, donors)
@@ -83,7 +95,7 @@ def _fold(
     other_view: Path | None,
 ) -> None:
     """Train and score one fold; what is there already is left as it is."""
-    reference = config.preset(REFERENCE, {name: getattr(chosen, name) for name in ("side", "view", "include", "seed")})
+    reference = reference_of(chosen)
     train_on(data, folder / preset, preset, chosen, cache)
     run = Run.open(folder / preset)
     positions = data.select("test", side=chosen.side, view=chosen.view)
@@ -97,6 +109,11 @@ def _fold(
     train_on(data, folder / "reference", REFERENCE, reference, cache)
     seed_run = Run.open(folder / "reference")
     _once(folder / "scores.parquet", lambda: _scores(run, seed_run, data, positions, fold, folder))
+
+
+def reference_of(chosen: TrainSettings) -> TrainSettings:
+    """Return the settings of the preset that others are judged beside, on the same images."""
+    return config.preset(REFERENCE, {name: getattr(chosen, name) for name in ("side", "view", "include", "seed")})
 
 
 def _faults(run: Run, data: Data, healthy: np.ndarray, folder: Path, cache: Path, other_view: Path | None) -> None:

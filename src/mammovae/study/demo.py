@@ -5,7 +5,7 @@ from pathlib import Path
 from mammovae.data.prepare import prepare
 from mammovae.detect.apply import score
 from mammovae.folders import replacing
-from mammovae.generation.sample import generate
+from mammovae.generation.folder import generate
 from mammovae.phantoms.write import write_phantoms
 from mammovae.study.evaluate import evaluate
 from mammovae.study.train import train

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mammovae.config import InputError
+from mammovae.data.dataset import WRITERS
 from mammovae.data.read import read
 from mammovae.folders import MANIFEST, read_json
 from mammovae.page.words import count_line
@@ -25,7 +26,7 @@ def describe(path: Path | str) -> str:
     if not {"command", "state", "versions"} <= set(manifest):
         raise InputError(f"{path} is no folder of mammovae: its {MANIFEST} is another program's")
     state = f"{manifest['command']}, {manifest['state']}"
-    if manifest["state"] == "done" and manifest["command"] == "prepare":
+    if manifest["state"] == "done" and manifest["command"] in WRITERS:
         return f"{path}: DATA folder ({state}) at {manifest['size']} px; {count_line(manifest)}"
     if manifest["state"] == "done" and manifest["command"] == "train":
         images = manifest["images"]

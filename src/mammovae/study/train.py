@@ -16,7 +16,9 @@ from mammovae.detect.calibrate import CALIBRATION
 from mammovae.detect.detector import Detector
 from mammovae.detect.quality import MEASURES, Quality, small
 from mammovae.folders import Stage, digest, file_hash, replacing, write_text
+from mammovae.generation.density import DENSITY, Density
 from mammovae.model.member import HISTORY, WEIGHTS, Member
+from mammovae.model.pyramid_vae import PyramidVae
 from mammovae.model.residual_vae import ResidualVae
 from mammovae.model.run import CONFIG, Run, build
 from mammovae.model.scores import from_film_grey
@@ -73,6 +75,10 @@ def train_on(
             first = next((name for name, history in histories.items() if "kl" in history), next(iter(histories)))
             save(loss_curve(histories[first]), stage.out / "loss.png")
             run = Run(stage.out, {}, chosen, members)
+            if run.generator is not None:
+                _, member = run.generator
+                density = Density.fit(member, data, parts, chosen.batch_size, chosen.seed)
+                density.save(stage.out / DENSITY)
             refuse_planting_detectors(run, data, parts["validation"])
             scales = calibrate(run, data, parts)
             _reconstructions(run, data, parts)
@@ -83,7 +89,7 @@ def train_on(
                 images={name: len(positions) for name, positions in parts.items()},
                 parameters={name: sum(p.numel() for p in member.parameters()) for name, member in members.items()},
                 weights={name: file_hash(stage.out / "members" / name / WEIGHTS) for name in members},
-                prepared=data.manifest["settings"] | {"stored_as": data.manifest["stored_as"]},
+                prepared=data.manifest["settings"] | {name: data.manifest[name] for name in ("stored_as", "phantoms")},
                 **scales,
             )
         return stage.facts()
@@ -226,7 +232,7 @@ def reconstruct(run: Run, data: Data, positions: np.ndarray) -> tuple[np.ndarray
 
     What a member says in standardised grey is brought back to the film's own. InputError for a run without a VAE.
     """
-    name = next((name for name in ("vae", "residual_vae") if name in run.members), None)
+    name = next((name for name in ("vae", "residual_vae", "pyramid_vae") if name in run.members), None)
     if name is None:
         raise InputError(f"{run.path} has no member that reconstructs: train with residual_vae")
     member = run.members[name]
@@ -234,6 +240,8 @@ def reconstruct(run: Run, data: Data, positions: np.ndarray) -> tuple[np.ndarray
     with torch.inference_mode():
         if isinstance(member, Vae):
             made = member.decode(member.encode(batch.image)[0])
+        elif isinstance(member, PyramidVae):
+            made = member.reconstruct(batch)
         else:
             assert isinstance(member, ResidualVae)
             made = from_film_grey(member.predict(batch)[1], batch.image, batch.mask)

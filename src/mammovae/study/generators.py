@@ -1,0 +1,79 @@
+"""Judge a generating preset on small data: patient-wise folds, beside the seed preset, audited together."""
+
+from pathlib import Path
+from typing import Any
+
+from mammovae.config import PresetName, Sampler, TrainSettings
+from mammovae.data.dataset import Data
+from mammovae.generation.folder import generate_from
+from mammovae.generation.sample import Source
+from mammovae.model.run import Run
+from mammovae.study.audit import generated_films, real_films, report_audit
+from mammovae.study.fidelity import BLURRED, Films, audit_sets, pooled
+from mammovae.study.latent import latent_view
+from mammovae.study.train import train_on
+
+ARMS: tuple[tuple[str, Sampler], ...] = (
+    ("reference", "vary"),
+    ("reference", "prior"),
+    ("preset", "prior"),
+    ("preset", "density"),
+)
+"""Which run's images are judged, and how they were drawn; the last is the one that the others are compared with."""
+
+
+def generators(chosen: TrainSettings) -> bool:
+    """Say whether a training's networks make images and none of them is there to detect."""
+    return chosen.members == ("pyramid_vae",)
+
+
+def judge_generators(
+    out: Path, data: Data, folds: list[Data], preset: PresetName, chosen: TrainSettings, cache: Path
+) -> dict[str, Any]:
+    """Train and generate in each fold, audit the pooled sets, write report.html; return the flat metrics.
+
+    folds: data with each fold's splits. The same networks encode real and generated films of a fold: the preset's.
+    What is there already is left as it is.
+    """
+    from mammovae.study.crossval import REFERENCE, reference_of
+
+    reals: list[tuple[Films, Films]] = []
+    sets: dict[str, list[Films]] = {}
+    runs = []
+    for number, fold in enumerate(folds):
+        folder = out / f"fold-{number}"
+        train_on(fold, folder / "preset", preset, chosen, cache)
+        train_on(fold, folder / "reference", REFERENCE, reference_of(chosen), cache)
+        run = Run.open(folder / "preset")
+        assert run.generator is not None
+        runs.append(run)
+        size = run.generator[1].size
+        reals.append(real_films(run, fold, size, number))
+        count = len(fold.for_training(chosen)["train"])
+        for which, mode in ARMS:
+            name = f"{preset if which == 'preset' else REFERENCE}, {mode}"
+            made = folder / name.replace(", ", "-")
+            generate_from(Source(Run.open(folder / which), mode, chosen.seed, fold), made, count)
+            sets.setdefault(name, []).append(generated_films(run, Data.open(made), number))
+    held, train = (pooled([pair[part] for pair in reals]) for part in (0, 1))
+    arms = {name: pooled(parts) for name, parts in sets.items()}
+    encoders = {number: run.generator[1] for number, run in enumerate(runs) if run.generator is not None}
+    blurred = {BLURRED: held.blurred(encoders)}
+    figures = audit_sets(held, train, arms | blurred, chosen.seed)
+    first = {name: films[films.fold == 0] for name, films in arms.items()}
+    latent = latent_view(
+        runs[0], train[train.fold == 0], held[held.fold == 0], dict(list(first.items())[-1:]), chosen.seed
+    )
+    return report_audit(
+        out,
+        held,
+        train,
+        arms | blurred,
+        figures,
+        data,
+        title=f"Generated images, {data.manifest['inputs']['kind']}, {len(folds)} folds",
+        latent=latent,
+        derived=[f"{REFERENCE}, vary"],
+        use=None,
+        provenance={name: runs[0].manifest[name] for name in ("versions", "git_commit", "machine")},
+    )
