@@ -9,7 +9,19 @@ import pytest
 from mammovae.__main__ import main
 from mammovae.cli import app
 
-COMMANDS = ["demo", "phantom", "prepare", "train", "generate", "score", "evaluate", "crossval", "stress", "info"]
+COMMANDS = [
+    "demo",
+    "phantom",
+    "prepare",
+    "train",
+    "generate",
+    "score",
+    "evaluate",
+    "crossval",
+    "stress",
+    "audit",
+    "info",
+]
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -38,7 +38,7 @@ Seed = Annotated[int, Parameter(validator=validators.Number(gte=0))]
 
 @app.command
 def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> None:
-    """Run the whole way on phantoms: make them, prepare, train, generate, score, evaluate, report.
+    """Run the whole way on phantoms: make them, prepare, train, generate, audit, score, evaluate, report.
 
     Example: mammovae demo --out runs/demo
     """

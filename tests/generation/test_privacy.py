@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from mammovae.config import InputError
 from mammovae.generation.privacy import (
+    copied_by_chance,
     descriptor,
     exact_copies,
     membership_auroc,
@@ -109,26 +110,26 @@ def test_disguised_copies_are_found_and_new_films_are_not(films):
     made = np.concatenate([disguised(train[0][:10]), new[0]])
     masks = np.concatenate([np.roll(train[1][:10], 1, axis=1), new[1]])
     found = perceptual_copies(*(descriptor(*pair) for pair in ((made, masks), train, held)))
-    assert found.copy[:10].all()
+    assert found.near_train[:10].all()
     assert found.index[:10].tolist() == list(range(10))
-    assert found.copy[10:].sum() <= 4
-    assert (found.copy == (found.distance < found.threshold)).all()
+    assert found.near_train[10:].sum() <= 4
+    assert (found.near_train == (found.distance < found.threshold)).all()
 
 
 def test_a_smooth_mean_image_is_no_copy(films):
     train, held = films(40, size=128, seed=1), films(40, size=128, seed=2)
     mean = train[0][:20].mean(axis=0)[None]
     mask = (train[1][:20].mean(axis=0) > 0.5)[None]
-    assert not perceptual_copies(descriptor(mean, mask), descriptor(*train), descriptor(*held)).copy.any()
+    assert not perceptual_copies(descriptor(mean, mask), descriptor(*train), descriptor(*held)).near_train.any()
 
 
 def test_the_same_patient_s_other_films_set_no_threshold():
     train, held = np.array([[0.0], [10.0]]), np.array([[0.1], [14.0]])
     made = np.array([[0.5], [5.0]])
     loose = perceptual_copies(made, train, held)
-    assert loose.threshold == pytest.approx(0.1) and not loose.copy.any()
+    assert loose.threshold == pytest.approx(0.1) and not loose.near_train.any()
     strict = perceptual_copies(made, train, held, ["a", "b"], ["a", "c"])
-    assert strict.threshold == pytest.approx(4) and strict.copy.tolist() == [True, False]
+    assert strict.threshold == pytest.approx(4) and strict.near_train.tolist() == [True, False]
     with pytest.raises(InputError, match="different patients"):
         perceptual_copies(made, train, held, ["a", "a"], ["a", "a"])
     with pytest.raises(InputError, match="different patients"):
@@ -140,7 +141,7 @@ def test_a_new_image_is_called_a_copy_as_rarely_as_the_rule_says():
     shares = []
     for _ in range(60):
         train, held, new = (rng.normal(size=(n, 3)) for n in (50, 24, 200))
-        shares.append(perceptual_copies(new, train, held).copy.mean())
+        shares.append(perceptual_copies(new, train, held).near_train.mean())
     assert np.mean(shares) == pytest.approx(1 / 25, abs=0.02)
 
 
@@ -154,3 +155,10 @@ def test_membership_of_copied_patients_shows_and_of_others_does_not(films):
     assert told(descriptor(disguised(films(60, seed=1)[0]), films(60, seed=1)[1])) > 0.95
     assert told(new) == pytest.approx(0.5, abs=0.12)
     assert membership_auroc([], [1.0]) is None
+
+
+def test_images_near_to_both_kinds_alike_are_chance_and_near_to_training_alone_are_copies() -> None:
+    assert copied_by_chance(12, 11, 50, 50) > 0.3
+    assert copied_by_chance(12, 0, 50, 50) < 0.001
+    assert copied_by_chance(9, 3, 75, 25) > 0.3  # three times as many training images are three times as often near
+    assert copied_by_chance(0, 0, 50, 50) == 1

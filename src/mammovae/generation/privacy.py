@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binom
 
 from mammovae.config import InputError
 from mammovae.generation.radiomics import inside_breast
@@ -28,7 +29,8 @@ _CHUNK = 512
 class Copies(NamedTuple):
     """What perceptual_copies found: see there."""
 
-    copy: NDArray[np.bool_]
+    near_train: NDArray[np.bool_]
+    near_held_out: NDArray[np.bool_]
     distance: Floats
     index: NDArray[np.int_]
     threshold: float
@@ -93,13 +95,14 @@ def perceptual_copies(
     train_patients: ArrayLike | None = None,
     held_out_patients: ArrayLike | None = None,
 ) -> Copies:
-    """Say which generated images lie nearer to a training image than a real image of another patient ever does.
+    """Say which generated images lie nearer to a real image than real images of different patients ever lie.
 
-    All are descriptors, (N, D). The rule: the threshold is the smallest distance from any held-out image to any
-    training image (of another patient, where patients are named); a copy is what lies below. So a new patient's image
-    would be called a copy once in about n + 1 times, n held-out images: fewer than 20 say little. Returns, of each
-    generated image, whether it is a copy, the distance and the row of its training image; and the threshold.
-    InputError where no held-out image has a training image to be compared with.
+    All are descriptors, (N, D). The threshold is the smallest distance from any held-out image to any training image
+    (of another patient, where patients are named). A copy lies below it, but so may a plain image that resembles many
+    films: those lie below it to held-out images as well, which cannot have been copied. So both are told, and
+    copied_by_chance weighs one against the other. Returns, of each generated image, whether it lies below the
+    threshold to a training and to a held-out image, the distance and the row of its nearest training image; and the
+    threshold. InputError where no held-out image has a training image to be compared with.
     """
     same = None
     if train_patients is not None and held_out_patients is not None:
@@ -109,7 +112,16 @@ def perceptual_copies(
         raise InputError("there is no held-out and training image of different patients: no distance to judge by")
     threshold = float(apart.min())
     distance, index = nearest(generated, train)
-    return Copies(distance < threshold, distance, index, threshold)
+    return Copies(distance < threshold, nearest(generated, held_out)[0] < threshold, distance, index, threshold)
+
+
+def copied_by_chance(near_train: int, near_held_out: int, n_train: int, n_held_out: int) -> float:
+    """Return the probability of so many images near to training ones, or more, if none was copied, 0 to 1.
+
+    Whoever resembles a film by chance resembles a training and a held-out one alike: of all that are near to either,
+    the number near to training is binomial, with the share of training images among both as its probability.
+    """
+    return float(binom.sf(near_train - 1, near_train + near_held_out, n_train / (n_train + n_held_out)))
 
 
 def membership_auroc(train_distance: ArrayLike, held_out_distance: ArrayLike) -> float | None:

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import binom
 
 from mammovae import config
 from mammovae.config import InputError, PresetName
 from mammovae.data.dataset import Data
 from mammovae.folders import Stage, file_hash, read_json, write_json
-from mammovae.generation.privacy import nearest
+from mammovae.generation.privacy import copied_by_chance, nearest
 from mammovae.generation.sample import DERIVED
 from mammovae.generation.spectrum import frequencies
 from mammovae.model.member import Generator
@@ -161,7 +160,7 @@ def report_audit(
     metrics |= flat_keys({key: estimate for key, (_, estimate) in differences.items()})
     metrics |= flat_keys({f"use_{key}": estimate for key, estimate in (use or {}).items()})
     verdicts = [
-        line for arm in judged for line in _verdicts(arm, figures, len(judged) > 1, arm in derived, held, arms[arm])
+        line for arm in judged for line in _verdicts(arm, figures, len(judged) > 1, arm in derived, held, train)
     ]
     metrics |= {"n_real": len(held), "n_train": len(train), "n_generated": len(arms[best])}
     metrics["verdicts"] = [f"{heading}: {sentence}" for heading, sentence, _ in verdicts]
@@ -255,7 +254,7 @@ class Interval(NamedTuple):
 
 
 def _verdicts(
-    arm: str, figures: Audited, several: bool, derived: bool, held: Films, films: Films
+    arm: str, figures: Audited, several: bool, derived: bool, held: Films, train: Films
 ) -> list[tuple[str, str, Kind]]:
     """Say in words what the figures mean; the bounds were set before any set was judged by them."""
 
@@ -280,7 +279,7 @@ def _verdicts(
         varied = (f"Less varied than real films. {shares}.", "caution")
     else:
         varied = (f"About as varied as real films. {shares}.", "good")
-    private = _privacy_verdict(figure, derived, held, films)
+    private = _privacy_verdict(figure, figures.near[arm], derived, held, train)
     return [
         (f"Realism{head}", real[0], real[1]),
         (f"Diversity{head}", varied[0], varied[1]),
@@ -288,17 +287,16 @@ def _verdicts(
     ]
 
 
-def _privacy_verdict(figure: Callable[[str], Interval], derived: bool, held: Films, films: Films) -> tuple[str, Kind]:
-    exact, near, member = (figure(name) for name in ("exact_copies", "perceptual_copies", "membership_auroc"))
+def _privacy_verdict(
+    figure: Callable[[str], Interval], near: tuple[int, int], derived: bool, held: Films, train: Films
+) -> tuple[str, Kind]:
+    exact, member = figure("exact_copies"), figure("membership_auroc")
     said = f"Membership inference from the images alone: AUROC {member.text}, 0.5 is chance"
-    # An image of a new patient falls below the threshold about once in so many held-out films and one.
-    chance = 1 / (len(held) / len(np.unique(held.fold)) + 1)
-    count = round(near.value * len(films))
     if exact.value > 0:
         return f"Copied: a share of {exact.value:.3f} has the very pixels of training films. {said}.", "bad"
-    if binom.sf(count - 1, len(films), chance) < CHANCE:
-        nearer = f"a share of {near.value:.3f} is nearer to a training film than any held-out film is"
-        return f"Copied: {nearer}, more than chance allows. {said}.", "bad"
+    if copied_by_chance(*near, len(train), len(held)) < CHANCE:
+        nearer = f"{near[0]:,} images are nearer to a training film than two patients' films are"
+        return f"Copied: {nearer}, and only {near[1]:,} to a held-out one. {said}.", "bad"
     if derived:
         return f"Each image is derived from a patient's and must be handled like it. {said}.", "bad"
     if member.low > 0.5:

@@ -7,6 +7,7 @@ from mammovae.detect.apply import score
 from mammovae.folders import replacing
 from mammovae.generation.folder import generate
 from mammovae.phantoms.write import write_phantoms
+from mammovae.study.audit import audit
 from mammovae.study.evaluate import evaluate
 from mammovae.study.train import train
 
@@ -21,7 +22,8 @@ def demo(*, out: Path | str, seed: int = 0) -> Path:
     write_phantoms(out / "raw", layout="vindr", patients=PATIENTS, size=384, seed=seed, finding_share=FINDING_SHARE)
     prepare("vindr", out / "raw", out=out / "data", size=128)
     train(out / "data", out=out / "run", preset="tiny", seed=seed)
-    generate(out / "run", out=out / "generated", mode="vary", count=16, source=out / "data", seed=seed)
+    generate(out / "run", out=out / "generated", count=100, seed=seed)
+    audit(out / "generated", out / "run", out / "data", out=out / "audit", seed=seed)
     score(out / "run", out / "data", out=out / "scores.csv")
     evaluate(out / "run", out / "data", out=out / "evaluation", seed=seed)
     with replacing(out / "report.html") as partial:

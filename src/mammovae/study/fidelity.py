@@ -157,7 +157,10 @@ MEASURES = (
     ),
     _Measure("spread", "Spread", "higher", "Diversity", "mean distance of two images, over that of real films"),
     _Measure("exact_copies", "Exact copies", "lower", "Privacy", "share with a training film's pixels"),
-    _Measure("perceptual_copies", "Near copies", "lower", "Privacy", "share nearer to one than any held-out film"),
+    _Measure(
+        "near_train", "Near a training film", "lower", "Privacy", "share nearer than two patients' films ever are"
+    ),
+    _Measure("near_held_out", "Near a held-out film", "lower", "Privacy", "the same, where nothing was copied"),
     _Measure("nearness", "Distance to training, share", "higher", "Privacy", "over that to as many held-out films"),
     _Measure("membership_auroc", "Membership inference", "half", "Privacy", "AUROC; 0.5 = nothing is given away", True),
 )
@@ -170,6 +173,8 @@ class Audited:
 
     draws: dict[str, dict[str, Floats]]
     counts: dict[str, tuple[int, int]]
+    near: dict[str, tuple[int, int]]
+    """Of each arm, how many of all its images are near to a training and to a held-out film."""
 
     def estimate(self, arm: str, measure: str) -> Estimate | None:
         """Return a figure with its interval; None where it was not measured."""
@@ -248,13 +253,13 @@ def audit_sets(
                 # Whoever attacks has all the images that were released.
                 values |= _privacy(held[first], train[members], films[rows] if arm == FLOOR else films)
             if arm not in (FLOOR, BLURRED):
-                exact, near = copies[arm]
-                values |= {"exact_copies": float(exact[rows].mean()), "perceptual_copies": float(near[rows].mean())}
+                values |= {name: float(found[rows].mean()) for name, found in copies[arm].items()}
             for name, value in values.items():
                 draws[arm].setdefault(name, []).append(value)
     return Audited(
         {arm: {name: np.array(values) for name, values in found.items()} for arm, found in draws.items()},
         dict.fromkeys(draws, (n, n)),
+        {arm: (int(found["near_train"].sum()), int(found["near_held_out"].sum())) for arm, found in copies.items()},
     )
 
 
@@ -348,12 +353,13 @@ def _privacy(held: Films, train: Films, made: Films) -> dict[str, float]:
     return found
 
 
-def _copies(films: Films, train: Films, held: Films) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Say which images have a training film's pixels, and which are nearer to one than any held-out film is."""
-    exact, near = np.zeros(len(films), bool), np.zeros(len(films), bool)
+def _copies(films: Films, train: Films, held: Films) -> dict[str, NDArray[np.bool_]]:
+    """Say which images have a training film's pixels, and which are near to a training or a held-out film."""
+    found = {name: np.zeros(len(films), bool) for name in ("exact_copies", "near_train", "near_held_out")}
     for fold in np.unique(films.fold):
         rows = np.flatnonzero(films.fold == fold)
         made, inside, outside = films[rows], train[train.fold == fold], held[held.fold == fold]
-        exact[rows] = exact_copies(made.images, made.masks, inside.images, inside.masks)
-        near[rows] = perceptual_copies(made.coarse, inside.coarse, outside.coarse, inside.groups, outside.groups).copy
-    return exact, near
+        found["exact_copies"][rows] = exact_copies(made.images, made.masks, inside.images, inside.masks)
+        near = perceptual_copies(made.coarse, inside.coarse, outside.coarse, inside.groups, outside.groups)
+        found["near_train"][rows], found["near_held_out"][rows] = near.near_train, near.near_held_out
+    return found
