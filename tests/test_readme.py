@@ -45,7 +45,10 @@ def test_every_block_has_a_tag_that_is_known() -> None:
 def test_the_blocks_tagged_run_run(tmp_path: Path) -> None:
     for language, text in blocks("run"):
         execute(language, text, tmp_path)
-    for result in ("EVALUATION/report.html", "GENERATED/grid.png", "scores.csv", "DATA-SAMPLES/contact_sheet.png"):
+    for result in (
+        *("EVALUATION/report.html", "GENERATED/grid.png", "scores.csv", "DATA-SAMPLES/contact_sheet.png"),
+        *("MADE/grid.png", "MADE-DICOM/index.parquet", "AUDIT/report.html"),
+    ):
         assert (tmp_path / result).stat().st_size > 0
 
 

@@ -18,7 +18,7 @@ from mammovae.model.member import Generator
 DENSITY = "density.safetensors"
 COMPONENTS = (1, 2, 4, 8)
 """Numbers of components tried; 1 with a full covariance is the multivariate normal distribution."""
-_FEWEST_A_COMPONENT = 10
+_FEWEST_A_COMPONENT = 100
 _ROUNDS, _STARTS, _DRAWS = 100, 3, 4
 
 Floats = NDArray[np.float64]
@@ -187,16 +187,19 @@ def _maximised(mean: Floats, variance: Floats, shares: Floats, full: bool) -> tu
 
 
 def _shrunk(centred: Floats, share: Floats, total: float) -> Floats:
-    """Return the covariance of weighted vectors, shrunk towards its own diagonal as far as sampling error asks.
+    """Return the covariance of weighted vectors, shrunk towards its own diagonal, at least by d / (d + n).
 
-    The intensity of Schäfer & Strimmer (Stat. Appl. Genet. Mol. Biol. 4, 2005, target D): the summed variance of the
-    off-diagonal elements over their summed squares.
+    The least intensity keeps few images from giving themselves away: samples of a covariance that n vectors span all
+    lie between those very images (docs/generation.md has the measurement). Above it stands the intensity of
+    Schäfer & Strimmer (Stat. Appl. Genet. Mol. Biol. 4, 2005, target D): the summed variance of the off-diagonal
+    elements over their summed squares.
     """
     covariance = (centred * share[:, None]).T @ centred / total
     squares = (centred**2 * share[:, None]).T @ centred**2 / total
     off = ~np.eye(len(covariance), dtype=bool)
     noise = ((squares - covariance**2) / max(total - 1, 1))[off].sum()
-    intensity = np.clip(noise / max((covariance[off] ** 2).sum(), 1e-12), 0.01, 1)
+    least = len(covariance) / (len(covariance) + total)
+    intensity = np.clip(noise / max((covariance[off] ** 2).sum(), 1e-12), least, 1)
     return (1 - intensity) * covariance + intensity * np.diag(np.diag(covariance))
 
 

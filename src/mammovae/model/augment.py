@@ -13,7 +13,7 @@ SHIFT, SCALE, ROTATION, GAMMA = 0.04, 0.08, math.radians(8), 0.2
 
 KNOWN = 5
 """How many numbers tell what known_change did to an image."""
-_TILT, _ACROSS, _ALONG, _SLIDE, _EXPOSURE, _BEND = math.radians(10), 0.2, 0.15, 0.1, 0.3, 0.04
+_TILT, _ACROSS, _ALONG, _SLIDE, _EXPOSURE, _BEND = math.radians(6), 0.10, 0.08, 0.06, 0.2, 0.02
 
 
 def known_change(batch: Batch) -> tuple[Batch, Tensor]:
