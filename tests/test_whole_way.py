@@ -29,7 +29,7 @@ def test_a_tree_with_every_trap_goes_the_whole_way(layout: str, tmp_path: Path) 
             health = None if pd.isna(row.healthy) else bool(row.healthy)
             assert health == known["healthy"], row.image_id
     mv.train(tmp_path / "data", out=tmp_path / "run", preset="tiny", epochs=1, vae={"size": 32})
-    mv.generate(tmp_path / "run", out=tmp_path / "generated", count=2, source=tmp_path / "data")
+    mv.generate(tmp_path / "run", out=tmp_path / "generated", count=2)
     metrics = mv.evaluate(tmp_path / "run", tmp_path / "data", out=tmp_path / "evaluation")
     assert metrics["n_finding"] > 0 and metrics["n_healthy"] > 0
     page = (tmp_path / "evaluation" / "report.html").read_text()

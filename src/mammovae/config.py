@@ -205,6 +205,8 @@ class TrainSettings(Settings):
             asked = getattr(self.pyramid_vae, name)
             if (asked if isinstance(asked, int) else len(asked)) > len(self.pyramid_vae.widths):
                 raise ValueError(f"pyramid_vae.{name} has more levels than pyramid_vae.widths: give a width for each")
+        if self.pyramid_vae.size >> self.pyramid_vae.bands < 4:
+            raise ValueError("pyramid_vae.bands leaves fewer than 4 pixels of pyramid_vae.size: choose fewer bands")
         return self
 
 

@@ -110,26 +110,27 @@ def test_disguised_copies_are_found_and_new_films_are_not(films):
     made = np.concatenate([disguised(train[0][:10]), new[0]])
     masks = np.concatenate([np.roll(train[1][:10], 1, axis=1), new[1]])
     found = perceptual_copies(*(descriptor(*pair) for pair in ((made, masks), train, held)))
-    assert found.near_train[:10].all()
-    assert found.index[:10].tolist() == list(range(10))
-    assert found.near_train[10:].sum() <= 4
-    assert (found.near_train == (found.distance < found.threshold)).all()
+    assert (found.train_distance < found.threshold)[:10].all()
+    assert found.train_row[:10].tolist() == list(range(10))
+    assert (found.train_distance < found.threshold)[10:].sum() <= 4
 
 
 def test_a_smooth_mean_image_is_no_copy(films):
     train, held = films(40, size=128, seed=1), films(40, size=128, seed=2)
     mean = train[0][:20].mean(axis=0)[None]
     mask = (train[1][:20].mean(axis=0) > 0.5)[None]
-    assert not perceptual_copies(descriptor(mean, mask), descriptor(*train), descriptor(*held)).near_train.any()
+    found = perceptual_copies(descriptor(mean, mask), descriptor(*train), descriptor(*held))
+    assert (found.train_distance >= found.threshold).all()
 
 
 def test_the_same_patient_s_other_films_set_no_threshold():
     train, held = np.array([[0.0], [10.0]]), np.array([[0.1], [14.0]])
     made = np.array([[0.5], [5.0]])
     loose = perceptual_copies(made, train, held)
-    assert loose.threshold == pytest.approx(0.1) and not loose.near_train.any()
+    assert loose.threshold == pytest.approx(0.1) and (loose.train_distance >= 0.1).all()
     strict = perceptual_copies(made, train, held, ["a", "b"], ["a", "c"])
-    assert strict.threshold == pytest.approx(4) and strict.near_train.tolist() == [True, False]
+    assert strict.threshold == pytest.approx(4) and (strict.train_distance < 4).tolist() == [True, False]
+    assert strict.held_distance.tolist() == pytest.approx([0.4, 4.9]) and strict.held_row.tolist() == [0, 0]
     with pytest.raises(InputError, match="different patients"):
         perceptual_copies(made, train, held, ["a", "a"], ["a", "a"])
     with pytest.raises(InputError, match="different patients"):
@@ -141,7 +142,8 @@ def test_a_new_image_is_called_a_copy_as_rarely_as_the_rule_says():
     shares = []
     for _ in range(60):
         train, held, new = (rng.normal(size=(n, 3)) for n in (50, 24, 200))
-        shares.append(perceptual_copies(new, train, held).near_train.mean())
+        found = perceptual_copies(new, train, held)
+        shares.append((found.train_distance < found.threshold).mean())
     assert np.mean(shares) == pytest.approx(1 / 25, abs=0.02)
 
 
@@ -157,8 +159,9 @@ def test_membership_of_copied_patients_shows_and_of_others_does_not(films):
     assert membership_auroc([], [1.0]) is None
 
 
-def test_images_near_to_both_kinds_alike_are_chance_and_near_to_training_alone_are_copies() -> None:
+def test_patients_reached_in_both_kinds_alike_are_chance_and_in_training_alone_are_copied() -> None:
     assert copied_by_chance(12, 11, 50, 50) > 0.3
     assert copied_by_chance(12, 0, 50, 50) < 0.001
-    assert copied_by_chance(9, 3, 75, 25) > 0.3  # three times as many training images are three times as often near
+    assert copied_by_chance(9, 3, 75, 25) > 0.3  # three times as many patients are three times as often reached
+    assert copied_by_chance(1, 0, 100, 40) > 0.7  # one plain film that all plain images resemble
     assert copied_by_chance(0, 0, 50, 50) == 1

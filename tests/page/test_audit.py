@@ -226,7 +226,7 @@ def test_text_from_outside_is_escaped(report: AuditReport) -> None:
         sections={evil: [measure]},
         differences=[(evil, estimate(0.1))],
         images={evil: films},
-        spectra=Spectra([1, 2, 4], {evil: ([3, 2, 1], [2, 1, 0], [4, 3, 2])}, evil),
+        spectra=Spectra([1, 2, 4], {evil: ([3, 2, 1], [2, 1, 0], [4, 3, 2])}),
         pairs=[(films[0], films[1], evil)],
         distances={evil: [1.0, 2.0]},
         distance_label=evil,

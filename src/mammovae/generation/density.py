@@ -19,6 +19,9 @@ DENSITY = "density.safetensors"
 COMPONENTS = (1, 2, 4, 8)
 """Numbers of components tried; 1 with a full covariance is the multivariate normal distribution."""
 _FEWEST_A_COMPONENT = 100
+"""A component that fewer images make gives them away, and one of more dimensions than images is no component."""
+_PRIOR = 10
+"""So many vectors of the whole's variance are added to those of a diagonal component."""
 _ROUNDS, _STARTS, _DRAWS = 100, 3, 4
 
 Floats = NDArray[np.float64]
@@ -44,31 +47,30 @@ class Density:
     def fit(cls, member: Generator, data: Data, parts: dict[str, np.ndarray], batch_size: int, seed: int) -> Self:
         """Fit to the aggregate posterior of the training images, the kind chosen by the validation images' likelihood.
 
-        Tried are full covariances (shrunk) and diagonal ones, with 1, 2, 4
-        and 8 components as far as there are 10 images for each; a density fitted after training in place of N(0, I):
+        Tried are full covariances (shrunk) and diagonal ones, with 1, 2, 4 and 8 components as far as there are 100
+        images, and as many as dimensions, for each; a density fitted after training in place of N(0, I):
         Ghosh et al., "From variational to deterministic autoencoders" (ICLR 2020). Without validation images, one
         full covariance.
         """
-        train = _latents(member, data, parts["train"], batch_size, seed)
+        train = _latents(member, data, parts["train"], batch_size)
         slopes = _slopes(*train)
-        chosen, best, tried = _normal(*_pool(train, slopes)), -np.inf, {}
-        if len(parts["validation"]):
-            centred, spread = _pool(train, slopes)
-            held = _pool(_latents(member, data, parts["validation"], batch_size, seed), slopes)
+        centred, spread = _pool(train, slopes)
+        tried: dict[str, float] = {}
+        if not len(parts["validation"]):
+            chosen = _mixture(centred, spread, 1, True, seed)
+        else:
+            held = _pool(_latents(member, data, parts["validation"], batch_size), slopes)
             # Both sides of q(z | x) count: a held-out vector is its mean and draws around it.
-            rng = np.random.default_rng(seed)
-            draws = np.concatenate(
-                [held[0] + np.sqrt(held[1]) * rng.standard_normal(held[0].shape) for _ in range(_DRAWS)]
-            )
+            noise = np.random.default_rng(seed).standard_normal((_DRAWS, *held[0].shape))
+            draws = (held[0] + np.sqrt(held[1]) * noise).reshape(-1, held[0].shape[1])
+            found = {}
             for kind in ("full", "diagonal"):
                 for count in COMPONENTS:
-                    if count > 1 and len(centred) < _FEWEST_A_COMPONENT * count:
-                        continue
-                    found = _mixture(centred, spread, count, kind == "full", seed)
-                    value = float(_log_density(draws, *found).mean())
-                    tried[f"{kind} {count}"] = value
-                    if value > best:
-                        chosen, best = found, value
+                    if count == 1 or len(centred) >= max(_FEWEST_A_COMPONENT, centred.shape[1]) * count:
+                        name = f"{kind} {count}"
+                        found[name] = _mixture(centred, spread, count, kind == "full", seed)
+                        tried[name] = float(_log_density(draws, *found[name]).mean())
+            chosen = found[max(tried, key=tried.__getitem__)]
         return cls(*chosen, slopes, data.conditions[parts["train"]], tried)
 
     def draw(self, conditions: NDArray[np.float32], rng: list[np.random.Generator], temperature: float = 1) -> Floats:
@@ -112,7 +114,7 @@ _ARRAYS = ("weights", "means", "factors", "slopes", "conditions")
 
 
 def _latents(
-    member: Generator, data: Data, positions: np.ndarray, batch_size: int, seed: int
+    member: Generator, data: Data, positions: np.ndarray, batch_size: int
 ) -> tuple[Floats, Floats, NDArray[np.float32]]:
     """Return means and variances of the posteriors (n, d) and the conditions (n, 6)."""
     device = next(member.parameters()).device
@@ -134,10 +136,6 @@ def _pool(latents: tuple[Floats, Floats, NDArray[np.float32]], slopes: Floats) -
     return mean - conditions @ slopes, variance
 
 
-def _normal(mean: Floats, variance: Floats) -> tuple[Floats, Floats, Floats]:
-    return _mixture(mean, variance, 1, True, 0)
-
-
 def _mixture(mean: Floats, variance: Floats, count: int, full: bool, seed: int) -> tuple[Floats, Floats, Floats]:
     """Fit a mixture to Gaussians N(mean, variance) by expectation-maximisation; weights, means, Cholesky factors.
 
@@ -152,7 +150,8 @@ def _mixture(mean: Floats, variance: Floats, count: int, full: bool, seed: int) 
         before = -np.inf
         for _ in range(_ROUNDS):
             fitted = _maximised(mean, variance, shares, full)
-            logs = np.log(fitted[0]) + _component_logs(mean, *fitted[1:])
+            # What is expected of vectors drawn from the posteriors, not of their means alone.
+            logs = np.log(fitted[0]) + _component_logs(mean, *fitted[1:]) - _spread(variance, fitted[2])
             top = logs.max(axis=1, keepdims=True)
             sums = np.exp(logs - top)
             now = float((top[:, 0] + np.log(sums.sum(axis=1))).mean())
@@ -168,10 +167,9 @@ def _mixture(mean: Floats, variance: Floats, count: int, full: bool, seed: int) 
 
 def _maximised(mean: Floats, variance: Floats, shares: Floats, full: bool) -> tuple[Floats, Floats, Floats]:
     """Return weights, means and Cholesky factors for given shares (n, K) of each vector in each component."""
-    # A component keeps a share of one vector, so that none vanishes.
-    totals = shares.sum(axis=0) + 1e-3
+    totals = shares.sum(axis=0) + 1e-3  # a component that nothing is near to still has a weight
     means = shares.T @ mean / totals[:, None]
-    whole = mean.var(axis=0) + variance.mean(axis=0)
+    whole = mean.var(axis=0)
     factors = []
     for component, total in enumerate(totals):
         share, centred = shares[:, component], mean - means[component]
@@ -180,9 +178,9 @@ def _maximised(mean: Floats, variance: Floats, shares: Floats, full: bool) -> tu
             covariance = own + _shrunk(centred, share, total)
         else:
             spread = share @ centred**2 / total
-            weight = total / (total + _FEWEST_A_COMPONENT)
+            weight = total / (total + _PRIOR)
             covariance = own + np.diag(weight * spread + (1 - weight) * whole)
-        factors.append(np.linalg.cholesky(covariance + 1e-6 * np.diag(whole)))
+        factors.append(np.linalg.cholesky(covariance + 1e-6 * np.diag(whole + 1e-6)))
     return np.asarray(totals / totals.sum()), np.asarray(means), np.stack(factors).astype(np.float64)
 
 
@@ -201,6 +199,12 @@ def _shrunk(centred: Floats, share: Floats, total: float) -> Floats:
     least = len(covariance) / (len(covariance) + total)
     intensity = np.clip(noise / max((covariance[off] ** 2).sum(), 1e-12), least, 1)
     return (1 - intensity) * covariance + intensity * np.diag(np.diag(covariance))
+
+
+def _spread(variance: Floats, factors: Floats) -> Floats:
+    """Return half the trace of each posterior's covariance times each component's inverse, (n, K)."""
+    inverses = [np.square(np.linalg.inv(factor)).sum(axis=0) for factor in factors]
+    return 0.5 * np.stack([variance @ inverse for inverse in inverses], axis=1)
 
 
 def _component_logs(z: Floats, means: Floats, factors: Floats) -> Floats:

@@ -24,6 +24,7 @@ from mammovae.page.progress import Progress
 
 GENERATED = "generated.csv"
 _BATCH, _SHOWN = 32, 64
+_NOT_DERIVED = "no patient's image was encoded to make them; mammovae audit looks for copies"
 
 
 def generate(
@@ -86,11 +87,13 @@ def generate_from(drawn: Source, out: Path, count: int, dicom: bool = False) -> 
     inputs["listing"] = digest(settings, inputs)
     with Stage(out, "generate", settings, inputs) as stage:
         if not stage.done:
-            frame = _fill(stage.out, drawn, count, dicom, inputs["listing"])
+            # Where the folder lies and how many images it holds change nothing about an image: nor do they its name.
+            key = digest(run.manifest["weights"], inputs["fitted"], settings | {"count": None, "dicom": None})
+            frame = _fill(stage.out, drawn, count, dicom, key)
             derived = DERIVED.get(drawn.mode)
             prepared = {**run.manifest["prepared"], "size": drawn.member.size, "seed": drawn.seed}
             stage.finish(
-                note="no image is derived from a single patient's" if derived is None else f"each image is {derived}",
+                note=_NOT_DERIVED if derived is None else f"each image is {derived}",
                 size=drawn.member.size,
                 by_patient=True,
                 stored_as=prepared["stored_as"],
@@ -127,7 +130,7 @@ def _fill(out: Path, drawn: Source, count: int, dicom: bool, key: str) -> pd.Dat
             words = told(samples.conditions)
             for place, number in enumerate(map(int, numbers)):
                 known = {name: values[place] for name, values in words.items()}
-                row = _row(drawn, number, samples.sources[place], masks[number], known, dicom)
+                row = _row(drawn, number, samples.sources[place], masks[number], known, dicom, key)
                 ok = row["status"] == "ok"
                 # What is no breast to prepare's eye is still what the network made: only DICOM needs a breast's size.
                 if ok or not dicom:
@@ -155,15 +158,21 @@ def _fill(out: Path, drawn: Source, count: int, dicom: bool, key: str) -> pd.Dat
 
 
 def _row(
-    drawn: Source, number: int, sources: tuple[int, ...], mask: np.ndarray, known: dict[str, str | None], dicom: bool
+    drawn: Source,
+    number: int,
+    sources: tuple[int, ...],
+    mask: np.ndarray,
+    known: dict[str, str | None],
+    dicom: bool,
+    key: str,
 ) -> dict[str, Any]:
     """Return an image's row of the index: healthy as far as the run learnt from healthy images alone."""
     size, name = drawn.member.size, f"{drawn.mode}-{number:05d}"
-    patient = name
+    patient = f"{key}-{name}"
     if sources and drawn.data is not None:
-        # Images of one patient stay in one split, and the patient's own name stays out of this folder's table.
+        # Images of one patient stay in one split, those of pairs all together; her own name stays out of the index.
         real = drawn.data.index["patient_id"].iloc[np.array(sources, dtype=int)].tolist()
-        patient = f"from-{digest(*real)}"
+        patient = f"{key}-from-" + (digest(*real) if drawn.mode == "vary" else "pairs")
     mirrored = dicom and known["side"] == "R"
     geometry = asdict(Geometry(0, 0, size, size, mirrored, 1.0, 1.0, 0.0, 0.0, size))
     empty = not mask.any()

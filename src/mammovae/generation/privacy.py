@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binom
+from scipy.stats import hypergeom
 
 from mammovae.config import InputError
 from mammovae.generation.radiomics import inside_breast
@@ -29,10 +29,10 @@ _CHUNK = 512
 class Copies(NamedTuple):
     """What perceptual_copies found: see there."""
 
-    near_train: NDArray[np.bool_]
-    near_held_out: NDArray[np.bool_]
-    distance: Floats
-    index: NDArray[np.int_]
+    train_distance: Floats
+    train_row: NDArray[np.int_]
+    held_distance: Floats
+    held_row: NDArray[np.int_]
     threshold: float
 
 
@@ -95,14 +95,13 @@ def perceptual_copies(
     train_patients: ArrayLike | None = None,
     held_out_patients: ArrayLike | None = None,
 ) -> Copies:
-    """Say which generated images lie nearer to a real image than real images of different patients ever lie.
+    """Return how near generated images lie to real ones, and how near real images of different patients ever lie.
 
     All are descriptors, (N, D). The threshold is the smallest distance from any held-out image to any training image
     (of another patient, where patients are named). A copy lies below it, but so may a plain image that resembles many
-    films: those lie below it to held-out images as well, which cannot have been copied. So both are told, and
-    copied_by_chance weighs one against the other. Returns, of each generated image, whether it lies below the
-    threshold to a training and to a held-out image, the distance and the row of its nearest training image; and the
-    threshold. InputError where no held-out image has a training image to be compared with.
+    films: it lies below it to held-out images as well, which cannot have been copied. copied_by_chance weighs one
+    against the other. Of each generated image, the distance to and the row of its nearest training and held-out image.
+    InputError where no held-out image has a training image to be compared with.
     """
     same = None
     if train_patients is not None and held_out_patients is not None:
@@ -110,18 +109,18 @@ def perceptual_copies(
     apart, _ = nearest(held_out, train, same)
     if not np.isfinite(apart).any():
         raise InputError("there is no held-out and training image of different patients: no distance to judge by")
-    threshold = float(apart.min())
-    distance, index = nearest(generated, train)
-    return Copies(distance < threshold, nearest(generated, held_out)[0] < threshold, distance, index, threshold)
+    return Copies(*nearest(generated, train), *nearest(generated, held_out), float(apart.min()))
 
 
-def copied_by_chance(near_train: int, near_held_out: int, n_train: int, n_held_out: int) -> float:
-    """Return the probability of so many images near to training ones, or more, if none was copied, 0 to 1.
+def copied_by_chance(reached_train: int, reached_held_out: int, n_train: int, n_held_out: int) -> float:
+    """Return the probability that so many training patients, or more, are reached if none was copied, 0 to 1.
 
-    Whoever resembles a film by chance resembles a training and a held-out one alike: of all that are near to either,
-    the number near to training is binomial, with the share of training images among both as its probability.
+    A patient is reached when a generated image is near to a film of hers. Whoever was not copied is reached by chance,
+    in training as held out: of all that are reached, the number in training is hypergeometric. n_train, n_held_out:
+    all patients of either kind.
     """
-    return float(binom.sf(near_train - 1, near_train + near_held_out, n_train / (n_train + n_held_out)))
+    reached = reached_train + reached_held_out
+    return float(hypergeom.sf(reached_train - 1, n_train + n_held_out, n_train, reached))
 
 
 def membership_auroc(train_distance: ArrayLike, held_out_distance: ArrayLike) -> float | None:

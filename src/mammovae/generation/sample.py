@@ -13,6 +13,7 @@ from mammovae.config import InputError, Sampler, UsageError
 from mammovae.data.breast import NoBreast, find_breast
 from mammovae.data.dataset import Data
 from mammovae.generation.density import DENSITY, Density
+from mammovae.generation.radiomics import FEWEST_PIXELS
 from mammovae.model.member import Generator
 from mammovae.model.run import Run, device
 
@@ -27,6 +28,7 @@ TEMPERATURES: dict[Sampler, float] = {"vary": 1.0, "prior": 1.0, "density": 1.2,
 """What is taken where none is asked for. A density fitted to few images and decoded gives images less spread than real
 ones; 1.2 makes up for it (chosen on healthy films outside training and test: docs/generation.md)."""
 _SMALLEST = 0.01
+"""Least share of the square that is a breast, where that is more than the pixels that a radiomic vector needs."""
 
 
 class Samples(NamedTuple):
@@ -65,6 +67,10 @@ class Source:
             raise InputError(f"{self.run.path} has no member that makes images: train the generate or the seed preset")
         if self.mode in DERIVED and self.data is None:
             raise UsageError(f"--mode {self.mode} starts from real images: name the DATA folder with --source")
+        if self.mode not in DERIVED and self.data is not None:
+            raise UsageError(f"--mode {self.mode} starts from no real image: leave --source out")
+        if self.mode == "interpolate" and self.temperature is not None:
+            raise UsageError("--mode interpolate draws nothing at random: leave --temperature out")
         for name, value in self.asked.items():
             if not self.member.conditional:
                 raise UsageError(f"the {self.name} of {self.run.path} cannot be asked for a {name}: leave --{name} out")
@@ -103,22 +109,42 @@ class Source:
     def origins(self, numbers: np.ndarray) -> list[tuple[int, ...]]:
         """Return the positions of the training images behind each number: none, one or two.
 
-        Every training image is taken once before any is taken twice.
+        Every training image is taken once before any is taken twice; both ends of an interpolation are alike in what is
+        known of them, and of two patients.
         """
         if self.mode not in DERIVED:
             return [() for _ in numbers]
         if self.mode == "vary":
             return [(self._drawn(int(number)),) for number in numbers]
-        return [
-            (self._drawn(2 * (int(number) // STEPS)), self._drawn(2 * (int(number) // STEPS) + 1)) for number in numbers
-        ]
+        return [self._pair(int(number) // STEPS) for number in numbers]
 
     def _drawn(self, place: int) -> int:
         turn, rest = divmod(place, len(self._train))
-        rng = np.random.default_rng(self.seed)
-        for _ in range(turn):
-            rng.permutation(self._train)
-        return int(rng.permutation(self._train)[rest])
+        return int(self._turn(turn)[rest])
+
+    def _turn(self, turn: int) -> np.ndarray:
+        if turn not in self._turns:
+            self._turns[turn] = np.random.default_rng([self.seed, turn]).permutation(self._train)
+        return self._turns[turn]
+
+    @cached_property
+    def _turns(self) -> dict[int, np.ndarray]:
+        return {}
+
+    def _pair(self, number: int) -> tuple[int, int]:
+        """Return the ends of an interpolation: images of two patients, alike in side, view and density class."""
+        assert self.data is not None
+        turn, rest = divmod(number, len(self._train))
+        order = np.roll(self._turn(turn), -rest)
+        patients = self.data.index["patient_id"].iloc[order].astype(str).to_numpy()
+        alike = (self.data.conditions[order] == self.data.conditions[order[0]]).all(axis=1)
+        others = np.flatnonzero((patients != patients[0]) & alike)
+        if not len(others):
+            raise InputError(
+                f"no training image of another patient has the side, view and density of "
+                f"{self.data.index['image_id'].iloc[order[0]]}: interpolate needs two"
+            )
+        return int(order[0]), int(order[others[0]])
 
     @torch.inference_mode()
     def draw(self, numbers: np.ndarray) -> Samples:
@@ -163,7 +189,8 @@ class Source:
             rng = [_rng(self.seed, int(number), 3) for number in numbers]
             return torch.from_numpy(self.density.draw(self.conditions(numbers), rng, self.heat)).float()
         dimensions = self.member.dimensions
-        noise = torch.stack([torch.randn(dimensions, generator=_torch_generator(self.seed, int(n))) for n in numbers])
+        drawn = np.stack([_rng(self.seed, int(number), 0).standard_normal(dimensions) for number in numbers])
+        noise = torch.from_numpy(drawn).float()
         if self.mode == "prior":
             return self.heat * noise
         first = self._means([place[0] for place in origins])
@@ -210,14 +237,14 @@ def _mask(image: np.ndarray) -> np.ndarray:
 
 
 def _whole(mask: np.ndarray) -> np.ndarray:
-    """Keep the largest part of a generated mask and fill its holes; all 0 where less than 1 % of the square is left."""
+    """Keep the largest part of a generated mask and fill its holes; all 0 where too little is left."""
     labels, count = ndimage.label(mask)  # pyrefly: ignore
     if not count:
         return np.zeros(mask.shape, np.uint8)
     largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
     filled = ndimage.binary_fill_holes(labels == largest)
     assert filled is not None
-    return filled.astype(np.uint8) * (filled.mean() >= _SMALLEST)
+    return filled.astype(np.uint8) * (filled.sum() >= max(_SMALLEST * filled.size, FEWEST_PIXELS))
 
 
 def _rng(seed: int, number: int, purpose: int) -> np.random.Generator:

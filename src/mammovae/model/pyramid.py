@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
+from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _FILTER, _FILTERS, _SCALES = 11, 8, 3
@@ -49,15 +49,21 @@ def doubled(image: Tensor) -> Tensor:
 def _halved(image: Tensor) -> Tensor:
     weights = torch.tensor(_BINOMIAL, dtype=image.dtype, device=image.device)
     kernel = torch.outer(weights, weights).expand(image.shape[1], 1, 5, 5)
-    return conv2d(pad(image, (2, 2, 2, 2), mode="reflect"), kernel, stride=2, groups=image.shape[1])
+    # Reflected by slices: the library's own reflection has no deterministic gradient on a GPU.
+    for axis in (2, 3):
+        near, after, before, far = (
+            image.narrow(axis, place, 1) for place in (1, 2, image.shape[axis] - 3, image.shape[axis] - 2)
+        )
+        image = torch.cat([after, near, image, far, before], dim=axis)
+    return conv2d(image, kernel, stride=2, groups=image.shape[1])
 
 
 def patch_distance(made: Tensor, real: Tensor, mask: Tensor) -> Tensor:
     """Return how the patches of made and real films (n, 1, S, S) differ as distributions inside the mask, (n,).
 
     Both are filtered by the same random small filters at three scales; the distance is that of Wasserstein between the
-    two sets of responses of each filter, in standard deviations of the real ones, averaged. Where in the film a patch
-    lies does not count, so that a made texture may differ from the real one in every pixel and be 0 apart. Sliced
+    two sets of responses of each filter, over the root mean square of the real ones, averaged. Where in the film a
+    patch lies does not count, so that a made texture may differ from the real one in every pixel and be 0 apart. Sliced
     Wasserstein distance of patches: Rabin et al., "Wasserstein barycenter and its application to texture mixing" (SSVM
     2011); for making images: Elnekave & Weiss (ECCV 2022). Most filters are edges and ridges of random direction,
     width and length, for strands are what sets breast tissue apart from filtered noise of the same spectrum. Draws

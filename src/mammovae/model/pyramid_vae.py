@@ -20,6 +20,7 @@ from mammovae.model.scores import eroded, masked_mean, smooth, smooth_inside
 
 _CONDITIONS, _UNKNOWN_SHARE = 6, 0.1
 _NOISES = 4
+_DARK = 0.02
 
 
 class PyramidVae(Generator):
@@ -130,10 +131,12 @@ class PyramidVae(Generator):
         """Set how loud each band of the texture is, so that films made hold the energy of the training films in it.
 
         Matching patches leaves a texture a little too faint. With m, t and x the bands of mean, texture and film,
-        the gain g solves the sum of (m + g t)^2 = the sum of x^2 over the training films.
+        the gain g solves the sum of (m + g t)^2 = the sum of x^2 over the training films; it is kept between 0.5 and 2,
+        for in the coarsest band, where mean and film are nearly all there is, the equation says little of the texture.
+        The variances of the bands are taken anew from all training films.
         """
         generator, bands = TorchGenerator().manual_seed(0), self.settings.bands
-        sums = torch.zeros(4, bands + 1, dtype=torch.float64)
+        sums = torch.zeros(6, bands + 1, dtype=torch.float64)
         with torch.no_grad():
             for batch in batches:
                 z_mean, z_log_variance = self.encode(batch.image * batch.mask, batch.mask)
@@ -148,7 +151,11 @@ class PyramidVae(Generator):
                 for band, (m, t, x, inside) in enumerate(zip(*parts, insides, strict=True)):
                     for row, product in enumerate((t * t, m * t, m * m, x * x)):
                         sums[row, band] += float((product * inside).sum())
-        tt, mt, mm, xx = sums
+                for band, (left, inside) in enumerate(zip(*self._bands(batch, mean), strict=True)):
+                    sums[4, band] += float((left.square() * inside).sum())
+                    sums[5, band] += float(inside.sum())
+        tt, mt, mm, xx, squares, counts = sums
+        self.variance.copy_(squares / counts.clamp(min=1))
         gain = (-mt + (mt.square() + tt * (xx - mm)).clamp(min=0).sqrt()) / tt.clamp(min=1e-12)
         self.gain.copy_(gain.clamp(0.5, 2))
 
@@ -167,7 +174,10 @@ class PyramidVae(Generator):
         bands = [
             gain * band for gain, band in zip(self.gain, laplacian(texture * mask, len(self.gain) - 1), strict=True)
         ]
-        return (mean + merged(bands)).clamp(0, 1) * mask, mask
+        grey = mean + merged(bands)
+        # No grey inside a real breast is quite black: what would fall below nears 0 and never is 0.
+        grey = torch.where(grey < _DARK, _DARK * torch.exp((grey / _DARK - 1).clamp(max=0)), grey)
+        return grey.clamp(max=1) * mask, mask
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """Return the mean at z = mean inside the film's own mask, (n, 1, S, S) in [0, 1], without texture."""

@@ -63,8 +63,6 @@ class Spectra:
     """(B,) in cycles a square, above 0."""
     curves: Mapping[str, charts.Band]
     """Label -> mean, low and high, each (B,) in dB; the first is the real set."""
-    band: str = "2.5 to 97.5 % of the real images"
-    """What the band from low to high holds, for the caption."""
 
 
 @dataclass(frozen=True)

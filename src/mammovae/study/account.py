@@ -47,7 +47,7 @@ def account(
     generated = real = None
     mode: Sampler = "vary" if "vae" in run.members else "density"
     if len(parts["train"]) and run.generator is not None:
-        drawn = Source(run, mode, seed, data)
+        drawn = Source(run, mode, seed, data if mode == "vary" else None)
         generated = drawn.draw(np.arange(16)).images
         beside = [place[0] for place in Source(run, "vary", seed, data).origins(np.arange(16))]
         real = data.batch(np.array(beside), drawn.member.size).image[:, 0].numpy()

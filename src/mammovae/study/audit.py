@@ -1,9 +1,9 @@
 """Audit a set of generated images: realistic, varied, nobody's copy, and of what use."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ PLANNED = ("kernel_distance", "spectrum_error")
 KEYS = {FLOOR: "floor", BLURRED: "blurred"}
 TOLD_APART, SHARE, POOR_SHARE, CHANCE = 0.9, 0.8, 0.4, 0.01
 """Told apart nearly always; enough of the floor's recall and coverage; hardly any; more copies than chance allows."""
-_PAIRS = 12
+_PAIRS, _BATCH = 12, 64
 
 
 def audit(
@@ -50,6 +50,12 @@ def audit(
     and KEY_high) and report.html.
     """
     opened, real, made = Run.open(run), Data.open(data), Data.open(generated)
+    real.check_prepared_as(opened.manifest["prepared"])
+    if real.digest != opened.manifest["inputs"]["index"]:
+        raise InputError(f"{opened.path} was not trained on {real.path} as it is now split: name its own DATA folder")
+    maker = made.manifest.get("run", {}).get("weights", opened.manifest["weights"])
+    if maker != opened.manifest["weights"]:
+        raise InputError(f"{made.path} was made by another run than {opened.path}: name the one that made it")
     inputs = {
         "run": str(opened.path.resolve()),
         "weights": json.dumps(opened.manifest["weights"]),
@@ -60,7 +66,8 @@ def audit(
     }
     with Stage(Path(out), "audit", {"seed": seed, "use": use}, inputs) as stage:
         if not stage.done:
-            held, train = real_films(opened, real, made.size)
+            unknown = unseen(opened, real, healthy_of(opened, real, "test"))
+            held, train = real_films(opened, real, unknown, made.size)
             arm = arm_name(opened, made)
             arms = {arm: generated_films(opened, made), BLURRED: held.blurred({0: encoder(opened)})}
             figures = audit_sets(held, train, arms, seed)
@@ -76,7 +83,9 @@ def audit(
                 title=f"Audit of {len(arms[arm]):,} generated images",
                 latent=None if opened.generator is None else latent_view(opened, train, held, {arm: arms[arm]}, seed),
                 derived=derived,
+                failed=int((made.index["status"] != "ok").sum()),
                 use=used,
+                settings=opened.settings.model_dump(exclude_none=True),
                 provenance={"seed": seed}
                 | {name: opened.manifest[name] for name in ("versions", "git_commit", "weights")},
             )
@@ -96,14 +105,17 @@ def encoder(run: Run) -> Generator | None:
     return None if run.generator is None else run.generator[1]
 
 
-def real_films(run: Run, data: Data, size: int, fold: int = 0) -> tuple[Films, Films]:
-    """Return the held-out healthy images, of patients that the run never saw, and its training images, at size."""
-    chosen = run.settings
-    test = data.select("test", side=chosen.side, view=chosen.view)
-    held = unseen(run, data, test[data.healthy(test)])
+def healthy_of(run: Run, data: Data, split: str) -> np.ndarray:
+    """Return the positions of a split's healthy images, of the run's side and view."""
+    positions = data.select(split, side=run.settings.side, view=run.settings.view)
+    return positions[data.healthy(positions)]
+
+
+def real_films(run: Run, data: Data, held: np.ndarray, size: int, fold: int = 0) -> tuple[Films, Films]:
+    """Return the held-out images at positions and the run's training images, at size."""
     if not len(held):
         raise InputError(f"{data.path} has no healthy test image that {run.path} has not seen: nothing to audit by")
-    train = data.for_training(chosen)["train"]
+    train = data.for_training(run.settings)["train"]
     held_films, train_films = (_films(data, positions, size, encoder(run), fold) for positions in (held, train))
     return held_films, train_films
 
@@ -117,12 +129,13 @@ def generated_films(run: Run, made: Data, fold: int = 0) -> Films:
 
 
 def _films(data: Data, positions: np.ndarray, size: int, encode: Generator | None, fold: int) -> Films:
-    batch = data.batch(positions, size)
-    images = np.rint(batch.image[:, 0].numpy() * 65535).astype(np.uint16)
-    masks = batch.mask[:, 0].numpy().astype(np.uint8)
+    images, masks = np.empty((2, len(positions), size, size), np.uint16)
+    for start, (_, batch) in zip(range(0, len(positions), _BATCH), data.batches(positions, size, _BATCH), strict=True):
+        images[start : start + _BATCH] = np.rint(batch.image[:, 0].numpy() * 65535)
+        masks[start : start + _BATCH] = batch.mask[:, 0].numpy()
     groups = data.index["patient_id"].iloc[positions].astype(str).tolist()
     # Real and generated films alike are encoded without their side, view and density, so that none is favoured.
-    return Films.of(images, masks, groups, encode, fold)
+    return Films.of(images, masks.astype(np.uint8), groups, encode, fold)
 
 
 def report_audit(
@@ -136,7 +149,9 @@ def report_audit(
     title: str,
     latent: Latent | None,
     derived: Sequence[str],
+    failed: int,
     use: Mapping[str, Estimate] | None,
+    settings: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write report.html and return the flat metrics: KEY for each measure of the first arm, ARM_KEY for the others."""
@@ -159,25 +174,31 @@ def report_audit(
     }
     metrics |= flat_keys({key: estimate for key, (_, estimate) in differences.items()})
     metrics |= flat_keys({f"use_{key}": estimate for key, estimate in (use or {}).items()})
-    verdicts = [
-        line for arm in judged for line in _verdicts(arm, figures, len(judged) > 1, arm in derived, held, train)
-    ]
-    metrics |= {"n_real": len(held), "n_train": len(train), "n_generated": len(arms[best])}
+    verdicts = [line for arm in judged for line in _verdicts(arm, figures, len(judged) > 1, arm in derived)]
+    for arm in judged:
+        prefix, (train_reached, held_reached) = _key(arm, judged), figures.reached[arm]
+        metrics |= {
+            f"{prefix}exact_copies": figures.exact[arm],
+            f"{prefix}training_patients_reached": train_reached,
+            f"{prefix}held_out_patients_reached": held_reached,
+        }
+    metrics |= {"n_real": len(held), "n_train": len(train), "n_generated": len(arms[best]), "n_failed": failed}
     metrics["verdicts"] = [f"{heading}: {sentence}" for heading, sentence, _ in verdicts]
     report = AuditReport(
         title=title,
+        subtitle="Judged beside real films of patients whom the network never saw.",
         facts={
             "real": f"{len(held):,} held-out films of {len(np.unique(held.groups)):,} patients",
             "trained on": f"{len(np.unique(train.groups)):,} patients",
-            "generated": ", ".join(f"{len(arms[arm]):,}" for arm in judged),
-            "a subsample": f"{figures.counts[best][0]:,} against as many",
+            "generated": ", ".join(f"{len(arms[arm]):,}" for arm in judged) + f" usable, {failed:,} failed",
+            "a subsample": f"{figures.counts[0]:,} against as many",
         },
         verdicts=verdicts,
         arms=[FLOOR, *arms],
         derived=derived,
         sections=sections,
         differences=list(differences.values()),
-        images={"real films": held.images, **{arm: _spaced(arms[arm].images) for arm in judged}},
+        images={"real films": _spaced(held.images), **{arm: _spaced(arms[arm].images) for arm in judged}},
         spectra=Spectra(
             frequencies(held.images.shape[-1]),
             {"real films": _band(held.spectra)} | {arm: _band(films.spectra) for arm, films in arms.items()},
@@ -187,6 +208,7 @@ def report_audit(
         distance_label=f"distance to the nearest image of {best}",
         latent=latent,
         use=None if use is None else [(name.replace("_", " "), estimate) for name, estimate in use.items()],
+        settings=settings,
         provenance=provenance,
         notes={"latent": "Drawn from the first fold's run."} if len(np.unique(held.fold)) > 1 else {},
         by_patient=data.manifest["by_patient"],
@@ -236,50 +258,40 @@ def _distances(held: Films, train: Films, films: Films) -> dict[str, np.ndarray]
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-class Interval(NamedTuple):
-    """A figure that is there, with its interval."""
+def _verdicts(arm: str, figures: Audited, several: bool, derived: bool) -> list[tuple[str, str, Kind]]:
+    """Say in words what the figures mean."""
 
-    value: float
-    low: float
-    high: float
+    def mean(name: str) -> float:
+        return float(figures.draws[arm][name].mean())
 
-    @classmethod
-    def of(cls, figures: Audited, arm: str, name: str) -> "Interval":
-        draws = figures.draws[arm][name]
-        return cls(float(draws.mean()), *map(float, np.percentile(draws, [2.5, 97.5])))
-
-    @property
-    def text(self) -> str:
-        return Estimate(*self, 0, 0).text
-
-
-def _verdicts(
-    arm: str, figures: Audited, several: bool, derived: bool, held: Films, train: Films
-) -> list[tuple[str, str, Kind]]:
-    """Say in words what the figures mean; the bounds were set before any set was judged by them."""
-
-    def figure(name: str, of: str = arm) -> Interval:
-        return Interval.of(figures, of, name)
+    def text(name: str, of: str = arm) -> str:
+        estimate = figures.estimate(of, name)
+        return "–" if estimate is None else estimate.text
 
     head = f" of {arm}" if several else ""
-    told, floor = figure("two_sample_auroc"), figure("two_sample_auroc", FLOOR)
-    apart = f"A classifier tells the images from real ones with an AUROC of {told.text} (real from real: {floor.text})"
-    if told.value >= TOLD_APART:
+    apart = (
+        f"A classifier tells the images from real ones with an AUROC of {text('two_sample_auroc')} (real from real: "
+        f"{text('two_sample_auroc', FLOOR)})"
+    )
+    above = figures.difference(arm, FLOOR, "two_sample_auroc")
+    if mean("two_sample_auroc") >= TOLD_APART:
         real: tuple[str, Kind] = (f"Unrealistic to these features. {apart}.", "bad")
-    elif told.low > floor.high:
+    elif above.low is not None and above.low > 0:
         real = (f"Near to real, and still told apart. {apart}.", "caution")
     else:
         real = (f"Not told from real films at this number. {apart}.", "good")
-    recall, coverage = figure("recall_share"), figure("coverage_share")
-    shares = f"Recall is {recall.text} and coverage {coverage.text} of what two halves of the real films reach"
-    least = min(recall.value, coverage.value)
+    shares = (
+        f"Recall is {text('recall_share')} and coverage {text('coverage_share')} of what two halves of the real films "
+        "reach"
+    )
+    least = min(mean("recall_share"), mean("coverage_share"))
     if least < POOR_SHARE:
         varied: tuple[str, Kind] = (f"No diversity to speak of. {shares}.", "bad")
     elif least < SHARE:
         varied = (f"Less varied than real films. {shares}.", "caution")
     else:
         varied = (f"About as varied as real films. {shares}.", "good")
-    private = _privacy_verdict(figure, figures.near[arm], derived, held, train)
+    private = _privacy_verdict(arm, figures, derived, text("membership_auroc"))
     return [
         (f"Realism{head}", real[0], real[1]),
         (f"Diversity{head}", varied[0], varied[1]),
@@ -287,19 +299,17 @@ def _verdicts(
     ]
 
 
-def _privacy_verdict(
-    figure: Callable[[str], Interval], near: tuple[int, int], derived: bool, held: Films, train: Films
-) -> tuple[str, Kind]:
-    exact, member = figure("exact_copies"), figure("membership_auroc")
-    said = f"Membership inference from the images alone: AUROC {member.text}, 0.5 is chance"
-    if exact.value > 0:
-        return f"Copied: a share of {exact.value:.3f} has the very pixels of training films. {said}.", "bad"
-    if copied_by_chance(*near, len(train), len(held)) < CHANCE:
-        nearer = f"{near[0]:,} images are nearer to a training film than two patients' films are"
-        return f"Copied: {nearer}, and only {near[1]:,} to a held-out one. {said}.", "bad"
+def _privacy_verdict(arm: str, figures: Audited, derived: bool, member: str) -> tuple[str, Kind]:
+    exact, reached, pool = figures.exact[arm], figures.reached[arm], figures.pool
+    said = f"Membership inference from the images alone: AUROC {member}, 0.5 is chance"
+    if exact:
+        return f"Copied: {exact:,} images have the very pixels of training films. {said}.", "bad"
+    if copied_by_chance(*reached, *pool) < CHANCE:
+        nearer = f"images lie nearer to films of {reached[0]:,} of {pool[0]:,} training patients than two patients' do"
+        return f"Copied: {nearer}, and to films of {reached[1]:,} of {pool[1]:,} held-out ones. {said}.", "bad"
     if derived:
-        return f"Each image is derived from a patient's and must be handled like it. {said}.", "bad"
-    if member.low > 0.5:
+        return f"Each image is derived from patients' images and must be handled like them. {said}.", "bad"
+    if np.percentile(figures.draws[arm]["membership_auroc"], 2.5) > 0.5:
         return f"No copies were found, but the images show whom the network learnt from. {said}.", "caution"
     return f"No copies were found, and the images do not show whom the network learnt from. {said}.", "good"
 

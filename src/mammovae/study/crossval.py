@@ -59,6 +59,8 @@ def crossval(
 
     out, opened, chosen = Path(out), Data.open(data), config.preset(preset, settings)
     donors = None if other_view is None else Path(other_view)
+    if donors is not None and generators(chosen):
+        raise UsageError("a preset that makes images is judged without planted faults: leave --other-view out")
     kept = Path(cache) if cache is not None else out.parent / "members"
     copies = {name for group in opened.manifest["duplicates"] for name in group[1:]}
     fold_of = assign_folds(opened.index, folds, chosen.seed, copies)

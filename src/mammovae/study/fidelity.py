@@ -1,6 +1,6 @@
 """The figures of an audit: generated sets against real films in the same subsamples of patients, and their floor."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from mammovae.generation.fidelity import (
     two_sample_auroc,
 )
 from mammovae.generation.privacy import (
+    Copies,
     descriptor,
     exact_copies,
     membership_auroc,
@@ -156,7 +157,6 @@ MEASURES = (
         "coverage_share", "Coverage, share of the floor's", "higher", "Diversity", "1 = as two halves of real films"
     ),
     _Measure("spread", "Spread", "higher", "Diversity", "mean distance of two images, over that of real films"),
-    _Measure("exact_copies", "Exact copies", "lower", "Privacy", "share with a training film's pixels"),
     _Measure(
         "near_train", "Near a training film", "lower", "Privacy", "share nearer than two patients' films ever are"
     ),
@@ -169,22 +169,27 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class Audited:
-    """The figures: draws[arm][measure] (R,) of the subsamples, and the numbers of real and generated images in each."""
+    """The figures of an audit: draws[arm][measure] (R,) of the subsamples, and what is counted over all images.
+
+    counts: real and generated images in each subsample; exact: images with the very pixels of a training film; reached:
+    patients in training, and held out, whom a generated image is near to; pool: patients in training and held out.
+    """
 
     draws: dict[str, dict[str, Floats]]
-    counts: dict[str, tuple[int, int]]
-    near: dict[str, tuple[int, int]]
-    """Of each arm, how many of all its images are near to a training and to a held-out film."""
+    counts: tuple[int, int]
+    exact: dict[str, int]
+    reached: dict[str, tuple[int, int]]
+    pool: tuple[int, int]
 
     def estimate(self, arm: str, measure: str) -> Estimate | None:
         """Return a figure with its interval; None where it was not measured."""
         if measure not in self.draws[arm]:
             return None
-        return _estimate(self.draws[arm][measure], *self.counts[arm])
+        return _estimate(self.draws[arm][measure], *self.counts)
 
     def difference(self, first: str, second: str, measure: str) -> Estimate:
         """Return first less second, the interval from the differences in the same subsamples."""
-        return _estimate(self.draws[first][measure] - self.draws[second][measure], *self.counts[second])
+        return _estimate(self.draws[first][measure] - self.draws[second][measure], *self.counts)
 
     def rows(self) -> dict[str, list[AuditRow]]:
         """Return the table of the page, by section."""
@@ -208,115 +213,198 @@ def audit_sets(
     """Measure generated sets against held-out real films, in random halves of the patients, drawn without replacement.
 
     In each subsample half of the held-out patients stand for "real"; the other half, FLOOR, is judged like a generated
-    set, and of each arm as many images are drawn. The values of half samples spread about as the figure of the whole
-    does (Politis & Romano, Ann. Stat. 22:2031, 1994; half-samples of a mean have its very variance), so their 2.5 and
-    97.5 % are the interval; the figure itself is their mean, and holds for that number of images. Nearest neighbours
-    are looked for among one image a patient, as two of one woman are alike. InputError where there are too few.
+    set. Every figure is taken within a fold, whose network has seen none of its held-out films, and averaged over
+    folds. The values of half samples spread about as the figure of the whole does (Politis & Romano, Ann. Stat.
+    22:2031, 1994; half-samples of a mean have its very variance), so their 2.5 and 97.5 % are the interval, and twice
+    as many generated images take part as are drawn at a time. The figure itself is the mean of the values, and holds
+    for that number of images, the same in all arms. Nearest neighbours are looked for among one image a patient, as
+    two of one woman are alike. Membership is inferred by all generated images. InputError where there are too few.
     """
     patients = np.unique(held.groups)
-    scale = held.features
-    sets = {name: standardise(scale, films.features)[1] for name, films in {"held": held, **arms}.items()}
-    draws: dict[str, dict[str, list[float]]] = {FLOOR: {}} | {arm: {} for arm in arms}
-    copies = {arm: _copies(films, train, held) for arm, films in arms.items() if arm != BLURRED}
-    n = 0
-    for number in range(subsamples):
-        rng = np.random.default_rng([seed, number])
-        chosen = rng.permutation(patients)[: len(patients) // 2]
-        first = np.flatnonzero(np.isin(held.groups, chosen))
-        second = np.flatnonzero(~np.isin(held.groups, chosen))
-        n = min(len(first), len(second), *(len(films) for films in arms.values()))
-        if n < FEWEST // 2 or len(patients) < FEWEST:
-            raise InputError(
-                f"{n} images of {len(patients)} held-out patients are too few to audit by: generate more, or hold out "
-                "more healthy images"
-            )
-        first, second = np.sort(rng.choice(first, n, replace=False)), np.sort(rng.choice(second, n, replace=False))
-        members = _half(train, rng)
-        ones, others = (_one_each(held.groups, rows, rng) for rows in (first, second))
-        few = min(len(ones), len(others))
-        floor = None
-        for arm in draws:
-            films, features = (held, sets["held"]) if arm == FLOOR else (arms[arm], sets[arm])
-            rows = second if arm == FLOOR else np.sort(rng.choice(len(films), n, replace=False))
-            values = _realism(held, sets["held"], first, films, features, rows)
-            values["two_sample_auroc"] = two_sample_auroc(
-                sets["held"][first], features[rows], held.groups[first], _named(films, rows, arm), number
-            )
-            made = others[:few] if arm == FLOOR else rng.permutation(rows)[:few]
-            values |= _diversity(held, sets["held"], ones[:few], films, features, made, rows)
-            if arm == FLOOR:
-                floor = values
-            assert floor is not None
-            for name in ("recall", "coverage"):
-                values[f"{name}_share"] = values[name] / max(floor[name], 1e-9)
-            if arm != BLURRED:  # made from the very films that it would be judged by
-                # Whoever attacks has all the images that were released.
-                values |= _privacy(held[first], train[members], films[rows] if arm == FLOOR else films)
-            if arm not in (FLOOR, BLURRED):
-                values |= {name: float(found[rows].mean()) for name, found in copies[arm].items()}
-            for name, value in values.items():
-                draws[arm].setdefault(name, []).append(value)
+    halves = [_half(patients, np.random.default_rng([seed, number])) for number in range(subsamples)]
+    folds = [_Fold.of(held, train, arms, fold, halves, seed) for fold in np.unique(held.fold)]
+    draws: dict[str, dict[str, list[float]]] = {arm: {} for arm in (FLOOR, *arms)}
+    for number, half in enumerate(halves):
+        rng = np.random.default_rng([seed, number, 1])
+        values = [fold.measured(half, number, rng) for fold in folds]
+        for arm, found in draws.items():
+            for name in values[0][arm]:
+                found.setdefault(name, []).append(float(np.mean([value[arm][name] for value in values])))
+    whole = {arm: {name: np.array(values) for name, values in found.items()} for arm, found in draws.items()}
+    for found in whole.values():
+        # A ratio of means: a single subsample may hold a floor of 0.
+        for name in ("recall", "coverage"):
+            found[f"{name}_share"] = found[name] / max(float(whole[FLOOR][name].mean()), 1e-9)
+    judged = [arm for arm in arms if arm != BLURRED]
+    total = sum(fold.n for fold in folds)
     return Audited(
-        {arm: {name: np.array(values) for name, values in found.items()} for arm, found in draws.items()},
-        dict.fromkeys(draws, (n, n)),
-        {arm: (int(found["near_train"].sum()), int(found["near_held_out"].sum())) for arm, found in copies.items()},
+        whole,
+        (total, total),
+        {arm: sum(fold.exact(arm) for fold in folds) for arm in judged},
+        {arm: _summed([fold.reached(arm) for fold in folds]) for arm in judged},
+        _summed([(len(np.unique(fold.train.groups)), len(np.unique(fold.held.groups))) for fold in folds]),
     )
 
 
-def _half(films: Films, rng: np.random.Generator) -> NDArray[np.int_]:
-    patients = np.unique(films.groups)
-    return np.flatnonzero(np.isin(films.groups, rng.permutation(patients)[: -(-len(patients) // 2)]))
+def _half(patients: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.str_]:
+    return rng.permutation(patients)[: len(patients) // 2]
 
 
-def _named(films: Films, rows: NDArray[np.int_], arm: str) -> NDArray[np.str_]:
-    # A real patient and a generated image never share a fold by accident of their names.
-    return films.groups[rows] if arm in (FLOOR, BLURRED) else np.char.add("generated ", films.groups[rows])
+def _summed(pairs: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
 
 
-def _realism(
-    held: Films, scaled: Floats, first: NDArray[np.int_], films: Films, features: Floats, rows: NDArray[np.int_]
-) -> dict[str, float]:
-    values = {
-        "kernel_distance": kernel_distance(scaled[first], features[rows]),
-        "frechet_distance": frechet_distance(scaled[first], features[rows]),
-        "spectrum_error": spectrum_error(held.spectra[first], films.spectra[rows]),
-    }
-    for name, column in (("ks_area", _AREA), ("ks_density", _DENSE), ("ks_grey", _GREY)):
-        values[name] = ks_distance(held.features[first, column], films.features[rows, column])
-    if held.latents is not None and films.latents is not None:
-        for name, distance in (("kernel_distance", kernel_distance), ("frechet_distance", frechet_distance)):
-            values[f"{name}_encoder"] = _by_fold(held, first, films, rows, distance)
-    return values
+@dataclass(frozen=True)
+class _Fold:
+    """One fold's films, all that no network of another fold has a say in.
+
+    drawn: 2 n images of each arm; scaled: features of held (FLOOR) and drawn in standard scores; n: images of each set
+    in a subsample; few: of those, one image a patient; train_distance, held_distance: of each real film, the distance
+    to the nearest of an arm's images; near: of each arm's images, what perceptual_copies says.
+    """
+
+    held: Films
+    train: Films
+    arms: dict[str, Films]
+    drawn: dict[str, Films]
+    scaled: dict[str, Floats]
+    n: int
+    few: int
+    train_distance: dict[str, Floats]
+    held_distance: dict[str, Floats]
+    near: dict[str, Copies]
+
+    @classmethod
+    def of(
+        cls,
+        held: Films,
+        train: Films,
+        arms: Mapping[str, Films],
+        fold: int,
+        halves: Sequence[NDArray[np.str_]],
+        seed: int,
+    ) -> "_Fold":
+        """Take a fold's films out of all, and settle how many are drawn so that every subsample has as many."""
+        own, inside = held[held.fold == fold], train[train.fold == fold]
+        sets = {arm: films[films.fold == fold] for arm, films in arms.items()}
+        sides = [own.groups[side] for half in halves for side in _sides(own, half)]
+        n = min(*(len(side) for side in sides), *(len(films) // 2 for films in sets.values()))
+        few = min(n, *(len(np.unique(side)) for side in sides))
+        if few <= NEIGHBOURS or len(np.unique(held.groups)) < FEWEST:
+            raise InputError(
+                f"{len(own)} images of {len(np.unique(own.groups))} held-out patients beside "
+                f"{min(len(films) for films in sets.values())} generated images are too few to audit by: generate "
+                "more, or hold out more healthy images"
+            )
+        rng = np.random.default_rng([seed, int(fold)])
+        drawn = {arm: films[rng.permutation(len(films))[: 2 * n]] for arm, films in sets.items()}
+        judged = {arm: films for arm, films in sets.items() if arm != BLURRED}
+        return cls(
+            held=own,
+            train=inside,
+            arms=judged,
+            drawn=drawn,
+            scaled={name: standardise(held.features, some.features)[1] for name, some in {FLOOR: own, **drawn}.items()},
+            n=n,
+            few=few,
+            train_distance={arm: nearest(inside.coarse, made.coarse)[0] for arm, made in judged.items()},
+            held_distance={arm: nearest(own.coarse, made.coarse)[0] for arm, made in judged.items()},
+            near={
+                arm: perceptual_copies(made.coarse, inside.coarse, own.coarse, inside.groups, own.groups)
+                for arm, made in judged.items()
+            },
+        )
+
+    def measured(self, half: NDArray[np.str_], number: int, rng: np.random.Generator) -> dict[str, dict[str, float]]:
+        """Return the figures of every arm in one subsample, by arm and measure."""
+        first, second = (np.sort(rng.permutation(np.flatnonzero(side))[: self.n]) for side in _sides(self.held, half))
+        ones, others = (_one_each(self.held.groups, rows, rng)[: self.few] for rows in (first, second))
+        members = np.isin(self.train.groups, _half(np.unique(self.train.groups), rng))
+        found: dict[str, dict[str, float]] = {}
+        for arm, features in self.scaled.items():
+            floor = arm == FLOOR
+            films = self.held if floor else self.drawn[arm]
+            rows = second if floor else np.sort(rng.permutation(len(films))[: self.n])
+            made = others if floor else rng.permutation(rows)[: self.few]
+            values = self._realism(first, films, features, rows)
+            named = films.groups[rows] if arm in (FLOOR, BLURRED) else np.char.add("generated ", films.groups[rows])
+            values["two_sample_auroc"] = two_sample_auroc(
+                self.scaled[FLOOR][first], features[rows], self.held.groups[first], named, number
+            )
+            values |= prdc(self.scaled[FLOOR][ones], features[made], NEIGHBOURS)._asdict()
+            values["spread"] = _spread(films.coarse[rows]) / _spread(self.held.coarse)
+            if arm != BLURRED:  # made from the very films that it would be judged by
+                values |= self._privacy(arm, first, second, members, films, rows, rng)
+            found[arm] = values
+        return found
+
+    def _realism(
+        self, first: NDArray[np.int_], films: Films, features: Floats, rows: NDArray[np.int_]
+    ) -> dict[str, float]:
+        held, real = self.held, self.scaled[FLOOR][first]
+        values = {
+            "kernel_distance": kernel_distance(real, features[rows]),
+            "frechet_distance": frechet_distance(real, features[rows]),
+            "spectrum_error": spectrum_error(held.spectra[first], films.spectra[rows]),
+        }
+        for name, column in (("ks_area", _AREA), ("ks_density", _DENSE), ("ks_grey", _GREY)):
+            values[name] = ks_distance(held.features[first, column], films.features[rows, column])
+        if held.latents is not None and films.latents is not None:
+            _, one, two = standardise(held.latents, held.latents[first], films.latents[rows])
+            values["kernel_distance_encoder"] = kernel_distance(one, two)
+            values["frechet_distance_encoder"] = frechet_distance(one, two)
+        return values
+
+    def _privacy(
+        self,
+        arm: str,
+        first: NDArray[np.int_],
+        second: NDArray[np.int_],
+        members: NDArray[np.bool_],
+        films: Films,
+        rows: NDArray[np.int_],
+        rng: np.random.Generator,
+    ) -> dict[str, float]:
+        """Return membership inference, nearness, and the shares that are near to a training or a held-out film."""
+        made = films[rows]
+        inside = self.train.coarse[members]
+        if arm == FLOOR:
+            inner, outer = (nearest(coarse, made.coarse)[0] for coarse in (inside, self.held.coarse[first]))
+        else:
+            # Whoever attacks has all the images that were released.
+            inner, outer = self.train_distance[arm][members], self.held_distance[arm][first]
+        n = min(len(inside), len(first))
+        to_train = nearest(made.coarse, rng.permutation(inside)[:n])[0]
+        to_held = nearest(made.coarse, self.held.coarse[rng.permutation(first)[:n]])[0]
+        values = {"nearness": float((to_train / np.maximum(to_held, 1e-9)).mean())}
+        told = membership_auroc(inner, outer)
+        if told is not None:
+            values["membership_auroc"] = told
+        if arm != FLOOR:
+            near, chosen = self.near[arm], rng.permutation(len(self.arms[arm]))[: len(self.arms[arm]) // 2]
+            values |= {
+                "near_train": float((near.train_distance[chosen] < near.threshold).mean()),
+                "near_held_out": float((near.held_distance[chosen] < near.threshold).mean()),
+            }
+        return values
+
+    def exact(self, arm: str) -> int:
+        """Return how many of an arm's images have the very pixels of a training film."""
+        made = self.arms[arm]
+        return int(exact_copies(made.images, made.masks, self.train.images, self.train.masks).sum())
+
+    def reached(self, arm: str) -> tuple[int, int]:
+        """Return how many patients in training, and held out, an arm's images are near to."""
+        near = self.near[arm]
+        sides = ((near.train_distance, near.train_row, self.train), (near.held_distance, near.held_row, self.held))
+        counts = [len(np.unique(films.groups[row[apart < near.threshold]])) for apart, row, films in sides]
+        return counts[0], counts[1]
 
 
-def _by_fold(
-    held: Films, first: NDArray[np.int_], films: Films, rows: NDArray[np.int_], distance: Callable[..., float]
-) -> float:
-    """Return the mean over folds of a distance of latents, for two runs' latents do not compare."""
-    total = weight = 0.0
-    assert held.latents is not None and films.latents is not None
-    for fold in np.unique(held.fold):
-        one, two = first[held.fold[first] == fold], rows[films.fold[rows] == fold]
-        n = min(len(one), len(two))
-        if n >= 2:
-            all_real = held.latents[held.fold == fold]
-            _, a, b = standardise(all_real, held.latents[one[:n]], films.latents[two[:n]])
-            total, weight = total + n * distance(a, b), weight + n
-    return total / max(weight, 1)
-
-
-def _diversity(
-    held: Films,
-    scaled: Floats,
-    real: NDArray[np.int_],
-    films: Films,
-    features: Floats,
-    made: NDArray[np.int_],
-    rows: NDArray[np.int_],
-) -> dict[str, float]:
-    """Return neighbourhoods of real and made, one image a patient and equally many, and the spread of rows."""
-    near = prdc(scaled[real], features[made], NEIGHBOURS)._asdict()
-    return near | {"spread": _spread(films.coarse[rows]) / _spread(held.coarse)}
+def _sides(films: Films, half: NDArray[np.str_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Say which films are of the patients in half, and which of the others."""
+    there = np.isin(films.groups, half)
+    return there, ~there
 
 
 def _one_each(groups: NDArray[np.str_], rows: NDArray[np.int_], rng: np.random.Generator) -> NDArray[np.int_]:
@@ -328,38 +416,3 @@ def _one_each(groups: NDArray[np.str_], rows: NDArray[np.int_], rng: np.random.G
 def _spread(coarse: Floats) -> float:
     """Return the root mean square distance of two images of a set."""
     return float(np.sqrt(2 * coarse.var(axis=0, ddof=1).sum()))
-
-
-def _privacy(held: Films, train: Films, made: Films) -> dict[str, float]:
-    """Return membership inference and nearness fold by fold, weighted by pairs and by images."""
-    told = pairs = near = images = 0.0
-    for fold in np.unique(made.fold):
-        inside, outside, there = (films[films.fold == fold] for films in (train, held, made))
-        n = min(len(inside), len(outside))
-        if not n:
-            continue
-        members, others = (nearest(films.coarse, there.coarse)[0] for films in (inside, outside))
-        value = membership_auroc(members, others)
-        if value is not None:
-            told, pairs = told + value * len(inside) * len(outside), pairs + len(inside) * len(outside)
-        near_train, near_held = (nearest(there.coarse, films.coarse[:n])[0] for films in (inside, outside))
-        near += float((near_train / np.maximum(near_held, 1e-9)).sum())
-        images += len(there)
-    found = {}
-    if pairs:
-        found["membership_auroc"] = told / pairs
-    if images:
-        found["nearness"] = near / images
-    return found
-
-
-def _copies(films: Films, train: Films, held: Films) -> dict[str, NDArray[np.bool_]]:
-    """Say which images have a training film's pixels, and which are near to a training or a held-out film."""
-    found = {name: np.zeros(len(films), bool) for name in ("exact_copies", "near_train", "near_held_out")}
-    for fold in np.unique(films.fold):
-        rows = np.flatnonzero(films.fold == fold)
-        made, inside, outside = films[rows], train[train.fold == fold], held[held.fold == fold]
-        found["exact_copies"][rows] = exact_copies(made.images, made.masks, inside.images, inside.masks)
-        near = perceptual_copies(made.coarse, inside.coarse, outside.coarse, inside.groups, outside.groups)
-        found["near_train"][rows], found["near_held_out"][rows] = near.near_train, near.near_held_out
-    return found

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mammovae.config import PresetName, Sampler, TrainSettings
 from mammovae.data.dataset import Data
 from mammovae.generation.folder import generate_from
-from mammovae.generation.sample import Source
+from mammovae.generation.sample import DERIVED, Source
 from mammovae.model.run import Run
-from mammovae.study.audit import generated_films, real_films, report_audit
+from mammovae.study.audit import generated_films, healthy_of, real_films, report_audit
 from mammovae.study.fidelity import BLURRED, Films, audit_sets, pooled
 from mammovae.study.latent import latent_view
 from mammovae.study.train import train_on
@@ -32,29 +34,41 @@ def judge_generators(
 ) -> dict[str, Any]:
     """Train and generate in each fold, audit the pooled sets, write report.html; return the flat metrics.
 
-    folds: data with each fold's splits. The same networks encode real and generated films of a fold: the preset's.
-    What is there already is left as it is.
+    folds: data with each fold's splits. Real are the healthy test and calibration films of a fold: its networks have
+    learnt from neither. The same network, the preset's, encodes real and generated films of a fold; the seed preset is
+    built for as many pixels. What is there already is left as it is.
     """
     from mammovae.study.crossval import REFERENCE, reference_of
 
     reals: list[tuple[Films, Films]] = []
     sets: dict[str, list[Films]] = {}
+    failed = 0
     runs = []
+    reference = reference_of(chosen)
+    if reference.vae.size != chosen.pyramid_vae.size:
+        reference = reference.merged({"vae": {"size": chosen.pyramid_vae.size}})
     for number, fold in enumerate(folds):
         folder = out / f"fold-{number}"
         train_on(fold, folder / "preset", preset, chosen, cache)
-        train_on(fold, folder / "reference", REFERENCE, reference_of(chosen), cache)
+        train_on(fold, folder / "reference", REFERENCE, reference, cache)
         run = Run.open(folder / "preset")
         assert run.generator is not None
         runs.append(run)
         size = run.generator[1].size
-        reals.append(real_films(run, fold, size, number))
+        held = np.concatenate([healthy_of(run, fold, split) for split in ("test", "calibration")])
+        reals.append(real_films(run, fold, held, size, number))
         count = len(fold.for_training(chosen)["train"])
         for which, mode in ARMS:
             name = f"{preset if which == 'preset' else REFERENCE}, {mode}"
             made = folder / name.replace(", ", "-")
-            generate_from(Source(Run.open(folder / which), mode, chosen.seed, fold), made, count)
-            sets.setdefault(name, []).append(generated_films(run, Data.open(made), number))
+            generate_from(
+                Source(Run.open(folder / which), mode, chosen.seed + number, fold if mode in DERIVED else None),
+                made,
+                count,
+            )
+            opened = Data.open(made)
+            failed += int((opened.index["status"] != "ok").sum())
+            sets.setdefault(name, []).append(generated_films(run, opened, number))
     held, train = (pooled([pair[part] for pair in reals]) for part in (0, 1))
     arms = {name: pooled(parts) for name, parts in sets.items()}
     encoders = {number: run.generator[1] for number, run in enumerate(runs) if run.generator is not None}
@@ -74,6 +88,8 @@ def judge_generators(
         title=f"Generated images, {data.manifest['inputs']['kind']}, {len(folds)} folds",
         latent=latent,
         derived=[f"{REFERENCE}, vary"],
+        failed=failed,
         use=None,
+        settings=chosen.model_dump(exclude_none=True),
         provenance={name: runs[0].manifest[name] for name in ("versions", "git_commit", "machine")},
     )
