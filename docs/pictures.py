@@ -1,10 +1,16 @@
-"""Draws the pictures of README and docs from phantoms: python docs/pictures.py"""
+"""Draws the pictures of README and docs from phantoms: python docs/pictures.py [RUN]
 
+RUN, a run of the generate preset that was trained on phantoms, gives generated.png.
+"""
+
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from mammovae.generation.sample import Source
+from mammovae.model.run import Run
 from mammovae.phantoms.anatomy import make_phantom
 
 HERE = Path(__file__).parent
@@ -23,5 +29,17 @@ def phantoms() -> None:
     sheet.save(HERE / "phantoms.png", optimize=True)
 
 
+def generated(run: str) -> None:
+    """The first 24 images of a run's density, none picked, twice their size."""
+    images = Source(Run.open(run), "density").draw(np.arange(24)).images
+    rows = [np.hstack(list(images[start : start + 8])) for start in range(0, 24, 8)]
+    sheet = Image.fromarray(np.rint(np.vstack(rows) * 255).astype(np.uint8))
+    sheet.resize((1440, round(1440 * sheet.height / sheet.width)), Image.Resampling.LANCZOS).save(
+        HERE / "generated.png", optimize=True
+    )
+
+
 if __name__ == "__main__":
     phantoms()
+    for path in sys.argv[1:]:
+        generated(path)

@@ -1,12 +1,16 @@
 """Settings: the presets, what replaces them, and what a mistake is told."""
 
 import tomllib
+from pathlib import Path
 
 import pytest
 import tomli_w
 from pydantic import ValidationError
 
 from mammovae.config import PRESETS, PrepareSettings, TrainSettings, UsageError, preset
+from mammovae.model.run import build
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def test_the_seed_preset_is_the_study_as_described() -> None:
@@ -56,3 +60,11 @@ def test_an_unknown_preset_names_the_nearest() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         PrepareSettings().size = 3  # pyrefly: ignore
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.name)
+def test_a_configuration_that_the_project_brings_is_one_that_a_preset_takes(path: Path) -> None:
+    values = tomllib.loads(path.read_text())
+    chosen = preset(path.stem.split("-")[0], values["train"])
+    assert chosen.merged(values["train"]) == chosen
+    build(chosen)

@@ -73,7 +73,7 @@ def test_what_lies_outside_the_mask_does_not_count_for_patches() -> None:
     half = batch.mask.clone()
     half[..., 32:, :] = 0
     changed = batch.image.clone()
-    # Filters reach 5 pixels, of 4 pixels each at the coarsest scale: further out, nothing counts.
+    # Filters reach 5 pixels, of 2 pixels each at the coarser scale: further out, nothing counts.
     changed[..., 56:, :] += 0.5
     assert patch_distance(changed, batch.image, half).max() < 1e-3
 

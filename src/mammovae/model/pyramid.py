@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
-_FILTER, _FILTERS, _SCALES = 11, 8, 3
+_FILTER, _FILTERS, _COARSEST = 11, 8, 32
 _OUTSIDE = 1e3
 
 
@@ -61,16 +61,18 @@ def _halved(image: Tensor) -> Tensor:
 def patch_distance(made: Tensor, real: Tensor, mask: Tensor) -> Tensor:
     """Return how the patches of made and real films (n, 1, S, S) differ as distributions inside the mask, (n,).
 
-    Both are filtered by the same random small filters at three scales; the distance is that of Wasserstein between the
-    two sets of responses of each filter, over the root mean square of the real ones, averaged. Where in the film a
-    patch lies does not count, so that a made texture may differ from the real one in every pixel and be 0 apart. Sliced
+    Both are filtered by the same random small filters at all scales down to a square of 32 pixels; the distance is
+    that of Wasserstein between the two sets of responses of each filter, over the root mean square of the real ones,
+    averaged. Where in the film a patch lies does not count, so that a made texture may differ from the real one in
+    every pixel and be 0 apart. Sliced
     Wasserstein distance of patches: Rabin et al., "Wasserstein barycenter and its application to texture mixing" (SSVM
     2011); for making images: Elnekave & Weiss (ECCV 2022). Most filters are edges and ridges of random direction,
     width and length, for strands are what sets breast tissue apart from filtered noise of the same spectrum. Draws
     the filters from torch's generator.
     """
     total = torch.zeros(len(made), device=made.device)
-    for scale in range(_SCALES):
+    scales = max(1, int(math.log2(made.shape[-1] / _COARSEST)) + 1)
+    for scale in range(scales):
         if scale:
             made, real, mask = avg_pool2d(made, 2), avg_pool2d(real, 2), (avg_pool2d(mask, 2) > 0.999).float()
         filters = _filters(_FILTERS * (1 + scale)).to(made.device)
@@ -83,7 +85,7 @@ def patch_distance(made: Tensor, real: Tensor, mask: Tensor) -> Tensor:
         deviation = (real_inside.square().sum(dim=(2, 3)) / count).sqrt().clamp(min=1e-4)
         apart = (made_sorted - real_sorted).abs().sum(dim=2) / count
         total = total + (apart / deviation).mean(dim=1)
-    return total / _SCALES
+    return total / scales
 
 
 def _filters(count: int) -> Tensor:
