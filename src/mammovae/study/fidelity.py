@@ -317,8 +317,9 @@ class _Fold:
 
     def measured(self, half: NDArray[np.str_], number: int, rng: np.random.Generator) -> dict[str, dict[str, float]]:
         """Return the figures of every arm in one subsample, by arm and measure."""
-        first, second = (np.sort(rng.permutation(np.flatnonzero(side))[: self.n]) for side in _sides(self.held, half))
-        ones, others = (_one_each(self.held.groups, rows, rng)[: self.few] for rows in (first, second))
+        sides = [np.flatnonzero(side) for side in _sides(self.held, half)]
+        first, second = (np.sort(rng.permutation(side)[: self.n]) for side in sides)
+        ones, others = (_one_each(self.held.groups, side, rng)[: self.few] for side in sides)
         members = np.isin(self.train.groups, _half(np.unique(self.train.groups), rng))
         found: dict[str, dict[str, float]] = {}
         for arm, features in self.scaled.items():
