@@ -184,11 +184,12 @@ def report_audit(
         }
     metrics |= {"n_real": len(held), "n_train": len(train), "n_generated": len(arms[best]), "n_failed": failed}
     metrics["verdicts"] = [f"{heading}: {sentence}" for heading, sentence, _ in verdicts]
+    again = ", some in several folds" if len(np.unique(held.fold)) > 1 else ""
     report = AuditReport(
         title=title,
         subtitle="Judged beside real films of patients whom the network never saw.",
         facts={
-            "real": f"{len(held):,} held-out films of {len(np.unique(held.groups)):,} patients",
+            "real": f"{len(held):,} held-out films of {len(np.unique(held.groups)):,} patients" + again,
             "trained on": f"{len(np.unique(train.groups)):,} patients",
             "generated": ", ".join(f"{len(arms[arm]):,}" for arm in judged) + f" usable, {failed:,} failed",
             "a subsample": f"{figures.counts[0]:,} against as many",
@@ -205,7 +206,7 @@ def report_audit(
         ),
         pairs=_closest(arms[best], train),
         distances=_distances(held, train, arms[best]),
-        distance_label=f"distance to the nearest image of {best}",
+        distance_label=f"distance of an image of {best} to the nearest film",
         latent=latent,
         use=None if use is None else [(name.replace("_", " "), estimate) for name, estimate in use.items()],
         settings=settings,
@@ -250,11 +251,14 @@ def _closest(films: Films, train: Films) -> list[tuple[np.ndarray, np.ndarray, s
 
 
 def _distances(held: Films, train: Films, films: Films) -> dict[str, np.ndarray]:
+    """Return the distance of each generated image to the nearest of equally many training and held-out films."""
     found: dict[str, list[np.ndarray]] = {"training films": [], "held-out films": []}
     for fold in np.unique(films.fold):
-        made = films[films.fold == fold]
-        for name, real in (("training films", train), ("held-out films", held)):
-            found[name].append(nearest(real[real.fold == fold].coarse, made.coarse)[0])
+        made, sides = films[films.fold == fold], [real[real.fold == fold] for real in (train, held)]
+        n = min(len(side) for side in sides)
+        for name, side in zip(found, sides, strict=True):
+            chosen = np.random.default_rng(int(fold)).permutation(len(side))[:n]
+            found[name].append(nearest(made.coarse, side.coarse[chosen])[0])
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
