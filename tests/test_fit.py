@@ -56,6 +56,7 @@ def test_nothing_but_the_result_is_left(small: Path) -> None:
     assert files == [
         "calibration.parquet",
         "config.toml",
+        "density.safetensors",
         "loss.png",
         "manifest.json",
         "members/vae/history.csv",

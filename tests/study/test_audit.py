@@ -13,7 +13,7 @@ import mammovae as mv
 from mammovae import config
 from mammovae.data import index
 from mammovae.model.run import Run
-from mammovae.study import crossval
+from mammovae.study import crossval, fidelity
 
 PATIENTS = 52
 
@@ -176,6 +176,7 @@ def test_a_generating_preset_is_judged_in_folds_beside_the_seed_preset(
 ) -> None:
     # The seed preset has 51 million parameters: what stands beside a preset here is the tiny one, a few epochs long.
     monkeypatch.setattr(crossval, "REFERENCE", "tiny")
+    monkeypatch.setattr(fidelity, "SUBSAMPLES", 20)
     monkeypatch.setitem(config.PRESETS, "tiny", config.preset("tiny", {"epochs": 8}))
     small = {"size": 64, "widths": [8, 12], "latent": 2, "bands": 2, "texture": [4, 4]}
     metrics = mv.crossval(

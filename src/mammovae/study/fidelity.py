@@ -207,9 +207,7 @@ def _estimate(draws: Floats, real: int, generated: int) -> Estimate:
     return Estimate(float(draws.mean()), float(low), float(high), real, generated)
 
 
-def audit_sets(
-    held: Films, train: Films, arms: Mapping[str, Films], seed: int, subsamples: int = SUBSAMPLES
-) -> Audited:
+def audit_sets(held: Films, train: Films, arms: Mapping[str, Films], seed: int) -> Audited:
     """Measure generated sets against held-out real films, in random halves of the patients, drawn without replacement.
 
     In each subsample half of the held-out patients stand for "real"; the other half, FLOOR, is judged like a generated
@@ -221,7 +219,7 @@ def audit_sets(
     two of one woman are alike. Membership is inferred by all generated images. InputError where there are too few.
     """
     patients = np.unique(held.groups)
-    halves = [_half(patients, np.random.default_rng([seed, number])) for number in range(subsamples)]
+    halves = [_half(patients, np.random.default_rng([seed, number])) for number in range(SUBSAMPLES)]
     folds = [_Fold.of(held, train, arms, fold, halves, seed) for fold in np.unique(held.fold)]
     draws: dict[str, dict[str, list[float]]] = {arm: {} for arm in (FLOOR, *arms)}
     for number, half in enumerate(halves):
