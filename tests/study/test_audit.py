@@ -171,6 +171,16 @@ def test_too_few_held_out_patients_are_refused_with_the_numbers(
         mv.audit(made, run, trapped_data, out=tmp_path / "audit")
 
 
+def test_folders_that_do_not_belong_together_are_refused(
+    generated: Path, tiny: Path, run: Path, trapped_data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(mv.InputError, match="was made by another run"):
+        mv.audit(generated, run, trapped_data, out=tmp_path / "audit")
+    with pytest.raises(mv.InputError, match="was not trained on"):
+        mv.audit(generated, tiny, trapped_data, out=tmp_path / "audit")
+    assert not (tmp_path / "audit").exists()
+
+
 def test_a_generating_preset_is_judged_in_folds_beside_the_seed_preset(
     held_out_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
