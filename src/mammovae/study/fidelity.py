@@ -285,18 +285,18 @@ class _Fold:
         """Take a fold's films out of all, and settle how many are drawn so that every subsample has as many."""
         own, inside = held[held.fold == fold], train[train.fold == fold]
         sets = {arm: films[films.fold == fold] for arm, films in arms.items()}
+        judged = {arm: films for arm, films in sets.items() if arm != BLURRED}
         sides = [own.groups[side] for half in halves for side in _sides(own, half)]
         n = min(*(len(side) for side in sides), *(len(films) // 2 for films in sets.values()))
         few = min(n, *(len(np.unique(side)) for side in sides))
         if few <= NEIGHBOURS or len(np.unique(held.groups)) < FEWEST:
             raise InputError(
                 f"{len(own)} images of {len(np.unique(own.groups))} held-out patients beside "
-                f"{min(len(films) for films in sets.values())} generated images are too few to audit by: generate "
-                "more, or hold out more healthy images"
+                f"{min(len(films) for films in judged.values())} generated images are too few to audit by "
+                f"(there must be {FEWEST} such patients): hold out more healthy images, or generate more"
             )
         rng = np.random.default_rng([seed, int(fold)])
         drawn = {arm: films[rng.permutation(len(films))[: 2 * n]] for arm, films in sets.items()}
-        judged = {arm: films for arm, films in sets.items() if arm != BLURRED}
         return cls(
             held=own,
             train=inside,
