@@ -9,8 +9,7 @@ from PIL import Image
 
 import mammovae as mv
 from mammovae.data.read import read
-from mammovae.generation.folder import stored
-from mammovae.generation.sample import STEPS, Source
+from mammovae.generation.sample import STEPS, Source, stored
 from mammovae.model.run import Run
 
 SMALL = {

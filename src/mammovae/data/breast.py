@@ -56,7 +56,7 @@ def find_breast(image: np.ndarray) -> Breast:
     found = _segment(inner)
     mask = np.pad(found, frame, mode="edge") & (small > np.percentile(inner[found], 0.5))
     mask[frame:-frame, frame:-frame] = found
-    mask = ndimage.binary_fill_holes(_largest(mask))
+    mask = ndimage.binary_fill_holes(largest_part(mask))
     return Breast(_enlarge(mask, image.shape), _chest_wall(found, inner))
 
 
@@ -79,7 +79,7 @@ def _segment(small: np.ndarray) -> np.ndarray:
     mask = _main_part(core | skin, small, 0.75 * radius)
     mask = _trim(_close(mask, 2 * radius))
     mask = ndimage.gaussian_filter(mask.astype(np.float32), radius / 3, mode="nearest") >= 0.5
-    mask = ndimage.binary_fill_holes(_largest(mask))
+    mask = ndimage.binary_fill_holes(largest_part(mask))
     if mask.mean() < 0.02:
         raise NoBreast(_NOTHING)
     if mask.mean() > 0.97 or mask[[0, 0, -1, -1], [0, -1, 0, -1]].all() or _inverted(small, mask):
@@ -139,10 +139,11 @@ def _main_part(candidates: np.ndarray, small: np.ndarray, radius: float) -> np.n
     sizes = ndimage.sum_labels(weights, labels, np.arange(1, count + 1))
     part = labels == 1 + int(np.argmax(sizes))
     part = candidates & (_distance(~part) <= 1.5 * radius)
-    return ndimage.binary_fill_holes(_largest(part))
+    return ndimage.binary_fill_holes(largest_part(part))
 
 
-def _largest(mask: np.ndarray) -> np.ndarray:
+def largest_part(mask: np.ndarray) -> np.ndarray:
+    """Return the largest connected part of a mask (rows, columns) that has any; bool."""
     labels, count = _label(mask)
     return labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:])) if count > 1 else mask
 

@@ -7,8 +7,9 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from scipy.special import logsumexp
 
 from mammovae.config import InputError
 from mammovae.data.dataset import Data
@@ -53,7 +54,7 @@ class Density:
         full covariance.
         """
         train = _latents(member, data, parts["train"], batch_size)
-        slopes = _slopes(*train)
+        slopes = _slopes(train[0], train[2])
         centred, spread = _pool(train, slopes)
         tried: dict[str, float] = {}
         if not len(parts["validation"]):
@@ -99,13 +100,10 @@ class Density:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Read what save wrote; InputError when it is not there or damaged."""
-        from safetensors import safe_open
-
         try:
-            arrays = {name: tensor.numpy() for name, tensor in load_file(path).items()}
-            with safe_open(path, "pt") as file:
+            with safe_open(path, "np") as file:
                 held_out = {name: float(value) for name, value in (file.metadata() or {}).items()}
-            return cls(**{name: arrays[name] for name in _ARRAYS}, held_out=held_out)
+                return cls(**{name: file.get_tensor(name) for name in _ARRAYS}, held_out=held_out)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise InputError(f"{path} holds no fitted density ({error}): train the run again") from error
 
@@ -124,7 +122,7 @@ def _latents(
     return mean, variance, data.conditions[positions]
 
 
-def _slopes(mean: Floats, variance: Floats, conditions: NDArray[np.float32]) -> Floats:
+def _slopes(mean: Floats, conditions: NDArray[np.float32]) -> Floats:
     """Return how the latent mean moves with the condition (6, d), by ridge regression: few images move it little."""
     centred = conditions - conditions.mean(axis=0)
     ridge = 0.1 * len(conditions) * np.eye(centred.shape[1])
@@ -152,10 +150,8 @@ def _mixture(mean: Floats, variance: Floats, count: int, full: bool, seed: int) 
             fitted = _maximised(mean, variance, shares, full)
             # What is expected of vectors drawn from the posteriors, not of their means alone.
             logs = np.log(fitted[0]) + _component_logs(mean, *fitted[1:]) - _spread(variance, fitted[2])
-            top = logs.max(axis=1, keepdims=True)
-            sums = np.exp(logs - top)
-            now = float((top[:, 0] + np.log(sums.sum(axis=1))).mean())
-            shares = sums / sums.sum(axis=1, keepdims=True)
+            whole = logsumexp(logs, axis=1, keepdims=True)
+            now, shares = float(whole.mean()), np.exp(logs - whole)
             if now - before < 1e-4:
                 break
             before = now
@@ -217,6 +213,4 @@ def _component_logs(z: Floats, means: Floats, factors: Floats) -> Floats:
 
 
 def _log_density(z: Floats, weights: Floats, means: Floats, factors: Floats) -> Floats:
-    logs = np.log(weights) + _component_logs(z, means, factors)
-    top = logs.max(axis=1)
-    return top + np.log(np.exp(logs - top[:, None]).sum(axis=1))
+    return np.asarray(logsumexp(np.log(weights) + _component_logs(z, means, factors), axis=1))

@@ -18,7 +18,7 @@ from mammovae.data.split import assign_splits
 from mammovae.folders import Stage, digest, file_hash, replacing
 from mammovae.generation.density import DENSITY
 from mammovae.generation.dicom import encode
-from mammovae.generation.sample import DERIVED, Source, told
+from mammovae.generation.sample import DERIVED, Source, stored, told
 from mammovae.model.run import Run
 from mammovae.page.progress import Progress
 
@@ -219,8 +219,3 @@ def _write(
             from_patients=drawn.mode in DERIVED,
         )
         partial.write_bytes(content)
-
-
-def stored(images: np.ndarray) -> np.ndarray:
-    """Return images in [0, 1] as DATA folders store them: uint16, 65535 is 1."""
-    return np.rint(np.clip(images, 0, 1) * 65535).astype(np.uint16)

@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 
 from mammovae.config import InputError, Sampler, UsageError
-from mammovae.data.breast import NoBreast, find_breast
+from mammovae.data.breast import NoBreast, find_breast, largest_part
 from mammovae.data.dataset import Data
 from mammovae.generation.density import DENSITY, Density
 from mammovae.generation.radiomics import FEWEST_PIXELS
@@ -228,21 +228,24 @@ def told(conditions: np.ndarray) -> dict[str, list[str | None]]:
     return found
 
 
+def stored(images: np.ndarray) -> np.ndarray:
+    """Return images in [0, 1] as DATA folders store them: uint16, 65535 is 1."""
+    return np.rint(np.clip(images, 0, 1) * 65535).astype(np.uint16)
+
+
 def _mask(image: np.ndarray) -> np.ndarray:
     """Find the breast in a generated image that came without a mask; all 0 where there is none."""
     try:
-        return find_breast(np.rint(image * 65535).astype(np.uint16)).mask.astype(np.uint8)
+        return find_breast(stored(image)).mask.astype(np.uint8)
     except NoBreast:
         return np.zeros(image.shape, np.uint8)
 
 
 def _whole(mask: np.ndarray) -> np.ndarray:
     """Keep the largest part of a generated mask and fill its holes; all 0 where too little is left."""
-    labels, count = ndimage.label(mask)  # pyrefly: ignore
-    if not count:
+    if not mask.any():
         return np.zeros(mask.shape, np.uint8)
-    largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    filled = ndimage.binary_fill_holes(labels == largest)
+    filled = ndimage.binary_fill_holes(largest_part(mask))
     assert filled is not None
     return filled.astype(np.uint8) * (filled.sum() >= max(_SMALLEST * filled.size, FEWEST_PIXELS))
 

@@ -142,7 +142,7 @@ class PyramidVae(Generator):
                 z_mean, z_log_variance = self.encode(batch.image * batch.mask, batch.mask)
                 # Not from torch's own source of random numbers: a continued training would find it elsewhere.
                 noise = torch.randn(z_mean.shape, generator=generator).to(z_mean.device)
-                told = torch.cat([z_mean.new_zeros(len(noise), KNOWN), self._known(batch)], dim=1)
+                told = _untouched(self._known(batch))
                 mean, _, levels = self.decode(z_mean + torch.exp(0.5 * z_log_variance) * noise, told)
                 whites = _whites(self._textured(levels), [generator] * len(noise))
                 texture = self.texture(levels, batch.mask, whites) * batch.mask
@@ -166,7 +166,7 @@ class PyramidVae(Generator):
 
     def picture(self, z: Tensor, condition: Tensor, noise: list[TorchGenerator]) -> tuple[Tensor, Tensor]:
         """Return films with their texture drawn, in [0, 1] and 0 outside their masks, and the masks."""
-        told = torch.cat([z.new_zeros(len(z), KNOWN), condition], dim=1)
+        told = _untouched(condition)
         mean, logits, levels = self.decode(z.unflatten(1, (self.settings.latent, self.side, self.side)), told)
         # A mask is drawn with a steady hand: the logits of neighbouring pixels differ by chance.
         mask = (smooth(logits, self.size / 128) > 0).float()
@@ -182,7 +182,7 @@ class PyramidVae(Generator):
     def reconstruct(self, batch: Batch) -> Tensor:
         """Return the mean at z = mean inside the film's own mask, (n, 1, S, S) in [0, 1], without texture."""
         z_mean, _ = self.encode(batch.image * batch.mask, batch.mask)
-        told = torch.cat([z_mean.new_zeros(len(z_mean), KNOWN), self._known(batch)], dim=1)
+        told = _untouched(self._known(batch))
         return self.decode(z_mean, told)[0].clamp(0, 1) * batch.mask
 
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -191,7 +191,7 @@ class PyramidVae(Generator):
         band_error: mean over bands of the mean squared residual over its healthy variance, inside the mask.
         """
         z_mean, z_log_variance = self.encode(batch.image * batch.mask, batch.mask)
-        told = torch.cat([z_mean.new_zeros(len(z_mean), KNOWN), self._known(batch)], dim=1)
+        told = _untouched(self._known(batch))
         bands, insides = self._bands(batch, self.decode(z_mean, told)[0])
         ratios = [band.square() / variance for band, variance in zip(bands, self.variance, strict=True)]
         errors = [masked_mean(ratio, inside) for ratio, inside in zip(ratios, insides, strict=True)]
@@ -229,6 +229,11 @@ class Texture(nn.Module):
             texture = own if texture is None else own + doubled(texture)
         assert texture is not None
         return texture
+
+
+def _untouched(known: Tensor) -> Tensor:
+    """Return what the decoder is told of films (n, 11) to which nothing was done, by what is known of them (n, 6)."""
+    return torch.cat([known.new_zeros(len(known), KNOWN), known], dim=1)
 
 
 def _whites(levels: list[Tensor], noise: list[TorchGenerator]) -> list[Tensor]:

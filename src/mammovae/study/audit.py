@@ -12,14 +12,15 @@ from mammovae.config import InputError, PresetName
 from mammovae.data.dataset import Data
 from mammovae.folders import Stage, file_hash, read_json, write_json
 from mammovae.generation.privacy import copied_by_chance, nearest
-from mammovae.generation.sample import DERIVED
+from mammovae.generation.sample import DERIVED, stored
 from mammovae.generation.spectrum import frequencies
 from mammovae.model.member import Generator
 from mammovae.model.run import Run
 from mammovae.page.audit import AuditReport, Kind, Latent, Spectra, write_audit
 from mammovae.statistics import Estimate, PatientBootstrap, flat_keys
 from mammovae.study.evaluate import positions_to_judge, scores_table
-from mammovae.study.fidelity import BLURRED, FLOOR, Audited, Films, audit_sets
+from mammovae.study.fidelity import BLURRED, FLOOR, Audited, audit_sets
+from mammovae.study.films import Films
 from mammovae.study.latent import latent_view
 from mammovae.study.leaks import unseen
 from mammovae.study.train import train_on
@@ -131,7 +132,7 @@ def generated_films(run: Run, made: Data, fold: int = 0) -> Films:
 def _films(data: Data, positions: np.ndarray, size: int, encode: Generator | None, fold: int) -> Films:
     images, masks = np.empty((2, len(positions), size, size), np.uint16)
     for start, (_, batch) in zip(range(0, len(positions), _BATCH), data.batches(positions, size, _BATCH), strict=True):
-        images[start : start + _BATCH] = np.rint(batch.image[:, 0].numpy() * 65535)
+        images[start : start + _BATCH] = stored(batch.image[:, 0].numpy())
         masks[start : start + _BATCH] = batch.mask[:, 0].numpy()
     groups = data.index["patient_id"].iloc[positions].astype(str).tolist()
     # Real and generated films alike are encoded without their side, view and density, so that none is favoured.

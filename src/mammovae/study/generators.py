@@ -11,7 +11,8 @@ from mammovae.generation.folder import generate_from
 from mammovae.generation.sample import DERIVED, Source
 from mammovae.model.run import Run
 from mammovae.study.audit import generated_films, healthy_of, real_films, report_audit
-from mammovae.study.fidelity import BLURRED, Films, audit_sets, pooled
+from mammovae.study.fidelity import BLURRED, audit_sets
+from mammovae.study.films import Films, pooled
 from mammovae.study.latent import latent_view
 from mammovae.study.train import train_on
 

@@ -8,7 +8,8 @@ import torch
 from mammovae.generation.sample import Source
 from mammovae.model.run import Run, device
 from mammovae.page.audit import Latent
-from mammovae.study.fidelity import FLOOR, Films
+from mammovae.study.fidelity import FLOOR
+from mammovae.study.films import Films
 
 _ROWS, _REACH, _STEPS = 5, 2.0, 7
 
