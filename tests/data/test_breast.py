@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from mammovae.data.breast import Geometry, NoBreast, find_breast
+from mammovae.data.breast import find_breast
+from mammovae.data.geometry import Geometry, NoBreast
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 

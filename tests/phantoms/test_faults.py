@@ -5,6 +5,7 @@ import pytest
 
 from mammovae.config import InputError
 from mammovae.data.breast import find_breast
+from mammovae.data.geometry import Grid
 from mammovae.data.prepare import prepare_picture
 from mammovae.data.read import Picture
 from mammovae.phantoms.anatomy import make_phantom
@@ -30,6 +31,10 @@ def spoiled(fault: str, family: FaultFamily = "report", seed: int = 0) -> Source
     )
 
 
+def picture(pixels: np.ndarray) -> Picture:
+    return Picture(pixels, {}, (), Grid(*pixels.shape))
+
+
 def test_all_the_faults_of_an_archive_are_there() -> None:
     assert len(FAULTS) == 21 and len(set(FAULTS)) == 21
 
@@ -51,7 +56,7 @@ def test_a_wrong_side_leaves_every_pixel_as_it_is() -> None:
 @pytest.mark.parametrize("fault", ["blank", "inverted"])
 def test_what_shows_no_breast_is_refused_by_prepare(fault: str) -> None:
     with pytest.raises(InputError):
-        prepare_picture(Picture(spoiled(fault, "select").pixels, {}, ()), size=64)
+        prepare_picture(picture(spoiled(fault, "select").pixels), size=64)
 
 
 MEASURE = {
@@ -71,6 +76,6 @@ MEASURE = {
 @pytest.mark.parametrize("fault", MEASURE)
 def test_the_measure_that_is_meant_for_a_fault_moves_the_way_it_should(fault: str) -> None:
     name, sign = MEASURE[fault]
-    clean = prepare_picture(Picture(FILM.image, {}, ()), size=64).measures[name]
-    moved = [prepare_picture(Picture(spoiled(fault, seed=s).pixels, {}, ()), size=64).measures[name] for s in range(3)]
+    clean = prepare_picture(picture(FILM.image), size=64).measures[name]
+    moved = [prepare_picture(picture(spoiled(fault, seed=s).pixels), size=64).measures[name] for s in range(3)]
     assert sign * (np.mean(moved) - clean) > 0.005

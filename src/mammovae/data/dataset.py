@@ -13,7 +13,7 @@ import torch
 
 from mammovae.config import InputError, TrainSettings, UsageError
 from mammovae.data import index
-from mammovae.data.breast import Geometry
+from mammovae.data.geometry import Geometry
 from mammovae.data.quality import QUALITY
 from mammovae.data.split import include_unlabelled
 from mammovae.folders import file_hash, read_manifest
@@ -38,8 +38,9 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
-        others = (None if part is None else part.to(device) for part in self[2:])
-        return Batch(self.image.to(device), self.mask.to(device), *others)
+        # From pinned memory a GPU fetches while Python goes on; the way back has to be waited for.
+        moved = [None if part is None else part.to(device, non_blocking=device.type == "cuda") for part in self]
+        return Batch(*moved)
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,19 @@ class Data:
                 f"{path} does not fit together ({len(frame)} rows, {len(arrays[0])} images): prepare again"
             )
         return cls(path, manifest, frame, *arrays)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Name the memory-mapped files instead of holding their pixels: another process opens them itself."""
+        state = dict(vars(self))
+        for name in ("images", "masks"):
+            if isinstance(state[name], np.memmap):
+                state[name] = Path(state[name].filename)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        opened = {name: np.load(state[name], mmap_mode="r") for name in state if isinstance(state[name], Path)}
+        del opened["path"]
+        vars(self).update(state | opened)
 
     @cached_property
     def measures(self) -> pd.DataFrame:

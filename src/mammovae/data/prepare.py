@@ -13,10 +13,12 @@ import pandas as pd
 
 from mammovae.config import InputError, Kind, PrepareSettings, UsageError
 from mammovae.data import index, parallel
-from mammovae.data.breast import Geometry, NoBreast, find_breast
+from mammovae.data.breast import find_breast
+from mammovae.data.geometry import Geometry, Grid, NoBreast
 from mammovae.data.pose import against_header, pose_convention, with_pose_remarks
-from mammovae.data.quality import QUALITY, measure
+from mammovae.data.quality import ENOUGH, QUALITY, measure
 from mammovae.data.read import Picture, read
+from mammovae.data.reduced import block_means, fraction
 from mammovae.data.sources import SOURCES
 from mammovae.data.split import assign_splits, duplicates, fill_patients
 from mammovae.folders import MANIFEST, Stage, read_json, replacing, write_text
@@ -58,35 +60,49 @@ def prepare_image(path: Path, *, size: int, stretch: bool = False) -> Prepared:
 
     Raises InputError when the file cannot be read or shows no breast.
     """
-    return prepare_picture(read(path), size=size, stretch=stretch)
+    # A breast is rarely less than half as long as its image, so that this gives two pixels for each of the square's.
+    picture = read(path, enough=max(ENOUGH, 4 * size))
+    result = prepare_picture(picture, size=size, stretch=stretch)
+    if picture.grid.factor > 1 and not _fine(result.geometry, picture.grid):
+        result = prepare_picture(read(path), size=size, stretch=stretch)
+    return result
 
 
 def prepare_picture(picture: Picture, *, size: int, stretch: bool = False) -> Prepared:
     """Do prepare_image for a picture that is read already. Raises InputError when it shows no breast."""
+    # The mask and the measures need no more than this, and what all take from the same few pixels costs little.
+    factor = fraction(max(picture.pixels.shape), ENOUGH)
+    small = picture.pixels if factor == 1 else block_means(picture.pixels, factor)
+    grid = picture.grid.coarser(factor)
     try:
-        breast = find_breast(picture.pixels)
+        breast = find_breast(small)
     except NoBreast as error:
         # A remark such as "for-processing image" is often why.
         raise InputError("; ".join([*picture.remarks, str(error)])) from error
-    geometry = Geometry.fit(breast.mask, breast.chest_wall, size, stretch=stretch)
-    rows, columns = picture.pixels.shape
+    geometry = Geometry.fit(breast.mask, breast.chest_wall, size, stretch=stretch, grid=grid)
+    pixels, whose = (small, grid) if _fine(geometry, grid) else (picture.pixels, picture.grid)
     fields = {name: picture.header.get(name) for name in FROM_HEADER}
     placed = {name: value for name, value in asdict(geometry).items() if name in index.COLUMNS}
     fields |= placed | {
-        "rows": rows,
-        "columns": columns,
-        "mask_pixels": int(breast.mask.sum()),
+        "rows": grid.rows,
+        "columns": grid.columns,
+        "mask_pixels": int(breast.mask.sum()) * grid.factor**2,
         "reason": "; ".join(picture.remarks) or None,
     }
     return Prepared(
-        image=geometry.apply(picture.pixels),
-        mask=geometry.apply_mask(breast.mask),
+        image=geometry.apply(pixels, whose),
+        mask=geometry.apply_mask(breast.mask, grid),
         geometry=geometry,
         chest_wall=breast.chest_wall,
         fields=fields,
-        digest=hashlib.blake2b(np.ascontiguousarray(picture.pixels).data, digest_size=16).hexdigest(),
-        measures=measure(picture.pixels, breast.mask, breast.chest_wall),
+        digest=hashlib.blake2b(np.ascontiguousarray(small).data, digest_size=16).hexdigest(),
+        measures=measure(small, breast.mask, breast.chest_wall),
     )
+
+
+def _fine(geometry: Geometry, grid: Grid) -> bool:
+    """Say whether an image on this grid has two pixels for each of the square's, so that its pixels' edges are lost."""
+    return max(geometry.scale_x, geometry.scale_y) * grid.factor <= 0.5
 
 
 def prepare(

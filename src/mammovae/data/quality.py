@@ -12,8 +12,8 @@ from scipy import ndimage
 QUALITY = "quality.parquet"
 """The file of a DATA folder that holds what was measured, a row a row of the index."""
 
-_ROWS = 1024
-"""Fine structure is measured in images reduced to about this many pixels on the longer side."""
+ENOUGH = 1024
+"""Fine structure is measured in images of at least this many pixels on the longer side, less than twice as many."""
 _COARSE = 256
 """Lines and shapes are looked for at this size."""
 _SHEARS = (-0.24, -0.16, -0.08, 0.0, 0.08, 0.16, 0.24)
@@ -21,13 +21,14 @@ _SHEARS = (-0.24, -0.16, -0.08, 0.0, 0.08, 0.16, 0.24)
 
 
 def measure(pixels: np.ndarray, breast: np.ndarray, wall: Literal["left", "right"]) -> dict[str, float]:
-    """Measure a source image: pixels uint16 (rows, columns), breast bool of its shape, wall the chest wall's edge.
+    """Measure an image: pixels uint16 (rows, columns), breast bool of its shape, wall the chest wall's edge.
 
+    A source of 2,048 pixels and more is to be given reduced to the size that ENOUGH names.
     Grey values are shares of 65535, lengths shares of the breast's height; ratios and counts as their names say.
     """
     if wall == "right":
         pixels, breast = pixels[:, ::-1], breast[:, ::-1]
-    grey, inside = reduced(pixels, breast, _ROWS)
+    grey, inside = pixels / np.float32(65535), breast
     deep = _eroded(inside, max(1, round(0.012 * len(grey))))
     return {
         **_exposure(pixels, breast, grey, deep, inside),
@@ -39,9 +40,9 @@ def measure(pixels: np.ndarray, breast: np.ndarray, wall: Literal["left", "right
     }
 
 
-def reduced(pixels: np.ndarray, breast: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return grey float32 in 0..1 and the breast, each block of pixels its mean, at most longest pixels a side."""
-    step = -(-max(pixels.shape) // longest)
+def _coarse(pixels: np.ndarray, breast: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return grey float32 in 0..1 and the breast, each block of pixels its mean, at most 256 pixels a side."""
+    step = -(-max(pixels.shape) // _COARSE)
     rows, columns = (length // step * step for length in pixels.shape)
     return _blocks(pixels, step) / 65535, breast[step // 2 : rows : step, step // 2 : columns : step]
 
@@ -163,7 +164,7 @@ def _print(grey: np.ndarray, inside: np.ndarray) -> dict[str, float]:
 
 def _lines(pixels: np.ndarray, breast: np.ndarray) -> dict[str, float]:
     """The sharpest step along any nearly level or upright line across the breast, and rows that repeat or are empty."""
-    grey, inside = reduced(pixels, breast, _COARSE)
+    grey, inside = _coarse(pixels, breast)
     found = {}
     for name, image, mask in (("level_step", grey, inside), ("upright_step", grey.T, inside.T)):
         steepest = 0.0

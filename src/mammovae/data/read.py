@@ -12,10 +12,20 @@ import numpy as np
 import pydicom
 from PIL import Image, UnidentifiedImageError
 from pydicom import Dataset
+from pydicom.encaps import get_frame
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    JPEG2000,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+)
 
 from mammovae.config import InputError
+from mammovae.data import reduced
+from mammovae.data.geometry import Grid
 from mammovae.data.grey import grey_table
 from mammovae.data.header import header_of, remarks_on
 
@@ -36,27 +46,32 @@ class Picture:
     pixels is uint16 (rows, columns): the value after rescale, VOI and inversion, mapped linearly from its
     output range to 0..65535 (8 bit x 257), never stretched to the image's own values. header holds only what
     the file says: image_id, patient_id, study_id, side, view, age (years), vendor, model, modality,
-    mm_per_pixel, rows, columns. remarks are sentences on what is odd about a file that could be read.
+    mm_per_pixel, rows, columns. remarks are sentences on what is odd about a file that could be read. grid says how
+    the pixels lie on the source's, where they were decoded at a fraction of its resolution.
     """
 
     pixels: np.ndarray
     header: dict[str, Any]
     remarks: tuple[str, ...]
+    grid: Grid
 
 
 class _RefusedError(Exception):
     """Why a file is not read, without its name."""
 
 
-def read(path: Path) -> Picture:
+def read(path: Path, enough: int | None = None) -> Picture:
     """Read one file; InputError says in one sentence why a file cannot be read.
+
+    Where the file's coding allows (JPEG 2000, JPEG), it is decoded at the smallest of 1/2, 1/4, ... of its resolution
+    that has enough pixels on the longer side; without enough, whole.
 
     Refused are damaged and empty files, folders, more than one frame (tomosynthesis), true colour,
     transparency, and numbers without a stated range (floating point, 32 bit).
     """
     with _one_sentence(path):
         _check_file(path)
-        return _read_dicom(path) if is_dicom(path) else _read_raster(path)
+        return _read_dicom(path, enough) if is_dicom(path) else _read_raster(path, enough)
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -157,7 +172,10 @@ def _dataset(path: Path, *, stop_before_pixels: bool = False) -> pydicom.FileDat
     return dataset
 
 
-def _read_dicom(path: Path) -> Picture:
+def _read_dicom(path: Path, enough: int | None) -> Picture:
+    frames = int(_dataset(path, stop_before_pixels=True).get("NumberOfFrames") or 1)
+    if frames > 1:  # before gigabytes of them are read
+        raise _RefusedError(f"it has {frames} frames (tomosynthesis or a series), give 2-D mammograms")
     dataset = _dataset(path)
     header = header_of(dataset)
     if "PixelData" not in dataset:
@@ -166,20 +184,49 @@ def _read_dicom(path: Path) -> Picture:
         what = getattr(kind, "name", kind)
         what = "DICOM object" if what == kind else what
         raise _RefusedError(f"this {what} holds no integer pixel data: it is truncated or no mammogram")
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if frames > 1:
-        raise _RefusedError(f"it has {frames} frames (tomosynthesis or a series), give 2-D mammograms")
     _check_size(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
     if not 1 <= int(dataset.BitsStored) <= min(16, int(dataset.BitsAllocated)):
         raise _RefusedError(f"it stores {dataset.BitsStored} of {dataset.BitsAllocated} bits a pixel, not 1 to 16")
     remarks = remarks_on(dataset)
-    stored = pixel_array(dataset)
+    if enough is not None and dataset.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2"):
+        table, more = grey_table(dataset)
+        found = _at_a_fraction(dataset, table, enough)
+        if found is not None:
+            return Picture(table[found[0]], header, (*remarks, *more), found[1])
+    stored = pixel_array(dataset, view_only=True)
     if stored.ndim == 3 or dataset.PhotometricInterpretation == "PALETTE COLOR":
         grey, top = _uncoloured(dataset, stored)
         pixels = np.rint(grey * (65535 / top)).astype(np.uint16)
     else:
         pixels = _monochrome(dataset, stored, remarks)
-    return Picture(pixels, header, tuple(remarks))
+    return Picture(pixels, header, tuple(remarks), Grid(*pixels.shape))
+
+
+def _at_a_fraction(dataset: Dataset, table: np.ndarray, enough: int) -> tuple[np.ndarray, Grid] | None:
+    """Return stored bit patterns at reduced resolution and their grid, or None where the whole must be decoded."""
+    shape = (int(dataset.Rows), int(dataset.Columns))
+    bits, signed, syntax = (
+        int(dataset.BitsStored),
+        bool(dataset.PixelRepresentation),
+        dataset.file_meta.TransferSyntaxUID,
+    )
+    factor = reduced.fraction(max(shape), enough)
+    # Stored values are averaged before they become grey: where the order of greys is not theirs (padding that is dark
+    # beside air that is bright), an average would be neither.
+    steps = np.diff(np.roll(table, len(table) // 2 if signed else 0).astype(np.int32))
+    if factor == 1 or not ((steps >= 0).all() or (steps <= 0).all()):
+        return None
+    try:
+        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        if syntax in (JPEG2000Lossless, JPEG2000):
+            codes, factor = reduced.jpeg2000(frame, shape, bits, signed, factor)
+            return codes, Grid(*shape, factor)
+        if syntax == JPEGBaseline8Bit and bits == 8 and not signed:
+            codes, factor = reduced.jpeg(frame, shape, factor)
+            return codes, Grid(*shape, factor)
+    except Exception:  # whatever is the matter, the full way says it in its own words
+        return None
+    return None
 
 
 def _monochrome(dataset: Dataset, stored: np.ndarray, remarks: list[str]) -> np.ndarray:
@@ -214,15 +261,17 @@ def _uncoloured(dataset: Dataset, stored: np.ndarray) -> tuple[np.ndarray, int]:
     return stored[..., 1], 2**bits - 1
 
 
-def _read_raster(path: Path) -> Picture:
+def _read_raster(path: Path, enough: int | None) -> Picture:
     with Image.open(path, formats=_RASTER_FORMATS) as image:
         _check_size(image.height, image.width)
         if getattr(image, "n_frames", 1) > 1:
             raise _RefusedError(f"it has {getattr(image, 'n_frames', 1)} pages or frames, give one picture a file")
         remarks = ["16-bit colour was read as 8 bit"] if _is_deep_colour(image) else []
+        columns, rows = image.size
+        factor = 1 if enough is None else reduced.shrink(image, reduced.fraction(max(image.size), enough))
         image.load()
         pixels = _raster_grey(image)
-    return Picture(pixels, {"rows": pixels.shape[0], "columns": pixels.shape[1]}, tuple(remarks))
+    return Picture(pixels, {"rows": rows, "columns": columns}, tuple(remarks), Grid(rows, columns, factor))
 
 
 def _is_deep_colour(image: Image.Image) -> bool:

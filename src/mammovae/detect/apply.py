@@ -13,8 +13,8 @@ from PIL import Image
 
 from mammovae.config import InputError, UsageError
 from mammovae.data import parallel
-from mammovae.data.breast import Geometry
 from mammovae.data.dataset import WRITERS, Data
+from mammovae.data.geometry import Geometry
 from mammovae.data.index import other_breasts
 from mammovae.data.pose import against_header
 from mammovae.data.prepare import Prepared, Task, prepare_task

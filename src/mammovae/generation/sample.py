@@ -10,8 +10,9 @@ import torch
 from scipy import ndimage
 
 from mammovae.config import InputError, Sampler, UsageError
-from mammovae.data.breast import NoBreast, find_breast, largest_part
+from mammovae.data.breast import find_breast, largest_part
 from mammovae.data.dataset import Data
+from mammovae.data.geometry import NoBreast
 from mammovae.generation.density import DENSITY, Density
 from mammovae.generation.radiomics import FEWEST_PIXELS
 from mammovae.model.member import Generator

@@ -12,6 +12,7 @@ from mammovae.config import InputError, UsageError
 from mammovae.data import parallel
 from mammovae.data.breast import find_breast
 from mammovae.data.dataset import Data, guessed_mm_per_pixel
+from mammovae.data.geometry import Grid
 from mammovae.data.pose import against_header
 from mammovae.data.prepare import prepare_picture
 from mammovae.data.read import Picture, image_files, read
@@ -115,7 +116,9 @@ def spoil(job: Spoil, *, sort: Sort) -> list[tuple[str, Any]]:
             seed=[sort.seed, job.row],
         )
         try:
-            made = prepare_picture(Picture(source.pixels, {}, ()), size=sort.size, stretch=sort.stretch)
+            made = prepare_picture(
+                Picture(source.pixels, {}, (), Grid(*source.pixels.shape)), size=sort.size, stretch=sort.stretch
+            )
         except InputError as error:
             results.append((fault, str(error)))
             continue

@@ -1,0 +1,107 @@
+"""Pictures at a fraction of their resolution: decoded so where the codec allows, made so by block means elsewhere."""
+
+import io
+import struct
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+_SIZ = struct.Struct(">HHIIIIIIIIH")
+
+
+def fraction(longest: int, enough: int) -> int:
+    """Return the largest power of two by which longest can be divided and still be enough, both in pixels."""
+    return 1 << max(0, (longest // enough).bit_length() - 1)
+
+
+def block_means(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """Return the mean of each factor x factor block of uint16 pixels, uint16 (ceil(rows / factor), ...).
+
+    A block cut off at the right or lower edge counts as if its last pixels went on.
+    """
+    rest = [(0, -length % factor) for length in pixels.shape]
+    if any(after for _, after in rest):
+        pixels = np.pad(pixels, rest, mode="edge")
+    down = pixels.reshape(-1, factor, pixels.shape[1]).sum(axis=1, dtype=np.uint32)
+    total = down[:, 0::factor].copy()
+    for column in range(1, factor):  # strided sums are several times faster than a reduction over a short axis
+        total += down[:, column::factor]
+    return ((total + factor * factor // 2) // (factor * factor)).astype(np.uint16)
+
+
+def jpeg2000(frame: bytes, shape: tuple[int, int], bits: int, signed: bool, factor: int) -> tuple[np.ndarray, int]:
+    """Decode a JPEG 2000 codestream (ISO/IEC 15444-1) to what stands for block means, from its low band alone.
+
+    shape is (rows, columns). Returns stored bit patterns, uint16 (ceil(rows / f), ceil(columns / f)), and f: factor, or
+    what the stream's wavelet levels allow. Raises ValueError for what the full way has to look at: another size or
+    depth than stated, more components, a stream without its end.
+    """
+    if frame[:4] != b"\xff\x4f\xff\x51" or not frame[-2:].rstrip(b"\0").endswith(b"\xd9"):
+        raise ValueError("no whole codestream")
+    length, _, columns, rows, *origin, _, _, _, _, components = _SIZ.unpack_from(frame, 4)
+    if (rows, columns) != shape or any(origin) or components != 1 or frame[42] != (signed << 7 | bits - 1):
+        raise ValueError("not the picture that the header states")
+    factor = min(factor, 1 << _levels(frame, 4 + length))
+    image: Any = Image.open(io.BytesIO(frame))
+    # Pillow's own `reduce` halves odd sizes downwards where the codec does so upwards, and then fails.
+    image._size = (-(-columns // factor), -(-rows // factor))
+    tile = image.tile[0]
+    codec, _, *rest = tile.args
+    image.tile = [tile._replace(extents=(0, 0, *image.size), args=(codec, factor.bit_length() - 1, *rest))]
+    image.load()
+    values = np.asarray(image)
+    # Pillow fills 8 or 16 bits from the top, and lifts signed values above 0.
+    values = values.astype(np.uint16) >> np.uint16(8 * values.itemsize - bits)
+    codes = np.clip(np.rint(_at_block_centres(values, factor)), 0, 2**bits - 1).astype(np.uint16)
+    return (codes ^ np.uint16(1 << bits - 1) if signed else codes), factor
+
+
+def _at_block_centres(band: np.ndarray, factor: int) -> np.ndarray:
+    """Move a low band, whose pixel k is centred on source pixel k factor, to the centres of blocks; float32.
+
+    By cubic convolution (Keys, IEEE Trans. ASSP 29:1153, 1981), whose low pass also leaves about as much noise as a
+    block mean does.
+    """
+    t = (factor - 1) / (2 * factor)
+    weights = (
+        -0.5 * t**3 + t**2 - 0.5 * t,
+        1.5 * t**3 - 2.5 * t**2 + 1,
+        -1.5 * t**3 + 2 * t**2 + 0.5 * t,
+        0.5 * t**3 - 0.5 * t**2,
+    )
+    moved = band.astype(np.float32)
+    for axis in (0, 1):
+        moved = ndimage.correlate1d(moved, weights, axis=axis, mode="nearest", origin=-1)
+    return moved
+
+
+def _levels(frame: bytes, place: int) -> int:
+    """Return the number of halvings that a codestream's default coding style (marker COD) has."""
+    while frame[place : place + 2] != b"\xff\x52":
+        if place + 4 > len(frame) or frame[place] != 0xFF or frame[place + 1] in (0x90, 0xD9):
+            raise ValueError("no coding style")
+        place += 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
+    return frame[place + 9]
+
+
+def jpeg(frame: bytes, shape: tuple[int, int], factor: int) -> tuple[np.ndarray, int]:
+    """Decode an 8-bit grey JPEG to block means of factor x factor pixels, at most 8; uint8, and the factor.
+
+    Raises ValueError for what the full way has to look at.
+    """
+    with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
+        if image.mode != "L" or image.size != shape[::-1]:
+            raise ValueError("not the picture that the header states")
+        factor = shrink(image, factor)
+        return np.asarray(image), factor
+
+
+def shrink(image: Image.Image, factor: int) -> int:
+    """Have Pillow decode an opened JPEG at a fraction of its size; return the factor, 1 for any other kind of file."""
+    longest = max(image.size)
+    if image.format != "JPEG" or factor == 1:
+        return 1
+    image.draft(image.mode, (image.width // factor, image.height // factor))
+    return round(longest / max(image.size))
