@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mammovae.config import InputError, UsageError
-from mammovae.folders import MANIFEST, Stage, first_difference, read_manifest, replacing, write_json
+from mammovae.folders import MANIFEST, Journal, Stage, first_difference, read_manifest, replacing, write_json
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -92,3 +92,25 @@ def test_the_first_difference_is_found_in_nested_values() -> None:
     assert first_difference({"a": {"b": 1}}, {"a": {"b": 1}}) is None
     assert first_difference({"a": {"b": 1}}, {"a": {"b": 2}}) == ("a.b", 1, 2)
     assert first_difference({}, {"new": 1}) == ("new", None, 1)
+
+
+def test_a_journal_goes_on_after_a_line_that_a_kill_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with Journal(path, "work") as journal:
+        for number in range(3):
+            journal.add({"row": number, "words": "ä" * 40_000})  # a line is longer than what is looked at at once
+    path.write_bytes(path.read_bytes()[:-5])
+    with Journal(path, "work") as journal:
+        assert [entry["row"] for entry in journal.entries()] == [0, 1]
+        journal.add({"row": 7})
+        assert [entry["row"] for entry in journal.entries()] == [0, 1, 7]
+        journal.forget()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"journal of": "wo', b'{"journal of": "other"}\n{"row": 1}\n', b"\xff\n"])
+def test_a_journal_of_something_else_is_begun_anew(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    with Journal(path, "work") as journal:
+        assert list(journal.entries()) == []

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
@@ -86,7 +86,7 @@ class Stage:
         }
         self._begin = time.monotonic()
 
-    def __enter__(self) -> "Stage":
+    def __enter__(self) -> Self:
         if any(place.exists() and not place.is_dir() for place in (self.out, *self.out.parents)):
             raise UsageError(f"--out {self.out} is, or lies in, a file: name a folder")
         path = self.out / MANIFEST
@@ -141,6 +141,64 @@ class Stage:
         self._lock.release()
         if self.done:
             (self.out / ".lock").unlink(missing_ok=True)
+
+
+class Journal:
+    """The results of a long work, a line each as they come, from which the same work goes on when it was interrupted.
+
+    Use as `with Journal(path, key) as journal:`; key names the work, and lines of another are thrown away. The process
+    may be killed at any moment: a line that it cut off is dropped when the journal is opened again.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self._key = path, key
+
+    def __enter__(self) -> Self:
+        if self._is_ours():
+            _cut_after_last_line(self.path)
+        else:
+            write_text(self.path, json.dumps({"journal of": self._key}) + "\n")
+        self._file = self.path.open("a", encoding="utf-8")
+        return self
+
+    def _is_ours(self) -> bool:
+        try:
+            with self.path.open(encoding="utf-8") as file:
+                return json.loads(file.readline()) == {"journal of": self._key}
+        except (OSError, ValueError):
+            return False
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Write one result, of what JSON can hold."""
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """Yield the results so far, in the order in which they came; of a key written twice the later one counts."""
+        with self.path.open(encoding="utf-8") as file:
+            next(file)
+            yield from map(json.loads, file)
+
+    def forget(self) -> None:
+        """Take the file away, once what it says stands elsewhere."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _cut_after_last_line(path: Path) -> None:
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 65536)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                file.truncate(start + newline + 1)
+                return
+            end = start
 
 
 def read_manifest(folder: Path, *commands: str) -> dict[str, Any]:

@@ -39,8 +39,9 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
         # From pinned memory a GPU fetches while Python goes on; the way back has to be waited for.
-        moved = [None if part is None else part.to(device, non_blocking=device.type == "cuda") for part in self]
-        return Batch(*moved)
+        at_once = device.type == "cuda"
+        others = (None if part is None else part.to(device, non_blocking=at_once) for part in self[2:])
+        return Batch(*(part.to(device, non_blocking=at_once) for part in self[:2]), *others)
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,10 @@ class Data:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        opened = {name: np.load(state[name], mmap_mode="r") for name in state if isinstance(state[name], Path)}
-        del opened["path"]
-        vars(self).update(state | opened)
+        for name in ("images", "masks"):
+            if isinstance(state[name], Path):
+                state[name] = np.load(state[name], mmap_mode="r")
+        vars(self).update(state)
 
     @cached_property
     def measures(self) -> pd.DataFrame:
@@ -164,9 +166,13 @@ class Data:
 
     def geometry(self, position: int) -> Geometry:
         """Return how the source image became the square at position."""
-        row = self.index.iloc[position]
+        return self.geometries(np.array([position]))[0]
+
+    def geometries(self, positions: np.ndarray) -> list[Geometry]:
+        """Return how the source images became the squares at positions."""
         names = [field.name for field in fields(Geometry) if field.name != "size"]
-        return Geometry(**{name: row[name].item() for name in names}, size=self.size)
+        rows = self.index.iloc[positions][names].itertuples(index=False, name=None)
+        return [Geometry(**dict(zip(names, row, strict=True)), size=self.size) for row in rows]
 
     @cached_property
     def conditions(self) -> np.ndarray:

@@ -1,20 +1,27 @@
-"""Run one function over many inputs in worker processes, where a worker that dies costs only its own input."""
+"""Run one function over many inputs, here or on a Dask cluster, where one that crashes or hangs costs only itself."""
 
-import multiprocessing
 import os
-import sys
-import threading
+import pickle
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
+from queue import Empty, LifoQueue, SimpleQueue
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from mammovae.config import InputError, UsageError
+from mammovae.data.child import Child, NoChildError, Work, guarded, packed
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+_WINDOW = 64
+"""Tasks under way in an executor that was given, whose size is not known."""
+LONGEST = 600.0
+"""Seconds that a task may take in a child where no limit is given: a file that hangs must not hold up an archive."""
+PATIENCE = 5.0
+"""Seconds without an answer after which the size of the window is looked at again."""
 
 
 def run(
@@ -22,115 +29,115 @@ def run(
     tasks: Iterable[Task],
     *,
     workers: int | None = None,
+    cluster: str | None = None,
     executor: Executor | None = None,
+    seconds: float | None = None,
 ) -> Iterator[tuple[Task, Result | InputError]]:
-    """Yield (task, result) as results come, in no fixed order; a task that raised or crashed gives an InputError.
+    """Yield (task, result) as results come, in no fixed order; a task that raised, crashed or hung gives an InputError.
 
-    Without an executor, worker processes are started (as many as there are cores; with workers=1 the
-    work is done in this process). At most four tasks a worker are under way, so memory stays flat.
+    The work is done in child processes, each one task at a time: as many as there are cores, or workers. With workers=1
+    and no time limit it is done in this process, where a crash ends the run. seconds is the longest that a task may
+    take in a child, by default ten minutes. cluster is the address of a Dask scheduler, whose workers then do it in
+    children of theirs, or "local", which starts a Dask cluster of as many workers here. An executor given does the work
+    as it does any: there a crash breaks the executor, and no time limit holds.
+
+    Tasks are taken as they are needed, four a worker at most, so memory stays flat. function and tasks are pickled:
+    the function is one that a module defines. Raises UsageError when it is not or dask.distributed is needed and not
+    there, InputError when no worker can be started or reached, or the cluster is lost: then what was not yet
+    answered never is.
     """
-    guarded = partial(_guarded, function)
-    if executor is not None:
-        yield from _through(executor, guarded, iter(tasks), 64, [])
-        return
     if workers is not None and workers < 1:
         raise UsageError(f"workers is {workers}: give at least 1")
-    count = workers or os.cpu_count() or 1
-    if count == 1:
+    if seconds is not None and not 0 < seconds < 1e6:
+        raise UsageError(f"a time limit of {seconds} s is none: give more than 0 and less than a million seconds")
+    if cluster is not None and executor is not None:
+        raise UsageError("a cluster and an executor are two ways to do the same: give one of them")
+    count = workers or cores()
+    if executor is not None:
+        yield from _in_executor(executor, function, tasks)
+    elif cluster is not None:
+        from mammovae.data.cluster import connected
+
+        with connected(cluster, Work.of(function, seconds or LONGEST), count) as dask:
+            yield from _through(dask.submit, dask.read, tasks, dask.window)
+    elif count == 1 and seconds is None:
         for task in tasks:
-            yield task, guarded(task)
-        return
-    remaining = iter(tasks)
-    broken, answered = True, False
-    while broken:
-        suspects: list[Task] = []
-        with _pool(count) as pool:
-            try:
-                for answer in _through(pool, guarded, remaining, 4 * count, suspects):
-                    answered = True
-                    yield answer
-                broken = False
-            except BrokenProcessPool:
-                if not answered:
-                    _check_that_processes_start()
-                    answered = True
-        # Which of the tasks under way killed its worker is not known: each gets a process of its own.
-        for task in suspects:
-            with _pool(1) as alone:
-                try:
-                    yield task, alone.submit(guarded, task).result()
-                except BrokenProcessPool:
-                    yield task, InputError("decoding crashed the worker process: the file is damaged, or its codec is")
+            yield task, guarded(function, task)
+    else:
+        with _children(Work.of(function, seconds or LONGEST), count) as submit:
+            yield from _through(submit, Future.result, tasks, lambda: 4 * count)
+
+
+def cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _through(
-    pool: Executor,
-    function: Callable[[Task], Any],
-    remaining: Iterator[Task],
-    window: int,
-    under_way: list[Task],
+    submit: Callable[[Task], Future[Any]],
+    read: Callable[[Future[Any]], Any],
+    tasks: Iterable[Task],
+    window: Callable[[], int],
 ) -> Iterator[tuple[Task, Any]]:
-    """Keep window tasks under way; under_way lists those not yet answered, should the pool break."""
-    futures: dict[Future, Task] = {}
-
-    def submit(task: Task) -> None:
-        under_way.append(task)
-        futures[pool.submit(function, task)] = task
-
-    for task in islice(remaining, window):
-        submit(task)
-    while futures:
-        for future in wait(futures, return_when=FIRST_COMPLETED).done:
-            result = future.result()
-            task = futures.pop(future)
-            under_way.remove(task)
-            yield task, result
-            for following in islice(remaining, 1):
-                submit(following)
-
-
-def _guarded(function: Callable[[Task], Result], task: Task) -> Result | InputError:
-    try:
-        return function(task)
-    except InputError as error:
-        return error
-    except Exception as error:
-        # One bad file among many must stay one row, whatever a decoder throws at it.
-        return InputError(f"unexpected {type(error).__name__}: {error}")
-
-
-class _Pool(ProcessPoolExecutor):
-    """Worker processes that do not run the user's script again.
-
-    A spawned process imports the main module, and a script without a main guard would start its own work there;
-    ours needs nothing of it.
-    """
-
-    def submit(self, *work: Any, **words: Any) -> Future:
-        main = sys.modules["__main__"]
-        hidden = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
-        main.__spec__ = None
+    """Keep window() tasks under way, and yield each with what was read from its future."""
+    remaining, futures = iter(tasks), dict[Future[Any], Task]()
+    done: SimpleQueue[Future[Any]] = SimpleQueue()
+    while True:
+        for task in islice(remaining, max(0, window() - len(futures))):
+            future = submit(task)
+            futures[future] = task
+            future.add_done_callback(done.put)
+        if not futures:
+            return
         try:
-            return super().submit(*work, **words)
+            future = done.get(timeout=PATIENCE)
+        except Empty:
+            continue
+        yield futures.pop(future), read(future)
+
+
+@contextmanager
+def _children(work: Work, count: int) -> Iterator[Callable[[Any], Future[Any]]]:
+    """Give a function that submits a task to count children, which are killed at the end, finished or not."""
+    children = [Child(work) for _ in range(count)]
+    idle: LifoQueue[Child] = LifoQueue()  # The last one to answer is asked first: few tasks start few processes.
+    for child in children:
+        idle.put(child)
+
+    def ask(task: Any) -> Any:
+        payload = packed(task)
+        child = idle.get()
+        try:
+            return guarded(pickle.loads, child.ask(payload))
+        except NoChildError as error:
+            raise InputError(f"{error}: use --workers 1 (workers=1)") from None
         finally:
-            main.__dict__.update(hidden)
+            idle.put(child)
 
-
-def _pool(count: int) -> _Pool:
-    return _Pool(count, multiprocessing.get_context("spawn"), initializer=_die_with_parent)
-
-
-def _check_that_processes_start() -> None:
-    """Tell a machine on which no worker can run from a file that kills its worker."""
+    threads = ThreadPoolExecutor(count, thread_name_prefix="mammovae")
     try:
-        with _pool(1) as pool:
-            pool.submit(os.getpid).result()
-    except BrokenProcessPool:
-        raise InputError("worker processes cannot be started here: use --workers 1 (workers=1)") from None
+        yield lambda task: threads.submit(ask, task)
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+        for child in children:
+            child.close()
+        threads.shutdown()
 
 
-def _die_with_parent() -> None:
-    """End this worker when the parent is killed: otherwise it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+def _in_executor(
+    executor: Executor, function: Callable[[Task], Result], tasks: Iterable[Task]
+) -> Iterator[tuple[Task, Result | InputError]]:
+    pending: WeakSet[Future[Any]] = WeakSet()
+
+    def submit(task: Task) -> Future[Any]:
+        future = executor.submit(guarded, function, task)
+        pending.add(future)
+        return future
+
+    try:
+        yield from _through(submit, Future.result, tasks, lambda: _WINDOW)
+    except BrokenExecutor as error:
+        raise InputError(f"the executor given broke, perhaps of a file that crashed its worker: {error}") from error
+    finally:
+        for future in pending:
+            future.cancel()

@@ -10,9 +10,9 @@ from PIL import Image
 
 from mammovae.config import DensityClass, Sampler, Side, UsageError, View
 from mammovae.data import index
+from mammovae.data.complete import SHEET_IMAGES, counts
 from mammovae.data.dataset import Data, guessed_mm_per_pixel
 from mammovae.data.geometry import Geometry
-from mammovae.data.prepare import SHEET_IMAGES, counts
 from mammovae.data.quality import QUALITY, measure
 from mammovae.data.split import assign_splits
 from mammovae.folders import Stage, digest, file_hash, replacing
