@@ -1,61 +1,44 @@
 """A run applied to images: scores.csv and map pictures from files, folders or a DATA folder."""
 
+import heapq
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from mammovae.config import InputError, UsageError
 from mammovae.data import parallel
 from mammovae.data.dataset import WRITERS, Data
 from mammovae.data.geometry import Geometry
-from mammovae.data.index import other_breasts
 from mammovae.data.pose import against_header
-from mammovae.data.prepare import Prepared, Task, prepare_task
+from mammovae.data.prepare import prepare_image
 from mammovae.data.read import image_files
-from mammovae.detect.calibrate import flagged
 from mammovae.detect.detector import Detector
-from mammovae.detect.quality import MEASURES, Quality, small
-from mammovae.detect.verdict import Verdict
-from mammovae.folders import MANIFEST, read_json, replacing
+from mammovae.detect.judge import COLUMNS, IDENTITY, Judge, Squares
+from mammovae.folders import MANIFEST, Journal, digest, read_json, replacing
+from mammovae.model.memory import kept
 from mammovae.model.run import Run
 from mammovae.page.pictures import save_overlay
 from mammovae.page.progress import Progress
-from mammovae.page.review import Sheet
+from mammovae.page.review import SHOWN, Sheet
 
 FEW = 8
-IDENTITY = ["image_id", "source", "patient_id", "side", "view"]
-COLUMNS = [
-    *IDENTITY,
-    *("finding", "finding_percentile", "finding_p", "quality", "quality_percentile"),
-    *("flag", "other", "reason"),
-]
-"""The first columns of scores.csv; the raw scores follow."""
+"""Fewer files than this are not worth worker processes."""
+BATCH = 16
+"""Images of a DATA folder that are scored together."""
 HEALTHY_LEVEL = 8192
 """The value, in maps over source pixels, of what one healthy pixel in a thousand exceeds."""
-REMARKABLE = 95.0
-"""From this percentile on, the table says why."""
 
-
-@dataclass(frozen=True)
-class Scored:
-    """One image with its raw scores, its map (s, s), and how its measures differ from healthy ones."""
-
-    identity: dict[str, Any]
-    scores: dict[str, float]
-    image: np.ndarray
-    map: np.ndarray
-    geometry: Geometry
-    shape: tuple[int, int]
-    """Rows and columns of the source."""
-    quality: dict[str, Any]
-    """Quality.columns' values and why; empty for a run without a quality score."""
+Key = tuple[int, int]
+"""The place of a row in the table: which DATA folder, or after them the files; and the position there."""
 
 
 def score(
@@ -67,6 +50,8 @@ def score(
     review: Path | str | None = None,
     flag: float | None = None,
     workers: int | None = None,
+    cluster: str | None = None,
+    seconds: float | None = None,
 ) -> pd.DataFrame:
     """Score images and write one row each to out; return the table.
 
@@ -80,124 +65,145 @@ def score(
 
     With maps, a folder, each image's map is drawn there on one fixed scale (NAME.png), and laid over the source's own
     pixels (NAME.map.png, 16 bit: 8192 is what one healthy pixel in a thousand exceeds). With review, an HTML file, the
-    100 most suspicious images are shown there, refused ones first. Raises InputError when a path does not exist,
-    UsageError for a flag rate that the calibration images cannot promise.
+    100 most suspicious images are shown there, refused ones first.
+
+    A file is read, prepared, scored and drawn in one go by a worker process (workers of them, by default one for each
+    core), or by the workers of a Dask cluster: the address of its scheduler, or "local", which starts one here. They
+    must see the same paths. A file that crashes its decoder, or takes longer than seconds, is a row with that reason.
+    Rows come as they are ready to .NAME.rows.jsonl beside out; the same call goes on from there after an interruption.
+    Raises InputError when a path does not exist, UsageError for a flag rate that the calibration images cannot promise.
     """
     out = Path(out)
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder: name the CSV file to write")
     out.parent.mkdir(parents=True, exist_ok=True)
-    opened = Run.open(run)
-    judge = _Judge(opened, flag)
+    scorer = _Scorer(Path(run), flag, None if maps is None else Path(maps), review is not None)
+    opened, judge = scorer.run, scorer.judge
     data, files = _gather([Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)])
     for one in data:
         one.check_prepared_as(opened.manifest["prepared"])
-    detector, level = Detector(opened), opened.manifest["map_scale"]
-    rows: dict[tuple[int, int], dict[str, Any]] = {}
-    sheet = None if review is None else Sheet(level)
-    jobs = [*(_from_data(one, detector, judge) for one in data), _from_files(files, detector, judge, workers)]
-    for place, results in enumerate(jobs):
-        for number, result in results:
-            if isinstance(result, dict):
-                rows[place, number] = result
-                if sheet is not None:
-                    sheet.refuse(result)
-                continue
-            said = judge.row(result, level)
-            rows[place, number] = result.identity | said | result.scores
-            if sheet is not None:
-                sheet.add(rows[place, number], judge.suspicion(result), result.image, result.map)
-            if maps is not None:
-                _draw(result, Path(maps), level)
-    if not rows:
+    tasks, refused = _tasks(data, files)
+    if not tasks and not refused:
         raise InputError(f"there is no image in {paths}")
-    table = judge.paired(pd.DataFrame([rows[key] for key in sorted(rows)]))
-    table = table.reindex(columns=[*COLUMNS, *(name for name in table if name not in COLUMNS)])
-    with replacing(out) as partial_path:
-        table.to_csv(partial_path, index=False)
-    if review is not None and sheet is not None:
-        sheet.write(Path(review), out.name, len(table))
+    wanted = _wanted(opened, data, files, scorer)
+    with _alone(out), Journal(out.with_name(f".{out.name}.rows.jsonl"), wanted) as journal:
+        done, sheet = _resumed(journal, review is not None), None if review is None else Sheet(judge.level)
+        left = [task for task in tasks if not done.issuperset(task.keys)]
+        with Progress("scoring", sum(len(task.keys) for task in left), unit="images") as progress:
+            for task, answers in _run(scorer, left, workers, cluster, seconds):
+                if isinstance(answers, InputError):
+                    answers = [_refusal(task, key, answers) for key in task.keys]
+                for answer in answers:
+                    journal.add({"key": answer.key, "row": answer.row, "suspicion": answer.suspicion})
+                    if sheet is not None and answer.picture is not None:
+                        sheet.add(answer.row, answer.suspicion, *answer.picture)
+                progress.advance(len(task.keys))
+        rows = refused | {tuple(entry["key"]): entry["row"] for entry in journal.entries()}
+        table = judge.paired(pd.DataFrame([rows[key] for key in sorted(rows)]))
+        table = table.reindex(columns=[*COLUMNS, *(name for name in table if name not in COLUMNS)])
+        with replacing(out) as partial_path:
+            table.to_csv(partial_path, index=False)
+        if review is not None and sheet is not None:
+            for key in sorted(rows):
+                if "finding" not in rows[key]:
+                    sheet.refuse(rows[key])
+            sheet.write(Path(review), out.name, len(table))
+        journal.forget()
     return table
 
 
-class _Judge:
-    """What a run says of one image after the other, and of the two breasts of a patient once all are known."""
+class _File(NamedTuple):
+    """One file on its way to a worker."""
 
-    def __init__(self, run: Run, rate: float | None) -> None:
-        self.verdict, self.quality, self.rate = Verdict(run), Quality.open(run.path), rate
-        self.convention = run.manifest["prepared"]["stored_as"]
-        if rate is not None:
-            self.verdict.check_rate(rate)
-
-    def measured(
-        self, measures: Sequence[Mapping[Any, float]], images: np.ndarray, masks: np.ndarray
-    ) -> list[dict[str, Any]]:
-        """Return the quality columns of images, and the reason behind each."""
-        if self.quality is None:
-            return [{} for _ in measures]
-        table = pd.DataFrame(measures)[[name for name in MEASURES if name in measures[0]]].astype(np.float64)
-        normal = self.quality.normal(table, *small(images, masks))
-        columns = self.quality.columns(normal) | {"why": np.array(self.quality.reasons(normal), dtype=object)}
-        return [{name: values[row] for name, values in columns.items()} for row in range(len(measures))]
-
-    def row(self, scored: Scored, level: float) -> dict[str, Any]:
-        """Return the columns beside the identity: finding, quality, flag, reason."""
-        raw = {name: np.array([value]) for name, value in scored.scores.items()}
-        said = {name: values[0] for name, values in self.verdict.alone(raw).items()}
-        quality = scored.quality
-        said |= {name: quality[name] for name in ("quality", "quality_percentile") if name in quality}
-        if self.rate is not None:
-            bounds = (("finding", said["finding_p"]), ("quality", quality.get("quality_p", 1.0)))
-            said["flag"] = "+".join(name for name, p in bounds if flagged(p, self.rate)) or None
-        reasons = [scored.identity["reason"]] if scored.identity["reason"] else []
-        if said["finding_percentile"] >= REMARKABLE:
-            above = f"finding above {said['finding_percentile']:.1f} % of healthy images"
-            reasons.append(f"{above}: {self.verdict.why(raw)[0]}, {_where(scored, level)}")
-        if quality.get("quality_percentile", 0) >= REMARKABLE:
-            reasons.append(f"quality: {quality['why']}")
-        return said | {"reason": "; ".join(reasons) or None}
-
-    def suspicion(self, scored: Scored) -> float:
-        """Return how far an image is from healthy in the worse of the two outputs, in healthy deviations."""
-        finding = self.verdict.one_sided.deviation({name: np.array([value]) for name, value in scored.scores.items()})
-        return float(np.nanmax([finding[0], scored.quality.get("quality_deviation", np.nan), -np.inf]))
-
-    def paired(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Add what needs the patient's other breast of the same view, for a run with bilateral scores."""
-        needed = self.verdict.bilateral
-        known = table["finding"].notna().to_numpy() if "finding" in table else np.zeros(len(table), bool)
-        if not needed or not known.any():
-            return table
-        there = table[known]
-        partner = other_breasts(there, np.ones(len(there), bool))
-        raw = {name: table.loc[known, name].to_numpy(np.float64) for name in self.verdict.one_sided.names}
-        for name in needed:
-            one = name.removesuffix("_bilateral")
-            if name in table:
-                raw[name] = table.loc[known, name].to_numpy(np.float64)
-            elif one in raw:
-                raw[name] = np.where(partner >= 0, raw[one] - raw[one][partner], np.nan)
-            else:  # a member that sees both breasts at once, which files alone do not give it
-                raw[name] = np.full(len(partner), np.nan)
-        for name, values in self.verdict.columns(raw).items():
-            table.loc[known, name] = values
-        return table
+    keys: tuple[Key]
+    name: str
+    path: Path
 
 
-def _where(scored: Scored, level: float) -> str:
-    """Say where a map is highest: in words from the chest wall, and in pixels of the source."""
-    y, x = np.unravel_index(int(np.argmax(scored.map)), scored.map.shape)
-    geometry, ratio = scored.geometry, scored.geometry.size / len(scored.map)
-    across, down = (x + 0.5) * ratio, (y + 0.5) * ratio
-    column, row = geometry.to_source(across - 0.5, down - 0.5)
-    # Thirds of the breast, which does not fill the square.
-    tall = (geometry.crop_y1 - geometry.crop_y0) * geometry.scale_y
-    wide = (geometry.crop_x1 - geometry.crop_x0) * geometry.scale_x
-    third = ("upper", "middle", "lower")[int(np.clip(3 * (down - geometry.pad_top) / tall, 0, 2))]
-    depth = ("near the chest wall", "half-way in", "towards the nipple")[int(np.clip(3 * across / wide, 0, 2))]
-    height = float(scored.map[y, x]) / level
-    place = f"x {column:.0f}, y {row:.0f}; {height:.1f} times the healthy level"
-    return f"map highest in the {third} third {depth} ({place})"
+class _Part(NamedTuple):
+    """Some images of a DATA folder on their way to a worker."""
+
+    keys: tuple[Key, ...]
+    path: Path
+
+
+class _Answer(NamedTuple):
+    """What became of one image; picture is its square and map where they will be shown."""
+
+    key: Key
+    row: dict[str, Any]
+    suspicion: float = 0.0
+    picture: tuple[np.ndarray, np.ndarray] | None = None
+
+
+@dataclass
+class _Scorer:
+    """Scores tasks wherever it is sent: what is sent is the run's path, and the run is opened where it arrives."""
+
+    path: Path
+    rate: float | None
+    maps: Path | None
+    pictures: bool
+
+    def __post_init__(self) -> None:
+        self.run = Run.open(self.path)
+        self.judge, self.detector = Judge(self.run, self.rate), Detector(self.run)
+        self._data: dict[Path, Data] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Scorer, (self.path, self.rate, self.maps, self.pictures)
+
+    def __call__(self, task: _File | _Part) -> list[_Answer]:
+        if isinstance(task, _File):
+            return self._file(task)
+        if task.path not in self._data:
+            self._data[task.path] = Data.open(task.path)
+        return self._part(task, self._data[task.path])
+
+    def _file(self, task: _File) -> list[_Answer]:
+        prepared = self.run.manifest["prepared"]
+        result = prepare_image(task.path, size=prepared["size"], stretch=prepared["stretch"])
+        identity = {"image_id": task.name, "source": str(task.path)}
+        identity |= {key: result.fields.get(key) for key in ("patient_id", "side", "view", "reason")}
+        wrong = against_header(identity["side"], result.chest_wall, self.judge.convention)
+        measures = result.measures | {"against_header": float(wrong)}
+        squares = Squares(result.image[None], result.mask[None], [identity], [measures], [result.geometry])
+        shape = (result.fields["rows"], result.fields["columns"])
+        with _one_thread():  # so that a file's scores are the same bytes wherever and beside whatever it is scored
+            scores, _, whole = self.detector.squares(squares.images, squares.masks)
+        return self._answers(task.keys, squares, scores, whole, [shape])
+
+    def _part(self, task: _Part, data: Data) -> list[_Answer]:
+        positions = np.array([position for _, position in task.keys])
+        [(_, scores, _, whole)] = self.detector.data(data, positions, len(positions))
+        frame = data.index.iloc[positions]
+        identities = _identities(frame)
+        squares = Squares(
+            data.images[positions],
+            data.masks[positions],
+            identities,
+            data.measures.iloc[positions].to_dict("records") if self.judge.quality else [{}] * len(positions),
+            data.geometries(positions),
+        )
+        shapes = list(zip(frame["rows"].astype(int), frame["columns"].astype(int), strict=True))
+        return self._answers(task.keys, squares, scores, whole, shapes)
+
+    def _answers(
+        self,
+        keys: Sequence[Key],
+        squares: Squares,
+        scores: dict[str, np.ndarray],
+        maps: np.ndarray,
+        shapes: Sequence[tuple[int, int]],
+    ) -> list[_Answer]:
+        answers = []
+        for number, (row, suspicion) in enumerate(self.judge.rows(squares, scores, maps)):
+            image, map, geometry = squares.images[number], maps[number], squares.geometries[number]
+            if self.maps is not None:
+                _draw(str(row["image_id"]), image, map, geometry, shapes[number], self.maps, self.judge.level)
+            picture = (np.array(image), map) if self.pictures else None
+            answers.append(_Answer(keys[number], row, suspicion, picture))
+        return answers
 
 
 def _gather(paths: list[Path]) -> tuple[list[Data], dict[str, Path]]:
@@ -217,74 +223,110 @@ def _gather(paths: list[Path]) -> tuple[list[Data], dict[str, Path]]:
     return data, {(name if times[name] == 1 else file).as_posix(): file for file, name in found}
 
 
-def _draw(scored: Scored, folder: Path, level: float) -> None:
-    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in str(scored.identity["image_id"]))
-    with replacing(folder / f"{name}.png") as partial_path:
-        save_overlay(scored.image, scored.map, level, partial_path)
-    ratio = scored.geometry.size // len(scored.map)
-    whole = scored.geometry.restore(np.kron(scored.map, np.ones((ratio, ratio), np.float32)), scored.shape)
-    with replacing(folder / f"{name}.map.png") as partial_path:
-        Image.fromarray(np.clip(whole / level * HEALTHY_LEVEL, 0, 65535).astype(np.uint16)).save(partial_path)
+def _tasks(data: list[Data], files: dict[str, Path]) -> tuple[list[_File | _Part], dict[Key, dict[str, Any]]]:
+    """Return the work, and the rows of images that prepare has refused already."""
+    tasks: list[_File | _Part] = []
+    refused: dict[Key, dict[str, Any]] = {}
+    for place, one in enumerate(data):
+        status = one.index["status"].to_numpy(object)
+        ok = np.flatnonzero(status == "ok")
+        for start in range(0, len(ok), BATCH):
+            keys = tuple((place, int(position)) for position in ok[start : start + BATCH])
+            tasks.append(_Part(keys, one.path.resolve()))
+        failed = np.flatnonzero(status == "failed")
+        for position, row in zip(failed, _identities(one.index.iloc[failed]), strict=True):
+            refused[place, int(position)] = row
+    tasks += [_File(((len(data), n),), name, path) for n, (name, path) in enumerate(files.items())]
+    return tasks, refused
 
 
-def _from_files(
-    files: dict[str, Path], detector: Detector, judge: _Judge, workers: int | None
-) -> Iterator[tuple[int, Scored | dict[str, Any]]]:
-    """Yield (place in the order of the files, result) as results come; a few files are not worth worker processes."""
-    prepared = detector.run.manifest["prepared"]
-    work = partial(prepare_task, size=prepared["size"], stretch=prepared["stretch"])
-    names = list(files)
-    tasks = [Task(number, file) for number, file in enumerate(files.values())]
-    with Progress("scoring", len(files), unit="images") as progress:
-        for task, result in parallel.run(work, tasks, workers=1 if len(files) < FEW else workers):
-            yield task.row, _one(names[task.row], task.path, result, detector, judge)
-            progress.advance(1)
+def _identities(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return of rows of the index what scores.csv begins with, and the remark on each; null is None."""
+    names = [*IDENTITY, "reason"]
+    rows = frame[names].itertuples(index=False, name=None)
+    return [{name: None if pd.isna(value) else value for name, value in zip(names, row, strict=True)} for row in rows]
 
 
-def _one(
-    name: str, path: Path, result: Prepared | InputError, detector: Detector, judge: _Judge
-) -> Scored | dict[str, Any]:
-    if isinstance(result, InputError):
-        return {"image_id": name, "source": str(path), "reason": str(result)}
-    identity = {key: result.fields.get(key) for key in ("patient_id", "side", "view", "reason")}
-    identity |= {"image_id": name, "source": str(path)}
-    scores, _, whole = detector.squares(result.image[None], result.mask[None])
-    wrong = against_header(identity["side"], result.chest_wall, judge.convention)
-    measures = result.measures | {"against_header": float(wrong)}
-    return Scored(
-        identity,
-        {key: float(value[0]) for key, value in scores.items()},
-        result.image,
-        whole[0],
-        result.geometry,
-        (result.fields["rows"], result.fields["columns"]),
-        judge.measured([measures], result.image[None], result.mask[None])[0],
+def _wanted(run: Run, data: list[Data], files: dict[str, Path], scorer: _Scorer) -> str:
+    """Return a name for what is asked for: only rows of the very same are gone on from."""
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files.values()]
+    return digest(run.manifest["weights"], run.settings.model_dump(), scorer.rate, str(scorer.maps), stats) + digest(
+        list(files), [(str(one.path.resolve()), one.digest) for one in data]
     )
 
 
-def _from_data(data: Data, detector: Detector, judge: _Judge) -> Iterator[tuple[int, Scored | dict[str, Any]]]:
-    ok = np.flatnonzero(data.index["status"] == "ok")
-    with Progress("scoring", len(ok), unit="images") as progress:
-        for positions, scores, _, whole in detector.data(data, ok):
-            rows = data.measures.iloc[positions].to_dict("records") if judge.quality else [{}] * len(positions)
-            quality = judge.measured(rows, data.images[positions], data.masks[positions])
-            for number, position in enumerate(positions):
-                row = data.index.iloc[position]
-                identity = {name: None if pd.isna(row[name]) else row[name] for name in [*IDENTITY, "reason"]}
-                values = {name: float(value[number]) for name, value in scores.items()}
-                yield (
-                    int(position),
-                    Scored(
-                        identity,
-                        values,
-                        data.images[position],
-                        whole[number],
-                        data.geometry(int(position)),
-                        (int(row["rows"]), int(row["columns"])),
-                        quality[number],
-                    ),
-                )
-            progress.advance(len(positions))
-    for position in np.flatnonzero(data.index["status"] == "failed"):
-        row = data.index.iloc[position]
-        yield int(position), {name: None if pd.isna(row[name]) else row[name] for name in [*IDENTITY, "reason"]}
+def _resumed(journal: Journal, pictures: bool) -> set[Key]:
+    """Return the keys of rows that need no more work; with pictures, those that will be shown do."""
+    done = {tuple(entry["key"]): (entry["suspicion"], str(entry["row"]["image_id"])) for entry in journal.entries()}
+    again = heapq.nlargest(SHOWN, done, key=done.__getitem__) if pictures else []
+    return set(done).difference(again)
+
+
+def _run(
+    scorer: _Scorer,
+    tasks: list[_File | _Part],
+    workers: int | None,
+    cluster: str | None,
+    seconds: float | None,
+) -> Iterator[tuple[_File | _Part, list[_Answer] | InputError]]:
+    """Do the work; here, squares of DATA folders are scored by all threads in this process, and so are few files."""
+    if cluster is not None:
+        yield from parallel.run(scorer, tasks, workers=workers, cluster=cluster, seconds=seconds)
+        return
+    files = [task for task in tasks if isinstance(task, _File)]
+    with kept():
+        for task in tasks:
+            if isinstance(task, _Part):
+                yield task, scorer(task)
+    few = len(files) < FEW and seconds is None
+    yield from parallel.run(scorer, files, workers=1 if few else workers, seconds=seconds)
+
+
+def _refusal(task: _File | _Part, key: Key, error: InputError) -> _Answer:
+    if isinstance(task, _Part):  # its images were read once: what fails now is the machine
+        raise error
+    return _Answer(key, {"image_id": task.name, "source": str(task.path), "reason": str(error)})
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the lock of an output file; UsageError when another process writes it."""
+    path = out.with_name(f".{out.name}.lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"another mammovae is writing {out}: wait for it, or name another --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        path.unlink(missing_ok=True)
+
+
+def _draw(
+    image_id: str,
+    image: np.ndarray,
+    map: np.ndarray,
+    geometry: Geometry,
+    shape: tuple[int, int],
+    folder: Path,
+    level: float,
+) -> None:
+    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in image_id)
+    with replacing(folder / f"{name}.png") as partial_path:
+        save_overlay(image, map, level, partial_path)
+    ratio = geometry.size // len(map)
+    whole = geometry.restore(np.kron(map, np.ones((ratio, ratio), np.float32)), shape)
+    with replacing(folder / f"{name}.map.png") as partial_path:
+        Image.fromarray(np.clip(whole / level * HEALTHY_LEVEL, 0, 65535).astype(np.uint16)).save(partial_path)
