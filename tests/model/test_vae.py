@@ -1,10 +1,11 @@
 """The seed network: its size, its ELBO, and what its scores mean."""
 
+import copy
 import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mammovae.config import PRESETS, UsageError, VaeSettings
 from mammovae.data.dataset import Batch
@@ -83,6 +84,58 @@ def test_pooling_before_relu_computes_what_pooling_after_it_does(vae: Vae, image
         if isinstance(layer, torch.nn.Conv2d):
             plain = torch.nn.functional.max_pool2d(torch.relu(layer(plain)), 2)
     torch.testing.assert_close(vae.encoder(image), plain.flatten(1))
+
+
+class Plain(nn.Module):
+    """The seed network as it would be written at first, with the weights of another."""
+
+    def __init__(self, vae: Vae) -> None:
+        super().__init__()
+        self.vae = vae
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(layer.in_channels, layer.out_channels, 3, stride=2, padding=1, output_padding=1)
+            for layer in vae.decoder
+            if isinstance(layer, nn.ConvTranspose2d)
+        ).to(vae.mean.weight.dtype)
+        state = {f"{int(name[0]) // 2}{name[1:]}": value for name, value in vae.decoder.state_dict().items()}
+        self.up.load_state_dict(state)
+
+    def forward(self, image: Tensor, noise: Tensor) -> Tensor:
+        x = image
+        for layer in self.vae.encoder:
+            if isinstance(layer, nn.Conv2d):
+                x = nn.functional.max_pool2d(torch.relu(layer(x)), 2)
+        mean, log_variance = self.vae.mean(x.flatten(1)), self.vae.log_variance(x.flatten(1))
+        z = mean + torch.exp(0.5 * log_variance) * noise
+        first, second = self.up
+        made = torch.sigmoid(second(torch.relu(first(self.vae.from_latent(z).view(-1, 8, 4, 4)))))
+        reconstruction = nn.functional.binary_cross_entropy(made, image, reduction="sum")
+        kl = -0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
+        return (reconstruction + kl) / len(image)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 2e-5)])
+def test_loss_and_gradients_are_those_of_the_plain_form(dtype: torch.dtype, bound: float) -> None:
+    torch.manual_seed(1)
+    fast = Vae(SMALL).to(dtype)
+    plain = Plain(copy.deepcopy(fast))
+    fast.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+    image = torch.rand(5, 1, 16, 16, dtype=dtype)
+    torch.manual_seed(2)
+    noise = torch.randn(5, 3, dtype=dtype)
+    torch.manual_seed(2)
+    ours = fast.losses(batch(image.contiguous(memory_format=torch.channels_last)))["loss"].mean()
+    theirs = plain(image, noise)
+    assert ours.item() == pytest.approx(theirs.item(), rel=bound)
+    ours.backward()
+    theirs.backward()
+    wanted = {name: value.grad for name, value in plain.vae.named_parameters() if value.grad is not None}
+    wanted |= {f"decoder.{2 * int(name[0])}{name[1:]}": value.grad for name, value in plain.up.named_parameters()}
+    grads = {name: value.grad for name, value in fast.named_parameters()}
+    assert grads.keys() == wanted.keys()
+    for name, grad in grads.items():
+        scale = wanted[name].abs().max().item()
+        torch.testing.assert_close(grad, wanted[name], rtol=0, atol=bound * scale, msg=name)
 
 
 def test_a_score_does_not_depend_on_noise_or_on_the_batch(vae: Vae, image: Tensor) -> None:

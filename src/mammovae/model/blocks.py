@@ -1,10 +1,11 @@
 """Convolutional building blocks that the members share."""
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, silu
+from torch.nn.functional import conv2d, conv_transpose2d, interpolate, silu
 
 from mammovae.config import UsageError
 
@@ -71,6 +72,37 @@ class UNet(nn.Module):
             x = interpolate(x, scale_factor=2.0, mode="nearest")
             x = block(torch.cat([x, skip], dim=1))
         return self.last(x)
+
+
+class Doubling(nn.ConvTranspose2d):
+    """A 3x3 transposed convolution of stride 2: (n, before, S, S) -> (n, after, 2 S, 2 S).
+
+    The same numbers as nn.ConvTranspose2d, and the same gradients in other operations: it is the adjoint of a strided
+    convolution, whose kernels are the faster ones in the channels-last format on a CPU.
+    """
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__(before, after, 3, stride=2, padding=1, output_padding=1)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if input.device.type == "cpu" and torch.is_grad_enabled():
+            return _Doubled.apply(input, self.weight, self.bias)
+        return super().forward(input, output_size)
+
+
+class _Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return conv_transpose2d(x, weight, bias, stride=2, padding=1, output_padding=1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), (grad,) = ctx.saved_tensors, grads
+        convolution = ([2, 2], [1, 1], [1, 1], False, [0, 0], 1)
+        _, to_weight, _ = torch.ops.aten.convolution_backward(x, grad, weight, None, *convolution, [False, True, False])
+        to_x = conv2d(grad, weight, stride=2, padding=1) if ctx.needs_input_grad[0] else None
+        return to_x, to_weight, grad.sum(dim=(0, 2, 3))
 
 
 def halvings(size: int, times: int, member: str) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mammovae.config import VaeSettings
 from mammovae.data.dataset import Batch
-from mammovae.model.blocks import halvings
+from mammovae.model.blocks import Doubling, halvings
 from mammovae.model.likelihood import bernoulli_nll, kl_standard_normal, reparameterise
 from mammovae.model.member import Generator
 
@@ -41,7 +41,7 @@ class Vae(Generator):
         decoder: list[nn.Module] = []
         narrowing = (*filters[::-1], 1)
         for before, after in pairwise(narrowing):
-            decoder += [nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1), nn.ReLU()]
+            decoder += [Doubling(before, after), nn.ReLU()]
         self.decoder = nn.Sequential(*decoder[:-1])
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:

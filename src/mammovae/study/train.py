@@ -1,6 +1,7 @@
 """Train a run: fit its members, calibrate them, and keep what a person wants to see of it."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,13 +16,14 @@ from mammovae.data.dataset import Data
 from mammovae.detect.calibrate import CALIBRATION
 from mammovae.detect.detector import Detector
 from mammovae.detect.quality import MEASURES, Quality, small
-from mammovae.folders import Stage, digest, file_hash, replacing, write_text
+from mammovae.folders import Stage, digest, file_hash, read_manifest, replacing, write_text
 from mammovae.generation.density import DENSITY, Density
 from mammovae.model.member import HISTORY, WEIGHTS, Member
 from mammovae.model.pyramid_vae import PyramidVae
 from mammovae.model.residual_vae import ResidualVae
 from mammovae.model.run import CONFIG, Run, build
 from mammovae.model.scores import from_film_grey
+from mammovae.model.team import Team, in_processes
 from mammovae.model.vae import Vae
 from mammovae.page.charts import loss_curve
 from mammovae.page.pictures import image_grid
@@ -35,64 +37,114 @@ _SHAM_FILMS, _SHAM_AUROC = 32, 0.55
 _FEWEST_FOR_QUALITY, _MOST_FOR_QUALITY, _MOST_FOR_MAPS = 10, 2000, 256
 
 
-def train(data: Path | str, *, out: Path | str, preset: PresetName = "seed", **settings: Any) -> dict[str, Any]:
+def train(
+    data: Path | str,
+    *,
+    out: Path | str,
+    preset: PresetName = "seed",
+    devices: int | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
     """Train a preset on the healthy training images of a DATA folder, calibrate it, and return the manifest.
 
     settings replace the preset's (epochs=5, side="R", vae={"latent": 16}). The RUN folder out holds config.toml,
     the weights, history.csv, calibration.parquet, loss.png and private/. Interrupted, the same call goes on from the
     last checkpoint and ends with the very same weights.
+
+    devices: GPUs of this machine, or processes where it has none, that share out every batch (1); the weights are those
+    of one but for the rounding of sums. Under torchrun, which says how many there are, each process calls this, and
+    gets the manifest once the run is done; data and out must be there for all of them.
     """
-    return train_on(Data.open(data), Path(out), preset, config.preset(preset, settings))
+    return train_on(Data.open(data), Path(out), preset, config.preset(preset, settings), devices=devices)
 
 
 def train_on(
-    data: Data, out: Path, preset: PresetName, chosen: TrainSettings, cache: Path | None = None
+    data: Data,
+    out: Path,
+    preset: PresetName,
+    chosen: TrainSettings,
+    cache: Path | None = None,
+    devices: int | None = None,
 ) -> dict[str, Any]:
     """Do train for an opened DATA folder, whose splits may be another's; return the manifest.
 
     cache is a folder of trained members by the hash of all that makes them, shared by attempts that differ in
     something else.
     """
-    from mammovae.fit import fit  # its framework takes seconds to import
-
+    team = Team.here(devices)
     parts = data.for_training(chosen)
     members = build(chosen)
     _check_names(members, chosen, data, parts["train"][:1])  # before anything is written
-    inputs = {"data": str(data.path.resolve()), "index": data.digest}
-    with Stage(out, "train", {"preset": preset} | chosen.model_dump(), inputs) as stage:
-        if not stage.done:
-            write_text(stage.out / CONFIG, tomli_w.dumps(_without_nulls(chosen.model_dump())))
-            histories: dict[str, pd.DataFrame] = {}
-            for name, member in members.items():
-                folder = stage.out / "members" / name
-                kept = None if cache is None else cache / _key(name, chosen, data, parts)
-                cached = kept is not None and (kept / WEIGHTS).is_file()
-                if kept is not None and cached:
-                    _copy(kept, folder)
-                histories[name] = fit(member, data, parts, folder, _settings_of(name, chosen))
-                if kept is not None and not cached:
-                    _copy(folder, kept)
-            first = next((name for name, history in histories.items() if "kl" in history), next(iter(histories)))
-            save(loss_curve(histories[first]), stage.out / "loss.png")
-            run = Run(stage.out, {}, chosen, members)
-            if run.generator is not None:
-                _, member = run.generator
-                density = Density.fit(member, data, parts, chosen.batch_size, chosen.seed)
-                density.save(stage.out / DENSITY)
-            refuse_planting_detectors(run, data, parts["validation"])
-            scales = calibrate(run, data, parts)
-            _reconstructions(run, data, parts)
-            remember(run, data, np.concatenate(list(parts.values())))
-            stage.finish(
-                preset=preset,
-                training_seconds=round(sum(float(history["seconds"].sum()) for history in histories.values()), 1),
-                images={name: len(positions) for name, positions in parts.items()},
-                parameters={name: sum(p.numel() for p in member.parameters()) for name, member in members.items()},
-                weights={name: file_hash(stage.out / "members" / name / WEIGHTS) for name in members},
-                prepared=data.manifest["settings"] | {name: data.manifest[name] for name in ("stored_as", "phantoms")},
-                **scales,
-            )
-        return stage.facts()
+    if team.size == 1 and devices is not None and devices > 1:
+        in_processes(devices, train_on, data, out, preset, chosen, cache)
+        return read_manifest(out, "train")
+    from mammovae.fit import fit  # its framework takes seconds to import
+
+    mine = digest(data.digest, chosen.model_dump())
+    if team.total(torch.tensor(float(team.agree(mine) != mine))):
+        raise UsageError("torchrun's processes were given different data or settings: start all of them alike")
+
+    def fitted(name: str) -> pd.DataFrame:
+        return fit(members[name], data, parts, out / "members" / name, _settings_of(name, chosen), team)
+
+    if team.rank:
+        return _follow(team, fitted)
+    with team.leading():
+        inputs = {"data": str(data.path.resolve()), "index": data.digest}
+        with Stage(out, "train", {"preset": preset} | chosen.model_dump(), inputs) as stage:
+            if not stage.done:
+                write_text(stage.out / CONFIG, tomli_w.dumps(_without_nulls(chosen.model_dump())))
+                histories: dict[str, pd.DataFrame] = {}
+                for name in members:
+                    folder = stage.out / "members" / name
+                    kept = None if cache is None else cache / _key(name, chosen, data, parts)
+                    cached = kept is not None and (kept / WEIGHTS).is_file()
+                    if kept is not None and cached:
+                        _copy(kept, folder)
+                    histories[name] = fitted(team.agree(name))
+                    if kept is not None and not cached:
+                        _copy(folder, kept)
+                run = Run(stage.out, {}, chosen, members)
+                scales = _finish(run, data, parts, histories)
+                stage.finish(
+                    preset=preset,
+                    devices=team.size,
+                    training_seconds=round(sum(float(history["seconds"].sum()) for history in histories.values()), 1),
+                    images={name: len(positions) for name, positions in parts.items()},
+                    parameters={name: sum(p.numel() for p in member.parameters()) for name, member in members.items()},
+                    weights={name: file_hash(stage.out / "members" / name / WEIGHTS) for name in members},
+                    prepared=data.manifest["settings"]
+                    | {name: data.manifest[name] for name in ("stored_as", "phantoms")},
+                    **scales,
+                )
+            facts = stage.facts()
+    return team.agree(facts)
+
+
+def _follow(team: Team, fitted: Callable[[str], object]) -> dict[str, Any]:
+    """Take part in each fit that the team's first process names; return, or raise, what it ends with."""
+    word: Any = team.agree(None)
+    while isinstance(word, str):
+        fitted(word)
+        word = team.agree(None)
+    if isinstance(word, Exception):
+        raise word
+    return word
+
+
+def _finish(run: Run, data: Data, parts: dict[str, np.ndarray], histories: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    """Draw the curve, fit the density, calibrate, and remember the images, once all members are fitted."""
+    first = next((name for name, history in histories.items() if "kl" in history), next(iter(histories)))
+    save(loss_curve(histories[first]), run.path / "loss.png")
+    if run.generator is not None:
+        _, member = run.generator
+        density = Density.fit(member, data, parts, run.settings.batch_size, run.settings.seed)
+        density.save(run.path / DENSITY)
+    refuse_planting_detectors(run, data, parts["validation"])
+    scales = calibrate(run, data, parts)
+    _reconstructions(run, data, parts)
+    remember(run, data, np.concatenate(list(parts.values())))
+    return scales
 
 
 def _check_names(members: dict[str, Member], chosen: TrainSettings, data: Data, film: np.ndarray) -> None:
