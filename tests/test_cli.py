@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mammovae.__main__ import main
-from mammovae.cli import app
+from mammovae import cli
+from mammovae.__main__ import VERBS, app, main
 
 COMMANDS = [
     "demo",
@@ -33,11 +33,11 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[i
     return int(end.value.code or 0), " ".join(said.replace("│", " ").split())
 
 
-def test_help_imports_neither_torch_nor_pandas() -> None:
+def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys\nfrom mammovae.__main__ import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'pandas', 'numpy', 'scipy', 'matplotlib', 'pydicom', 'pytorch_lightning'}\n"
+        "heavy = {'pydantic', 'torch', 'pandas', 'numpy', 'scipy', 'matplotlib', 'pydicom', 'pytorch_lightning'}\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -52,6 +52,11 @@ def test_every_command_answers_help_with_an_example(command: str, capsys: pytest
 
 def test_the_list_of_commands_tested_is_whole() -> None:
     assert sorted(COMMANDS) == sorted(name for name in app if not name.startswith("-"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_of_verbs_says_of_each_what_its_own_help_begins_with(command: str) -> None:
+    assert VERBS[command] == (getattr(cli, command).__doc__ or "").splitlines()[0]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import mammovae as mv
-from mammovae.cli import app
+from mammovae.__main__ import app
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"

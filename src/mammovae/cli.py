@@ -1,11 +1,10 @@
-"""The command line: one function of a few lines for each verb; what they need is imported inside."""
+"""The verbs of the command line: one function of a few lines each; what they need is imported inside."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, Group, Parameter, validators
+from cyclopts import Group, Parameter, validators
 
-from mammovae import __version__
 from mammovae.config import (
     DensityClass,
     Kind,
@@ -18,25 +17,27 @@ from mammovae.config import (
     View,
 )
 
-app = App(
-    name="mammovae",
-    help="Learns what healthy breasts look like from mammograms: makes new ones, and finds anomalies. "
-    "Research software: it never claims to diagnose. Every command takes --config FILE: a TOML file whose table "
-    "named like the command gives what no flag says.",
-    version=__version__,
-    result_action="return_value",
-    suppress_keyboard_interrupt=False,
-    default_parameter=Parameter(negative=()),
-)
 FLAGS = Parameter(name="*", group=Group("Settings", sort_key=2))
 Out = Annotated[Path, Parameter(help="Where the result goes; the same command again completes it.")]
 Workers = Annotated[
     int | None, Parameter(help="Worker processes; by default one for each core.", validator=validators.Number(gte=1))
 ]
+Cluster = Annotated[
+    str | None,
+    Parameter(
+        help="Do the work on a Dask cluster: its scheduler's address (tcp://host:8786), or 'local' to start one here."
+    ),
+]
+Seconds = Annotated[
+    float | None,
+    Parameter(
+        help="Longest that one file may take in a worker, in seconds; by default 600.",
+        validator=validators.Number(gt=0),
+    ),
+]
 Seed = Annotated[int, Parameter(validator=validators.Number(gte=0))]
 
 
-@app.command
 def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> None:
     """Run the whole way on phantoms: make them, prepare, train, generate, audit, score, evaluate, report.
 
@@ -47,7 +48,6 @@ def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> None:
     print(f"report: {demo(out=out, seed=seed)}")
 
 
-@app.command
 def phantom(
     *,
     out: Out,
@@ -93,7 +93,6 @@ def phantom(
     print(f"{patients} patients, {4 * patients} images in {out}")
 
 
-@app.command
 def prepare(
     kind: Kind,
     path: Path,
@@ -102,6 +101,8 @@ def prepare(
     out: Out,
     settings: Annotated[PrepareSettings, FLAGS] = PrepareSettings(),
     workers: Workers = None,
+    cluster: Cluster = None,
+    seconds: Seconds = None,
     strict: bool = False,
 ) -> None:
     """Turn a raw data set into a DATA folder: squares, masks, index, splits by patient, contact sheet.
@@ -120,7 +121,8 @@ def prepare(
     from mammovae.data.prepare import prepare
     from mammovae.page.words import count_line
 
-    facts = prepare(kind, path, out=out, workers=workers, **settings.given())
+    given = settings.given()
+    facts = prepare(kind, path, out=out, workers=workers, cluster=cluster, seconds=seconds, **given)
     print(count_line(facts))
     if (out / "contact_sheet.png").is_file():
         print(f"look at {out / 'contact_sheet.png'}")
@@ -128,13 +130,13 @@ def prepare(
         raise SystemExit(1)
 
 
-@app.command
 def train(
     data: Path,
     /,
     *,
     preset: PresetName,
     out: Out,
+    devices: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     settings: Annotated[TrainSettings, FLAGS] = TrainSettings(),
 ) -> None:
     """Train a preset on the healthy training images of a DATA folder.
@@ -147,14 +149,18 @@ def train(
         A folder that mammovae prepare wrote.
     preset
         Where the settings start from; every flag below replaces one of them; the defaults shown are seed's.
+    devices
+        GPUs of this machine (processes where it has none) that share out every batch; 1 by default. For several
+        machines start this by torchrun on each, which says how many there are: torchrun ... -m mammovae train ...
     """
+    from mammovae.model.team import Team
     from mammovae.study.train import train
 
-    facts = train(data, preset=preset, out=out, **settings.given())
-    print(f"trained on {facts['images']['train']} images in {facts['seconds']:.0f} s: {out}")
+    facts = train(data, preset=preset, out=out, devices=devices, **settings.given())
+    if Team.here().rank == 0:
+        print(f"trained on {facts['images']['train']} images in {facts['seconds']:.0f} s: {out}")
 
 
-@app.command
 def generate(
     run: Path,
     /,
@@ -219,7 +225,6 @@ def generate(
     print(f"look at {out / 'grid.png'}")
 
 
-@app.command
 def score(
     run: Path,
     paths: list[Path],
@@ -230,6 +235,8 @@ def score(
     review: Path | None = None,
     flag: float | None = None,
     workers: Workers = None,
+    cluster: Cluster = None,
+    seconds: Seconds = None,
     strict: bool = False,
 ) -> None:
     """Say how far images are from healthy: files, folders, DICOM, or DATA folders.
@@ -253,14 +260,14 @@ def score(
     """
     from mammovae.detect.apply import score
 
-    table = score(run, paths, out=out, maps=maps, review=review, flag=flag, workers=workers)
+    where = {"workers": workers, "cluster": cluster, "seconds": seconds}
+    table = score(run, paths, out=out, maps=maps, review=review, flag=flag, **where)
     failed = int(table["finding"].isna().sum())
     print(f"{len(table) - failed} images scored, {failed} failed: {out}")
     if failed == len(table) or (strict and failed):
         raise SystemExit(1)
 
 
-@app.command
 def evaluate(
     run: Path,
     data: Path,
@@ -292,7 +299,6 @@ def evaluate(
     print(f"report: {out / 'report.html'}")
 
 
-@app.command
 def crossval(
     data: Path,
     /,
@@ -330,7 +336,6 @@ def crossval(
     print(f"report: {out / 'report.html'}")
 
 
-@app.command
 def stress(
     run: Path, data: Path, /, *, out: Out, seed: Seed = 0, other_view: Path | None = None, workers: Workers = None
 ) -> None:
@@ -357,7 +362,6 @@ def stress(
     print(f"look at {out / 'faults.png'} and {out / 'detectability.png'}")
 
 
-@app.command
 def audit(
     generated: Path,
     run: Path,
@@ -392,7 +396,6 @@ def audit(
     print(f"report: {out / 'report.html'}")
 
 
-@app.command
 def info(path: Path, /, *more: Path) -> None:
     """Say in words what a DATA folder, a RUN folder or an image is.
 
