@@ -17,18 +17,18 @@ import torch
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
 from mammovae.config import InputError, TrainSettings
-from mammovae.data.dataset import Batch, Data, to_tensors
+from mammovae.data.dataset import Batch, Data
 from mammovae.folders import replacing
 from mammovae.model.augment import augment
+from mammovae.model.feed import Batches, Order
 from mammovae.model.member import HISTORY, WEIGHTS, Member, load_weights, save_weights
 from mammovae.model.memory import kept
 from mammovae.model.share import WholeBatch, batch_axes
 from mammovae.model.team import Team
 from mammovae.page.progress import Progress
-from mammovae.phantoms.draw import plant_random
 
 ACTIVE_NATS = 0.01
 """A latent dimension whose mean divergence is below this carries nothing."""
@@ -92,9 +92,9 @@ def _fit(
     member.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
     training = _Training(member, data, parts, folder, settings, team)
     loader = DataLoader(
-        _Batches(data, member, settings.seed),
+        Batches(data, member, settings.seed),
         batch_size=None,
-        sampler=_Order(parts["train"], settings.batch_size, settings.seed, team),
+        sampler=Order(parts["train"], settings.batch_size, settings.seed, team),
         pin_memory=on_gpu,
     )
     resume = team.agree(str(checkpoint) if checkpoint.exists() else None)
@@ -142,61 +142,6 @@ def _pairs(data: Data, parts: dict[str, np.ndarray], name: str) -> dict[str, np.
     return parts
 
 
-class _Batches(Dataset):
-    """Batches straight from the memory map: an item is a whole batch, its index (positions, epoch)."""
-
-    def __init__(self, data: Data, member: Member, seed: int) -> None:
-        self._data, self._seed, self._size = data, seed, member.size
-        self._kinds, self._bilateral = member.kinds, member.bilateral
-
-    def __getitem__(self, index: tuple[np.ndarray, int]) -> Batch:
-        positions, epoch = index
-        if not self._kinds:
-            return self._data.batch(positions, self._size, self._bilateral)
-        data, lesions = self._data, np.zeros((len(positions), self._data.size, self._data.size), np.uint8)
-        images, masks = np.array(data.images[positions]), data.masks[positions]
-        for number, position in enumerate(positions):
-            key = [self._seed, epoch, int(position)]
-            for lesion in range(int(np.random.default_rng(key).integers(3))):  # none, one or two
-                planting = plant_random(
-                    images[number],
-                    masks[number],
-                    data.mm_per_pixel(int(position)),
-                    "train",
-                    [*key, lesion],
-                    self._kinds,
-                )
-                if planting is not None:
-                    images[number] = planting.image
-                    lesions[number] |= planting.lesion
-        image, mask = to_tensors(images, masks, self._size)
-        # A pixel that a lesion touches counts, so that small things do not vanish from the target.
-        ratio = data.size // self._size
-        lesion = torch.nn.functional.max_pool2d(torch.from_numpy(lesions).float()[:, None], ratio)
-        return Batch(image, mask, lesion=lesion * mask)
-
-
-class _Order(Sampler):
-    """A process's rows of the batches of an epoch as (positions, epoch), shuffled by seed and epoch alone."""
-
-    def __init__(self, positions: np.ndarray, batch_size: int, seed: int, team: Team) -> None:
-        self._positions, self._batch_size, self._seed, self._epoch = positions, batch_size, seed, 0
-        self._team = team
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return math.ceil(len(self._positions) / self._batch_size)
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
-        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._positions)
-        for start in range(0, len(order), self._batch_size):
-            # Sorted, so that the memory map is read forwards; the order inside a batch changes no loss.
-            batch = np.sort(order[start : start + self._batch_size])
-            yield batch[self._team.share(len(batch))[0]], self._epoch
-
-
 class _Training(lightning.LightningModule):
     """What the framework is told: a step, an epoch's row of history, and when to checkpoint."""
 
@@ -212,7 +157,7 @@ class _Training(lightning.LightningModule):
         super().__init__()
         self.member = member
         self.progress: Progress
-        self._batches = _Batches(data, member, settings.seed)
+        self._batches = Batches(data, member, settings.seed)
         self._parts, self._folder, self._settings, self._team = parts, folder, settings, team
         # A member that a marker looked at begins in evaluation mode.
         modes = [(True, True), (True, False), (False, False)] if team.size > 1 else []
@@ -326,7 +271,8 @@ def _losses(member: Member, batch: Batch, fitting: bool) -> dict[str, Tensor]:
 def _add(sums: dict[str, Tensor], losses: dict[str, Tensor], count: int) -> None:
     """Add the losses of the first count images."""
     for name, values in losses.items():
-        total = values.detach()[:count].double().sum(dim=0).cpu()
+        # Left where it lies: a GPU is not waited for.
+        total = values.detach()[:count].double().sum(dim=0)
         sums[name] = sums[name] + total if name in sums else total
 
 
