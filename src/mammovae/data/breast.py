@@ -37,14 +37,14 @@ def find_breast(image: np.ndarray) -> Breast:
     if min(image.shape) < 16 * max(step, 1):
         raise NoBreast(f"The image is too small or too narrow ({image.shape[0]} x {image.shape[1]}): check the file.")
     # The median takes away noise and hair lines, and leaves the film's edge at the chest wall where it is.
-    small = ndimage.median_filter(_reduce(image, step), 3, mode="nearest")
+    small = _median(_reduce(image, step))
     # Scanners leave thin bright or dark lines along the image's edges: look inside them, and carry the mask on.
     frame = max(1, round(0.015 * max(small.shape)))
     inner = small[frame:-frame, frame:-frame]
     found = _segment(inner)
     mask = np.pad(found, frame, mode="edge") & (small > np.percentile(inner[found], 0.5))
     mask[frame:-frame, frame:-frame] = found
-    mask = ndimage.binary_fill_holes(largest_part(mask))
+    mask = _filled(largest_part(mask))
     return Breast(_enlarge(mask, image.shape), _chest_wall(found, inner))
 
 
@@ -67,7 +67,7 @@ def _segment(small: np.ndarray) -> np.ndarray:
     mask = _main_part(core | skin, small, 0.75 * radius)
     mask = _trim(_close(mask, 2 * radius))
     mask = ndimage.gaussian_filter(mask.astype(np.float32), radius / 3, mode="nearest") >= 0.5
-    mask = ndimage.binary_fill_holes(largest_part(mask))
+    mask = _filled(largest_part(mask))
     if mask.mean() < 0.02:
         raise NoBreast(_NOTHING)
     if mask.mean() > 0.97 or mask[[0, 0, -1, -1], [0, -1, 0, -1]].all() or _inverted(small, mask):
@@ -127,13 +127,44 @@ def _main_part(candidates: np.ndarray, small: np.ndarray, radius: float) -> np.n
     sizes = ndimage.sum_labels(weights, labels, np.arange(1, count + 1))
     part = labels == 1 + int(np.argmax(sizes))
     part = candidates & (_distance(~part) <= 1.5 * radius)
-    return ndimage.binary_fill_holes(largest_part(part))
+    return _filled(largest_part(part))
 
 
 def largest_part(mask: np.ndarray) -> np.ndarray:
     """Return the largest connected part of a mask (rows, columns) that has any; bool."""
     labels, count = _label(mask)
     return labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:])) if count > 1 else mask
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """The mask without holes: of what is not in it, only the parts that touch the image's edge stay out.
+
+    As ndimage.binary_fill_holes, which grows the outside pixel by pixel and takes several times as long.
+    """
+    labels, count = _label(~mask)
+    outside = np.zeros(count + 1, bool)
+    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        outside[edge] = True
+    outside[0] = False
+    return ~outside[labels]
+
+
+def _median(image: np.ndarray) -> np.ndarray:
+    """The median of each pixel's 3 x 3 neighbourhood, the edge carried on.
+
+    By minima and maxima of shifted images, which take a fraction of ndimage.median_filter's time: the median of nine is
+    that of the largest minimum, the middle median and the smallest maximum of its sorted columns.
+    """
+    above, here, below = (np.pad(image, 1, mode="edge")[k : k + len(image)] for k in range(3))
+    low, high = np.minimum(above, here), np.maximum(above, here)
+    low, middle, high = np.minimum(low, below), np.maximum(low, np.minimum(high, below)), np.maximum(high, below)
+    a, b, c = (low[:, k : k + image.shape[1]] for k in range(3))
+    low = np.maximum(np.maximum(a, b), c)
+    a, b, c = (high[:, k : k + image.shape[1]] for k in range(3))
+    high = np.minimum(np.minimum(a, b), c)
+    a, b, c = (middle[:, k : k + image.shape[1]] for k in range(3))
+    middle = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
+    return np.maximum(np.minimum(low, middle), np.minimum(np.maximum(low, middle), high))
 
 
 def _chest_wall(mask: np.ndarray, small: np.ndarray) -> Literal["left", "right"]:
