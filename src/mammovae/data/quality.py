@@ -49,7 +49,14 @@ def _coarse(pixels: np.ndarray, breast: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _eroded(mask: np.ndarray, pixels: int) -> np.ndarray:
     """Return the mask without a rim of some pixels, the image's edge no rim; the mask itself where nothing is left."""
-    kept = ndimage.minimum_filter(mask, 2 * pixels + 1, mode="nearest")
+    kept = np.pad(mask, pixels, mode="edge")
+    for turned in (False, True):
+        # Together, runs of 1, 2, 4, ... and at last 2 pixels + 1: a few passes however wide the rim is.
+        kept, run, wanted = (kept.T if turned else kept), 1, 2 * pixels + 1
+        while run < wanted:
+            step = min(run, wanted - run)
+            kept, run = kept[step:] & kept[:-step], run + step
+        kept = kept.T if turned else kept
     return kept if kept.any() else mask
 
 
@@ -127,8 +134,10 @@ def _objects(grey: np.ndarray, deep: np.ndarray) -> dict[str, float]:
 def _blocks(values: np.ndarray, step: int) -> np.ndarray:
     """Return the mean of each step x step block, float32."""
     rows, columns = (max(step, length // step * step) for length in values.shape)
-    values = values[:rows, :columns]
-    return values.reshape(values.shape[0] // step, step, -1, step).mean(axis=(1, 3), dtype=np.float32)
+    exact = np.float32 if values.dtype == np.float32 else np.uint32
+    down = values[:rows, :columns].reshape(rows // step, step, columns).sum(axis=1, dtype=exact)
+    total = sum((down[:, column::step] for column in range(1, step)), start=down[:, ::step])
+    return total.astype(np.float32) / np.float32(step * step)
 
 
 def _above_both_sides(grey: np.ndarray, reach: int, *, thin: bool) -> np.ndarray:
@@ -143,6 +152,17 @@ def _above_both_sides(grey: np.ndarray, reach: int, *, thin: bool) -> np.ndarray
     return np.maximum(level, upright) if thin else np.minimum(level, upright)
 
 
+def _above_beside(grey: np.ndarray, ys: np.ndarray, xs: np.ndarray, reach: int) -> np.ndarray:
+    """Return what _above_both_sides says of thin things, at some pixels alone."""
+    rise = np.full(len(ys), -1, grey.dtype)
+    for at, length, dy, dx in ((xs, grey.shape[1], 0, reach), (ys, grey.shape[0], reach, 0)):
+        here = (at >= reach) & (at < length - reach)
+        y, x = ys[here], xs[here]
+        beside = np.maximum(grey[y + dy, x + dx], grey[y - dy, x - dx])
+        rise[here] = np.maximum(rise[here], grey[y, x] - beside)
+    return rise
+
+
 def _highest(values: np.ndarray, count: int = 20) -> float:
     """Return the mean of the highest few values: one pixel may be dust."""
     return float(np.partition(values, -count)[-count:].mean()) if values.size >= count else 0.0
@@ -151,7 +171,9 @@ def _highest(values: np.ndarray, count: int = 20) -> float:
 def _print(grey: np.ndarray, inside: np.ndarray) -> dict[str, float]:
     """Count white strokes a few pixels wide, and steep steps, as print has them and film hardly: log10 a row."""
     white, reach = float(grey.max()), max(2, round(0.006 * len(grey)))
-    strokes = (_above_both_sides(grey, reach, thin=True) > 0.4 * white) & (grey > 0.85 * white)
+    strokes = grey > 0.85 * white
+    ys, xs = np.nonzero(strokes)
+    strokes[ys, xs] = _above_beside(grey, ys, xs, reach) > 0.4 * white
     steep = np.zeros_like(strokes)
     steep[:, 1:-1] = np.abs(grey[:, 2:] - grey[:, :-2]) > 0.5 * white
     counts = {
@@ -167,16 +189,18 @@ def _lines(pixels: np.ndarray, breast: np.ndarray) -> dict[str, float]:
     grey, inside = _coarse(pixels, breast)
     found = {}
     for name, image, mask in (("level_step", grey, inside), ("upright_step", grey.T, inside.T)):
+        columns = np.arange(image.shape[1])
+        shifts = [np.rint(shear * (columns - columns.mean())).astype(int) for shear in _SHEARS]
+        # The steps of all pixels once, the image carried on at its edges; a sloping line then takes one of each column.
+        most = max(int(np.abs(shift).max()) for shift in shifts)
+        line, here = (np.pad(part, ((most, most), (0, 0)), mode="edge") for part in (image, mask))
+        # Beyond a film lies nothing at all: its edge is no step.
+        both = (here[2:] | here[:-2]) & (np.minimum(line[2:], line[:-2]) > 0.01)
+        step = np.where(both, np.clip(line[2:] - line[:-2], -0.2, 0.2), 0)
         steepest = 0.0
-        for shear in _SHEARS:
-            columns = np.arange(image.shape[1])
-            shift = np.rint(shear * (columns - columns.mean())).astype(int)
-            rows = np.clip(np.arange(image.shape[0])[:, None] + shift, 0, image.shape[0] - 1)
-            line, here = image[rows, columns], mask[rows, columns]
-            # Beyond a film lies nothing at all: its edge is no step.
-            both = (here[2:] | here[:-2]) & (np.minimum(line[2:], line[:-2]) > 0.01)
-            count = both.sum(axis=1)
-            steps = np.where(both, np.clip(line[2:] - line[:-2], -0.2, 0.2), 0).sum(axis=1)
+        for shift in shifts:
+            rows = np.arange(most, most + image.shape[0] - 2)[:, None] + shift
+            count, steps = both[rows, columns].sum(axis=1), step[rows, columns].sum(axis=1)
             enough = count > 0.25 * mask.any(axis=0).sum()
             if enough.any():
                 steepest = max(steepest, float(np.abs(steps[enough] / count[enough]).max()))
