@@ -21,6 +21,7 @@ from mammovae.config import preset
 from mammovae.data.dataset import Data
 from mammovae.fit import fit
 from mammovae.model.run import build
+from mammovae.model.team import Team
 
 HERE = Path(__file__).parent
 
@@ -40,7 +41,7 @@ def train_ours(
     nothing = np.zeros(0, np.int64)
     parts = {"train": train, "validation": nothing if validation is None else validation, "calibration": nothing}
     with tempfile.TemporaryDirectory() as folder:
-        return fit(build(settings)["vae"], data, parts, Path(folder) / "vae", settings)
+        return fit(build(settings)["vae"], data, parts, Path(folder) / "vae", settings, Team())
 
 
 def epoch_ours(data: Data, count: int) -> float:
