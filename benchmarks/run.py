@@ -168,7 +168,7 @@ def machine() -> dict[str, Any]:
     with contextlib.suppress(OSError):
         asked = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
         commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
-    packages = ("mammovae", "torch", "numpy", "pillow", "pydicom", "scikit-image")
+    packages = ("mammovae", "torch", "numpy", "pillow", "pydicom")
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cpu": cpu,

@@ -11,7 +11,19 @@ from measure import Line, Scope, race
 from torch import nn
 from train import epoch_ours, in_memory
 
+from mammovae.config import preset
+from mammovae.data.dataset import Batch
+from mammovae.model.memory import kept
+from mammovae.model.run import build
+
 BATCH = 32
+KINDS = {
+    "convolutions forward": ("aten::mkldnn_convolution", "aten::_convolution"),
+    "convolutions backward": ("aten::convolution_backward",),
+    "linear layers": ("aten::mm", "aten::addmm"),
+    "Adam": ("aten::_fused_adam_",),
+}
+"""The operations of a training step by kind."""
 
 
 def lines(row: str, scope: Scope) -> list[Line]:
@@ -38,9 +50,33 @@ def lines(row: str, scope: Scope) -> list[Line]:
         f"peak {rates[best] / 1e9:.0f} GFLOP/s in float32 at {' x '.join(map(str, best))} "
         f"({rates[(large,) * 3] / 1e9:.0f} at {large}^3), {torch.get_num_threads()} threads; "
         f"ours {reached * step / 1e9:.0f} GFLOP/s",
+        f"one step of ours, profiled: {shares()}",
     )
     work = f"{count // BATCH} training steps; usual: what the matrix-multiply peak allows; ratio: share reached"
     return [Line(row, work, "images/s", bound, reached, reached / bound, notes)]
+
+
+def shares() -> str:
+    """Profile one step of ours in a warm process, and return the milliseconds of each kind of operation."""
+    network = build(preset("seed"))["vae"].to(memory_format=torch.channels_last)  # pyrefly: ignore
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    image = torch.rand(BATCH, 1, 128, 128)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        network.losses(Batch(image, torch.ones_like(image)))["loss"].mean().backward()
+        optimizer.step()
+
+    warm = torch.profiler.schedule(wait=1, warmup=4, active=1)
+    with kept(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], schedule=warm) as profile:
+        for _ in range(6):
+            step()
+            profile.step()
+    taken: dict[str, float] = dict.fromkeys([*KINDS, "pooling, ReLU, loss and the rest"], 0.0)
+    for event in profile.key_averages():
+        kind = next((kind for kind, names in KINDS.items() if event.key in names), "pooling, ReLU, loss and the rest")
+        taken[kind] += event.self_cpu_time_total / 1000
+    return ", ".join(f"{kind} {taken[kind]:.0f} ms" for kind in taken)
 
 
 def multiply(rows: int, inner: int, columns: int, seconds: float = 0.2) -> float:

@@ -1,4 +1,4 @@
-"""Prints the Markdown table of docs/performance.md from what make bench wrote: bench_table.py docs/results/bench.json"""
+"""Prints the Markdown table of docs/performance.md from the JSON that benchmarks/run.py wrote: bench_table.py FILE"""
 
 import json
 import sys
@@ -6,7 +6,9 @@ from pathlib import Path
 
 FOUND = json.loads(Path(sys.argv[1]).read_text())
 machine = FOUND["machine"]
-print(f"{machine['cpu']}, {machine['cores']} cores; Python {machine['python']}, {machine['versions']}; {machine['date']}")
+print(
+    f"{machine['cpu']}, {machine['cores']} cores; Python {machine['python']}, {machine['versions']}; {machine['date']}"
+)
 print("\n| row | work | usual | ours | ratio | wanted |\n|---|---|---|---|---|---|")
 for row in FOUND["rows"]:
     usual, ours = ("–" if row[name] is None else f"{row[name]:.3g} {row['unit']}" for name in ("usual", "ours"))

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 import mammovae as mv
 from mammovae import config, fit
+from mammovae.model.share import WholeBatch
 from mammovae.model.team import Team, in_processes
 
 MEMBERS = ["vae", "residual_vae", "denoiser", "marker", "bilateral", "pyramid_vae"]
@@ -149,3 +151,9 @@ def test_devices_that_cannot_be_are_one_sentence(
     with pytest.raises(mv.UsageError, match="torchrun started 2 processes here, not 1"):
         mv.train(trapped_data, out=tmp_path / "run", preset="tiny", devices=1)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_member_that_draws_more_than_in_its_rehearsal_is_an_error_and_not_the_end_of_an_epoch() -> None:
+    with pytest.raises(RuntimeError, match="more often than in its rehearsal"), WholeBatch([0], 4, Team(0, 2, 0, 2)):
+        torch.rand(2)
+        torch.rand(2)

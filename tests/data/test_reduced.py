@@ -13,6 +13,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, generate_uid
 from scipy import ndimage
 
+from mammovae.config import InputError
 from mammovae.data.geometry import Geometry, Grid
 from mammovae.data.prepare import prepare_image
 from mammovae.data.read import read
@@ -187,3 +188,10 @@ def test_the_same_film_measures_alike_however_it_is_compressed(tmp_path):
     assert ways[0].geometry == ways[1].geometry
     for name in ("grey_median", "fine_energy", "middle_to_coarse", "speck_height", "ball_height", "height", "filled"):
         assert first[name] == pytest.approx(second[name], abs=0.04), name
+
+
+def test_a_strip_of_a_jpeg_is_read_and_found_to_be_no_breast(tmp_path):
+    Image.fromarray(np.zeros((20000, 6), np.uint8)).save(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match="too narrow"):
+        prepare_image(tmp_path / "a.jpg", size=64)
+    assert fraction(2**27, 1024) == 64

@@ -131,3 +131,39 @@ def test_a_data_folder_is_scored_in_the_same_parts_after_an_interruption(
 def test_two_at_once_on_one_file_are_told(run: Path, films: Path, tmp_path: Path) -> None:
     with apply._alone(tmp_path / "s.csv"), pytest.raises(InputError, match="another mammovae is writing"):
         mv.score(run, films, out=tmp_path / "s.csv", workers=1)
+
+
+def test_a_link_to_nothing_is_a_row_and_what_was_refused_is_not_tried_again(
+    run: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "films"
+    shutil.copytree(films, folder)
+    (folder / "astray.dcm").symlink_to(tmp_path / "nowhere.dcm")
+    out = tmp_path / "s.csv"
+    with monkeypatch.context() as context:
+        first = interrupt_after(6, context)
+        with pytest.raises(KeyboardInterrupt):
+            mv.score(run, folder, out=out, workers=1, review=tmp_path / "r.html")
+    assert {"astray.dcm", "broken.dcm"} <= set(first)
+    with monkeypatch.context() as context:
+        second = interrupt_after(100, context)
+        table = mv.score(run, folder, out=out, workers=1, review=tmp_path / "r.html")
+    assert not {"astray.dcm", "broken.dcm"} & set(second) and len(second) == 12
+    reasons = table.set_index("image_id")["reason"]
+    assert "there is no such file" in reasons["astray"]
+
+
+def test_a_run_that_the_workers_do_not_find_is_named(
+    run: Path, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "run"
+    shutil.copytree(run, elsewhere)
+    real = apply._run
+
+    def gone(*arguments: object) -> object:
+        shutil.rmtree(elsewhere)
+        return real(*arguments)  # pyrefly: ignore
+
+    monkeypatch.setattr(apply, "_run", gone)
+    with pytest.raises(InputError, match="there is no folder"):
+        mv.score(elsewhere, films, out=tmp_path / "s.csv", workers=2)

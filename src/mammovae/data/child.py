@@ -34,6 +34,8 @@ Result = TypeVar("Result")
 
 GRACE = 30.0
 """Seconds after the time limit at which a child that did not end itself (it was stopped, say) is killed from here."""
+START_SECONDS = 120.0
+"""How long a child may take to import what it needs."""
 PAUSES = (0.0, 0.5, 2.0)
 """Seconds before each attempt to start a child: a machine short of memory or processes for a moment is given it."""
 
@@ -88,7 +90,9 @@ def environment() -> dict[str, str]:
     """Return what a Python process needs in its environment to import what this one can, and to compute on one core."""
     # The work uses all cores by processes: threads of the linear algebra in each would only get in each other's way.
     paths = [str(Path(path).absolute()) for path in sys.path]
-    return os.environ | dict.fromkeys(_THREADS, "1") | {"PYTHONPATH": os.pathsep.join(paths)}
+    # A GPU would be shared by as many processes as there are cores, each with half a gigabyte of its memory.
+    one_core = dict.fromkeys(_THREADS, "1") | {"CUDA_VISIBLE_DEVICES": ""}
+    return os.environ | one_core | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 class Child:
@@ -142,7 +146,7 @@ class Child:
         for pause in PAUSES:
             time.sleep(pause)
             process = self._start()
-            answer = None if process is None else _exchange(process, packed(tuple(self.work)))
+            answer = None if process is None else _exchange(process, packed(tuple(self.work)), START_SECONDS)
             if process is None or answer is None:
                 continue
             error = pickle.loads(answer)
@@ -249,6 +253,8 @@ def _serve() -> None:
         # Imports the function's module, which must not count as the first task's time.
         try:
             work = pickle.loads(function)
+        except InputError as fault:
+            error = fault
         except Exception as fault:
             error = UsageError(f"worker processes cannot import the function that they are to run: {fault}")
     _send(answers, packed(error))

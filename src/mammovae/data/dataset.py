@@ -171,7 +171,7 @@ class Data:
     def geometries(self, positions: np.ndarray) -> list[Geometry]:
         """Return how the source images became the squares at positions."""
         names = [field.name for field in fields(Geometry) if field.name != "size"]
-        rows = self.index.iloc[positions][names].itertuples(index=False, name=None)
+        rows = self.index.iloc[positions][names].astype(object).itertuples(index=False, name=None)
         return [Geometry(**dict(zip(names, row, strict=True)), size=self.size) for row in rows]
 
     @cached_property

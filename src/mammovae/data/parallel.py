@@ -37,9 +37,9 @@ def run(
 
     The work is done in child processes, each one task at a time: as many as there are cores, or workers. With workers=1
     and no time limit it is done in this process, where a crash ends the run. seconds is the longest that a task may
-    take in a child, by default ten minutes. cluster is the address of a Dask scheduler, whose workers then do it in
-    children of theirs, or "local", which starts a Dask cluster of as many workers here. An executor given does the work
-    as it does any: there a crash breaks the executor, and no time limit holds.
+    take in a child, by default ten minutes; an executor and this process know no limit. cluster is the address of a
+    Dask scheduler, whose workers then do it in children of theirs, or "local", which starts a Dask cluster of as many
+    workers here. An executor given does the work as it does any: there a crash breaks the executor.
 
     Tasks are taken as they are needed, four a worker at most, so memory stays flat. function and tasks are pickled:
     the function is one that a module defines. Raises UsageError when it is not or dask.distributed is needed and not

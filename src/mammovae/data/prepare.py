@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from mammovae import __version__
 from mammovae.config import InputError, Kind, PrepareSettings, UsageError
 from mammovae.data import index, parallel
 from mammovae.data.breast import find_breast
@@ -29,7 +30,8 @@ JOURNAL = ".rows.jsonl"
 class Prepared:
     """One image, ready: image uint16 (S, S), mask uint8 (S, S), and what its file and its pixels say.
 
-    fields holds index columns; digest is a hash of the source's pixels; chest_wall is "left" or "right" as
+    fields holds index columns; digest is a hash of the source's pixels as they were decoded, so that the same picture
+    lossy, or at a fraction of its resolution, is another; chest_wall is "left" or "right" as
     the source is stored; measures are those of data/quality.py.
     """
 
@@ -89,9 +91,15 @@ def prepare_picture(picture: Picture, *, size: int, stretch: bool = False) -> Pr
         geometry=geometry,
         chest_wall=breast.chest_wall,
         fields=fields,
-        digest=hashlib.blake2b(np.ascontiguousarray(small).data, digest_size=16).hexdigest(),
+        digest=_digest(small, grid),
         measures=measure(small, breast.mask, breast.chest_wall),
     )
+
+
+def _digest(pixels: np.ndarray, grid: Grid) -> str:
+    said = hashlib.blake2b(f"{grid.rows} {grid.columns}".encode(), digest_size=16)
+    said.update(np.ascontiguousarray(pixels).data)
+    return said.hexdigest()
 
 
 def _fine(geometry: Geometry, grid: Grid) -> bool:
@@ -112,11 +120,11 @@ def prepare(
 ) -> dict[str, Any]:
     """Turn a raw data set into the DATA folder out, and return its manifest's facts (counts and so on).
 
-    settings are those of PrepareSettings (size=128, side="R"). Works on all cores (workers processes), on the workers
-    of a Dask cluster (the address of its scheduler, or "local", which starts one here; they must see the same
-    paths), or on any concurrent.futures executor. An interrupted run is completed by the same call; a file that
-    cannot be used, crashes its decoder or takes longer than seconds becomes a row with status "failed" and a line in
-    failures.csv.
+    settings are those of PrepareSettings (size=128, side="R"). Works on all cores (workers processes; workers=1 is this
+    process, where a crash ends the run), on the workers of a Dask cluster (the address of its scheduler, or "local",
+    which starts one here; they must see the same paths), or on any concurrent.futures executor. An interrupted run is
+    completed by the same call; a file that cannot be used, crashes its decoder or takes longer than seconds (600)
+    becomes a row with status "failed" and a line in failures.csv.
     Raises InputError when the raw folder is not what kind says or holds no image that matches.
     """
     chosen = PrepareSettings.of(settings)
@@ -135,7 +143,7 @@ def prepare(
     with Stage(out, "prepare", chosen.model_dump(), inputs) as stage:
         if not stage.done:
             slots = _Slots(out, len(frame), chosen.size)
-            with Journal(out / JOURNAL, "prepare") as journal:
+            with Journal(out / JOURNAL, f"prepare {__version__}") as journal:
                 done = {entry["row"] for entry in journal.entries()}
                 left = [row for row in np.flatnonzero(frame["status"] == "ok").tolist() if row not in done]
                 sources = frame["source"]
@@ -152,6 +160,8 @@ def prepare(
                 slots.finish()
                 stage.finish(phantoms=_is_phantom(root), **facts)
                 journal.forget()
+        else:
+            (out / JOURNAL).unlink(missing_ok=True)  # where a kill came between the last two steps
         return stage.facts()
 
 

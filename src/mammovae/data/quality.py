@@ -13,7 +13,7 @@ QUALITY = "quality.parquet"
 """The file of a DATA folder that holds what was measured, a row a row of the index."""
 
 ENOUGH = 1024
-"""Fine structure is measured in images of at least this many pixels on the longer side, less than twice as many."""
+"""Fine structure is measured in images of less than twice so many pixels on the longer side, or smaller ones."""
 _COARSE = 256
 """Lines and shapes are looked for at this size."""
 _SHEARS = (-0.24, -0.16, -0.08, 0.0, 0.08, 0.16, 0.24)

@@ -12,8 +12,8 @@ _SIZ = struct.Struct(">HHIIIIIIIIH")
 
 
 def fraction(longest: int, enough: int) -> int:
-    """Return the largest power of two by which longest can be divided and still be enough, both in pixels."""
-    return 1 << max(0, (longest // enough).bit_length() - 1)
+    """Return the largest power of two, at most 64, by which longest can be divided and still be enough, in pixels."""
+    return min(64, 1 << max(0, (longest // enough).bit_length() - 1))
 
 
 def block_means(pixels: np.ndarray, factor: int) -> np.ndarray:
@@ -87,7 +87,7 @@ def _levels(frame: bytes, place: int) -> int:
 
 
 def jpeg(frame: bytes, shape: tuple[int, int], factor: int) -> tuple[np.ndarray, int]:
-    """Decode an 8-bit grey JPEG to block means of factor x factor pixels, at most 8; uint8, and the factor.
+    """Decode an 8-bit grey JPEG to what is close to block means, by its DCT; uint8, and the factor, at most 8.
 
     Raises ValueError for what the full way has to look at.
     """
@@ -103,5 +103,5 @@ def shrink(image: Image.Image, factor: int) -> int:
     longest = max(image.size)
     if image.format != "JPEG" or factor == 1:
         return 1
-    image.draft(image.mode, (image.width // factor, image.height // factor))
+    image.draft(image.mode, (max(1, image.width // factor), max(1, image.height // factor)))
     return round(longest / max(image.size))

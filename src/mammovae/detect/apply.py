@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 from PIL import Image
 
+from mammovae import __version__
 from mammovae.config import InputError, UsageError
 from mammovae.data import parallel
 from mammovae.data.dataset import WRITERS, Data
@@ -23,7 +24,7 @@ from mammovae.data.prepare import prepare_image
 from mammovae.data.read import image_files
 from mammovae.detect.detector import Detector
 from mammovae.detect.judge import COLUMNS, IDENTITY, Judge, Squares
-from mammovae.folders import MANIFEST, Journal, digest, read_json, replacing
+from mammovae.folders import MANIFEST, Journal, digest, file_hash, read_json, replacing
 from mammovae.model.memory import kept
 from mammovae.model.run import Run
 from mammovae.page.pictures import save_overlay
@@ -68,9 +69,11 @@ def score(
     100 most suspicious images are shown there, refused ones first.
 
     A file is read, prepared, scored and drawn in one go by a worker process (workers of them, by default one for each
-    core), or by the workers of a Dask cluster: the address of its scheduler, or "local", which starts one here. They
-    must see the same paths. A file that crashes its decoder, or takes longer than seconds, is a row with that reason.
-    Rows come as they are ready to .NAME.rows.jsonl beside out; the same call goes on from there after an interruption.
+    core; fewer than eight files, and workers=1, are done in this process), or by the workers of a Dask cluster: the
+    address of its scheduler, or "local", which starts one here. They must see the same paths, and compute on their CPU;
+    squares of DATA folders are scored 16 at a time, on the first GPU where there is one. A file that crashes its
+    decoder, or takes longer than seconds (600), is a row with that reason. Rows come as they are ready to
+    .NAME.rows.jsonl beside out; the same call goes on from there after an interruption.
     Raises InputError when a path does not exist, UsageError for a flag rate that the calibration images cannot promise.
     """
     out = Path(out)
@@ -249,17 +252,30 @@ def _identities(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _wanted(run: Run, data: list[Data], files: dict[str, Path], scorer: _Scorer) -> str:
     """Return a name for what is asked for: only rows of the very same are gone on from."""
-    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files.values()]
-    return digest(run.manifest["weights"], run.settings.model_dump(), scorer.rate, str(scorer.maps), stats) + digest(
-        list(files), [(str(one.path.resolve()), one.digest) for one in data]
-    )
+    asked = (__version__, file_hash(run.path / MANIFEST), scorer.rate, str(scorer.maps))
+    told = [(name, str(path), *_stamp(path)) for name, path in files.items()]
+    return digest(asked, told, [(str(one.path.resolve()), one.digest) for one in data])
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Return a file's size and time of change; one that is gone will be a row with that reason."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def _resumed(journal: Journal, pictures: bool) -> set[Key]:
     """Return the keys of rows that need no more work; with pictures, those that will be shown do."""
-    done = {tuple(entry["key"]): (entry["suspicion"], str(entry["row"]["image_id"])) for entry in journal.entries()}
-    again = heapq.nlargest(SHOWN, done, key=done.__getitem__) if pictures else []
-    return set(done).difference(again)
+    done: set[Key] = set()
+    shown: dict[Key, tuple[float, str]] = {}
+    for entry in journal.entries():
+        key, row = tuple(entry["key"]), entry["row"]
+        done.add(key)
+        if pictures and "finding" in row:
+            shown[key] = (entry["suspicion"], str(row["image_id"]))
+    return done.difference(heapq.nlargest(SHOWN, shown, key=shown.__getitem__))
 
 
 def _run(
@@ -278,7 +294,7 @@ def _run(
         for task in tasks:
             if isinstance(task, _Part):
                 yield task, scorer(task)
-    few = len(files) < FEW and seconds is None
+    few = len(files) < FEW and workers is None and seconds is None
     yield from parallel.run(scorer, files, workers=1 if few else workers, seconds=seconds)
 
 
@@ -310,8 +326,8 @@ def _alone(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        path.unlink(missing_ok=True)  # before it is free: who waits for this one would hold a file that is gone
         lock.release()
-        path.unlink(missing_ok=True)
 
 
 def _draw(

@@ -28,13 +28,19 @@ class WholeBatch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        axis = next(self._axes) if _is_draw(func) or _is_sum(func, args, kwargs) else None
+        axis = self._next() if _is_draw(func) or _is_sum(func, args, kwargs) else None
         if axis is None:
             return func(*args, **kwargs)
         if _is_sum(func, args, kwargs):
             return _Total.apply(func(args[0]) if self._own else 0 * func(args[0]), self._team)
         drawn = func(*_enlarged(args, axis, self._count), **kwargs)
         return drawn.narrow(axis, self._rows.start, self._rows.stop - self._rows.start)
+
+    def _next(self) -> int | None:
+        try:
+            return next(self._axes)
+        except StopIteration:  # which the trainer would take for the end of the epoch
+            raise RuntimeError("a member draws or sums more often than in its rehearsal") from None
 
 
 def batch_axes(compute: Callable[[int], object]) -> list[int | None] | None:

@@ -16,7 +16,7 @@ from mammovae.data.geometry import Grid
 from mammovae.data.pose import against_header
 from mammovae.data.prepare import prepare_picture
 from mammovae.data.read import Picture, image_files, read
-from mammovae.detect.quality import MEASURES, Quality, small
+from mammovae.detect.quality import MEASURES, TEMPLATE, Quality, small
 from mammovae.page.progress import Progress
 from mammovae.phantoms.anatomy import make_phantom
 from mammovae.phantoms.faults import FAULTS, FaultFamily, Source, plant_fault
@@ -65,13 +65,14 @@ def planted_faults(
     found (quality infinite). Pictures of the view that an image is not come from the folder other_view, else from the
     data set, else from phantoms.
     """
-    rows = [(int(position), "", False) for position in positions]
+    rows: list[tuple[int, str, bool]] = []
     jobs = _jobs(data, positions, seed, other_view)
     settings = data.manifest["settings"]
     sort = Sort(data.size, settings["stretch"], data.manifest["stored_as"], family, seed)
-    measures = [data.measures.iloc[position].to_dict() for position in positions]
-    pictures, outlines = (list(part) for part in small(data.images[positions], data.masks[positions]))
-    reasons: list[str | None] = [None] * len(rows)
+    measures: list[dict[str, float]] = []
+    pictures: list[np.ndarray] = []
+    outlines: list[np.ndarray] = []
+    reasons: list[str | None] = []
     with Progress("planting faults", len(jobs), unit="images") as progress:
         for job, results in parallel.run(partial(spoil, sort=sort), jobs, workers=workers):
             if isinstance(results, InputError):
@@ -80,12 +81,13 @@ def planted_faults(
                 rows.append((job.row, fault, isinstance(result, str)))
                 refused = isinstance(result, str)
                 measures.append({} if refused else result[0])
-                pictures.append(np.zeros_like(pictures[0]) if refused else result[1])
-                outlines.append(np.zeros_like(outlines[0]) if refused else result[2])
+                pictures.append(np.zeros((TEMPLATE, TEMPLATE)) if refused else result[1])
+                outlines.append(np.zeros((TEMPLATE, TEMPLATE)) if refused else result[2])
                 reasons.append(result if refused else None)
             progress.advance(1)
     table = pd.DataFrame(rows, columns=["position", "fault", "refused"])
-    measured = pd.DataFrame(measures)[[name for name in MEASURES if name in measures[0]]].fillna(0.0)
+    measured = pd.DataFrame(measures)
+    measured = measured[[name for name in MEASURES if name in measured]].fillna(0.0)
     normal = quality.normal(measured, np.stack(pictures), np.stack(outlines))
     score, said = quality.score(normal), quality.reasons(normal)
     table["quality"] = np.where(table["refused"], np.inf, score)
@@ -95,7 +97,10 @@ def planted_faults(
 
 
 def spoil(job: Spoil, *, sort: Sort) -> list[tuple[str, Any]]:
-    """Plant every fault into one source image and prepare it; a refusal is its sentence."""
+    """Prepare one source image untouched ("") and with every fault planted into it; a refusal is its sentence.
+
+    Untouched too it is read whole, so that no fault is told by how much of a file was decoded.
+    """
     picture = read(job.path)
     breast = find_breast(picture.pixels)
     other = _phantom(job.other_view, job.view) if isinstance(job.other_view, int) else read(job.other_view).pixels
@@ -103,18 +108,23 @@ def spoil(job: Spoil, *, sort: Sort) -> list[tuple[str, Any]]:
     if find_breast(other).chest_wall != breast.chest_wall:
         other = np.ascontiguousarray(other[:, ::-1])
     donor, results = read(job.donor).pixels, []
-    for fault in FAULTS:
-        source = plant_fault(
-            Source(picture.pixels, job.side, job.view),
+    untouched, mm = Source(picture.pixels, job.side, job.view), job.mm or guessed_mm_per_pixel(breast.mask)
+
+    def spoiled(fault: str) -> Source:
+        return plant_fault(
+            untouched,
             breast.mask,
             breast.chest_wall,
-            mm_per_pixel=job.mm or guessed_mm_per_pixel(breast.mask),
+            mm_per_pixel=mm,
             fault=fault,
             family=sort.family,
             donor=donor,
             other_view=other,
             seed=[sort.seed, job.row],
         )
+
+    for fault in ("", *FAULTS):
+        source = spoiled(fault) if fault else untouched
         try:
             made = prepare_picture(
                 Picture(source.pixels, {}, (), Grid(*source.pixels.shape)), size=sort.size, stretch=sort.stretch
