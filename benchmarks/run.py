@@ -44,6 +44,7 @@ ROWS: dict[str, str] = {
     "score": "score",
     "score-dicom": "score",
     "growth": "growth",
+    "overhead": "overhead",
     "start-help": "start",
     "start-train": "start",
 }
