@@ -33,8 +33,8 @@ from mammovae.page.review import SHOWN, Sheet
 
 FEW = 8
 """Fewer files than this are not worth worker processes."""
-BATCH = 16
-"""Images of a DATA folder that are scored together."""
+BATCH, PART = 16, 64
+"""Images of a DATA folder that a network is given at once, and that are judged and written together."""
 HEALTHY_LEVEL = 8192
 """The value, in maps over source pixels, of what one healthy pixel in a thousand exceeds."""
 
@@ -178,7 +178,9 @@ class _Scorer:
 
     def _part(self, task: _Part, data: Data) -> list[_Answer]:
         positions = np.array([position for _, position in task.keys])
-        [(_, scores, _, whole)] = self.detector.data(data, positions, len(positions))
+        found = list(self.detector.data(data, positions, BATCH))
+        scores = {name: np.concatenate([part[name] for _, part, _, _ in found]) for name in found[0][1]}
+        whole = np.concatenate([maps for *_, maps in found])
         frame = data.index.iloc[positions]
         identities = _identities(frame)
         squares = Squares(
@@ -233,8 +235,8 @@ def _tasks(data: list[Data], files: dict[str, Path]) -> tuple[list[_File | _Part
     for place, one in enumerate(data):
         status = one.index["status"].to_numpy(object)
         ok = np.flatnonzero(status == "ok")
-        for start in range(0, len(ok), BATCH):
-            keys = tuple((place, int(position)) for position in ok[start : start + BATCH])
+        for start in range(0, len(ok), PART):
+            keys = tuple((place, int(position)) for position in ok[start : start + PART])
             tasks.append(_Part(keys, one.path.resolve()))
         failed = np.flatnonzero(status == "failed")
         for position, row in zip(failed, _identities(one.index.iloc[failed]), strict=True):
