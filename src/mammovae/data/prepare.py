@@ -146,8 +146,8 @@ def prepare(
             with Journal(out / JOURNAL, f"prepare {__version__}") as journal:
                 done = {entry["row"] for entry in journal.entries()}
                 left = [row for row in np.flatnonzero(frame["status"] == "ok").tolist() if row not in done]
-                sources = frame["source"]
-                tasks = (Task(row, root / sources.iloc[row]) for row in left)
+                sources, whole = frame["source"], root.absolute()  # a worker elsewhere stands in another folder
+                tasks = (Task(row, whole / sources.iloc[row]) for row in left)
                 work = partial(prepare_task, size=chosen.size, stretch=chosen.stretch)
                 results = parallel.run(
                     work, tasks, workers=workers, cluster=cluster, executor=executor, seconds=seconds

@@ -120,6 +120,7 @@ class _File(NamedTuple):
 
     keys: tuple[Key]
     name: str
+    source: str
     path: Path
 
 
@@ -154,7 +155,9 @@ class _Scorer:
         self._data: dict[Path, Data] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Scorer, (self.path, self.rate, self.maps, self.pictures)
+        # A worker elsewhere stands in another folder.
+        maps = None if self.maps is None else self.maps.absolute()
+        return _Scorer, (self.path.absolute(), self.rate, maps, self.pictures)
 
     def __call__(self, task: _File | _Part) -> list[_Answer]:
         if isinstance(task, _File):
@@ -166,7 +169,7 @@ class _Scorer:
     def _file(self, task: _File) -> list[_Answer]:
         prepared = self.run.manifest["prepared"]
         result = prepare_image(task.path, size=prepared["size"], stretch=prepared["stretch"])
-        identity = {"image_id": task.name, "source": str(task.path)}
+        identity = {"image_id": task.name, "source": task.source}
         identity |= {key: result.fields.get(key) for key in ("patient_id", "side", "view", "reason")}
         wrong = against_header(identity["side"], result.chest_wall, self.judge.convention)
         measures = result.measures | {"against_header": float(wrong)}
@@ -241,7 +244,9 @@ def _tasks(data: list[Data], files: dict[str, Path]) -> tuple[list[_File | _Part
         failed = np.flatnonzero(status == "failed")
         for position, row in zip(failed, _identities(one.index.iloc[failed]), strict=True):
             refused[place, int(position)] = row
-    tasks += [_File(((len(data), n),), name, path) for n, (name, path) in enumerate(files.items())]
+    tasks += [
+        _File(((len(data), n),), name, str(path), path.absolute()) for n, (name, path) in enumerate(files.items())
+    ]
     return tasks, refused
 
 
@@ -303,7 +308,7 @@ def _run(
 def _refusal(task: _File | _Part, key: Key, error: InputError) -> _Answer:
     if isinstance(task, _Part):  # its images were read once: what fails now is the machine
         raise error
-    return _Answer(key, {"image_id": task.name, "source": str(task.path), "reason": str(error)})
+    return _Answer(key, {"image_id": task.name, "source": task.source, "reason": str(error)})
 
 
 @contextmanager
