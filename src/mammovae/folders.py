@@ -68,6 +68,16 @@ def digest(*values: Any) -> str:
     return hashlib.sha256(json.dumps(_plain(values), sort_keys=True).encode()).hexdigest()[:16]
 
 
+def locked(path: Path, out: Path) -> FileLock:
+    """Return the held lock of an output; UsageError, which names out, when another process writes it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"another mammovae is writing {out}: wait for it, or name another --out") from None
+    return lock
+
+
 class Stage:
     """One command's output folder while it is being written: begin, work, finish.
 
@@ -94,11 +104,7 @@ class Stage:
         if foreign and [entry.name for entry in self.out.iterdir()] != [".lock"]:
             raise UsageError(f"--out {self.out} holds other files: name a new folder or an empty one")
         self.out.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.out / ".lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise UsageError(f"another mammovae is writing {self.out}: wait for it, or name another --out") from None
+        self._lock = locked(self.out / ".lock", self.out)
         try:
             for left in self.out.rglob(".*.partial*"):
                 if re.search(r"\.\d+\.partial", left.name):

@@ -188,8 +188,9 @@ def _read_dicom(path: Path, enough: int | None) -> Picture:
     if not 1 <= int(dataset.BitsStored) <= min(16, int(dataset.BitsAllocated)):
         raise _RefusedError(f"it stores {dataset.BitsStored} of {dataset.BitsAllocated} bits a pixel, not 1 to 16")
     remarks = remarks_on(dataset)
+    shades = None
     if enough is not None and dataset.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2"):
-        table, more = grey_table(dataset)
+        shades = table, more = grey_table(dataset)
         found = _at_a_fraction(dataset, table, enough)
         if found is not None:
             return Picture(table[found[0]], header, (*remarks, *more), found[1])
@@ -198,7 +199,7 @@ def _read_dicom(path: Path, enough: int | None) -> Picture:
         grey, top = _uncoloured(dataset, stored)
         pixels = np.rint(grey * (65535 / top)).astype(np.uint16)
     else:
-        pixels = _monochrome(dataset, stored, remarks)
+        pixels = _monochrome(dataset, stored, shades or grey_table(dataset), remarks)
     return Picture(pixels, header, tuple(remarks), Grid(*pixels.shape))
 
 
@@ -229,12 +230,14 @@ def _at_a_fraction(dataset: Dataset, table: np.ndarray, enough: int) -> tuple[np
     return None
 
 
-def _monochrome(dataset: Dataset, stored: np.ndarray, remarks: list[str]) -> np.ndarray:
+def _monochrome(
+    dataset: Dataset, stored: np.ndarray, shades: tuple[np.ndarray, list[str]], remarks: list[str]
+) -> np.ndarray:
     bits = int(dataset.BitsStored)
     high = int(dataset.get("HighBit", bits - 1))
     if high != bits - 1 and not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         remarks.append(f"HighBit {high} contradicts {bits} bits stored, the lowest {bits} bits were read")
-    table, more = grey_table(dataset)
+    table, more = shades
     remarks += more
     # The table is indexed by bit pattern: native byte order, and without the extension of a sign.
     codes = stored.astype(stored.dtype.newbyteorder("="), copy=False).view(f"uint{stored.itemsize * 8}")

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from PIL import Image
 
 from mammovae import __version__
@@ -24,7 +23,7 @@ from mammovae.data.prepare import prepare_image
 from mammovae.data.read import image_files
 from mammovae.detect.detector import Detector
 from mammovae.detect.judge import COLUMNS, IDENTITY, Judge, Squares
-from mammovae.folders import MANIFEST, Journal, digest, file_hash, read_json, replacing
+from mammovae.folders import MANIFEST, Journal, digest, file_hash, locked, read_json, replacing
 from mammovae.model.memory import kept
 from mammovae.model.run import Run
 from mammovae.page.pictures import save_overlay
@@ -325,11 +324,7 @@ def _one_thread() -> Iterator[None]:
 def _alone(out: Path) -> Iterator[None]:
     """Hold the lock of an output file; UsageError when another process writes it."""
     path = out.with_name(f".{out.name}.lock")
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UsageError(f"another mammovae is writing {out}: wait for it, or name another --out") from None
+    lock = locked(path, out)
     try:
         yield
     finally:
