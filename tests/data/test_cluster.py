@@ -6,13 +6,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
+from tests.data.processes import gone, wait_until
 
 import mammovae
 from mammovae.config import InputError, UsageError
@@ -45,20 +46,6 @@ def kill_the_worker(number: int) -> int:
 def announce_and_hang(number: int, *, folder: Path) -> None:
     (folder / str(os.getpid())).touch()
     time.sleep(600)
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 10) -> bool:
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        time.sleep(0.02)
-    return true()
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @pytest.fixture(scope="module")

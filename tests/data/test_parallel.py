@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
+from tests.data.processes import gone, wait_until
 
 import mammovae
 from mammovae.config import InputError, UsageError
@@ -88,21 +89,6 @@ def script(folder: Path, text: str) -> Path:
     path = folder / "script.py"
     path.write_text(text)
     return path
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 10) -> bool:
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        time.sleep(0.02)
-    return true()
-
-
-def gone(pid: int) -> bool:
-    """Say whether a process has ended; where nobody waits for it, it stays as a zombie."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @pytest.mark.parametrize(("workers", "seconds"), [(1, None), (1, 20), (2, None)])
