@@ -19,7 +19,7 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run_benchmarks.py
 
 clean:
 	rm -rf runs/demo .pytest_cache .ruff_cache

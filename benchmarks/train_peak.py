@@ -15,8 +15,8 @@ from train import epoch_ours, in_memory
 
 from mammovae.config import preset
 from mammovae.data.dataset import Batch
-from mammovae.model.memory import kept
-from mammovae.model.run import build
+from mammovae.models.run import build
+from mammovae.parallel.allocator import kept
 
 BATCH = 32
 KINDS = {

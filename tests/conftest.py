@@ -1,10 +1,14 @@
-"""Studies that several tests look at: made once, read by all, changed by none."""
+"""Studies and films that several tests look at: made once, read by all, changed by none."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mammovae as mv
+
+Films = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +31,28 @@ def run(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "run"
     mv.train(trapped_data, out=out, preset="tiny", epochs=3)
     return out
+
+
+def make_films(count: int, size: int = 64, seed: int = 0, beta: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+    """Small films to measure: power-law noise on a breast that thins to its edge, the chest wall at column 0.
+
+    Return images, float (count, size, size) in 0..1, and masks; power falls with frequency to the power of beta.
+    """
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size))
+    frequency[0, 0] = 1
+    rows, columns = np.mgrid[:size, :size] / size
+    images, masks = np.zeros((count, size, size)), np.zeros((count, size, size), np.uint8)
+    for image, mask in zip(images, masks, strict=True):
+        height, width = rng.uniform(0.3, 0.45), rng.uniform(0.4, 0.7)
+        inside = ((rows - 0.5) / height) ** 2 + (columns / width) ** 2
+        field = np.fft.ifft2(np.fft.fft2(rng.normal(size=(size, size))) * frequency ** (-beta / 2)).real
+        grey = rng.uniform(0.45, 0.55) + 0.1 * field / field.std() - 0.3 * np.clip(inside, 0, 1) ** 4
+        mask[:] = inside < 1
+        image[:] = np.clip(grey, 0, 1) * mask
+    return images, masks
+
+
+@pytest.fixture(scope="session")
+def films() -> Films:
+    return make_films

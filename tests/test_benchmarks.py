@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "run.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "run_benchmarks.py"
 
 
 def test_a_row_is_measured_printed_and_written(tmp_path: Path) -> None:
@@ -14,7 +14,7 @@ def test_a_row_is_measured_printed_and_written(tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     (row,) = json.loads((tmp_path / "bench.json").read_text())["rows"]
     assert row["name"] == "start-help" and row["ratio"] > 0
-    assert f"{row['ratio']:.2f}" in answer.stdout and "python benchmarks/run.py start-help" in answer.stdout
+    assert f"{row['ratio']:.2f}" in answer.stdout and "python benchmarks/run_benchmarks.py start-help" in answer.stdout
 
 
 def test_an_unknown_row_is_refused_with_the_known_ones() -> None:

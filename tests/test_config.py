@@ -8,7 +8,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from mammovae.config import PRESETS, PrepareSettings, TrainSettings, UsageError, preset
-from mammovae.model.run import build
+from mammovae.models.run import build
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 

@@ -3,29 +3,30 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mammovae.version import __version__
+
 if TYPE_CHECKING:
+    from mammovae.audit.audit import audit
     from mammovae.config import InputError, UsageError
+    from mammovae.crossval.crossval import crossval
     from mammovae.data.dataset import Data
     from mammovae.data.prepare import prepare
-    from mammovae.detect.apply import score
-    from mammovae.generation.folder import generate
-    from mammovae.model.run import Run
+    from mammovae.demo import demo
+    from mammovae.detection.score import score
+    from mammovae.evaluation.evaluate import evaluate
+    from mammovae.evaluation.stress import stress
+    from mammovae.generation.generate import generate
+    from mammovae.info import describe as info
+    from mammovae.models.run import Run
     from mammovae.phantoms.write import write_phantoms as phantom
-    from mammovae.study.audit import audit
-    from mammovae.study.crossval import crossval
-    from mammovae.study.demo import demo
-    from mammovae.study.describe import describe as info
-    from mammovae.study.evaluate import evaluate
-    from mammovae.study.stress import stress
-    from mammovae.study.train import train
-
-__version__ = "0.1.0"
+    from mammovae.training.train import train
 
 __all__ = [
     "Data",
     "InputError",
     "Run",
     "UsageError",
+    "__version__",
     "audit",
     "crossval",
     "demo",
@@ -42,19 +43,19 @@ __all__ = [
 _WHERE = {
     "Data": "data.dataset:Data",
     "InputError": "config:InputError",
-    "Run": "model.run:Run",
+    "Run": "models.run:Run",
     "UsageError": "config:UsageError",
-    "audit": "study.audit:audit",
-    "crossval": "study.crossval:crossval",
-    "demo": "study.demo:demo",
-    "evaluate": "study.evaluate:evaluate",
-    "generate": "generation.folder:generate",
-    "info": "study.describe:describe",
+    "audit": "audit.audit:audit",
+    "crossval": "crossval.crossval:crossval",
+    "demo": "demo:demo",
+    "evaluate": "evaluation.evaluate:evaluate",
+    "generate": "generation.generate:generate",
+    "info": "info:describe",
     "phantom": "phantoms.write:write_phantoms",
     "prepare": "data.prepare:prepare",
-    "score": "detect.apply:score",
-    "stress": "study.stress:stress",
-    "train": "study.train:train",
+    "score": "detection.score:score",
+    "stress": "evaluation.stress:stress",
+    "train": "training.train:train",
 }
 
 
@@ -70,4 +71,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the public names before they are imported, for those who press Tab."""
-    return [*__all__, "__version__"]
+    return list(__all__)

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
-from mammovae import __version__
+from mammovae.version import __version__
 
 # The verbs and the settings behind them are imported when a verb is called: help comes at once.
 VERBS = {

@@ -43,7 +43,7 @@ def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> None:
 
     Example: mammovae demo --out runs/demo
     """
-    from mammovae.study.demo import demo
+    from mammovae.demo import demo
 
     print(f"report: {demo(out=out, seed=seed)}")
 
@@ -119,7 +119,7 @@ def prepare(
         Exit with status 1 when any image failed.
     """
     from mammovae.data.prepare import prepare
-    from mammovae.page.words import count_line
+    from mammovae.report.formatting import count_line
 
     given = settings.given()
     facts = prepare(kind, path, out=out, workers=workers, cluster=cluster, seconds=seconds, **given)
@@ -153,8 +153,8 @@ def train(
         GPUs of this machine (processes where it has none) that share out every batch; 1 by default. For several
         machines start this by torchrun on each, which says how many there are: torchrun ... -m mammovae train ...
     """
-    from mammovae.model.team import Team
-    from mammovae.study.train import train
+    from mammovae.training.distributed import Team
+    from mammovae.training.train import train
 
     facts = train(data, preset=preset, out=out, devices=devices, **settings.given())
     if Team.here().rank == 0:
@@ -205,7 +205,7 @@ def generate(
     dicom
         Write DICOM mammograms, marked synthetic, in place of PNG.
     """
-    from mammovae.generation.folder import generate
+    from mammovae.generation.generate import generate
 
     facts = generate(
         run,
@@ -258,7 +258,7 @@ def score(
     strict
         Exit with status 1 when any image failed.
     """
-    from mammovae.detect.apply import score
+    from mammovae.detection.score import score
 
     where = {"workers": workers, "cluster": cluster, "seconds": seconds}
     table = score(run, paths, out=out, maps=maps, review=review, flag=flag, **where)
@@ -292,8 +292,8 @@ def evaluate(
     seed
         Seed of the seed protocol's draw and of the report's generated images.
     """
-    from mammovae.page.words import headline
-    from mammovae.study.evaluate import evaluate
+    from mammovae.evaluation.evaluate import evaluate
+    from mammovae.report.formatting import headline
 
     print(headline(evaluate(run, data, out=out, protocol=protocol, seed=seed)))
     print(f"report: {out / 'report.html'}")
@@ -327,8 +327,8 @@ def crossval(
     other_view
         A folder of images of the other view, to slip in among the planted faults; by default the data's, or phantoms.
     """
-    from mammovae.page.words import headline
-    from mammovae.study.crossval import crossval
+    from mammovae.crossval.crossval import crossval
+    from mammovae.report.formatting import headline
 
     given = settings.given()
     metrics = crossval(data, out=out, preset=preset, folds=folds, cache=cache, other_view=other_view, **given)
@@ -354,7 +354,7 @@ def stress(
     other_view
         A folder of images of the other view, to slip in; by default the data's, or phantoms.
     """
-    from mammovae.study.stress import stress
+    from mammovae.evaluation.stress import stress
 
     metrics = stress(run, data, out=out, seed=seed, other_view=other_view, workers=workers)
     words = f"mean AUROC {metrics['quality_auroc_mean']:.2f}, mean recall {metrics['quality_recall_5_mean']:.2f}"
@@ -389,7 +389,7 @@ def audit(
     use
         A preset to train on the generated and on as many real images, both judged on the same real test images.
     """
-    from mammovae.study.audit import audit
+    from mammovae.audit.audit import audit
 
     for verdict in audit(generated, run, data, out=out, seed=seed, use=use)["verdicts"]:
         print(verdict)
@@ -408,7 +408,7 @@ def info(path: Path, /, *more: Path) -> None:
     more
         And what else.
     """
-    from mammovae.study.describe import describe
+    from mammovae.info import describe
 
     for place in (path, *more):
         print(describe(place))

@@ -11,7 +11,7 @@ import pytest
 from scipy import ndimage
 
 from mammovae.phantoms.anatomy import image_shape, make_phantom
-from mammovae.phantoms.breast import DENSITY_SHARES, SIDES, VIEWS, make_breast, make_patient
+from mammovae.phantoms.patient import DENSITY_SHARES, SIDES, VIEWS, make_breast, make_patient
 
 
 def spectrum_slope(phantom, points=128, low=0.06, high=0.7):

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from mammovae.config import UsageError
+from mammovae.perturbations.lesions import KINDS
 from mammovae.phantoms.anatomy import make_phantom
-from mammovae.phantoms.lesions import KINDS
+from mammovae.phantoms.defects import DICOM_TRAPS, FEWEST_PATIENTS, FILE_TRAPS, TABLE_TRAPS
 from mammovae.phantoms.plan import plan_study
-from mammovae.phantoms.traps import DICOM_TRAPS, FEWEST_PATIENTS, FILE_TRAPS, TABLE_TRAPS
 from mammovae.phantoms.write import write_phantoms
 
 VINDR_COLUMNS = [

@@ -14,9 +14,9 @@ import torch
 from mammovae.config import InputError, TrainSettings, UsageError
 from mammovae.data import index
 from mammovae.data.geometry import Geometry
-from mammovae.data.quality import QUALITY
+from mammovae.data.measurements import QUALITY
 from mammovae.data.split import include_unlabelled
-from mammovae.folders import file_hash, read_manifest
+from mammovae.storage import file_hash, read_manifest
 
 WRITERS = ("prepare", "generate")
 """The commands whose folders are DATA folders."""

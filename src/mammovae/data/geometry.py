@@ -14,25 +14,13 @@ import numpy as np
 from scipy import sparse
 
 from mammovae.config import InputError
+from mammovae.imageio.pixel_grid import Grid
 
 _MARGIN = 0.02  # of the longer side of the mask's bounding box
 
 
 class NoBreast(InputError):
     """No breast could be told from the background; the message says why, and what to do, in one sentence."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How an image lies on its source (rows x columns): each of its pixels is the mean of factor x factor of them."""
-
-    rows: int
-    columns: int
-    factor: int = 1
-
-    def coarser(self, factor: int) -> "Grid":
-        """The grid of an image whose pixels are each factor x factor of this one's."""
-        return replace(self, factor=self.factor * factor)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mammovae.config import InputError
-from mammovae.folders import replacing
+from mammovae.storage import replacing
 
 FINDING = pa.struct(
     [

@@ -10,18 +10,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from mammovae import __version__
 from mammovae.config import InputError, Kind, PrepareSettings, UsageError
-from mammovae.data import index, parallel
-from mammovae.data.breast import find_breast
-from mammovae.data.complete import FROM_HEADER, complete
-from mammovae.data.geometry import Geometry, Grid, NoBreast
-from mammovae.data.quality import ENOUGH, measure
-from mammovae.data.read import Picture, read
-from mammovae.data.reduced import block_means, fraction
+from mammovae.data import index
+from mammovae.data.finalize import FROM_HEADER, complete
+from mammovae.data.geometry import Geometry, NoBreast
+from mammovae.data.measurements import ENOUGH, measure
+from mammovae.data.segmentation import find_breast
 from mammovae.data.sources import SOURCES
-from mammovae.folders import MANIFEST, Journal, Stage, read_json, replacing
-from mammovae.page.progress import Progress
+from mammovae.imageio.pixel_grid import Grid
+from mammovae.imageio.read import Picture, read
+from mammovae.imageio.scaled_decode import block_means, fraction
+from mammovae.parallel import pool
+from mammovae.report.progress import Progress
+from mammovae.storage import MANIFEST, Journal, Stage, read_json, replacing
+from mammovae.version import __version__
 
 JOURNAL = ".rows.jsonl"
 
@@ -149,9 +151,7 @@ def prepare(
                 sources, whole = frame["source"], root.absolute()  # a worker elsewhere stands in another folder
                 tasks = (Task(row, whole / sources.iloc[row]) for row in left)
                 work = partial(prepare_task, size=chosen.size, stretch=chosen.stretch)
-                results = parallel.run(
-                    work, tasks, workers=workers, cluster=cluster, executor=executor, seconds=seconds
-                )
+                results = pool.run(work, tasks, workers=workers, cluster=cluster, executor=executor, seconds=seconds)
                 with Progress("preparing", len(left), unit="images") as progress:
                     for task, result in results:
                         journal.add(slots.keep(task.row, result))

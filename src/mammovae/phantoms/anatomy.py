@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from mammovae.phantoms.breast import SIDES, VIEWS, Breast, Density, Side, View, make_breast
 from mammovae.phantoms.fields import (
     FIELD_MM,
     Curve,
@@ -23,6 +22,7 @@ from mammovae.phantoms.fields import (
     stream,
 )
 from mammovae.phantoms.outline import Outline, depth_below_skin, make_outline, muscle_depth
+from mammovae.phantoms.patient import SIDES, VIEWS, Breast, Density, Side, View, make_breast
 
 _LEVELS = 4095
 _SUPERSAMPLED_BELOW = 300

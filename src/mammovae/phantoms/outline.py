@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import KDTree
 
-from mammovae.phantoms.breast import Breast, View
 from mammovae.phantoms.fields import FIELD_MM, interpolation_matrix, separable
+from mammovae.phantoms.patient import Breast, View
 
 FIELD_WIDTH_MM = FIELD_MM * 2800 / 3518
 _STEP_MM = 2.5

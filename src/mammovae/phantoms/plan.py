@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mammovae.phantoms.breast import SIDES, VIEWS, Side, View, make_patient
+from mammovae.perturbations.lesions import KINDS, Kind
 from mammovae.phantoms.fields import stream
-from mammovae.phantoms.lesions import KINDS, Kind
+from mammovae.phantoms.patient import SIDES, VIEWS, Side, View, make_patient
 
 CATEGORIES: dict[Kind, str] = {
     "mass": "Mass",

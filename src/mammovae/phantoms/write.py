@@ -9,16 +9,16 @@ import numpy as np
 from PIL import Image
 
 from mammovae.config import InputError, Layout, UsageError
-from mammovae.data.parallel import run
-from mammovae.folders import Stage, replacing, write_json, write_text
-from mammovae.page.progress import Progress
-from mammovae.phantoms import tables
+from mammovae.parallel.pool import run
+from mammovae.perturbations.lesions import Planting, plant
+from mammovae.phantoms import annotation_tables
 from mammovae.phantoms.anatomy import image_shape, make_phantom
-from mammovae.phantoms.dicom import encode
+from mammovae.phantoms.defects import set_traps, spoil_bytes, spoil_pixels
+from mammovae.phantoms.dicom_files import encode
 from mammovae.phantoms.fields import FIELD_MM
-from mammovae.phantoms.lesions import Planting, plant
 from mammovae.phantoms.plan import ImagePlan, LesionPlan, plan_study
-from mammovae.phantoms.traps import set_traps, spoil_bytes, spoil_pixels
+from mammovae.report.progress import Progress
+from mammovae.storage import Stage, replacing, write_json, write_text
 
 TRUTH = "truth.json"
 
@@ -70,7 +70,7 @@ def write_phantoms(
     with Stage(out, "phantom", settings, {}) as stage:
         if stage.done:
             return out
-        lesions: dict[str, tables.Lesions] = {}
+        lesions: dict[str, annotation_tables.Lesions] = {}
         with Progress("painting phantoms", len(plans), unit="images") as progress:
             for (_, plan), result in run(_write_image, [(str(out), plan) for plan in plans], workers=workers):
                 if isinstance(result, InputError):
@@ -98,23 +98,23 @@ def _path(plan: ImagePlan, layout: Layout) -> str:
 
 
 def _tables(
-    layout: Layout, plans: list[ImagePlan], lesions: dict[str, tables.Lesions], trapped: dict[str, list[str]]
+    layout: Layout, plans: list[ImagePlan], lesions: dict[str, annotation_tables.Lesions], trapped: dict[str, list[str]]
 ) -> dict[str, str]:
     shape, mm = image_shape(plans[0].size), FIELD_MM / plans[0].size
     negative = trapped.get("negative_xmin", [])
     if layout == "vindr":
         lacking = "metadata_columns" in trapped
         return {
-            "breast-level_annotations.csv": tables.breast_table(plans, shape),
-            "finding_annotations.csv": tables.finding_table(plans, shape, lesions, negative),
-            "metadata.csv": tables.metadata_table(plans, shape, mm, lacking=lacking),
+            "breast-level_annotations.csv": annotation_tables.breast_table(plans, shape),
+            "finding_annotations.csv": annotation_tables.finding_table(plans, shape, lesions, negative),
+            "metadata.csv": annotation_tables.metadata_table(plans, shape, mm, lacking=lacking),
         }
     if layout == "vindr-png":
-        return {"Metadata.csv": tables.finding_table(plans, shape, lesions, negative)}
-    return {"index.csv": tables.index_table(plans, mm)} if layout == "folder" else {}
+        return {"Metadata.csv": annotation_tables.finding_table(plans, shape, lesions, negative)}
+    return {"index.csv": annotation_tables.index_table(plans, mm)} if layout == "folder" else {}
 
 
-def _truth(plans: list[ImagePlan], lesions: dict[str, tables.Lesions]) -> dict[str, dict]:
+def _truth(plans: list[ImagePlan], lesions: dict[str, annotation_tables.Lesions]) -> dict[str, dict]:
     return {
         plan.image_id: {
             "path": plan.path,
@@ -136,7 +136,7 @@ def _truth(plans: list[ImagePlan], lesions: dict[str, tables.Lesions]) -> dict[s
     }
 
 
-def _write_image(task: tuple[str, ImagePlan]) -> tables.Lesions:
+def _write_image(task: tuple[str, ImagePlan]) -> annotation_tables.Lesions:
     """Makes and writes one image unless its file is there; returns its lesions, for which it may be made again."""
     out, plan = task
     path = Path(out) / plan.path

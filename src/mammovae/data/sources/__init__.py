@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pandas as pd
 
 from mammovae.data.sources.cbis_ddsm import cbis_ddsm
-from mammovae.data.sources.dicom import dicom
-from mammovae.data.sources.folder import folder
+from mammovae.data.sources.dicom_tree import dicom
+from mammovae.data.sources.image_folder import folder
 from mammovae.data.sources.mias import mias
 from mammovae.data.sources.vindr import vindr
 

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from mammovae.config import InputError
 from mammovae.data import index
-from mammovae.data.sources.tables import (
+from mammovae.data.sources.csv_rows import (
     BOX,
     DENSITIES,
     SIDES,

@@ -7,8 +7,8 @@ import pandas as pd
 
 from mammovae.config import InputError
 from mammovae.data import index
-from mammovae.data.read import read_header
-from mammovae.data.sources.tables import clipped, entry
+from mammovae.data.sources.csv_rows import clipped, entry
+from mammovae.imageio.read import read_header
 
 SIZE = 1024
 """Rows and columns of every film."""

@@ -11,9 +11,9 @@ from PIL import Image, UnidentifiedImageError
 
 from mammovae.config import HealthyRule, InputError
 from mammovae.data import index
-from mammovae.data.header import age_in_years
-from mammovae.data.read import DICOM_SUFFIXES, RASTER_SUFFIXES
-from mammovae.data.sources.tables import BOX, DENSITIES, SIDES, SPLITS, Line, entry, plain, read_csv
+from mammovae.data.sources.csv_rows import BOX, DENSITIES, SIDES, SPLITS, Line, entry, plain, read_csv
+from mammovae.imageio.dicom_header import age_in_years
+from mammovae.imageio.read import DICOM_SUFFIXES, RASTER_SUFFIXES
 
 _IMAGE = ("study_id", "image_id", "laterality", "view_position", "breast_birads")
 _FINDING = ("study_id", "image_id", "laterality", "finding_categories", *BOX)

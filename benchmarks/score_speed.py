@@ -1,0 +1,117 @@
+"""Scoring: a DATA folder against the plain network in a loop, and DICOM files with the share of each stage."""
+
+import cProfile
+import csv
+import pstats
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import materials
+import numpy as np
+import plain
+import torch
+import usual
+from measure import Line, Scope, race, spread
+
+import mammovae
+
+STAGES = {
+    "opening the run": ("models/run.py", "open"),
+    "decoding": ("imageio/read.py", "read"),
+    "preparing": ("data/prepare.py", "prepare_image"),
+    "model": ("detection/detector.py", "squares"),
+    "writing": ("pandas/core/generic.py", "to_csv"),
+}
+"""The function of each stage whose time counts, callees included; decoding, which preparing calls, is taken from it."""
+
+
+def lines(row: str, scope: Scope) -> list[Line]:
+    """Measure score or score-dicom."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        made = materials.run(folder / "made", "seed")
+        if row == "score-dicom":
+            return [dicom(f"score-{kind}", kind, made, folder, scope) for kind in ("jp2", "rle")]
+        return prepared(row, made, folder, scope)
+
+
+def prepared(row: str, run: Path, folder: Path, scope: Scope) -> list[Line]:
+    """Score a DATA folder with all that mammovae score does, against the plain network's loss alone."""
+    count, distinct, rounds = scope.pick((1000, 100, 3), (8, 8, 1))
+    data = materials.data(folder / "scored", count, distinct)
+    network = plain.Plain().eval()
+    images = np.load(data / "images.npy", mmap_mode="r")
+    works = (
+        lambda: loop(network, images, 1),
+        lambda: loop(network, images, 16),
+        lambda: table(run, data, folder),
+    )
+    one, batches, ours = race(works, rounds)
+    found = []
+    for name, words, theirs in ((row, "one by one", one), (f"{row}-batches", "in batches of 16", batches)):
+        work = f"{count} prepared images, seed network; usual: the eager network alone {words}"
+        notes = (
+            f"{torch.get_num_threads()} threads; usual: {spread(theirs)}; ours: {spread(ours)}",
+            "ours: opening the run, scores, maps, quality, percentiles, reasons, CSV",
+        )
+        rates = count / min(theirs), count / min(ours)
+        found.append(Line(name, work, "images/s", *rates, rates[1] / rates[0], notes))
+    return found
+
+
+def loop(network: plain.Plain, images: np.ndarray, batch: int) -> None:
+    """Score squares in an eager loop."""
+    losses: list[float] = []
+    with torch.no_grad():
+        for start in range(0, len(images), batch):
+            part = torch.from_numpy(images[start : start + batch].astype(np.float32))[:, None] / 65535
+            losses += network.score(part).tolist()
+    assert len(losses) == len(images)
+
+
+def table(run: Path, path: Path, folder: Path) -> None:
+    """Score as the command does, in this process alone."""
+    scored = mammovae.score(run, path, out=folder / "scores.csv", workers=1)
+    assert scored["finding"].notna().all(), scored["reason"].tolist()
+
+
+def dicom(name: str, kind: str, run: Path, folder: Path, scope: Scope) -> Line:
+    """Score DICOM files in one process against decoding, resizing and the plain network; then say where time goes."""
+    count, rounds = scope.pick((6, 2), (1, 1))
+    films = materials.encoded(kind, folder / kind, count)
+    network = plain.Plain().eval()
+
+    def theirs() -> None:
+        with (folder / "usual.csv").open("w", encoding="utf-8") as file, torch.no_grad():
+            writer = csv.writer(file)
+            for film in films:
+                small = torch.from_numpy(usual.small(film).astype(np.float32))[None, None]
+                writer.writerow([film.name, network.score(small).item()])
+
+    def ours() -> None:
+        table(run, folder / kind, folder)
+
+    seconds = race((theirs, ours), rounds)
+    best = [min(times) / count for times in seconds]
+    work = f"{count} {materials.FILMS}, {kind.upper()}; usual: pydicom, scikit-image, plain network"
+    return Line(name, work, "s/image", *best, best[0] / best[1], (f"time of ours for {count} files: {shares(ours)}",))
+
+
+def shares(work: Callable[[], None]) -> str:
+    """Profile a call and return the share of each stage in words."""
+    profile = cProfile.Profile()
+    profile.runcall(work)
+    stats = pstats.Stats(profile)
+    whole = stats.total_tt  # pyrefly: ignore
+    taken = dict.fromkeys(STAGES, 0.0)
+    for (file, _, function), (*_, cumulative, _) in stats.stats.items():  # pyrefly: ignore
+        for stage, (end, wanted) in STAGES.items():
+            if function == wanted and file.endswith(end):
+                taken[stage] = max(taken[stage], cumulative)
+    for stage, seconds in taken.items():
+        if not seconds:
+            raise RuntimeError(f"no call of {STAGES[stage]} was seen: has {stage} moved? see STAGES in {__file__}")
+    taken["preparing"] -= taken["decoding"]
+    taken["other"] = whole - sum(taken.values())
+    return ", ".join(f"{stage} {seconds / whole:.0%}" for stage, seconds in taken.items())

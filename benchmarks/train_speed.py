@@ -1,0 +1,130 @@
+"""Training the seed network: an epoch from files and from memory, against plain PyTorch and against pythae."""
+
+import json
+import subprocess
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+import materials
+import numpy as np
+import pandas as pd
+import plain
+import torch
+import usual
+from measure import Line, Scope, race, spread
+from torch.utils.data import DataLoader
+
+import mammovae
+from mammovae.config import preset
+from mammovae.data.dataset import Data
+from mammovae.models.run import build
+from mammovae.training.distributed import Team
+from mammovae.training.loop import fit
+
+HERE = Path(__file__).parent
+
+
+def lines(row: str, scope: Scope) -> list[Line]:
+    """Measure train-png16, train-png8, train-eager or train-pythae."""
+    if row.startswith("train-png"):
+        return [files(row, scope)]
+    return [pythae(row, scope) if row == "train-pythae" else eager(row, scope)]
+
+
+def train_ours(
+    data: Data, train: np.ndarray, epochs: int, *, validation: np.ndarray | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Fit the seed network and return its history, whose seconds are those of each epoch."""
+    settings = preset("seed", {"epochs": epochs, "seed": seed})
+    nothing = np.zeros(0, np.int64)
+    parts = {"train": train, "validation": nothing if validation is None else validation, "calibration": nothing}
+    with tempfile.TemporaryDirectory() as folder:
+        return fit(build(settings)["vae"], data, parts, Path(folder) / "vae", settings, Team())
+
+
+def epoch_ours(data: Data, count: int) -> float:
+    """Return the seconds of a second epoch, batches and the framework's work included."""
+    return float(train_ours(data, np.arange(count), 2)["seconds"].iloc[-1])
+
+
+def in_memory(path: Path, count: int) -> tuple[Data, torch.Tensor]:
+    """Open a DATA folder, and its first images as the tensor that a plain loop has in memory."""
+    opened = Data.open(path)
+    return opened, opened.batch(np.arange(count), usual.SIZE).image
+
+
+def files(row: str, scope: Scope) -> Line:
+    """Open, resize and convert each PNG in every epoch, the seed study's way, against our epoch on a DATA folder."""
+    bits = int(row.removeprefix("train-png"))
+    distinct, count, rounds = scope.pick((8, 64, 3), (1, 32, 1))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        links = materials.links(materials.vindr_sized(bits, folder / "films", distinct), folder / "raw", count)
+        begin = time.perf_counter()
+        mammovae.prepare("folder", folder / "raw", out=folder / "data")
+        once = time.perf_counter() - begin
+        loader = DataLoader(usual.Pictures(links), batch_size=32, shuffle=True, num_workers=0)
+        trainer, data = plain.Trainer(), Data.open(folder / "data")
+        works = (lambda: void(trainer.epoch(loader)), lambda: epoch_ours(data, count))
+        theirs, ours = race(works, rounds)
+    rows, columns = materials.SHAPE
+    work = f"an epoch of {count} PNG, {bits} bit, {rows} x {columns}, seed network, batch 32"
+    notes = (
+        f"links to {distinct} real films resized to that size; usual: {spread(theirs)}; ours: {spread(ours)}",
+        f"preparing them once took {once:.1f} s, left out of the ratio",
+    )
+    return Line(row, work, "s/epoch", min(theirs), min(ours), min(theirs) / min(ours), notes)
+
+
+def void(_: object) -> None:
+    """Let a work's time be taken, whatever it returns."""
+
+
+def eager(row: str, scope: Scope) -> Line:
+    """Compare the plain eager loop with ours, images in memory (of ours, the memory-mapped DATA folder's)."""
+    count, rounds = scope.pick((320, 3), (32, 1))
+    with tempfile.TemporaryDirectory() as name:
+        data, images = in_memory(materials.data(Path(name), count, min(count, 80)), count)
+        trainer = plain.Trainer()
+        trainer.epoch([images[:32]])  # as ours has had an epoch before the one that counts
+        works = (lambda: void(trainer.epoch(plain.shuffled(images))), lambda: epoch_ours(data, count))
+        theirs, ours = race(works, rounds)
+    return _rates(row, f"{count // 32} steps of the seed network, batch 32, images in memory", count, theirs, ours)
+
+
+def _rates(row: str, work: str, count: int, theirs: list[float], ours: list[float]) -> Line:
+    notes = (f"{torch.get_num_threads()} threads; usual: {spread(theirs)}; ours: {spread(ours)}",)
+    rates = count / min(theirs), count / min(ours)
+    return Line(row, work, "images/s", *rates, rates[1] / rates[0], notes)
+
+
+def pythae(row: str, scope: Scope) -> Line:
+    """Compare pythae's trainer, in an environment of its own, with ours: the same layers, batch, optimiser and loss."""
+    count, rounds = scope.pick((320, 3), (32, 1))
+    python = environment(scope.venv)
+    with tempfile.TemporaryDirectory() as name:
+        data, images = in_memory(materials.data(Path(name), count, min(count, 80)), count)
+        np.save(Path(name) / "images.npy", images.numpy())
+        script = [python, HERE / "pythae_train.py", Path(name) / "images.npy", "--epochs", "2"]
+
+        def theirs() -> float:
+            done = subprocess.run([*map(str, script)], capture_output=True, text=True, check=False, cwd=name)
+            if done.returncode:
+                raise RuntimeError(f"pythae failed: {done.stderr.strip()[-2000:]}")
+            return json.loads(done.stdout.splitlines()[-1])[-1]
+
+        seconds = race((theirs, lambda: epoch_ours(data, count)), rounds)
+    return _rates(row, f"{count // 32} steps in pythae 0.1.2, seed network, batch 32, in memory", count, *seconds)
+
+
+def environment(folder: Path) -> Path:
+    """Make pythae's virtual environment where it is not there yet, and return its Python."""
+    python, ready = folder / "bin" / "python", folder / ".installed"
+    if not ready.exists():
+        venv.create(folder, with_pip=True, clear=True)
+        pins = ("--constraint", HERE.parent / "constraints.txt", "--requirement", HERE / "pythae_requirements.txt")
+        subprocess.run([*map(str, (python, "-m", "pip", "install", "--quiet", *pins))], check=True)
+        ready.touch()
+    return python

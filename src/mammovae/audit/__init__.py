@@ -1,0 +1,1 @@
+"""Whether generated images are realistic, diverse, and no copies of patients."""

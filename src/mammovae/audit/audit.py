@@ -1,0 +1,340 @@
+"""Audit a set of generated images: realistic, varied, nobody's copy, and of what use."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mammovae import config
+from mammovae.audit.image_set import Films
+from mammovae.audit.latent_space import latent_view
+from mammovae.audit.privacy import copied_by_chance, nearest
+from mammovae.audit.spectrum import frequencies
+from mammovae.audit.subsampling import BLURRED, FLOOR, Audited, audit_sets
+from mammovae.config import InputError, PresetName
+from mammovae.data.dataset import Data
+from mammovae.evaluation.evaluate import positions_to_judge, scores_table
+from mammovae.generation.samplers import DERIVED, stored
+from mammovae.models.base import Generator
+from mammovae.models.run import Run
+from mammovae.report.audit_page import AuditReport, Kind, Latent, Spectra, write_audit
+from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flat_keys
+from mammovae.storage import Stage, file_hash, read_json, write_json
+from mammovae.training.leakage import unseen
+from mammovae.training.train import train_on
+
+PLANNED = ("kernel_distance", "spectrum_error")
+"""The figures by which sets of generated images are compared in pairs."""
+KEYS = {FLOOR: "floor", BLURRED: "blurred"}
+TOLD_APART, SHARE, POOR_SHARE, CHANCE = 0.9, 0.8, 0.4, 0.01
+"""Told apart nearly always; enough of the floor's recall and coverage; hardly any; more copies than chance allows."""
+_PAIRS, _BATCH = 12, 64
+
+
+def audit(
+    generated: Path | str,
+    run: Path | str,
+    data: Path | str,
+    *,
+    out: Path | str,
+    seed: int = 0,
+    use: PresetName | None = None,
+) -> dict[str, Any]:
+    """Judge generated images against the real ones of a DATA folder, and return what metrics.json says.
+
+    generated: a DATA folder that generate wrote (or prepare, from another generator's files); run: what made it; data:
+    the DATA folder that the run was trained on, whose healthy test images, of patients that the run has not seen, stand
+    for "real". use names a preset: it is trained on the generated and on as many real images, and both are judged on
+    the real test images, which reads their labels. The folder out gets metrics.json (flat keys, intervals as KEY_low
+    and KEY_high) and report.html.
+    """
+    opened, real, made = Run.open(run), Data.open(data), Data.open(generated)
+    real.check_prepared_as(opened.manifest["prepared"])
+    if real.digest != opened.manifest["inputs"]["index"]:
+        raise InputError(f"{opened.path} was not trained on {real.path} as it is now split: name its own DATA folder")
+    maker = made.manifest.get("run", {}).get("weights", opened.manifest["weights"])
+    if maker != opened.manifest["weights"]:
+        raise InputError(f"{made.path} was made by another run than {opened.path}: name the one that made it")
+    inputs = {
+        "run": str(opened.path.resolve()),
+        "weights": json.dumps(opened.manifest["weights"]),
+        "data": str(real.path.resolve()),
+        "index": file_hash(real.path / "index.parquet"),
+        "generated": str(made.path.resolve()),
+        "images": file_hash(made.path / "images.npy"),
+    }
+    with Stage(Path(out), "audit", {"seed": seed, "use": use}, inputs) as stage:
+        if not stage.done:
+            unknown = unseen(opened, real, healthy_of(opened, real, "test"))
+            held, train = real_films(opened, real, unknown, made.size)
+            arm = arm_name(opened, made)
+            arms = {arm: generated_films(opened, made), BLURRED: held.blurred({0: encoder(opened)})}
+            figures = audit_sets(held, train, arms, seed)
+            derived = [arm] if made.manifest.get("sampling", {}).get("mode") in DERIVED else []
+            used = None if use is None else judge_use(stage.out, real, made, use, seed)
+            metrics = report_audit(
+                stage.out,
+                held,
+                train,
+                arms,
+                figures,
+                real,
+                title=f"Audit of {len(arms[arm]):,} generated images",
+                latent=None if opened.generator is None else latent_view(opened, train, held, {arm: arms[arm]}, seed),
+                derived=derived,
+                failed=int((made.index["status"] != "ok").sum()),
+                use=used,
+                settings=opened.settings.model_dump(exclude_none=True),
+                provenance={"seed": seed}
+                | {name: opened.manifest[name] for name in ("versions", "git_commit", "weights")},
+            )
+            write_json(stage.out / "metrics.json", metrics)
+            stage.finish()
+        return read_json(stage.out / "metrics.json")
+
+
+def arm_name(run: Run, made: Data) -> str:
+    """Return what a generated set is called in tables: "generate, density", or "generated" where that is not known."""
+    mode = made.manifest.get("sampling", {}).get("mode")
+    return "generated" if mode is None else f"{run.manifest['preset']}, {mode}"
+
+
+def encoder(run: Run) -> Generator | None:
+    """Return the member that encodes images for the encoder's distances."""
+    return None if run.generator is None else run.generator[1]
+
+
+def healthy_of(run: Run, data: Data, split: str) -> np.ndarray:
+    """Return the positions of a split's healthy images, of the run's side and view."""
+    positions = data.select(split, side=run.settings.side, view=run.settings.view)
+    return positions[data.healthy(positions)]
+
+
+def real_films(run: Run, data: Data, held: np.ndarray, size: int, fold: int = 0) -> tuple[Films, Films]:
+    """Return the held-out images at positions and the run's training images, at size."""
+    if not len(held):
+        raise InputError(f"{data.path} has no healthy test image that {run.path} has not seen: nothing to audit by")
+    train = data.for_training(run.settings)["train"]
+    held_films, train_films = (_films(data, positions, size, encoder(run), fold) for positions in (held, train))
+    return held_films, train_films
+
+
+def generated_films(run: Run, made: Data, fold: int = 0) -> Films:
+    """Return the usable images of a generated DATA folder."""
+    usable = np.flatnonzero((made.index["status"] == "ok").to_numpy(bool))
+    if not len(usable):
+        raise InputError(f"{made.path} has no usable image: nothing to audit")
+    return _films(made, usable, made.size, encoder(run), fold)
+
+
+def _films(data: Data, positions: np.ndarray, size: int, encode: Generator | None, fold: int) -> Films:
+    images, masks = np.empty((2, len(positions), size, size), np.uint16)
+    for start, (_, batch) in zip(range(0, len(positions), _BATCH), data.batches(positions, size, _BATCH), strict=True):
+        images[start : start + _BATCH] = stored(batch.image[:, 0].numpy())
+        masks[start : start + _BATCH] = batch.mask[:, 0].numpy()
+    groups = data.index["patient_id"].iloc[positions].astype(str).tolist()
+    # Real and generated films alike are encoded without their side, view and density, so that none is favoured.
+    return Films.of(images, masks.astype(np.uint8), groups, encode, fold)
+
+
+def report_audit(
+    out: Path,
+    held: Films,
+    train: Films,
+    arms: Mapping[str, Films],
+    figures: Audited,
+    data: Data,
+    *,
+    title: str,
+    latent: Latent | None,
+    derived: Sequence[str],
+    failed: int,
+    use: Mapping[str, Estimate] | None,
+    settings: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write report.html and return the flat metrics: KEY for each measure of the first arm, ARM_KEY for the others."""
+    judged = [arm for arm in arms if arm != BLURRED]
+    best = judged[-1]
+    sections = figures.rows()
+    metrics: dict[str, Any] = {}
+    for rows in sections.values():
+        for row in rows:
+            for arm, estimate in row.estimates.items():
+                if estimate is not None:
+                    metrics |= flat_keys({f"{_key(arm, judged)}{row.name}": estimate})
+    differences = {
+        f"{_key(arm, judged)}less_{_key(best, judged)}{name}".strip("_"): (
+            f"{name.replace('_', ' ')}: {arm} less {best}",
+            figures.difference(arm, best, name),
+        )
+        for arm in judged[:-1]
+        for name in PLANNED
+    }
+    metrics |= flat_keys({key: estimate for key, (_, estimate) in differences.items()})
+    metrics |= flat_keys({f"use_{key}": estimate for key, estimate in (use or {}).items()})
+    verdicts = [line for arm in judged for line in _verdicts(arm, figures, len(judged) > 1, arm in derived)]
+    for arm in judged:
+        prefix, (train_reached, held_reached) = _key(arm, judged), figures.reached[arm]
+        metrics |= {
+            f"{prefix}exact_copies": figures.exact[arm],
+            f"{prefix}training_patients_reached": train_reached,
+            f"{prefix}held_out_patients_reached": held_reached,
+        }
+    metrics |= {"n_real": len(held), "n_train": len(train), "n_generated": len(arms[best]), "n_failed": failed}
+    metrics["verdicts"] = [f"{heading}: {sentence}" for heading, sentence, _ in verdicts]
+    again = ", some in several folds" if len(np.unique(held.fold)) > 1 else ""
+    report = AuditReport(
+        title=title,
+        subtitle="Judged beside real films of patients whom the network never saw.",
+        facts={
+            "real": f"{len(held):,} held-out films of {len(np.unique(held.groups)):,} patients" + again,
+            "trained on": f"{len(np.unique(train.groups)):,} patients",
+            "generated": ", ".join(f"{len(arms[arm]):,}" for arm in judged) + f" usable, {failed:,} failed",
+            "a subsample": f"{figures.counts[0]:,} against as many",
+        },
+        verdicts=verdicts,
+        arms=[FLOOR, *arms],
+        derived=derived,
+        sections=sections,
+        differences=list(differences.values()),
+        images={"real films": _spaced(held.images), **{arm: _spaced(arms[arm].images) for arm in judged}},
+        spectra=Spectra(
+            frequencies(held.images.shape[-1]),
+            {"real films": _band(held.spectra)} | {arm: _band(films.spectra) for arm, films in arms.items()},
+        ),
+        pairs=_closest(arms[best], train),
+        distances=_distances(held, train, arms[best]),
+        distance_label=f"distance of an image of {best} to the nearest film",
+        latent=latent,
+        use=None if use is None else [(name.replace("_", " "), estimate) for name, estimate in use.items()],
+        settings=settings,
+        provenance=provenance,
+        notes={"latent": "Drawn from the first fold's run."} if len(np.unique(held.fold)) > 1 else {},
+        by_patient=data.manifest["by_patient"],
+        phantoms=data.manifest["phantoms"],
+    )
+    write_audit(out / "report.html", report)
+    return metrics
+
+
+def _key(arm: str, judged: Sequence[str]) -> str:
+    """Return the prefix of an arm's keys in metrics.json; a single generated set has none."""
+    if arm in KEYS:
+        return f"{KEYS[arm]}_"
+    return "" if len(judged) == 1 else f"{arm.replace(', ', '_')}_"
+
+
+def _band(spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    low, high = np.percentile(spectra, [2.5, 97.5], axis=0)
+    return spectra.mean(axis=0), low, high
+
+
+def _spaced(images: np.ndarray) -> np.ndarray:
+    """Return evenly spaced images, so that all folds are shown."""
+    return images[np.linspace(0, len(images) - 1, min(12, len(images))).round().astype(int)]
+
+
+def _closest(films: Films, train: Films) -> list[tuple[np.ndarray, np.ndarray, str]]:
+    """Return the generated images nearest to a training film of their own fold, the closest first."""
+    found = []
+    for fold in np.unique(films.fold):
+        made, inside = films[films.fold == fold], train[train.fold == fold]
+        distance, index = nearest(made.coarse, inside.coarse)
+        found += [
+            (float(d), made.images[row], inside.images[i])
+            for row, (d, i) in enumerate(zip(distance, index, strict=True))
+        ]
+    found.sort(key=lambda pair: pair[0])
+    return [(made, film, f"distance {distance:.2f}") for distance, made, film in found[:_PAIRS]]
+
+
+def _distances(held: Films, train: Films, films: Films) -> dict[str, np.ndarray]:
+    """Return the distance of each generated image to the nearest of equally many training and held-out films."""
+    found: dict[str, list[np.ndarray]] = {"training films": [], "held-out films": []}
+    for fold in np.unique(films.fold):
+        made, sides = films[films.fold == fold], [real[real.fold == fold] for real in (train, held)]
+        n = min(len(side) for side in sides)
+        for name, side in zip(found, sides, strict=True):
+            chosen = np.random.default_rng(int(fold)).permutation(len(side))[:n]
+            found[name].append(nearest(made.coarse, side.coarse[chosen])[0])
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _verdicts(arm: str, figures: Audited, several: bool, derived: bool) -> list[tuple[str, str, Kind]]:
+    """Say in words what the figures mean."""
+
+    def mean(name: str) -> float:
+        return float(figures.draws[arm][name].mean())
+
+    def text(name: str, of: str = arm) -> str:
+        estimate = figures.estimate(of, name)
+        return "–" if estimate is None else estimate.text
+
+    head = f" of {arm}" if several else ""
+    apart = (
+        f"A classifier tells the images from real ones with an AUROC of {text('two_sample_auroc')} (real from real: "
+        f"{text('two_sample_auroc', FLOOR)})"
+    )
+    above = figures.difference(arm, FLOOR, "two_sample_auroc")
+    if mean("two_sample_auroc") >= TOLD_APART:
+        real: tuple[str, Kind] = (f"Unrealistic to these features. {apart}.", "bad")
+    elif above.low is not None and above.low > 0:
+        real = (f"Near to real, and still told apart. {apart}.", "caution")
+    else:
+        real = (f"Not told from real films at this number. {apart}.", "good")
+    shares = (
+        f"Recall is {text('recall_share')} and coverage {text('coverage_share')} of what two halves of the real films "
+        "reach"
+    )
+    least = min(mean("recall_share"), mean("coverage_share"))
+    if least < POOR_SHARE:
+        varied: tuple[str, Kind] = (f"No diversity to speak of. {shares}.", "bad")
+    elif least < SHARE:
+        varied = (f"Less varied than real films. {shares}.", "caution")
+    else:
+        varied = (f"About as varied as real films. {shares}.", "good")
+    private = _privacy_verdict(arm, figures, derived, text("membership_auroc"))
+    return [
+        (f"Realism{head}", real[0], real[1]),
+        (f"Diversity{head}", varied[0], varied[1]),
+        (f"Privacy{head}", private[0], private[1]),
+    ]
+
+
+def _privacy_verdict(arm: str, figures: Audited, derived: bool, member: str) -> tuple[str, Kind]:
+    exact, reached, pool = figures.exact[arm], figures.reached[arm], figures.pool
+    said = f"Membership inference from the images alone: AUROC {member}, 0.5 is chance"
+    if exact:
+        return f"Copied: {exact:,} images have the very pixels of training films. {said}.", "bad"
+    if copied_by_chance(*reached, *pool) < CHANCE:
+        nearer = f"images lie nearer to films of {reached[0]:,} of {pool[0]:,} training patients than two patients' do"
+        return f"Copied: {nearer}, and to films of {reached[1]:,} of {pool[1]:,} held-out ones. {said}.", "bad"
+    if derived:
+        return f"Each image is derived from patients' images and must be handled like them. {said}.", "bad"
+    if np.percentile(figures.draws[arm]["membership_auroc"], 2.5) > 0.5:
+        return f"No copies were found, but the images show whom the network learnt from. {said}.", "caution"
+    return f"No copies were found, and the images do not show whom the network learnt from. {said}.", "good"
+
+
+def judge_use(out: Path, real: Data, made: Data, preset: PresetName, seed: int) -> dict[str, Estimate]:
+    """Train a preset on generated and on as many real images, and judge both on the same real test images."""
+    numbers = [len(data.for_training(config.preset(preset))["train"]) for data in (real, made)]
+    chosen = config.preset(preset, {"limit": min(numbers), "seed": seed})
+    tables = {}
+    for name, data in (("real", real), ("generated", made)):
+        train_on(data, out / f"use-{name}", preset, chosen)
+        run = Run.open(out / f"use-{name}")
+        positions, _ = positions_to_judge(Run.open(out / "use-real"), real, "full", seed)
+        tables[name] = scores_table(run, real, positions)
+    known = tables["real"][tables["real"]["healthy"].notna()].index
+    finding = (~tables["real"].loc[known, "healthy"].astype(bool)).to_numpy()
+    bootstrap = PatientBootstrap(tables["real"].loc[known, "patient_id"].astype(str), finding)
+    scores = {name: table.loc[known, "finding"].to_numpy(np.float64) for name, table in tables.items()}
+    return {
+        f"{preset}_trained_on_real": bootstrap.auroc(scores["real"]),
+        f"{preset}_trained_on_generated": bootstrap.auroc(scores["generated"]),
+        "generated_less_real": bootstrap.difference(scores["generated"], scores["real"]),
+    }

@@ -1,0 +1,193 @@
+"""How alike two sets of images are, by their features: distances, coverage, and whether a classifier tells them apart.
+
+Sets are (n, F) real and (m, F) generated, a row an image. Every distance depends on the number of images: compare it
+with that of real images against real images of other patients, of equal numbers.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
+
+from mammovae.config import InputError
+from mammovae.statistics.bootstrap import auroc, numbers
+
+Floats = NDArray[np.float64]
+
+FOLDS = 5
+FARTHEST = 5.0
+"""Standard scores are cut off here: cubed or squared, those of one odd image would outweigh all the others."""
+_USUAL = 2.0  # for the classifier: on films, squares of long tails hide from it much of what it can tell
+
+
+class Prdc(NamedTuple):
+    """Shares of images near the other set: see prdc."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def standardise(reference: ArrayLike, *others: ArrayLike) -> tuple[Floats, ...]:
+    """Return all sets, the reference first, less its mean, over its standard deviation, and cut off at +-5.
+
+    A feature that is constant in the reference becomes 0 in all sets: it has no scale to be judged by. Let the
+    reference be all real images where only a half is compared: a set's own scale makes others look too wide, and the
+    kernel distance three times as noisy.
+    """
+    centre, scale = _scale(np.asarray(reference, float))
+    return tuple(np.clip((np.asarray(x, float) - centre) / scale, -FARTHEST, FARTHEST) for x in (reference, *others))
+
+
+def kernel_distance(first: ArrayLike, second: ArrayLike) -> float:
+    """Return the unbiased squared maximum mean discrepancy with the kernel (x.y / F + 1)^3; 0 on average if alike.
+
+    The KID of Binkowski et al., "Demystifying MMD GANs" (ICLR 2018), on features of our own; it may be negative.
+    InputError unless both sets have the same number, at least 2, so that two distances compare.
+    """
+    x, y = _sets(first, second)
+    n = len(x)
+    if n != len(y) or n < 2:
+        raise InputError(f"the sets have {n} and {len(y)} images: give the same number, at least 2, in each")
+    inner, outer, cross = ((a @ b.T / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
+    within = sum(kernel.sum() - np.trace(kernel) for kernel in (inner, outer)) / (n * (n - 1))
+    return float(within - 2 * cross.mean())
+
+
+def ledoit_wolf(x: ArrayLike) -> tuple[Floats, float]:
+    """Return the covariance (F, F) of rows (n, F), shrunk towards a multiple of the identity, and how far (0 to 1).
+
+    (1 - s) S + s (trace S / F) I, s the estimated optimum: Ledoit & Wolf, "A well-conditioned estimator for
+    large-dimensional covariance matrices", J. Multivar. Anal. 88:365, 2004. S divides by n.
+    """
+    x = np.asarray(x, float)
+    n, features = x.shape
+    centred = x - x.mean(axis=0)
+    sample = centred.T @ centred / n
+    target = np.trace(sample) / features * np.eye(features)
+    spread = np.square(sample - target).sum()
+    # The sum of |x x' - S|^2 over rows, multiplied out.
+    error = (np.square(np.square(centred).sum(axis=1)).sum() / n - np.square(sample).sum()) / n
+    shrinkage = float(np.clip(error / spread, 0, 1)) if spread > 0 else 1.0
+    return (1 - shrinkage) * sample + shrinkage * target, shrinkage
+
+
+def frechet_distance(first: ArrayLike, second: ArrayLike) -> float:
+    """Return |m1 - m2|^2 + trace(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2), a squared distance, of the sets' Gaussians.
+
+    Dowson & Landau, J. Multivar. Anal. 12:450, 1982; what Heusel et al. (NeurIPS 2017) call FID, with features of our
+    own and covariances after Ledoit & Wolf, as there are few images. Above 0 for two samples of one distribution.
+    """
+    x, y = _sets(first, second)
+    one, two = ledoit_wolf(x)[0], ledoit_wolf(y)[0]
+    values, vectors = np.linalg.eigh(one)
+    root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+    shared = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ two @ root), 0)).sum()
+    moved = np.square(x.mean(axis=0) - y.mean(axis=0)).sum()
+    return float(max(0.0, moved + np.trace(one) + np.trace(two) - 2 * shared))
+
+
+def prdc(real: ArrayLike, fake: ArrayLike, k: int = 5) -> Prdc:
+    """Return precision, recall, density and coverage, from balls that reach to each image's k-th nearest of its set.
+
+    precision: generated images in any real ball; recall: real images in any generated ball (Kynkaanniemi et al.,
+    NeurIPS 2019); density: real balls that a generated image lies in, over k (may exceed 1); coverage: real balls with
+    a generated image in them (Naeem et al., ICML 2020). One image a patient, or real balls are as small as a pair's
+    distance. InputError for k or fewer images in a set.
+    """
+    x, y = _sets(real, fake)
+    if k < 1 or min(len(x), len(y)) <= k:
+        raise InputError(f"the sets have {len(x)} and {len(y)} images: neighbour number {k} needs more in each")
+    radius, fake_radius = (np.sort(cdist(own, own), axis=1)[:, k] for own in (x, y))
+    apart = cdist(x, y)
+    held = apart <= radius[:, None]
+    return Prdc(
+        precision=float(held.any(axis=0).mean()),
+        recall=float((apart <= fake_radius).any(axis=1).mean()),
+        density=float(held.sum() / (k * len(y))),
+        coverage=float(held.any(axis=1).mean()),
+    )
+
+
+def ks_distance(first: ArrayLike, second: ArrayLike) -> float:
+    """Return the largest difference between the distribution functions of two samples (n,), (m,): 0 to 1.
+
+    The two-sample statistic of Kolmogorov and Smirnov. InputError for an empty sample or a NaN.
+    """
+    a, b = np.sort(numbers(first, "a value")), np.sort(numbers(second, "a value"))
+    if not a.size or not b.size:
+        raise InputError("a sample is empty: give at least one value in each")
+    at = np.concatenate([a, b])
+    return float(np.abs(np.searchsorted(a, at, "right") / a.size - np.searchsorted(b, at, "right") / b.size).max())
+
+
+def two_sample_auroc(
+    real: ArrayLike, fake: ArrayLike, real_groups: ArrayLike, fake_groups: ArrayLike, seed: int = 0
+) -> float:
+    """Return how well a classifier tells generated images from real ones it has not seen: 0.5 not at all, 1 always.
+
+    A classifier two-sample test (Lopez-Paz & Oquab, ICLR 2017): a linear discriminant with the covariance after Ledoit
+    & Wolf, on standard scores, cut off at +-2, and their squares, so that a wrong spread is told as well as a wrong
+    mean. Groups (n,), (m,): patients, and for generated images the patient or a name of their own; a group is never in
+    two of the 5 folds. The mean of the folds' AUROCs, each by its pairs, as scores of two folds do not compare.
+    InputError when real or generated images have fewer than 2 groups.
+    """
+    x, y = _sets(real, fake)
+    rows, is_fake = np.concatenate([x, y]), np.arange(len(x) + len(y)) >= len(x)
+    names = np.concatenate([np.asarray(groups).astype(str) for groups in (real_groups, fake_groups)])
+    if len(names) != len(rows):
+        raise InputError(f"{len(names)} groups for {len(rows)} images: give one group an image")
+    _, group = np.unique(names, return_inverse=True)
+    fold = _folds(group, is_fake, seed)
+    total = pairs = 0.0
+    for number in range(int(fold.max()) + 1):
+        test = fold == number
+        scores = _discriminant(rows[~test], is_fake[~test], rows[test])
+        value = auroc(scores[~is_fake[test]], scores[is_fake[test]])
+        if value is not None:
+            weight = float(is_fake[test].sum() * (~is_fake[test]).sum())
+            total, pairs = total + weight * value, pairs + weight
+    return total / pairs
+
+
+def _folds(group: NDArray[np.int_], is_fake: NDArray[np.bool_], seed: int) -> NDArray[np.int_]:
+    """Return the fold of each image: groups dealt out at random, each kind (real, fake, both) evenly."""
+    kinds = np.array([np.bincount(group[part], minlength=group.max() + 1) > 0 for part in (~is_fake, is_fake)])
+    folds = int(min(FOLDS, *kinds.sum(axis=1)))
+    if folds < 2:
+        raise InputError("the real or the generated images are of fewer than 2 groups: a test needs images of others")
+    shuffled = np.random.default_rng(seed).permutation(kinds.shape[1])
+    ordered = shuffled[np.argsort((kinds[1].astype(int) - kinds[0])[shuffled], kind="stable")]
+    dealt = np.empty(len(ordered), int)
+    dealt[ordered] = np.arange(len(ordered)) % folds
+    return dealt[group]
+
+
+def _discriminant(train: Floats, is_fake: NDArray[np.bool_], test: Floats) -> Floats:
+    """Return the scores of test (n,), higher for generated, by Fisher's linear discriminant."""
+    train, test = _with_squares(train, test)
+    means = [train[part].mean(axis=0) for part in (~is_fake, is_fake)]
+    covariance, _ = ledoit_wolf(train - np.where(is_fake[:, None], means[1], means[0]))
+    ridge = 1e-6 * np.eye(len(covariance))
+    return test @ np.linalg.solve(covariance + ridge, means[1] - means[0])
+
+
+def _with_squares(train: Floats, test: Floats) -> tuple[Floats, ...]:
+    cut = (np.clip(x, -_USUAL, _USUAL) for x in standardise(train, test))
+    return standardise(*(np.hstack([x, x**2]) for x in cut))
+
+
+def _scale(x: Floats) -> tuple[Floats, Floats]:
+    """Return the mean and the standard deviation of each feature, infinite where it is constant, (F,) each."""
+    centre, deviation = x.mean(axis=0), x.std(axis=0)
+    constant = deviation <= 1e-9 * np.maximum(1e-3, np.abs(centre))
+    return centre, np.where(constant, np.inf, deviation)
+
+
+def _sets(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
+    x, y = numbers(first, "a feature"), numbers(second, "a feature")
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):
+        raise InputError(f"sets of features {x.shape} and {y.shape} do not fit: give (images, features) of both")
+    return x, y

@@ -1,0 +1,157 @@
+"""Whether generated images give patients away: copies of training images, and whether membership shows.
+
+In use:
+    made, train, held = (descriptor(images, masks) for images, masks in sets)
+    found = perceptual_copies(made, train, held, train_patients, held_patients)
+    told = membership_auroc(nearest(train, made)[0], nearest(held, made)[0])
+"""
+
+import functools
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import hypergeom
+
+from mammovae.audit.radiomics import inside_breast
+from mammovae.config import InputError
+from mammovae.statistics.bootstrap import auroc
+
+Floats = NDArray[np.float64]
+
+GRID = 32
+"""Rows and columns of what is compared: coarse enough that a shift of a few pixels hardly counts."""
+_CHUNK = 512
+
+
+class Copies(NamedTuple):
+    """What perceptual_copies found: see there."""
+
+    train_distance: Floats
+    train_row: NDArray[np.int_]
+    held_distance: Floats
+    held_row: NDArray[np.int_]
+    threshold: float
+
+
+def descriptor(images: np.ndarray, masks: np.ndarray) -> Floats:
+    """Return what images look like from afar, (N, 1024): film grey, the mean of each cell of a grid of 32 x 32.
+
+    images (N, S, S): uint16, or float in 0..1; film grey has mean 0 and standard deviation 1 inside the mask and is 0
+    outside, so that brightness and contrast do not hide a copy. The Euclidean distance of two is the root mean square
+    difference of their cells. InputError for a breast of fewer than 64 pixels or a square of fewer than 32.
+    """
+    if len(images) != len(masks):
+        raise InputError(f"{len(images)} images and {len(masks)} masks: give one mask an image")
+    rows = [_coarse(image, mask).ravel() / GRID for image, mask in zip(images, masks, strict=True)]
+    return np.array(rows).reshape(len(rows), GRID * GRID)
+
+
+def nearest(
+    x: np.ndarray, reference: np.ndarray, exclude_same: tuple[ArrayLike, ArrayLike] | None = None
+) -> tuple[Floats, NDArray[np.int_]]:
+    """Return the distance to, and the row of, the nearest row of reference (M, D) for each row of x (N, D).
+
+    exclude_same: names (N,) and (M,), patients say; rows of the same name are passed over. Where none is left the
+    distance is infinite and the row -1.
+    """
+    distance, index = np.full(len(x), np.inf), np.full(len(x), -1)
+    if not len(reference):
+        return distance, index
+    names = None if exclude_same is None else [np.asarray(part).astype(str) for part in exclude_same]
+    lengths = np.square(reference).sum(axis=1)
+    for start in range(0, len(x), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        # |a - b|^2 without |a|^2, which changes no order.
+        apart = lengths - 2 * x[part] @ reference.T
+        if names is not None:
+            apart[names[0][part, None] == names[1]] = np.inf
+        best = apart.argmin(axis=1)
+        there = np.isfinite(apart[np.arange(len(best)), best])
+        index[part] = np.where(there, best, -1)
+        # Taken anew, as the shortened form rounds small distances away.
+        distance[part] = np.where(there, np.linalg.norm(x[part] - reference[best], axis=1), np.inf)
+    return distance, index
+
+
+def exact_copies(
+    images: np.ndarray, masks: np.ndarray, reference: np.ndarray, reference_masks: np.ndarray
+) -> NDArray[np.bool_]:
+    """Say of each image whether a reference has the same pixels, in the whole square or inside the breast: bool (N,).
+
+    Compared as stored, in uint16; floats in 0..1 are rounded to it. By SHA-256, so that only hashes are held.
+    """
+    known = {key for pair in zip(reference, reference_masks, strict=True) for key in _hashes(*pair)}
+    found = [any(key in known for key in _hashes(*pair)) for pair in zip(images, masks, strict=True)]
+    return np.array(found, bool)
+
+
+def perceptual_copies(
+    generated: np.ndarray,
+    train: np.ndarray,
+    held_out: np.ndarray,
+    train_patients: ArrayLike | None = None,
+    held_out_patients: ArrayLike | None = None,
+) -> Copies:
+    """Return how near generated images lie to real ones, and how near real images of different patients ever lie.
+
+    All are descriptors, (N, D). The threshold is the smallest distance from any held-out image to any training image
+    (of another patient, where patients are named). A copy lies below it, but so may a plain image that resembles many
+    films: it lies below it to held-out images as well, which cannot have been copied. copied_by_chance weighs one
+    against the other. Of each generated image, the distance to and the row of its nearest training and held-out image.
+    InputError where no held-out image has a training image to be compared with.
+    """
+    same = None
+    if train_patients is not None and held_out_patients is not None:
+        same = (held_out_patients, train_patients)
+    apart, _ = nearest(held_out, train, same)
+    if not np.isfinite(apart).any():
+        raise InputError("there is no held-out and training image of different patients: no distance to judge by")
+    return Copies(*nearest(generated, train), *nearest(generated, held_out), float(apart.min()))
+
+
+def copied_by_chance(reached_train: int, reached_held_out: int, n_train: int, n_held_out: int) -> float:
+    """Return the probability that so many training patients, or more, are reached if none was copied, 0 to 1.
+
+    A patient is reached when a generated image is near to a film of hers. Whoever was not copied is reached by chance,
+    in training as held out: of all that are reached, the number in training is hypergeometric. n_train, n_held_out:
+    all patients of either kind.
+    """
+    reached = reached_train + reached_held_out
+    return float(hypergeom.sf(reached_train - 1, n_train + n_held_out, n_train, reached))
+
+
+def membership_auroc(train_distance: ArrayLike, held_out_distance: ArrayLike) -> float | None:
+    """Return how well "near to a generated image" tells training images (n,) from held-out ones (m,), by distances.
+
+    0.5: not at all; 1: every member is recognised. The attack on published images alone of Chen et al., "GAN-Leaks"
+    (CCS 2020), after Shokri et al., "Membership Inference Attacks" (IEEE S&P 2017). None when either is empty.
+    """
+    return auroc(-np.asarray(held_out_distance, float), -np.asarray(train_distance, float))
+
+
+def _coarse(image: np.ndarray, mask: np.ndarray) -> Floats:
+    grey, inside = inside_breast(image, mask)
+    if min(grey.shape) < GRID:
+        raise InputError(f"an image is {grey.shape[0]} x {grey.shape[1]}: give at least {GRID} pixels a side")
+    values = grey[inside]
+    film = np.where(inside, grey - values.mean(), 0) / max(float(values.std()), 1e-4)
+    rows, columns = (_area_means(length) for length in film.shape)
+    return rows @ film @ columns.T
+
+
+@functools.lru_cache(maxsize=8)
+def _area_means(size: int) -> Floats:
+    """Return the matrix (32, size) that averages a column over 32 equal lengths, parts of pixels by their share."""
+    edges = np.linspace(0, size, GRID + 1)
+    pixel = np.arange(size)
+    overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
+    return np.maximum(overlap, 0) * GRID / size
+
+
+def _hashes(image: np.ndarray, mask: np.ndarray) -> Iterator[bytes]:
+    stored = image if image.dtype == np.uint16 else np.rint(np.clip(image, 0, 1) * 65535).astype(np.uint16)
+    for pixels in (stored, np.where(np.asarray(mask) > 0, stored, 0)):
+        yield hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).digest()

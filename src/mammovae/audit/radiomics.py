@@ -1,0 +1,191 @@
+"""What a mammogram looks like in 24 numbers: shape, grey, co-occurrence and texture, inside the breast alone.
+
+Grey is 0..1 (uint16 / 65535) and 0 outside the mask; lengths are pixels of a square of 128, and grow with the square.
+Logarithms are natural. What is not defined for a constant image is what ever smoother images tend to.
+
+Shape
+    area               pixels of the breast over pixels of the square
+    height_to_width    of the bounding box
+    compactness        4 pi A / P^2, P = pi/4 times the pixel edges along the outline (Crofton); 1 for a disc
+Grey (first-order)
+    mean, deviation, p10, p90
+    skewness           third standardised moment; 0 where constant
+    kurtosis           log of (fourth standardised moment / 3): 0 for a normal distribution, and where constant
+    dense_share        share of the breast brighter than the middle between its 5th and its 95th percentile
+    rim_to_core        mean grey within 6 pixels of the skin less mean grey of the rest: the breast thins to its edge
+Co-occurrence (Haralick et al., "Textural Features for Image Classification", IEEE Trans. SMC 3:610, 1973) of 32 levels
+of 0..1, p(i, j) symmetric, from pairs with both pixels inside, pooled over four directions; at 1 and at 4 pixels
+    contrast           sum p (i - j)^2
+    correlation        (sum p i j - m^2) / s^2, m and s of the marginal; 1 where constant
+    homogeneity        sum p / (1 + (i - j)^2)
+    entropy            -sum p log p
+Blobs (Laplacian of Gaussian, Lindeberg, IJCV 30:79, 1998), r = sigma^2 Laplace(G_sigma * grey), G normalised inside
+the mask so that the skin line is no blob, at least 6 pixels from the skin
+    blobs_1 .. blobs_8 log(SD of r + 1e-5) at sigma 1, 2, 4, 8
+    blob_peaks         log of (kurtosis of r at sigma 1 / 3): specks and vessels raise it
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from mammovae.config import InputError
+from mammovae.generation.samplers import FEWEST_PIXELS
+
+Floats = NDArray[np.float64]
+
+REFERENCE = 128
+"""Lengths are given in pixels of a square of this size."""
+_LEVELS = 32
+_DISTANCES = (1, 4)
+_SCALES = (1, 2, 4, 8)
+_RIM = 6
+_FLOOR = 1e-5
+_LEAST_VARIANCE = 1e-12  # below, a constant image and what rounding made of it
+
+FEATURES: tuple[str, ...] = (
+    *("area", "height_to_width", "compactness"),
+    *("mean", "deviation", "skewness", "kurtosis", "p10", "p90", "dense_share", "rim_to_core"),
+    *(f"{name}_{d}" for d in _DISTANCES for name in ("contrast", "correlation", "homogeneity", "entropy")),
+    *(f"blobs_{scale}" for scale in _SCALES),
+    "blob_peaks",
+)
+"""The names of what measure returns, in its order."""
+
+
+def inside_breast(image: np.ndarray, mask: np.ndarray) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return grey (S, S), 0..1 in and 0 outside the breast, and the breast as bool.
+
+    image: uint16, or float in 0..1; mask: not 0 inside. InputError for other types, shapes that differ, a value inside
+    that is not finite, and a breast of fewer than 64 pixels.
+    """
+    inside = np.asarray(mask) > 0
+    if image.shape != inside.shape or image.ndim != 2:
+        raise InputError(f"an image {image.shape} and a mask {inside.shape} do not fit: give both as (rows, columns)")
+    if image.dtype != np.uint16 and image.dtype.kind != "f":
+        raise InputError(f"an image is {image.dtype}: give uint16, or float in 0..1")
+    if (pixels := int(inside.sum())) < FEWEST_PIXELS:
+        raise InputError(
+            f"a mask has {pixels} pixels inside the breast, fewer than {FEWEST_PIXELS}: leave the image out"
+        )
+    grey = np.where(inside, image, 0).astype(np.float64)
+    if not np.isfinite(grey).all():
+        raise InputError("an image is not finite (NaN or infinite) inside the breast: leave it out")
+    return grey / 65535 if image.dtype == np.uint16 else grey, inside
+
+
+def measure_all(images: np.ndarray, masks: np.ndarray) -> Floats:
+    """Return the features (N, F) of images and masks (N, S, S); InputError as measure."""
+    if len(images) != len(masks):
+        raise InputError(f"{len(images)} images and {len(masks)} masks: give one mask an image")
+    rows = [measure(image, mask) for image, mask in zip(images, masks, strict=True)]
+    return np.array(rows).reshape(len(rows), len(FEATURES))
+
+
+def measure(image: np.ndarray, mask: np.ndarray) -> Floats:
+    """Return the features (F,) of an image (S, S), in the order of FEATURES; never NaN.
+
+    uint16, or float in 0..1; the mask not 0 inside the breast. InputError for a breast of fewer than 64 pixels.
+    """
+    grey, inside = inside_breast(image, mask)
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    (height, width), size = inside[box].shape, len(inside)
+    core = _core(inside, _scaled(_RIM, size))
+    return np.array(
+        [
+            inside.mean(),
+            height / width,
+            _compactness(inside),
+            *_first_order(grey, inside, core),
+            *(value for d in _DISTANCES for value in _haralick(grey[box], inside[box], _scaled(d, size))),
+            *_blobs(grey[box], inside[box], core[box], size),
+        ]
+    )
+
+
+def _scaled(pixels: float, size: int) -> int:
+    """Return a length given in pixels of the reference size in whole pixels of a square of size, at least 1."""
+    return max(1, round(pixels * size / REFERENCE))
+
+
+def _core(inside: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    """Return the breast without its rim; the image's edge is no skin."""
+    return ndimage.minimum_filter(inside, 2 * pixels + 1, mode="nearest")
+
+
+def _compactness(inside: NDArray[np.bool_]) -> float:
+    padded = np.pad(inside, 1)
+    edges = (padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum()
+    return float(4 * np.pi * inside.sum() / (np.pi / 4 * edges) ** 2)
+
+
+def _first_order(grey: Floats, inside: NDArray[np.bool_], core: NDArray[np.bool_]) -> tuple[float, ...]:
+    values = grey[inside]
+    low, p10, p90, high = np.quantile(values, (0.05, 0.1, 0.9, 0.95))
+    rim = inside & ~core
+    thinning = grey[rim].mean() - grey[core].mean() if rim.any() and core.any() else 0.0
+    dense = (values > (low + high) / 2).mean()
+    return values.mean(), values.std(), _moment(values, 3), _kurtosis(values), p10, p90, dense, thinning
+
+
+def _moment(values: Floats, order: Literal[3, 4]) -> float:
+    """Return a standardised moment; 0 where the values are constant."""
+    centred = values - values.mean()
+    square = centred * centred
+    variance = float(square.mean())
+    power = square @ (centred if order == 3 else square) / len(values)  # much faster than centred**order
+    return float(power / variance ** (order / 2)) if variance > _LEAST_VARIANCE else 0.0
+
+
+def _kurtosis(values: Floats) -> float:
+    kurtosis = _moment(values, 4)
+    return float(np.log(kurtosis / 3)) if kurtosis else 0.0
+
+
+def _haralick(grey: Floats, inside: NDArray[np.bool_], distance: int) -> tuple[float, float, float, float]:
+    # One more level for what lies outside: its row and column are dropped from the counts.
+    level = np.where(inside, np.clip(grey * _LEVELS, 0, _LEVELS - 1).astype(np.int64), _LEVELS)
+    counts = np.zeros((_LEVELS + 1) ** 2)
+    d = distance
+    for first, second in (
+        (level[:, :-d], level[:, d:]),
+        (level[:-d], level[d:]),
+        (level[:-d, :-d], level[d:, d:]),
+        (level[:-d, d:], level[d:, :-d]),
+    ):
+        counts += np.bincount((first * (_LEVELS + 1) + second).ravel(), minlength=counts.size)
+    pairs = counts.reshape(_LEVELS + 1, _LEVELS + 1)[:_LEVELS, :_LEVELS]
+    if not pairs.any():
+        return 0.0, 1.0, 1.0, 0.0
+    p = (pairs + pairs.T) / (2 * pairs.sum())
+    steps = np.arange(_LEVELS)
+    apart = np.square(steps[:, None] - steps)
+    marginal = p.sum(axis=1)
+    centred = steps - marginal @ steps
+    variance = float(marginal @ centred**2)
+    some = p[p > 0]
+    return (
+        float((p * apart).sum()),
+        float(centred @ p @ centred / variance) if variance > _LEAST_VARIANCE else 1.0,
+        float((p / (1 + apart)).sum()),
+        float(-(some * np.log(some)).sum()),
+    )
+
+
+def _blobs(grey: Floats, inside: NDArray[np.bool_], core: NDArray[np.bool_], size: int) -> list[float]:
+    where = core if core.sum() >= FEWEST_PIXELS // 4 else inside
+    share = inside.astype(np.float64)
+    found, peaks = [], 0.0
+    for scale in _SCALES:
+        sigma = scale * size / REFERENCE
+        smooth, weight = (ndimage.gaussian_filter(values, sigma, mode="constant") for values in (grey, share))
+        padded = np.pad(smooth / np.maximum(weight, 1e-9), 1, mode="edge")
+        around = padded[2:, 1:-1] + padded[:-2, 1:-1] + padded[1:-1, 2:] + padded[1:-1, :-2]
+        response = sigma**2 * (around - 4 * padded[1:-1, 1:-1])[where]
+        found.append(float(np.log(response.std() + _FLOOR)))
+        if scale == _SCALES[0]:
+            peaks = _kurtosis(response)
+    return [*found, peaks]

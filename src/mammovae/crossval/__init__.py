@@ -1,0 +1,1 @@
+"""Patient-wise folds over small data, pooled."""

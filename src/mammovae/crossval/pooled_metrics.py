@@ -1,0 +1,226 @@
+"""What the folds of a cross-validation say together: both arms, localisation, planted lesions and faults."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mammovae.data.dataset import Data
+from mammovae.detection.calibration import CALIBRATION, Calibration, flagged, realised_rate_range
+from mammovae.evaluation.evaluate import BASELINES
+from mammovae.evaluation.evaluation_report import FINDING, readable
+from mammovae.evaluation.inserted_faults import judge_faults
+from mammovae.evaluation.localisation import Localisation, localise
+from mammovae.evaluation.stress import found_share, lesion_metrics, named, write_stress
+from mammovae.models.run import Run
+from mammovae.report.charts import froc_curve
+from mammovae.report.crossval_page import CrossvalReport, write_crossval
+from mammovae.report.style import save
+from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flat_keys
+from mammovae.statistics.detection_metrics import Arms, Judgement, judge
+from mammovae.storage import replacing
+
+REFERENCE_LOSS = "seed_reconstruction_loss"
+RATES = (0.05, 0.1, 0.2)
+"""Stated false-positive rates at which the realised one is read."""
+PREVALENCE = 0.006
+"""Cancers found a screened woman: about 6 in 1,000 (Lehman et al., Radiology 283:49, 2017: 5.1)."""
+_HIDDEN = ("position", "blob_hit")
+
+
+def report_pooled(out: Path, data: Data, runs: list[Run]) -> dict[str, Any]:
+    """Pool the folds' scores; write scores.csv, results.csv, charts and report.html; return the flat metrics."""
+    parts = [pd.read_parquet(out / f"fold-{fold}" / "scores.parquet") for fold in range(len(runs))]
+    table = pd.concat(parts, ignore_index=True)
+    with replacing(out / "scores.csv") as partial:
+        listed = table.assign(
+            categories=[" ".join(names) for names in table["categories"]],
+            severity=[" ".join(names) for names in table["severity"]],
+        )
+        listed.drop(columns=list(_HIDDEN)).to_csv(partial, index=False, float_format="%.6g")
+    fused = runs[0].settings.fused
+    scores = {FINDING: "Finding score"} | {name: readable(name) for name in fused if len(fused) > 1}
+    baselines = BASELINES | {REFERENCE_LOSS: "Seed preset's loss"}
+    judged = pd.concat([_in_deviations(part, run) for part, run in zip(parts, runs, strict=True)], ignore_index=True)
+    judgement = judge(judged, scores, baselines, strata="fold")
+    known = judged[judged["healthy"].notna()].reset_index(drop=True)
+    arms = Arms.of(known)
+    bootstrap = PatientBootstrap(known["patient_id"].astype(str), arms.finding, known["fold"].tolist())
+    raw_loss = table.loc[table["healthy"].notna(), REFERENCE_LOSS].to_numpy(np.float64)
+    extra = _more(bootstrap, known, raw_loss, arms)
+    metrics = judgement.metrics() | flat_keys(extra)
+    places = _localised(out, table, runs, bootstrap, arms)
+    if places is not None:
+        metrics |= places.metrics()
+        froc = froc_curve(list(places.froc), list(places.froc.values()), places.pointing.n_finding)
+        save(froc, out / "froc.png")
+    lesions = _planted(out, "lesions.parquet", data, len(runs))
+    assert lesions is not None
+    metrics |= lesion_metrics(lesions)
+    faults = _planted(out, "faults.parquet", data, len(runs))
+    figures = None if faults is None else judge_faults(faults)
+    if faults is not None and figures is not None:
+        metrics |= figures.metrics()
+        write_stress(out, faults, lesions, figures)
+    calibration = _realised(table, runs)
+    metrics |= {f"rate_{row['stated']:g}_{key}".replace(".", "_"): row[key] for row in calibration for key in row}
+    rows = results(judgement, extra)
+    with replacing(out / "results.csv") as partial:
+        rows.to_csv(partial, index=False)
+    report = CrossvalReport(
+        title=f"mammovae: {data.manifest['inputs']['kind']}, preset {runs[0].manifest['preset']}, {len(runs)} folds",
+        judgement=judgement,
+        results=rows,
+        localisation=None if places is None else places.metrics(),
+        froc=None if places is None else out / "froc.png",
+        found=found_share(lesions),
+        pointed=found_share(lesions, "hit"),
+        faults=None if figures is None else figures.table(),
+        mean_faults=None if figures is None else {name: row.text for name, row in figures.mean.items()},
+        calibration=calibration,
+        precision=_predictive(known, arms, _promised(runs)),
+        prevalence=PREVALENCE,
+        primary=[
+            row.text
+            for row in (
+                next(row for row in judgement.differences if row.name == REFERENCE_LOSS),
+                extra[f"auroc_affected_minus_{REFERENCE_LOSS}"],
+                extra[f"auroc_minus_{REFERENCE_LOSS}_as_it_is"],
+            )
+        ],
+        by_patient=data.manifest["by_patient"],
+        phantoms=data.manifest["phantoms"],
+        settings=runs[0].settings.model_dump(exclude_none=True),
+        provenance={key: runs[0].manifest[key] for key in ("versions", "git_commit", "machine")},
+    )
+    write_crossval(out / "report.html", report)
+    return metrics
+
+
+def _planted(out: Path, name: str, data: Data, folds: int) -> pd.DataFrame | None:
+    """Return what was planted in all folds, with its images' names; None where a fold has no such table."""
+    paths = [out / f"fold-{fold}" / name for fold in range(folds)]
+    if not all(path.exists() for path in paths):
+        return None
+    return pd.concat([named(pd.read_parquet(p), data, fold) for fold, p in enumerate(paths)], ignore_index=True)
+
+
+def _in_deviations(part: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """Return a fold's table with its raw scores in deviations of the fold's healthy calibration images.
+
+    Raw, the scores of networks trained on other films lie on other scales, and pooling would judge the folds. run is
+    the fold's run, the reference beside it.
+    """
+    names = [FINDING] if len(run.settings.fused) == 1 else []
+    healthy = pd.read_parquet(run.path / CALIBRATION)
+    healthy = healthy.assign(**dict.fromkeys(names, healthy[run.settings.fused[0]]))
+    theirs = pd.read_parquet(run.path.parent / "reference" / CALIBRATION)
+    healthy[REFERENCE_LOSS] = theirs["reconstruction_loss"]
+    raw = {str(name): part[name].to_numpy(np.float64) for name in healthy if name in part}
+    return part.assign(**{name: Calibration(healthy, [name]).normal(raw)[:, 0] for name in raw})
+
+
+def _more(bootstrap: PatientBootstrap, known: pd.DataFrame, raw_loss: np.ndarray, arms: Arms) -> dict[str, Estimate]:
+    """Return bilateral scores in both arms where the other breast is there, the patient level, and both arms as one.
+
+    raw_loss: the seed preset's loss in nats, pooled as it is, so that the primary comparison can be read that way too.
+    """
+    found = {}
+    for name in (str(name) for name in known if str(name).endswith("_bilateral")):
+        there = known[name].notna().to_numpy()
+        for arm, keep in (("", arms.main), ("_affected", arms.second)):
+            values = known[name].fillna(0).to_numpy()
+            found[f"score_{name}_auroc{arm}"] = bootstrap.auroc(values, keep & there).named(name, readable(name))
+            if (one_sided := name.removesuffix("_bilateral")) in known:
+                gain = bootstrap.difference(values, known[one_sided].to_numpy(), keep & there)
+                found[f"gain_{name}{arm}"] = gain.named(name, readable(name), "difference")
+    finding = known[FINDING].to_numpy()
+    found["auroc_both_arms"] = bootstrap.auroc(finding).named(FINDING, "Finding score, both arms")
+    for name, label in (BASELINES | {REFERENCE_LOSS: "the seed preset's loss"}).items():
+        less = bootstrap.difference(finding, known[name], arms.second)
+        found[f"auroc_affected_minus_{name}"] = less.named(name, label, "difference")
+    found["auroc_both_arms_minus_seed_reconstruction_loss"] = bootstrap.difference(finding, known[REFERENCE_LOSS])
+    found["auroc_minus_seed_reconstruction_loss_as_it_is"] = bootstrap.difference(finding, raw_loss, arms.main)
+    grouped = known.groupby("patient_id", sort=True)
+    worst, healthy = grouped[FINDING].max(), grouped["healthy"].min().astype(bool)
+    whole = PatientBootstrap(worst.index.astype(str), ~healthy.to_numpy(), grouped["fold"].first().tolist())
+    found["auroc_patients"] = whole.auroc(worst).named(FINDING, "Finding score, by patient")
+    return found
+
+
+def _localised(
+    out: Path, table: pd.DataFrame, runs: list[Run], bootstrap: PatientBootstrap, arms: Arms
+) -> Localisation | None:
+    """Judge the folds' maps against annotated regions; None where no image has any."""
+    kept = [np.load(out / f"fold-{fold}" / "maps.npz") for fold in range(len(runs))]
+    maps, lesions, breasts = (np.concatenate([part[key] for part in kept]) for key in ("maps", "lesions", "breasts"))
+    known = table["healthy"].notna().to_numpy()
+    if not lesions[known].any():
+        return None
+    hits = table.loc[known, "blob_hit"].to_numpy(float)
+    return localise(maps[known].astype(np.float32), lesions[known], breasts[known], arms.unaffected, hits, bootstrap)
+
+
+def _realised(table: pd.DataFrame, runs: list[Run]) -> list[dict[str, float]]:
+    """Return for stated false-positive rates the realised one on healthy test images, and its 99 % range.
+
+    The range is that of one calibration of the folds' mean size and all healthy test images: exact for one fold, and
+    too wide for several, whose calibrations partly cancel.
+    """
+    healthy = (table["healthy"] == True).fillna(False).to_numpy(bool)  # noqa: E712 - nullable column
+    n = round(np.mean([run.manifest["images"]["calibration"] for run in runs]))
+    rows = []
+    for rate in _promised(runs):
+        low, high = realised_rate_range(n, int(healthy.sum()), rate)
+        realised = float(flagged(table.loc[healthy, "finding_p"].to_numpy(), rate).mean())
+        rows.append({"stated": rate, "realised": realised, "range_low": low, "range_high": high, "n_calibration": n})
+    return rows
+
+
+def _promised(runs: list[Run]) -> list[float]:
+    """Return the rates of RATES that every fold has calibration images enough for."""
+    fewest = min(run.manifest["images"]["calibration"] for run in runs)
+    return [rate for rate in RATES if rate >= 1 / (fewest + 1)]
+
+
+def _predictive(known: pd.DataFrame, arms: Arms, rates: list[float]) -> list[dict[str, float]]:
+    """Return sensitivity, and the predictive value at screening prevalence, at stated false-positive rates.
+
+    The predictive value takes the stated rate: where few healthy test images are flagged, the realised one is luck.
+    """
+    rows = []
+    for rate in rates:
+        called = flagged(known["finding_p"].to_numpy(), rate)
+        sensitivity, false = float(called[arms.finding].mean()), float(called[arms.unaffected].mean())
+        value = sensitivity * PREVALENCE / (sensitivity * PREVALENCE + rate * (1 - PREVALENCE))
+        rows.append({"rate": rate, "sensitivity": sensitivity, "specificity": 1 - false, "predictive_value": value})
+    return rows
+
+
+def results(judgement: Judgement, extra: dict[str, Estimate]) -> pd.DataFrame:
+    """Return the one table: a row a score, baseline or group, with n, AUROC and interval in both arms."""
+    single = (*judgement.scores, *judgement.baselines)
+    rows = [_row(row, judgement.affected.get(row.name), row.kind) for row in single]
+    rows += [
+        _row(row, extra[f"{key}_affected"], "bilateral")
+        for key, row in extra.items()
+        if key.startswith("score_") and not key.endswith("_affected")
+    ]
+    rows.append(_row(extra["auroc_patients"], None, "patient"))
+    for heading, table in judgement.tables.items():
+        second = {row.name: row for row in judgement.affected_tables.get(heading, ())}
+        rows += [_row(row, second.get(row.name), heading) for row in table]
+    return pd.DataFrame(rows)
+
+
+def _row(main: Estimate, second: Estimate | None, kind: str) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "name": main.label or main.name,
+        "n_healthy": main.n_healthy,
+        "n_finding": main.n_finding,
+        "auroc": main.text,
+        "n_healthy_affected": second.n_healthy if second else None,
+        "auroc_affected": second.text if second else None,
+    }

@@ -1,0 +1,256 @@
+"""What prepare measures of every image for the quality score: exposure, sharpness, objects, lines, position.
+
+Each measure is one number of the whole source image, not of the square alone; what is odd about it is for healthy
+images to say (detection/quality.py).
+"""
+
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+
+QUALITY = "quality.parquet"
+"""The file of a DATA folder that holds what was measured, a row a row of the index."""
+
+ENOUGH = 1024
+"""Fine structure is measured in images of less than twice so many pixels on the longer side, or smaller ones."""
+_COARSE = 256
+"""Lines and shapes are looked for at this size."""
+_SHEARS = (-0.24, -0.16, -0.08, 0.0, 0.08, 0.16, 0.24)
+"""Slopes of the straight edges that are looked for."""
+
+
+def measure(pixels: np.ndarray, breast: np.ndarray, wall: Literal["left", "right"]) -> dict[str, float]:
+    """Measure an image: pixels uint16 (rows, columns), breast bool of its shape, wall the chest wall's edge.
+
+    A source of 2,048 pixels and more is to be given reduced to the size that ENOUGH names.
+    Grey values are shares of 65535, lengths shares of the breast's height; ratios and counts as their names say.
+    """
+    if wall == "right":
+        pixels, breast = pixels[:, ::-1], breast[:, ::-1]
+    grey, inside = pixels / np.float32(65535), breast
+    deep = _eroded(inside, max(1, round(0.012 * len(grey))))
+    return {
+        **_exposure(pixels, breast, grey, deep, inside),
+        **_sharpness(grey, deep),
+        **_objects(grey, deep),
+        **_print(grey, inside),
+        **_lines(pixels, breast),
+        **_position(inside),
+    }
+
+
+def _coarse(pixels: np.ndarray, breast: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return grey float32 in 0..1 and the breast, each block of pixels its mean, at most 256 pixels a side."""
+    step = -(-max(pixels.shape) // _COARSE)
+    rows, columns = (length // step * step for length in pixels.shape)
+    return _blocks(pixels, step) / 65535, breast[step // 2 : rows : step, step // 2 : columns : step]
+
+
+def _eroded(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """Return the mask without a rim of some pixels, the image's edge no rim; the mask itself where nothing is left."""
+    kept = np.pad(mask, pixels, mode="edge")
+    for turned in (False, True):
+        # Together, runs of 1, 2, 4, ... and at last 2 pixels + 1: a few passes however wide the rim is.
+        kept, run, wanted = (kept.T if turned else kept), 1, 2 * pixels + 1
+        while run < wanted:
+            step = min(run, wanted - run)
+            kept, run = kept[step:] & kept[:-step], run + step
+        kept = kept.T if turned else kept
+    return kept if kept.any() else mask
+
+
+def _exposure(
+    pixels: np.ndarray, breast: np.ndarray, grey: np.ndarray, deep: np.ndarray, inside: np.ndarray
+) -> dict[str, float]:
+    low, middle, high = np.quantile(grey[deep], (0.02, 0.5, 0.98))
+    air = grey[_eroded(~inside, max(1, round(0.02 * len(grey))))]
+    values = pixels[::4, ::4][breast[::4, ::4]]
+    return {
+        "grey_low": float(low),
+        "grey_median": float(middle),
+        "grey_high": float(high),
+        "saturated": float((values >= max(0.98 * 65535, float(values.max()) - 64)).mean()) if values.size else 0.0,
+        "air_median": float(np.median(air)) if air.size else 0.0,
+        "air_haze": float(((air > 0.25 * middle) & (air < middle)).mean()) if air.size else 0.0,
+    }
+
+
+def _sharpness(grey: np.ndarray, deep: np.ndarray) -> dict[str, float]:
+    """How much of the breast's structure is fine: logs of median second differences over 1, 4 and 8 pixels.
+
+    Noise raises the finest; motion takes fine structure away. Medians, so that a marker's edge is no noise.
+    """
+    box = _box(deep, 8)
+    grey, deep = grey[box], deep[box]
+    energy = {}
+    for reach in (1, 4, 8):
+        middle, here = grey[reach:-reach, reach:-reach], deep[reach:-reach, reach:-reach]
+        level = middle - (grey[reach:-reach, 2 * reach :] + grey[reach:-reach, : -2 * reach]) / 2
+        upright = middle - (grey[2 * reach :, reach:-reach] + grey[: -2 * reach, reach:-reach]) / 2
+        parts = (float(np.median(np.abs(part[here]))) if here.any() else 0.0 for part in (level, upright))
+        energy[reach] = sum(parts) + 4e-4
+    return {
+        "fine_energy": float(np.log(energy[1])),
+        "fine_to_middle": float(np.log(energy[1] / energy[4])),
+        "middle_to_coarse": float(np.log(energy[4] / energy[8])),
+    }
+
+
+def _box(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
+    """Return the rows and columns that hold the mask, and a margin where there is room."""
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (
+        slice(max(0, int(ys[0]) - margin), int(ys[-1]) + 1 + margin),
+        slice(max(0, int(xs[0]) - margin), int(xs[-1]) + 1 + margin),
+    )
+
+
+def _objects(grey: np.ndarray, deep: np.ndarray) -> dict[str, float]:
+    """Heights of small, thin and larger bright things over what lies beside them, the sharpest edge, and plateaus."""
+    box = _box(deep, round(0.03 * len(grey)))
+    height, grey, deep = len(grey), grey[box], deep[box]
+    found: dict[str, float] = {}
+    for name, size in (("speck", 0.006), ("ball", 0.012), ("device", 0.05)):
+        step = max(1, round(size * height / 6))
+        part, here = (grey, deep) if step == 1 else (_blocks(grey, step), _blocks(deep, step) > 0.99)
+        rise = _above_both_sides(part, max(2, round(size * height / step)), thin=name == "speck")
+        found[f"{name}_height"] = _highest(rise[here])
+    edge = np.zeros_like(grey)
+    edge[1:-1, 1:-1] = np.hypot(grey[2:, 1:-1] - grey[:-2, 1:-1], grey[1:-1, 2:] - grey[1:-1, :-2])
+    found["sharpest_edge"] = _highest(edge[deep])
+    step = max(1, height // _COARSE)
+    small, here = _blocks(grey, step), _blocks(deep, step) > 0.99
+    mean = ndimage.uniform_filter(small, 7)
+    rough = np.sqrt(np.maximum(ndimage.uniform_filter(small**2, 7) - mean**2, 0))
+    if not here.any():
+        return found | {"plateau": 0.0}
+    flat = here & (rough < 0.35 * np.median(rough[here])) & (mean > np.median(small[here]))
+    labels, count = ndimage.label(flat)  # pyrefly: ignore
+    largest = np.bincount(labels.ravel())[1:].max() if count else 0
+    return found | {"plateau": float(largest / here.sum())}
+
+
+def _blocks(values: np.ndarray, step: int) -> np.ndarray:
+    """Return the mean of each step x step block, float32."""
+    rows, columns = (max(step, length // step * step) for length in values.shape)
+    exact = np.float32 if values.dtype == np.float32 else np.uint32
+    down = values[:rows, :columns].reshape(rows // step, step, columns).sum(axis=1, dtype=exact)
+    total = sum((down[:, column::step] for column in range(1, step)), start=down[:, ::step])
+    return total.astype(np.float32) / np.float32(step * step)
+
+
+def _above_both_sides(grey: np.ndarray, reach: int, *, thin: bool) -> np.ndarray:
+    """Return how far each pixel exceeds what lies at some distance on both sides, level or upright.
+
+    thin takes the larger of the two, so that lines count; else the smaller, so that only blobs do.
+    """
+    level, upright = np.full_like(grey, -1), np.full_like(grey, -1)
+    for turned, target in ((grey, level), (grey.T, upright.T)):
+        beside = np.maximum(turned[:, 2 * reach :], turned[:, : -2 * reach])
+        target[:, reach:-reach] = turned[:, reach:-reach] - beside
+    return np.maximum(level, upright) if thin else np.minimum(level, upright)
+
+
+def _above_beside(grey: np.ndarray, ys: np.ndarray, xs: np.ndarray, reach: int) -> np.ndarray:
+    """Return what _above_both_sides says of thin things, at some pixels alone."""
+    rise = np.full(len(ys), -1, grey.dtype)
+    for at, length, dy, dx in ((xs, grey.shape[1], 0, reach), (ys, grey.shape[0], reach, 0)):
+        here = (at >= reach) & (at < length - reach)
+        y, x = ys[here], xs[here]
+        beside = np.maximum(grey[y + dy, x + dx], grey[y - dy, x - dx])
+        rise[here] = np.maximum(rise[here], grey[y, x] - beside)
+    return rise
+
+
+def _highest(values: np.ndarray, count: int = 20) -> float:
+    """Return the mean of the highest few values: one pixel may be dust."""
+    return float(np.partition(values, -count)[-count:].mean()) if values.size >= count else 0.0
+
+
+def _print(grey: np.ndarray, inside: np.ndarray) -> dict[str, float]:
+    """Count white strokes a few pixels wide, and steep steps, as print has them and film hardly: log10 a row."""
+    white, reach = float(grey.max()), max(2, round(0.006 * len(grey)))
+    strokes = grey > 0.85 * white
+    ys, xs = np.nonzero(strokes)
+    strokes[ys, xs] = _above_beside(grey, ys, xs, reach) > 0.4 * white
+    steep = np.zeros_like(strokes)
+    steep[:, 1:-1] = np.abs(grey[:, 2:] - grey[:, :-2]) > 0.5 * white
+    counts = {
+        "print_outside": strokes & ~inside,
+        "print_inside": strokes & inside,
+        "steep_outside": steep & ~inside,
+    }
+    return {name: float(np.log10(found.sum() / len(grey) + 0.02)) for name, found in counts.items()}
+
+
+def _lines(pixels: np.ndarray, breast: np.ndarray) -> dict[str, float]:
+    """The sharpest step along any nearly level or upright line across the breast, and rows that repeat or are empty."""
+    grey, inside = _coarse(pixels, breast)
+    found = {}
+    for name, image, mask in (("level_step", grey, inside), ("upright_step", grey.T, inside.T)):
+        columns = np.arange(image.shape[1])
+        shifts = [np.rint(shear * (columns - columns.mean())).astype(int) for shear in _SHEARS]
+        # The steps of all pixels once, the image carried on at its edges; a sloping line then takes one of each column.
+        most = max(int(np.abs(shift).max()) for shift in shifts)
+        line, here = (np.pad(part, ((most, most), (0, 0)), mode="edge") for part in (image, mask))
+        # Beyond a film lies nothing at all: its edge is no step.
+        both = (here[2:] | here[:-2]) & (np.minimum(line[2:], line[:-2]) > 0.01)
+        step = np.where(both, np.clip(line[2:] - line[:-2], -0.2, 0.2), 0)
+        steepest = 0.0
+        for shift in shifts:
+            rows = np.arange(most, most + image.shape[0] - 2)[:, None] + shift
+            count, steps = both[rows, columns].sum(axis=1), step[rows, columns].sum(axis=1)
+            enough = count > 0.25 * mask.any(axis=0).sum()
+            if enough.any():
+                steepest = max(steepest, float(np.abs(steps[enough] / count[enough]).max()))
+        found[name] = steepest / (float(np.subtract(*np.quantile(grey[inside], (0.75, 0.25)))) + 0.02)
+    rows = np.flatnonzero(breast.any(axis=1))
+    sampled = pixels[rows[0] : rows[-1] + 1, :: max(1, pixels.shape[1] // 512)]
+    there = breast[rows[0] : rows[-1] + 1, :: max(1, pixels.shape[1] // 512)]
+    pairs = there[1:] & there[:-1]
+    same = ((sampled[1:] == sampled[:-1]) & pairs).sum(axis=1) >= 0.98 * np.maximum(pairs.sum(axis=1), 1)
+    dead = (np.where(there, sampled, 0).max(axis=1) <= 0.02 * sampled.max()) & (there.sum(axis=1) > 3)
+    return found | {"dead_rows": float(same.sum() + dead.sum()) / len(rows)}
+
+
+def _position(inside: np.ndarray) -> dict[str, float]:
+    """Where the breast lies and how it is shaped; the chest wall on the left."""
+    box = inside[_box(inside)]
+    height, width = box.shape
+    rows, columns = np.nonzero(box)
+    widths = box.sum(axis=1)
+    third = max(1, height // 3)
+    return {
+        "height": height / len(inside),
+        "filled": float(box.mean()),
+        "middle_down": float(rows.mean() / height),
+        "middle_across": float(columns.mean() / width),
+        "upper_to_lower": float(np.log(widths[:third].mean() / widths[-third:].mean())),
+        "touches_top": float(inside[0].sum() / width),
+        "touches_bottom": float(inside[-1].sum() / width),
+        "touches_front": float(inside[:, -1].sum() / height),
+        "touches_wall": float(box[:, 0].mean()),
+        "straight_above": _straight(inside),
+        "straight_below": _straight(inside[::-1]),
+    }
+
+
+def _straight(inside: np.ndarray) -> float:
+    """Return the longest run of columns whose uppermost breast pixels lie on one line, as a share of the width.
+
+    What touches the image's own edge is no line: there the picture ends.
+    """
+    first = inside.argmax(axis=0)
+    columns = np.flatnonzero(inside.any(axis=0) & (first > 2))
+    if len(columns) < 20:
+        return 0.0
+    best, reach = 0, max(10, len(columns) // 5)
+    for start in range(0, len(columns) - reach, max(1, reach // 4)):
+        part = columns[start : start + reach]
+        slope, offset = np.polyfit(part, first[part], 1)
+        if abs(slope) > 0.5:
+            continue
+        near = np.abs(first[columns] - slope * columns - offset) <= 1 + 0.004 * len(inside)
+        best = max(best, int(near.sum()))
+    return best / int(inside.any(axis=0).sum())

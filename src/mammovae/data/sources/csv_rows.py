@@ -1,0 +1,171 @@
+"""What the sources share: CSV files whose cells know where they stand, and names in raw trees."""
+
+import csv
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+from mammovae.config import InputError
+from mammovae.imageio.read import DICOM_SUFFIXES, RASTER_SUFFIXES
+
+T = TypeVar("T")
+
+SIDES = {"l": "L", "left": "L", "r": "R", "right": "R"}
+SPLITS = {"train": "train", "training": "train", "test": "test"}
+DENSITIES = {letter: letter.upper() for letter in "abcd"} | {f"density{letter}": letter.upper() for letter in "abcd"}
+BOX = ("xmin", "ymin", "xmax", "ymax")
+
+
+@lru_cache(4096)
+def plain(name: str) -> str:
+    """Return a name without what differs between copies of a table: case, spaces, underscores, punctuation."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a CSV file: cells by plain column name, and the place that an error names."""
+
+    place: str
+    cells: Mapping[str, str]
+
+    def text(self, column: str) -> str | None:
+        """Return the cell, or None where the column or its value is missing."""
+        return self.cells.get(plain(column)) or None
+
+    def needed(self, column: str) -> str:
+        """Return the cell, which must not be empty."""
+        value = self.text(column)
+        if value is None:
+            raise InputError(f"{self.place}: {column} is empty, fill it in or remove the row")
+        return value
+
+    def number(self, column: str) -> float | None:
+        """Return the cell as a finite number."""
+        value = self.text(column)
+        if value is None or value.lower() in ("nan", "none"):
+            return None
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("inf")
+        if abs(number) == float("inf"):
+            raise InputError(f"{self.place}: {column} is {value!r}, where a number belongs")
+        return number
+
+    def whole(self, column: str) -> int | None:
+        """Return the cell as an integer, which may be written 3518.0."""
+        number = self.number(column)
+        if number is not None and number != int(number):
+            raise InputError(f"{self.place}: {column} is {number:g}, where a whole number belongs")
+        return None if number is None else int(number)
+
+    def birads(self, column: str) -> int | None:
+        """Return the BI-RADS category, 0 to 6, of a cell such as "BI-RADS 4", "4A" or "4.0"."""
+        value = self.text(column)
+        if value is None or value.lower() in ("nan", "none"):
+            return None
+        match = re.fullmatch(r"(?:bi-?rads[\s_-]*)?([0-6])(?:\.0|[abc])?", value.lower())
+        if not match:
+            raise InputError(f"{self.place}: {column} is {value!r}, where a BI-RADS category of 0 to 6 belongs")
+        return int(match[1])
+
+    def one_of(self, column: str, allowed: Mapping[str, T]) -> T | None:
+        """Return what allowed has for the cell, case, spaces and underscores aside."""
+        value = self.text(column)
+        if value is None:
+            return None
+        if plain(value) not in allowed:
+            known = ", ".join(allowed)
+            raise InputError(f"{self.place}: {column} is {value!r}, where one of {known} belongs")
+        return allowed[plain(value)]
+
+    def box(self, rows: float | None, columns: float | None) -> tuple[float, float, float, float] | None:
+        """Return xmin, ymin, xmax, ymax clipped to the image; None where all four are empty or nothing is left."""
+        values = [self.number(name) for name in BOX]
+        if all(value is None for value in values):
+            return None
+        for name, value in zip(BOX, values, strict=True):
+            if value is None:
+                raise InputError(f"{self.place}: {name} is empty while other corners of the box are given")
+        return clipped([value for value in values if value is not None], rows, columns)
+
+
+def clipped(
+    box: Sequence[float], rows: float | None, columns: float | None
+) -> tuple[float, float, float, float] | None:
+    """Return a box (xmin, ymin, xmax, ymax) within an image of rows x columns, None where nothing of it is."""
+    right, bottom = columns or float("inf"), rows or float("inf")
+    xmin, ymin = max(box[0], 0.0), max(box[1], 0.0)
+    xmax, ymax = min(box[2], right), min(box[3], bottom)
+    return (xmin, ymin, xmax, ymax) if xmin < xmax and ymin < ymax else None
+
+
+def read_csv(path: Path, needed: Sequence[str] = ()) -> list[Line]:
+    """Return a CSV file's rows; InputError names the columns that are needed and not there."""
+    header = [plain(name) for name in column_names(path)]
+    twice = [name for name in needed if header.count(plain(name)) > 1]
+    if twice:
+        raise InputError(f"{path} has two columns {twice[0]!r}: remove or rename one")
+    lacking = [name for name in needed if plain(name) not in header]
+    if lacking:
+        raise InputError(f"{path} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}")
+    lines = []
+    for number, cells in _cells(path)[1:]:
+        if len(cells) > len(header):
+            raise InputError(f"{path}, row {number}: it has {len(cells)} cells for {len(header)} columns")
+        lines.append(Line(f"{path}, row {number}", dict(zip(header, cells, strict=False))))
+    return lines
+
+
+def column_names(path: Path) -> list[str]:
+    """Return the names in a CSV file's first row."""
+    cells = _cells(path)
+    if not cells:
+        raise InputError(f"{path} is empty: its first row should name the columns")
+    return cells[0][1]
+
+
+def _cells(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the rows that are not blank, each with the number of the line that it ends in."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            return [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
+    except FileNotFoundError:
+        raise InputError(f"there is no {path}: name the folder that holds {path.name}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read {path}: {error}; save it as a CSV file in UTF-8") from error
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return the end of an error's sentence: the known name next to name, or all of them."""
+    close = difflib.get_close_matches(plain(name), known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+
+
+def entry(folder: Path, name: str) -> Path | None:
+    """Return the folder's entry of that name, case, spaces and underscores aside; None where there is none."""
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}: name the one that holds the raw data")
+    return next((path for path in sorted(folder.iterdir()) if plain(path.name) == plain(name)), None)
+
+
+def relative(path: Path, root: Path) -> str:
+    """Return path as the index stores it: from root, with forward slashes."""
+    source = path.relative_to(root).as_posix()
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the name of {str(path)!r} is no readable UTF-8: rename the file or its folder") from None
+    return source
+
+
+def without_suffix(source: str) -> str:
+    """Drop a suffix that names a format; the dots of a UID stay."""
+    stem, dot, suffix = source.rpartition(".")
+    return stem if dot + suffix.lower() in DICOM_SUFFIXES + RASTER_SUFFIXES else source

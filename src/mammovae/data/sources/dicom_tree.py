@@ -1,0 +1,59 @@
+"""Any tree of DICOM files, known by their content, as an archive or a PACS exports them."""
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from mammovae.config import InputError
+from mammovae.data import index
+from mammovae.data.sources.csv_rows import relative
+from mammovae.data.sources.labels import read_labels
+from mammovae.imageio.read import DICOM_SUFFIXES, is_dicom, read_header, walk
+
+_NO_PICTURES = {"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "REG", "DOC", "AU"}
+
+
+def dicom(root: Path) -> pd.DataFrame:
+    """List every DICOM image under root, a row a file in order of path; suffixes do not matter.
+
+    image_id is the SOP Instance UID, patient_id the PatientID, study_id the Study Instance UID. Objects without
+    a picture (DICOMDIR, structured reports, presentation states, segmentations) are passed over, and so is
+    whatever is no DICOM, unless its suffix says that it should be: that is a row, which reading then fails
+    with its reason. A UID that occurs again is numbered (UID#2) and remarked on: the copies of an export twice
+    made, which prepare finds by their pixels, or the work of an anonymiser that gave all files one UID.
+
+    Health is null, unless the only CSV file at root (or index.csv; see `read_labels`) or a folder named
+    healthy/ or finding/ says so.
+    """
+    labels = read_labels(root, strict=False)
+    seen: Counter[str] = Counter()
+    rows = []
+    for path in walk(root):
+        source = relative(path, root)
+        row = _row(path, source)
+        if row is None:
+            continue
+        uid = row["image_id"]
+        seen[uid] += 1
+        again = {"image_id": f"{uid}#{seen[uid]}", "reason": "an earlier file has the same SOP Instance UID"}
+        rows.append({**row, **labels.of(source, uid), "image_id": uid, **(again if seen[uid] > 1 else {})})
+    rows += labels.absent()
+    if not rows:
+        raise InputError(f"there is no DICOM image under {root}: for other images use the kind folder")
+    return index.table(rows, root)
+
+
+def _row(path: Path, source: str) -> dict | None:
+    """Return a row, bare for a file that should be DICOM and cannot be read, None for what is no image."""
+    bare = {"image_id": source, "source": source}
+    if path.name.upper() == "DICOMDIR":
+        return None
+    if not is_dicom(path):
+        return bare if path.suffix.lower() in DICOM_SUFFIXES else None
+    try:
+        header = read_header(path)
+    except InputError:
+        return bare
+    # A mammogram cut off before its rows is a row that fails; what has none by its nature is no image.
+    return None if header.get("modality") in _NO_PICTURES else bare | header

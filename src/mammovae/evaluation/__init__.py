@@ -1,0 +1,1 @@
+"""Figures of a run on test images, on inserted lesions and on technical faults."""

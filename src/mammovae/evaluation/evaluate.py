@@ -1,0 +1,127 @@
+"""Evaluate a run: which test images, what they score, what that is worth, and the report."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from mammovae.config import InputError
+from mammovae.data.dataset import Data
+from mammovae.detection.detector import Detector
+from mammovae.detection.fusion import Verdict
+from mammovae.evaluation.baselines import PcaResidual, blobs, trivial
+from mammovae.evaluation.evaluation_report import account, labels
+from mammovae.evaluation.lesion_masks import sizes_mm
+from mammovae.models.run import Run
+from mammovae.report.evaluation_page import write_report
+from mammovae.statistics.detection_metrics import judge
+from mammovae.storage import Stage, file_hash, read_json, replacing, write_json
+from mammovae.training.leakage import unseen
+
+BASELINES = {
+    "mean_grey": "Mean grey",
+    "breast_area": "Breast area",
+    "pca_residual": "PCA residual",
+    "blobs": "Blob filter",
+}
+SEED_PROTOCOL_IMAGES = 20
+
+
+def evaluate(
+    run: Path | str,
+    data: Path | str,
+    *,
+    out: Path | str,
+    protocol: Literal["full", "seed"] = "full",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Judge a run on the test images of a DATA folder; return what metrics.json says.
+
+    The folder out gets metrics.json (flat keys, intervals as KEY_low and KEY_high), scores.csv and report.html.
+    Labels are read here and nowhere before: they choose nothing.
+    """
+    opened, prepared = Run.open(run), Data.open(data)
+    prepared.check_prepared_as(opened.manifest["prepared"])
+    positions, notes = positions_to_judge(opened, prepared, protocol, seed)
+    inputs = {
+        "run": str(opened.path.resolve()),
+        "weights": json.dumps(opened.manifest["weights"]),
+        "data": str(prepared.path.resolve()),
+        "index": file_hash(prepared.path / "index.parquet"),
+    }
+    with Stage(Path(out), "evaluate", {"protocol": protocol, "seed": seed}, inputs) as stage:
+        if not stage.done:
+            table = scores_table(opened, prepared, positions)
+            with replacing(stage.out / "scores.csv") as partial:
+                table.drop(columns="position").to_csv(partial, index=False)
+            baselines = {name: label for name, label in BASELINES.items() if name in table}
+            judgement = judge(table, labels(opened), baselines)
+            metrics = {"protocol": protocol, **judgement.metrics()}
+            write_json(stage.out / "metrics.json", metrics)
+            report = account(opened, prepared, table, judgement, protocol, seed, notes)
+            write_report(stage.out / "report.html", report)
+            stage.finish()
+        return read_json(stage.out / "metrics.json")
+
+
+def scores_table(run: Run, data: Data, positions: np.ndarray) -> pd.DataFrame:
+    """Return a row an image with identity, health, categories, density, every score and every trivial baseline.
+
+    The PCA is fitted on the run's own training images in data; without any there, its column is left out.
+    """
+    raw = Detector(run).table(data, positions)
+    table = identity(data, positions).assign(**Verdict(run).columns(raw), **raw, **trivial(data, positions))
+    table["blobs"] = [float(blobs(data, int(position)).max()) for position in positions]
+    train = data.parts(run.settings)["train"]
+    if len(train) > 1:
+        table["pca_residual"] = PcaResidual().fit(data, train).score_samples(data, positions)
+    return table
+
+
+def identity(data: Data, positions: np.ndarray) -> pd.DataFrame:
+    """Return what figures are split by, a row an image: patient, health, categories, severity, density, size ...
+
+    patient_affected: whether any image of the patient, of whatever side, view, split or status, has a finding.
+    """
+    frame = data.index.iloc[positions]
+    affected = data.index.loc[(data.index["healthy"] == False).fillna(False), "patient_id"]  # noqa: E712
+    names = ("image_id", "patient_id", "side", "view", "healthy", "density", "vendor")
+    return pd.DataFrame(
+        {
+            "position": positions,
+            **{name: frame[name].to_numpy() for name in names},
+            "patient_affected": frame["patient_id"].isin(affected).to_numpy(bool),
+            "categories": [sorted({item["category"] for item in cell}) for cell in frame["findings"]],
+            "severity": [sorted({item["severity"] for item in cell} - {None}) for cell in frame["findings"]],
+            "size_mm": sizes_mm(data, positions),
+        }
+    )
+
+
+def positions_to_judge(
+    run: Run, data: Data, protocol: Literal["full", "seed"], seed: int
+) -> tuple[np.ndarray, list[str]]:
+    """Return the test images to judge, of the run's side and view, and what has to be said about their choice.
+
+    full: all of them. seed: 20 healthy ones and 20 with findings, drawn at random; fewer where there are fewer.
+    Images whose patient or pixels the run has learnt from are left out of both. Raises InputError when none is left.
+    """
+    tested = data.select("test", side=run.settings.side, view=run.settings.view)
+    positions = unseen(run, data, tested)
+    left_out = len(tested) - len(positions)
+    notes = [f"{left_out:,} test images left out, for the run has learnt from their patients"] if left_out else []
+    if not len(positions):
+        which = " ".join(filter(None, [run.settings.side, run.settings.view, "test image"]))
+        raise InputError(f"{data.path} has no {which} to judge" + "".join(f" ({note})" for note in notes))
+    if protocol == "full":
+        return positions, notes
+    rng, drawn = np.random.default_rng(seed), []
+    health = data.index["healthy"].iloc[positions].to_numpy(dtype=object)
+    for wanted, words in ((True, "healthy images"), (False, "images with findings")):
+        arm = positions[[value is not pd.NA and value == wanted for value in health]]
+        if len(arm) < SEED_PROTOCOL_IMAGES:
+            notes.append(f"the seed protocol wants {SEED_PROTOCOL_IMAGES} {words}; the test split has {len(arm)}")
+        drawn.append(rng.choice(arm, min(len(arm), SEED_PROTOCOL_IMAGES), replace=False))
+    return np.sort(np.concatenate(drawn)), notes

@@ -1,0 +1,1 @@
+"""Reading DICOM and raster files into grey values, and writing DICOM."""

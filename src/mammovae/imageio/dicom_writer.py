@@ -1,0 +1,124 @@
+"""DICOM mammograms that no patient stood for: the header and the file that phantoms and generated images share."""
+
+import hashlib
+import io
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import UID, DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian
+
+from mammovae.config import Side, View
+from mammovae.version import __version__
+
+_IMPLEMENTATION = UID("2.25.302460177512098341867012846790523411077")
+_VIEW_CODES = {"CC": ("399162004", "cranio-caudal"), "MLO": ("399368009", "medio-lateral oblique")}
+
+
+def uid(*parts: object) -> UID:
+    """Return a valid UID under 2.25 that depends on the parts alone."""
+    digest = hashlib.blake2s("/".join(map(str, parts)).encode(), digest_size=16).digest()
+    return UID(f"2.25.{int.from_bytes(digest, 'big')}")
+
+
+def code(value: str, scheme: str, meaning: str) -> Dataset:
+    """Return the item of a code sequence (PS3.3 8.8)."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
+
+
+def mammogram(
+    pixels: np.ndarray,
+    *,
+    bits: int,
+    side: Side,
+    view: View,
+    mm_per_pixel: float,
+    study: UID,
+    series: UID,
+    instance: UID,
+) -> Dataset:
+    """Return a Digital Mammography X-Ray Image, For Presentation (PS3.3 A.27), that names nobody and no equipment.
+
+    pixels is uint16 (rows, columns), 0 black to 2 ** bits - 1 white, with the chest wall where the side has it:
+    on the left of a left breast's picture, on the right of a right one's. mm_per_pixel is at the detector.
+    The window shows the whole range as it is, and the dates are the same in every file. The caller adds what it
+    knows of the patient and the equipment (PatientID, Manufacturer and the like): what PS3.3 demands even when it
+    is unknown is there and empty.
+    """
+    ds = Dataset()
+    ds.preamble = b"\0" * 128
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta.ImplementationClassUID = _IMPLEMENTATION
+    ds.file_meta.ImplementationVersionName = "MAMMOVAE"
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = DigitalMammographyXRayImageStorageForPresentation
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = instance
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = study, series
+    _identify(ds)
+    _describe_view(ds, side, view)
+    _describe_equipment(ds, mm_per_pixel)
+    _describe_pixels(ds, pixels.shape, bits)
+    ds.PixelData = pixels.astype("<u2").tobytes()
+    ds["PixelData"].VR = "OW"
+    return ds
+
+
+def file_bytes(ds: Dataset) -> bytes:
+    """Return a data set as the bytes of a DICOM file (PS3.10); the same data set gives the same bytes."""
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, ds, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _identify(ds: Dataset) -> None:
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    ds.PatientName = ds.PatientID = ds.PatientBirthDate = ds.PatientSex = ""
+    ds.StudyID = ds.AccessionNumber = ds.ReferringPhysicianName = ""
+    ds.SeriesNumber = ds.InstanceNumber = 1
+    # A fixed date, because a file made twice must be the same file; an empty one breaks sorting in archives.
+    ds.StudyDate = ds.SeriesDate = ds.ContentDate = ds.AcquisitionDate = "20240615"
+    ds.StudyTime = ds.SeriesTime = ds.ContentTime = ds.AcquisitionTime = "120000"
+
+
+def _describe_view(ds: Dataset, side: Side, view: View) -> None:
+    ds.Modality = "MG"
+    ds.BodyPartExamined = ds.OrganExposed = "BREAST"
+    ds.ImageLaterality = side
+    ds.ViewPosition = view
+    ds.AcquisitionContextSequence = Sequence([])
+    ds.AnatomicRegionSequence = Sequence([code("76752008", "SCT", "Breast")])
+    coded_view = code(_VIEW_CODES[view][0], "SCT", _VIEW_CODES[view][1])
+    coded_view.ViewModifierCodeSequence = Sequence([])
+    ds.ViewCodeSequence = Sequence([coded_view])
+    # Along a row: from the chest wall forwards (A), or from the front back to it (P). Down a column: to the feet in
+    # MLO; in CC the upper edge is the outer side, so towards the other breast.
+    first = "A" if side == "L" else "P"
+    second = {"MLO": "F", "CC": "R" if side == "L" else "L"}[view]
+    ds.PatientOrientation = [first, second]
+
+
+def _describe_equipment(ds: Dataset, mm_per_pixel: float) -> None:
+    spacing = f"{mm_per_pixel:.6g}"
+    ds.Manufacturer = ""
+    ds.SoftwareVersions = __version__
+    ds.PositionerType = "MAMMOGRAPHIC"
+    ds.ImagerPixelSpacing = [spacing, spacing]
+    ds.DetectorType = ""
+
+
+def _describe_pixels(ds: Dataset, shape: tuple[int, ...], bits: int) -> None:
+    ds.PresentationIntentType = "FOR PRESENTATION"
+    ds.ImageType = ["DERIVED", "PRIMARY"]
+    ds.BurnedInAnnotation = "NO"
+    ds.LossyImageCompression = "00"
+    ds.SamplesPerPixel = 1
+    ds.Rows, ds.Columns = shape
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, bits, bits - 1, 0
+    ds.PixelIntensityRelationship, ds.PixelIntensityRelationshipSign = "LOG", -1
+    ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = "0", "1", "US"
+    ds.PhotometricInterpretation, ds.PresentationLUTShape = "MONOCHROME2", "IDENTITY"
+    # By PS3.3 C.11.2.1.2 this window maps 0 to black, 2 ** bits - 1 to white, and all between in proportion.
+    ds.WindowCenter, ds.WindowWidth = str(2 ** (bits - 1)), str(2**bits)

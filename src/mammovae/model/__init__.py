@@ -1,1 +1,0 @@
-"""The maths of the networks: torch alone, no trainer in sight."""

@@ -1,0 +1,1 @@
+"""The networks, and the run folder that holds them."""

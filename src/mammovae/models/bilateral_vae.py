@@ -1,0 +1,81 @@
+"""The bilateral VAE: what this breast looks like, given the patient's other one."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
+
+from mammovae.config import BilateralSettings
+from mammovae.data.dataset import Batch
+from mammovae.models.anomaly_maps import eroded, film_grey, masked_mean, over_local_energy, peak
+from mammovae.models.base import Member
+from mammovae.models.layers import Double, UNet, halvings
+from mammovae.models.losses import kl_standard_normal, reparameterise
+
+
+class BilateralVae(Member):
+    """A conditional VAE, q(z | x, other) and p(x | z, other), with a small latent vector.
+
+    Sohn, Lee & Yan, "Learning structured output representation using deep conditional generative models" (NeurIPS
+    2015). Both breasts lie with the chest wall at column 0, so the other one needs no mirroring. Its shared variance is
+    analytic, as in ResidualVae.
+    """
+
+    augmented = True
+    bilateral = True
+
+    def __init__(self, settings: BilateralSettings) -> None:
+        super().__init__()
+        self.settings, self.size = settings, settings.size
+        widths = settings.widths
+        halvings(settings.size, len(widths) - 1, "bilateral")
+        self.encoder = nn.ModuleList(Double(a, b) for a, b in zip((3, *widths), widths, strict=False))
+        self.to_latent = nn.Linear(widths[-1], 2 * settings.latent)
+        self.decoder = UNet(2, widths, 1, deep=settings.latent)
+        self.variance: Tensor
+        self.register_buffer("variance", torch.ones(()))
+
+    def _grey(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        assert batch.other is not None and batch.other_mask is not None
+        return film_grey(batch.image, batch.mask), film_grey(batch.other, batch.other_mask), batch.mask
+
+    def _encode(self, grey: Tensor, other: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.cat([grey, other, mask], dim=1)
+        for level, block in enumerate(self.encoder):
+            x = block(avg_pool2d(x, 2) if level else x)
+        mean, log_variance = self.to_latent(x.mean(dim=(2, 3))).chunk(2, dim=1)
+        return mean, log_variance.clamp(-10, 4)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the negative ELBO with the shared variance and its parts, (n,) each, in nats."""
+        grey, other, mask = self._grey(batch)
+        z_mean, z_log_variance = self._encode(grey, other, mask)
+        z = reparameterise(z_mean, z_log_variance) if self.training else z_mean
+        error = ((grey - self.decoder(torch.cat([other, mask], dim=1), z)).square() * mask).sum(dim=(1, 2, 3))
+        pixels, variance = mask.sum(dim=(1, 2, 3)).clamp(min=1), self.variance
+        if self.training:
+            variance = error.sum() / pixels.sum()
+            self.variance.lerp_(variance.detach(), 0.02)
+        reconstruction = 0.5 * (error / variance + pixels * (variance.log() + math.log(2 * math.pi)))
+        divergence = kl_standard_normal(z_mean, z_log_variance)
+        kl = divergence.sum(dim=1)
+        return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl, "kl_dimensions": divergence}
+
+    def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Map a batch to pair_error_bilateral (mean |r|) and pair_peak_bilateral, NaN where there is no other breast.
+
+        r = grey - reconstruction at z = mean; the peak is that of r smoothed by 2 pixels of 128 over the root of r^2
+        smoothed by 10, without a rim of 3 pixels. The map is 0 where there is no other breast.
+        """
+        grey, other, mask = self._grey(batch)
+        there = other.abs().amax(dim=(1, 2, 3)) > 0
+        z_mean, _ = self._encode(grey, other, mask)
+        residual = (grey - self.decoder(torch.cat([other, mask], dim=1), z_mean)) * mask
+        inner, local = eroded(mask, 3), over_local_energy(residual, mask, 2, 10)
+        scores = {
+            "pair_error_bilateral": masked_mean(residual.abs(), mask),
+            "pair_peak_bilateral": peak(local, inner),
+        }
+        scores = {name: torch.where(there, value, torch.nan) for name, value in scores.items()}
+        return scores, {"bilateral": local.clamp(min=0) * inner * there.view(-1, 1, 1, 1)}

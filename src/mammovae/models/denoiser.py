@@ -1,0 +1,60 @@
+"""The denoiser: it takes coarse noise out of healthy films, and with it whatever else does not belong there."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from mammovae.config import DenoiserSettings
+from mammovae.data.dataset import Batch
+from mammovae.models.anomaly_maps import eroded, film_grey, masked_mean, over_local_energy, peak, smooth_inside
+from mammovae.models.base import Member
+from mammovae.models.layers import UNet, halvings
+
+
+class Denoiser(Member):
+    """A U-Net that returns the film without the coarse Gaussian noise added to it.
+
+    Kascenas, Pugeault & O'Neil, "Denoising autoencoders for unsupervised anomaly detection in brain MRI" (MIDL 2022):
+    the noise is drawn on a coarse grid, enlarged, and rolled at random, as large as lesions are.
+    """
+
+    augmented = True
+
+    def __init__(self, settings: DenoiserSettings) -> None:
+        super().__init__()
+        self.settings, self.size = settings, settings.size
+        halvings(settings.size, len(settings.widths) - 1, "denoiser")
+        self.net = UNet(1, settings.widths, 1)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return half the squared error of the denoised film, summed inside the mask, (n,)."""
+        grey = film_grey(batch.image, batch.mask)
+        found = self.net(grey + self._noise(batch.mask))
+        return {"loss": 0.5 * ((found - grey).square() * batch.mask).sum(dim=(1, 2, 3))}
+
+    def _noise(self, mask: Tensor) -> Tensor:
+        """Draw coarse noise inside the mask, (n, 1, S, S), in units of the film's standard deviation."""
+        size, grid = mask.shape[-1], self.settings.grid
+        coarse = torch.randn(len(mask), 1, grid, grid, device=mask.device) * self.settings.noise
+        fine = interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
+        rolls = torch.randint(size, (len(mask), 2)).tolist()
+        rolled = [torch.roll(one, (down, across), (-2, -1)) for one, (down, across) in zip(fine, rolls, strict=True)]
+        return torch.stack(rolled) * mask
+
+    def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Map a batch, no noise added, to scores (n,) and maps of what the denoiser takes away.
+
+        With r = grey - denoised: denoising_error: mean |r|. denoising_peak: maximum of r smoothed by 1 pixel of 128,
+        without a rim of 3. denoising_local_peak: the same of r over the root of r^2 smoothed by 10 pixels.
+        """
+        grey = film_grey(batch.image, batch.mask)
+        residual = (grey - self.net(grey)) * batch.mask
+        inner, scale = eroded(batch.mask, 3), grey.shape[-1] / 128
+        removed = smooth_inside(residual, batch.mask, scale)
+        local = over_local_energy(residual, batch.mask, 1, 10)
+        scores = {
+            "denoising_error": masked_mean(residual.abs(), batch.mask),
+            "denoising_peak": peak(removed, inner),
+            "denoising_local_peak": peak(local, inner),
+        }
+        return scores, {"denoising": removed.clamp(min=0) * inner, "denoising_local": local.clamp(min=0) * inner}

@@ -1,0 +1,146 @@
+"""The detecting VAE: residual convolutions, a coarse latent grid, and a likelihood that knows where it is unsure."""
+
+import math
+from collections.abc import Iterable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate
+
+from mammovae.config import ResidualVaeSettings
+from mammovae.data.dataset import Batch
+from mammovae.models.anomaly_maps import (
+    dissimilarity,
+    eroded,
+    film_grey,
+    masked_mean,
+    over_local_energy,
+    peak,
+    smooth_inside,
+)
+from mammovae.models.base import Member
+from mammovae.models.layers import Residual, halvings, normal
+from mammovae.models.losses import kl_standard_normal, reparameterise
+
+
+class ResidualVae(Member):
+    """Maps a film's grey (mean 0, standard deviation 1 inside the breast) to its mean and log-variance in each pixel.
+
+    The mean is trained by a Gaussian likelihood whose one variance is the analytic optimum, the mean squared residual
+    (sigma-VAE: Rybkin, Daniilidis & Levine, ICML 2021), so that reconstruction and KL divergence need no weight. The
+    log-variance head learns the squared residual by its own Gaussian likelihood with the mean held fixed: trained
+    together, pixels of high variance would hardly teach the mean anything (Seitzer et al., ICLR 2022).
+    """
+
+    augmented = True
+
+    def __init__(self, settings: ResidualVaeSettings) -> None:
+        super().__init__()
+        self.settings, self.size = settings, settings.size
+        widths = settings.widths
+        self.side = halvings(settings.size, len(widths), "residual_vae")
+        self.stem = nn.Conv2d(1, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(Residual(a, b) for a, b in pairwise((widths[0], *widths)))
+        self.to_latent = nn.Sequential(normal(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 2 * settings.latent, 1))
+        self.from_latent = nn.Conv2d(settings.latent, widths[-1], 3, padding=1)
+        self.decoder = nn.ModuleList(Residual(a, b) for a, b in pairwise((*widths[::-1], widths[0])))
+        self.last = nn.Sequential(normal(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], 2, 3, padding=1))
+        dimensions = settings.latent * self.side**2
+        self.variance: Tensor
+        self.latent_mean: Tensor
+        self.latent_axes: Tensor
+        self.register_buffer("variance", torch.ones(()))
+        self.register_buffer("latent_mean", torch.zeros(dimensions))
+        self.register_buffer("latent_axes", torch.eye(dimensions))
+
+    def encode(self, grey: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of q(z | film), (n, latent, s, s) each, of grey as film_grey gives it."""
+        x = self.stem(grey)
+        for block in self.encoder:
+            x = avg_pool2d(block(x), 2)
+        mean, log_variance = self.to_latent(x).chunk(2, dim=1)
+        return mean, log_variance.clamp(-10, 4)
+
+    def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean and the log-variance of each pixel's grey, (n, 1, S, S) each."""
+        x = self.from_latent(z)
+        for block in self.decoder:
+            x = block(interpolate(x, scale_factor=2.0, mode="nearest"))
+        mean, log_variance = self.last(x).chunk(2, dim=1)
+        return mean, log_variance.clamp(-8, 4)
+
+    def predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return film grey, its reconstruction at z = mean, and the log-variance, (n, 1, S, S), 0 outside the mask."""
+        grey = film_grey(batch.image, batch.mask)
+        mean, log_variance = self.decode(self.encode(grey)[0])
+        return grey, mean * batch.mask, log_variance * batch.mask
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the negative ELBO with the shared variance (nats a film), its parts, and the head's likelihood."""
+        grey = film_grey(batch.image, batch.mask)
+        z_mean, z_log_variance = self.encode(grey)
+        mean, log_variance = self.decode(reparameterise(z_mean, z_log_variance) if self.training else z_mean)
+        square, pixels = (grey - mean).square() * batch.mask, batch.mask.sum(dim=(1, 2, 3)).clamp(min=1)
+        error = square.sum(dim=(1, 2, 3))
+        variance = self.variance
+        if self.training:
+            variance = error.sum() / pixels.sum()
+            self.variance.lerp_(variance.detach(), 0.02)
+        reconstruction = 0.5 * (error / variance + pixels * (variance.log() + math.log(2 * math.pi)))
+        divergence = kl_standard_normal(z_mean, z_log_variance).flatten(1)
+        kl = divergence.sum(dim=1)
+        head = square.detach() * torch.exp(-log_variance) + log_variance
+        local = 0.5 * ((head * batch.mask).sum(dim=(1, 2, 3)) + pixels * math.log(2 * math.pi))
+        return {
+            "loss": reconstruction + kl + local,
+            "negative_elbo": reconstruction + kl,
+            "reconstruction": reconstruction,
+            "kl": kl,
+            "local": local,
+            "kl_dimensions": divergence,
+        }
+
+    def settle(self, batches: Iterable[Batch]) -> None:
+        """Keep mean and whitening axes of the posterior means of the training films, for the Mahalanobis distance."""
+        with torch.no_grad():
+            z = torch.cat([self.encode(film_grey(b.image, b.mask))[0].flatten(1) for b in batches]).double()
+        mean = z.mean(dim=0)
+        centred = z - mean
+        covariance = centred.T @ centred / max(len(z) - 1, 1)
+        # Fewer films than dimensions leave directions without any spread: shrink towards the mean variance.
+        shrinkage = min(0.9, z.shape[1] / (z.shape[1] + len(z)))
+        target = covariance.diagonal().mean().clamp(min=1e-6)
+        covariance = (1 - shrinkage) * covariance + shrinkage * target * torch.eye(len(covariance)).double()
+        values, vectors = torch.linalg.eigh(covariance)
+        self.latent_mean.copy_(mean)
+        self.latent_axes.copy_(vectors / values.sqrt())
+
+    def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Map a batch to scores (n,) and the maps of r over local energy and over exp(s / 2), at z = mean.
+
+        With r = grey - reconstruction, s the head's log-variance, m the mask without a rim of 3 pixels of 128:
+        mean_absolute_error: mean |r|, the seed's kind. normalised_error: mean of r^2 exp(-s) (Mao et al., AE-U, MICCAI
+        2020). structural_error: mean 1 - SSIM. kl_divergence: in nats. mahalanobis: of the posterior mean among the
+        training films' (shrunk covariance; Denouden et al., 2018). residual_peak: maximum of r smoothed by 2 pixels, in
+        m. normalised_peak: the same of r exp(-s / 2). local_peak: the same of r over the root of r^2 smoothed by 10.
+        """
+        grey = film_grey(batch.image, batch.mask)
+        z_mean, z_log_variance = self.encode(grey)
+        mean, log_variance = self.decode(z_mean)
+        residual, mask = (grey - mean) * batch.mask, batch.mask
+        inner, scale = eroded(mask, 3), grey.shape[-1] / 128
+        normalised = residual * torch.exp(-0.5 * log_variance)
+        local = over_local_energy(residual, mask, 2, 10)
+        scores = {
+            "mean_absolute_error": masked_mean(residual.abs(), mask),
+            "normalised_error": masked_mean(normalised.square(), mask),
+            "structural_error": masked_mean(dissimilarity(grey, mean * mask, mask), mask),
+            "kl_divergence": kl_standard_normal(z_mean, z_log_variance).sum(dim=(1, 2, 3)),
+            "mahalanobis": ((z_mean.flatten(1) - self.latent_mean) @ self.latent_axes).norm(dim=1),
+            "residual_peak": peak(smooth_inside(residual, mask, 2 * scale), inner),
+            "normalised_peak": peak(smooth_inside(normalised, mask, 2 * scale), inner),
+            "local_peak": peak(local, inner),
+        }
+        maps = {"local": local, "normalised": smooth_inside(normalised, mask, scale)}
+        return scores, {name: map.clamp(min=0) * inner for name, map in maps.items()}

@@ -1,0 +1,95 @@
+"""The convolutional variational autoencoder of the seed study, behind the interface of a member."""
+
+from itertools import pairwise
+
+import torch
+from torch import Generator as TorchGenerator
+from torch import Tensor, nn
+
+from mammovae.config import VaeSettings
+from mammovae.data.dataset import Batch
+from mammovae.models.base import Generator
+from mammovae.models.layers import Doubling, halvings
+from mammovae.models.losses import bernoulli_nll, kl_standard_normal, reparameterise
+
+
+class Vae(Generator):
+    """3x3 convolutions with ReLU and max-pooling to a Gaussian latent; transposed convolutions back to pixels.
+
+    Kingma & Welling, "Auto-Encoding Variational Bayes" (ICLR 2014). Takes images (n, 1, S, S) in [0, 1]. With the
+    default settings it is the seed study's network, 51,125,505 parameters in PyTorch's default initialisation.
+
+        vae = Vae(VaeSettings())
+        elbo = -vae.losses(Batch(image, mask))["loss"].mean()
+    """
+
+    def __init__(self, settings: VaeSettings) -> None:
+        super().__init__()
+        self.settings, self.size, self.dimensions = settings, settings.size, settings.latent
+        filters = settings.filters
+        side = halvings(settings.size, len(filters), "vae")
+        self._grid = (filters[-1], side, side)
+        flat = filters[-1] * side * side
+        encoder: list[nn.Module] = []
+        for before, after in pairwise((1, *filters)):
+            # max-pool(ReLU(x)) = ReLU(max-pool(x)), and the second way touches a quarter of the pixels.
+            encoder += [nn.Conv2d(before, after, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
+        self.encoder = nn.Sequential(*encoder, nn.Flatten())
+        self.mean = nn.Linear(flat, settings.latent)
+        self.log_variance = nn.Linear(flat, settings.latent)
+        self.from_latent = nn.Linear(settings.latent, flat)
+        decoder: list[nn.Module] = []
+        narrowing = (*filters[::-1], 1)
+        for before, after in pairwise(narrowing):
+            decoder += [Doubling(before, after), nn.ReLU()]
+        self.decoder = nn.Sequential(*decoder[:-1])
+
+    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of q(z | image), both (n, latent)."""
+        features = self.encoder(image)
+        return self.mean(features), self.log_variance(features)
+
+    def decode_logits(self, z: Tensor) -> Tensor:
+        """Return the logits of the Bernoulli means, (n, 1, S, S), for latent vectors (n, latent)."""
+        return self.decoder(self.from_latent(z).unflatten(1, self._grid))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return images (n, 1, S, S) in [0, 1] for latent vectors (n, latent)."""
+        return torch.sigmoid(self.decode_logits(z))
+
+    def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of q(z | image), (n, latent) each."""
+        mean, log_variance = self.encode(batch.image)
+        return mean, log_variance.exp()
+
+    def picture(self, z: Tensor, condition: Tensor, noise: list[TorchGenerator]) -> tuple[Tensor, None]:
+        """Return the Bernoulli means (n, 1, S, S), which are the seed study's images; they know of no mask."""
+        return self.decode(z), None
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the negative ELBO of each image and its two parts, (n,) each, in nats, with z drawn once."""
+        image = batch.image
+        mean, log_variance = self.encode(image)
+        logits = self.decode_logits(reparameterise(mean, log_variance))
+        reconstruction = bernoulli_nll(logits, image).sum(dim=(1, 2, 3))
+        divergence = kl_standard_normal(mean, log_variance)
+        kl = divergence.sum(dim=1)
+        return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl, "kl_dimensions": divergence}
+
+    def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Map a batch to named scores (n,) and maps (n, 1, S, S), higher = further from healthy; no noise.
+
+        reconstruction_loss is the Bernoulli term at z = mean over the whole image, as the seed study measured
+        it, in nats; kl_divergence stands beside it. The map is the loss of each pixel above the least that any
+        reconstruction could have there (the entropy of its own grey value), so that a perfect one is 0 everywhere.
+        Neither the mask nor the other breast is used.
+        """
+        image = batch.image
+        mean, log_variance = self.encode(image)
+        nll = bernoulli_nll(self.decode_logits(mean), image)
+        least = torch.special.entr(image) + torch.special.entr(1 - image)
+        scores = {
+            "reconstruction_loss": nll.sum(dim=(1, 2, 3)),
+            "kl_divergence": kl_standard_normal(mean, log_variance).sum(dim=1),
+        }
+        return scores, {"reconstruction": nll - least}

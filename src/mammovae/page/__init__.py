@@ -1,1 +1,0 @@
-"""What a person looks at: figures, reports, progress, and numbers in words."""

@@ -1,0 +1,236 @@
+"""Figures on generated images: their spectrum, their nearest images, their latent space, and arms beside the floor."""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from mammovae.report.style import FINDING, HEALTHY, INK, LINE, SOFT, TRIVIAL, WIDTH, styled
+from mammovae.statistics.bootstrap import Estimate, signed
+
+Band = tuple[ArrayLike, ArrayLike, ArrayLike]
+"""Mean, low and high, each (B,)."""
+BETTER = {"lower": "↓ lower is better", "higher": "↑ higher is better", "half": "0.5 is best"}
+_MOST_DECIMALS = 8
+_POINTS = 4000
+_PANELS = 3
+_STEPS = [1, 2, 5, 10]
+
+# Labels name folders and runs, so that a dollar sign in them is a dollar sign and no formula.
+_literal = rc_context({"text.parse_math": False})
+
+
+class _Look(NamedTuple):
+    colour: str
+    dashes: str | tuple[int, tuple[float, ...]]
+    marker: str
+
+
+_REAL = _Look(HEALTHY, "-", "o")
+# Arms differ in hue, in lightness, in dashes and in marker: for any eye, and for grey print.
+_ARMS = (
+    _Look(FINDING, "-", "s"),
+    _Look(INK, (0, (4, 1.6)), "D"),
+    _Look(TRIVIAL, (0, (1, 1)), "^"),
+    _Look("#c08a1e", (0, (5, 1.5, 1, 1.5)), "v"),
+)
+
+
+def _looks(labels: Sequence[str]) -> dict[str, _Look]:
+    """Return how each label is drawn: what is real in the healthy colour, all else in the order given."""
+    arms = [label for label in labels if not label.startswith("real")]
+    return {label: _ARMS[arms.index(label) % len(_ARMS)] if label in arms else _REAL for label in labels}
+
+
+def number_texts(estimate: Estimate) -> tuple[str, str]:
+    """Return the figure and its interval, "0.0123" and "0.0101–0.0150", to three significant digits of the figure.
+
+    The interval has the decimals of the figure; one that is near 0 beside its interval takes those of the interval's
+    half width. Whole numbers stay whole. No interval is "too few", no figure "not defined" and "".
+    """
+    if estimate.value is None:
+        return "not defined", ""
+    ends = () if estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
+    numbers = (estimate.value, *ends)
+    decimals = _decimals(max(abs(estimate.value), (ends[1] - ends[0]) / 2 if ends else 0))
+    if all(float(number).is_integer() for number in numbers):
+        decimals = 0
+    value, *interval = (signed(number, decimals) for number in numbers)
+    dash = " to " if any(text.startswith("−") for text in interval) else "–"
+    return value, dash.join(interval) or "too few"
+
+
+def _decimals(size: float) -> int:
+    return min(max(2 - math.floor(math.log10(size)), 0), _MOST_DECIMALS) if size > 0 else 2
+
+
+def _rounded(value: float | np.floating) -> str:
+    return signed(float(value), _decimals(abs(float(value))))
+
+
+@styled
+@_literal
+def spectrum_chart(frequencies: ArrayLike, curves: Mapping[str, Band]) -> Figure:
+    """Draw power by spatial frequency, and beside it how far each set departs from the real one.
+
+    frequencies: (B,) in cycles a square; what is not above 0 is left out. curves: label -> mean, low and high in dB.
+    The first is the real set, drawn with its band; of the others the mean is drawn.
+    """
+    everything, looks = np.asarray(frequencies, float), _looks(list(curves))
+    kept = everything > 0
+    x = everything[kept]
+    bands = {label: np.array(band, float)[:, kept] for label, band in curves.items()}
+    reference = next(iter(bands.values()))[0]
+    figure = Figure(figsize=(WIDTH, 2.75), layout="constrained")
+    titles = ("power (dB)", "difference from the real mean (dB)")
+    for axes, base, title in zip(figure.subplots(1, 2), (np.zeros_like(x), reference), titles, strict=True):
+        for place, (label, (mean, low, high)) in enumerate(bands.items()):
+            look = looks[label] if place else _REAL
+            if not place:
+                axes.fill_between(x, low - base, high - base, color=HEALTHY, alpha=0.3, linewidth=0)
+            axes.plot(x, mean - base, color=look.colour, linestyle=look.dashes, label=label, zorder=2.5)
+        axes.set_xscale("log", base=2)
+        octaves = range(math.ceil(math.log2(x.min())), math.floor(math.log2(x.max())) + 1)
+        axes.set_xticks([2.0**octave for octave in octaves], [f"{2.0**octave:g}" for octave in octaves])
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(x.min(), x.max())
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=_STEPS))
+        axes.set_title(title, fontweight="normal")
+        axes.set_xlabel("cycles a square (coarse to fine)")
+        axes.grid()
+        axes.set_axisbelow(True)
+    lines, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower left", ncol=min(len(labels), 4), handlelength=2.6)
+    return figure
+
+
+@styled
+@_literal
+def distance_chart(distances: Mapping[str, ArrayLike], label: str = "distance to the nearest image") -> Figure:
+    """Draw the share of generated images whose nearest image is within a distance, a step line for each set of images.
+
+    distances: label -> one distance a generated image; the smallest of each set is marked, as copies would be there.
+    """
+    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    axes = figure.subplots()
+    values = {name: np.sort(np.asarray(found, float)) for name, found in distances.items()}
+    filled = [found for found in values.values() if found.size]
+    low, high = (min(map(np.min, filled)), max(map(np.max, filled))) if filled else (0.0, 1.0)
+    margin = 0.03 * (high - low) or 0.5
+    # A copy is at 0, so that 0 is shown wherever it would not squeeze the rest.
+    start = 0.0 if 0 <= low <= high / 2 else low - margin
+    for (name, found), look in zip(values.items(), _looks(list(values)).values(), strict=True):
+        text = f"{name}\n   n = {found.size:,}"
+        if not found.size:
+            axes.plot([], [], color=look.colour, linestyle=look.dashes, label=text)
+            continue
+        shares = np.arange(1, found.size + 1) / found.size
+        axes.step(
+            [start, *found, high + margin],
+            [0, *shares, 1],
+            where="post",
+            color=look.colour,
+            linestyle=look.dashes,
+            label=f"{text}, smallest {_rounded(found[0])}, median {_rounded(np.median(found))}",
+        )
+        axes.plot(
+            found[0], 0, marker=look.marker, markersize=5.5, color=look.colour, markerfacecolor="white", clip_on=False
+        )
+    axes.set_xlim(start, high + margin)
+    axes.set_ylim(0, 1.01)
+    axes.set_xlabel(f"{label}  (marks: the smallest)")
+    axes.set_ylabel("share of generated images")
+    axes.grid()
+    axes.set_axisbelow(True)
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6, labelspacing=1.2)
+    return figure
+
+
+@styled
+@_literal
+def latent_map(points: ArrayLike, labels: Sequence[str], variance: tuple[float, float]) -> Figure:
+    """Draw images as points on two axes of the latent space, each set with its own colour and marker.
+
+    points: (N, 2); labels: N, the set that each belongs to, sets drawn in the order of their first point; variance:
+    the share of the whole variance, 0 to 1, along each axis.
+    """
+    places, names = np.asarray(points, float).reshape(-1, 2), np.asarray(labels, str)
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
+    axes = figure.subplots()
+    for place, (name, look) in enumerate(_looks(list(dict.fromkeys(labels))).items()):
+        chosen = places[names == name]
+        axes.scatter(
+            *chosen.T,
+            s=13,
+            marker=look.marker,
+            facecolors=look.colour if look is _REAL else "none",
+            edgecolors="none" if look is _REAL else look.colour,
+            linewidths=0.8,
+            alpha=0.75 if len(chosen) < 400 else 0.5,
+            rasterized=len(places) > _POINTS,
+            label=f"{name}  (n = {len(chosen):,})",
+            zorder=2 + place / 10,
+        )
+    axes.axhline(0, color=LINE, linewidth=0.6, zorder=1)
+    axes.axvline(0, color=LINE, linewidth=0.6, zorder=1)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_xlabel(f"first axis ({100 * variance[0]:.3g} % of the variance)")
+    axes.set_ylabel(f"second axis ({100 * variance[1]:.3g} %)")
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.8, markerscale=1.4)
+    return figure
+
+
+@styled
+@_literal
+def arm_forest(arms: Sequence[str], panels: Sequence[tuple[str, str, Mapping[str, Estimate | None]]]) -> Figure:
+    """Draw measures side by side, an arm a row with its interval; the first arm is the floor, a band through its panel.
+
+    panels: label of a measure, what is better (a key of BETTER), and its estimates by arm; up to three stand in a line.
+    """
+    columns, inch = 2 if len(panels) == 4 else min(_PANELS, max(1, len(panels))), 0.2
+    lines = math.ceil(len(panels) / columns)
+    names = [textwrap.fill(arm, 24) for arm in arms]
+    row = inch * max(1.0, *(0.65 * (name.count("\n") + 1) for name in names))
+    figure = Figure(figsize=(WIDTH, lines * (row * len(arms) + 0.85) + 0.1), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
+    for axes in grid.ravel()[len(panels) :]:
+        axes.remove()
+    looks = _looks(arms)
+    for axes, (label, better, estimates) in zip(grid.ravel(), panels, strict=False):
+        _floor(axes, estimates.get(arms[0]), better)
+        for place, arm in enumerate(arms):
+            _arm(axes, place, estimates.get(arm), looks[arm] if place else _REAL)
+        axes.set_yticks(range(len(arms)), names)
+        axes.set_ylim(len(arms) - 0.4, -0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_title(textwrap.fill(label, 27))
+        axes.set_xlabel(BETTER[better])
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+    return figure
+
+
+def _floor(axes: Axes, floor: Estimate | None, better: str) -> None:
+    if better == "half":
+        axes.axvline(0.5, color=SOFT, linewidth=0.7)
+    if floor is not None and floor.low is not None and floor.high is not None:
+        axes.axvspan(floor.low, floor.high, color=HEALTHY, alpha=0.22, linewidth=0)
+
+
+def _arm(axes: Axes, place: int, estimate: Estimate | None, look: _Look) -> None:
+    if estimate is None or estimate.value is None:
+        text = "–" if estimate is None else "not defined"
+        axes.text(0.5, place, text, transform=axes.get_yaxis_transform(), color=SOFT, ha="center", va="center")
+        return
+    if estimate.low is not None and estimate.high is not None:
+        axes.plot([estimate.low, estimate.high], [place, place], color=look.colour, linewidth=1.2)
+    axes.plot(estimate.value, place, marker=look.marker, markersize=4.5, color=look.colour)

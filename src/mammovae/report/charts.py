@@ -1,0 +1,293 @@
+"""Figures of numbers: loss curves, every score as a point, ROC curves with their band, AUROCs in one column."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from mammovae.report.style import FINDING, HEALTHY, INK, LINE, SOFT, TRIVIAL, WIDTH, styled
+from mammovae.statistics.bootstrap import Estimate, Floats, RocCurve
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_PARTS = {"loss": "negative ELBO (nats)", "reconstruction": "reconstruction (nats)", "kl": "KL divergence (nats)"}
+_HEADINGS = {
+    "score": "Scores",
+    "baseline": "Baselines",
+    "category": "By category of finding",
+    "severity": "By severity",
+    "size": "By size of the lesion",
+    "density": "By breast density",
+    "vendor": "By vendor",
+}
+_POINTS = 4000
+_STRIP = 0.5
+
+
+@styled
+def loss_curve(history: "DataFrame") -> Figure:
+    """Draw the loss and its two parts by epoch, training as a line and validation dashed.
+
+    history: a row an epoch; epoch, loss, reconstruction, kl, and where they exist validation_loss,
+    validation_reconstruction, validation_kl, in nats an image. NaN is a gap, a missing column no line.
+    """
+    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
+    epochs = history["epoch"].to_numpy(float)
+    marker = "o" if len(epochs) < 3 else ""
+    for axes, (part, title) in zip(figure.subplots(1, 3), _PARTS.items(), strict=True):
+        arms = ((part, "training", INK, "-"), (f"validation_{part}", "validation", FINDING, (0, (4, 1.6))))
+        for column, label, colour, dashes in arms:
+            values = history[column].to_numpy(float) if column in history else np.array([np.nan])
+            if np.isfinite(values).any():
+                axes.plot(epochs, values, color=colour, linestyle=dashes, marker=marker, markersize=3, label=label)
+        axes.set_title(title, fontweight="normal")
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.6g}")
+        axes.grid(axis="y")
+        if axes.lines:
+            _frame(axes)
+            axes.legend(loc="best" if part == "kl" else "upper right")
+    return figure
+
+
+def _frame(axes: Axes) -> None:
+    """Frame what follows the first tenth of the epochs where the fall before it would flatten the rest, and say so."""
+    lines = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+    late = np.concatenate([line[len(line) // 10 :] for line in lines])
+    low, high = float(np.nanmin(late)), float(np.nanmax(late))
+    first, margin = lines[0][0], 0.08 * (high - low)
+    if first > high + 2 * (high - low) > high:
+        axes.set_ylim(low - margin, high + 4 * margin)
+        text = f"epoch 1: {first:,.0f}" if first >= 1000 else f"epoch 1: {first:.4g}"
+        axes.text(0.97, 0.7, text, transform=axes.transAxes, color=SOFT, ha="right", va="top", fontsize=7)
+
+
+@styled
+def score_points(groups: Mapping[str, ArrayLike], label: str = "score") -> Figure:
+    """Draw every image's score as a point, a strip for each group, with the group's median as a bar.
+
+    groups: name -> scores; the group "healthy" is drawn in its own colour. Groups may share images (findings, then
+    their categories); an empty group is a strip that says so.
+    """
+    figure = Figure(figsize=(WIDTH, 0.55 + _STRIP * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    values = {name: np.asarray(group, float) for name, group in groups.items()}
+    everything = np.concatenate([*values.values(), [np.nan]])
+    finite = everything[np.isfinite(everything)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    margin = 0.03 * (high - low) or 0.5
+    for row, (name, group) in enumerate(values.items()):
+        colour, marker = (HEALTHY, "o") if name.startswith("healthy") else (FINDING, "D")
+        heights = _swarm((group - low) / (high - low or 1))
+        axes.scatter(
+            group,
+            row + heights,
+            s=7 if marker == "o" else 5,
+            marker=marker,
+            color=colour,
+            alpha=0.75 if group.size < 400 else 0.5,
+            linewidths=0,
+            rasterized=everything.size > _POINTS,
+        )
+        if group.size:
+            axes.plot(
+                [np.median(group)] * 2,
+                [row - 0.4, row + 0.4],
+                color=INK,
+                linewidth=1.8,
+                solid_capstyle="butt",
+                zorder=0.8,
+            )
+        else:
+            axes.text(low, row, "no image", color=SOFT, va="center")
+    axes.set_yticks(range(len(values)), [f"{name}  (n = {group.size:,})" for name, group in values.items()])
+    axes.set_ylim(len(values) - 0.45, -0.55)
+    axes.set_xlim(low - margin, high + margin)
+    axes.set_xlabel(f"{label}  (higher = further from healthy; bar = median)")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    return figure
+
+
+def _swarm(positions: Floats) -> Floats:
+    """Return heights within +-0.4 that spread points at 0..1 which would hide each other."""
+    column = np.floor(np.nan_to_num(positions) * 110).astype(int)
+    heights = np.zeros(positions.size)
+    tallest = int(np.bincount(column).max()) if column.size else 1
+    step = min(0.11, 0.8 / max(tallest, 1))
+    for place in np.unique(column):
+        members = np.flatnonzero(column == place)
+        order = members[np.argsort(positions[members], kind="stable")]
+        # Alternately above and below the strip's line, so that a column is symmetric: 0, +1, -1, +2, ...
+        turn = np.arange(order.size)
+        heights[order] = step * ((turn + 1) // 2) * np.where(turn % 2, 1, -1)
+    return heights
+
+
+@styled
+def roc(curve: RocCurve, baselines: Sequence[RocCurve] = ()) -> Figure:
+    """Draw a ROC curve with its pointwise 95 % band, and baselines as thin grey lines; n and AUROCs in the legend."""
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=LINE, linewidth=0.8)
+    if curve.low is not None and curve.high is not None:
+        axes.fill_between(curve.grid, curve.low, curve.high, color=FINDING, alpha=0.14, linewidth=0)
+    estimate = curve.estimate
+    axes.plot(curve.false, curve.true, color=FINDING, linewidth=1.8, label=_legend(estimate))
+    styles = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
+    for place, line in enumerate(baselines):
+        style = styles[place % len(styles)]
+        axes.plot(
+            line.false, line.true, color=TRIVIAL, linewidth=0.9, linestyle=style, label=_legend(line.estimate), zorder=1
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1.005), aspect="equal")
+    axes.set_xlabel("healthy images above the threshold (1 − specificity)")
+    axes.set_ylabel("images with a finding above it (sensitivity)")
+    axes.grid()
+    axes.set_axisbelow(True)
+    title = f"{estimate.n_healthy:,} healthy, {estimate.n_finding:,} with a finding\nAUROC (95 % interval)"
+    axes.legend(loc="center left", bbox_to_anchor=(1.04, 0.5), title=title, alignment="left", title_fontsize=7)
+    return figure
+
+
+def _legend(estimate: Estimate) -> str:
+    return f"{estimate.label or 'score'}  {estimate.text}"
+
+
+@styled
+def fault_chart(table: "DataFrame") -> Figure:
+    """Draw for each planted fault the share found when 5 % of healthy images are sent to review, and its AUROC.
+
+    table: columns fault, n, refused (share), auroc, recall_5; the most easily missed stand above.
+    """
+    rows = table.sort_values(["recall_5", "auroc"]).reset_index(drop=True)
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.19 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    y = np.arange(len(rows))
+    axes.barh(y, rows["recall_5"], color=FINDING, height=0.62, alpha=0.85, label="by the quality score")
+    axes.barh(y, rows["refused"], color=HEALTHY, height=0.62, label="of these, refused by prepare")
+    axes.axvline(0.05, color=SOFT, linewidth=0.7, linestyle=(0, (3, 2)))
+    for place in range(len(rows)):
+        for x, name, form in ((1.02, "recall_5", ".2f"), (1.12, "auroc", ".2f"), (1.22, "n", ",")):
+            axes.text(x, place, format(rows[name].iloc[place], form), va="center")
+    for x, text in ((1.02, "recall"), (1.12, "AUROC"), (1.22, "n")):
+        axes.text(x, -1.0, text, va="center", color=SOFT)
+    axes.set_yticks(y, [str(name).replace("_", " ") for name in rows["fault"]])
+    axes.set_ylim(len(rows) - 0.4, -1.6)
+    axes.set_xlim(0, 1)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("share found when 5 % of healthy images go to review (dashed: by chance)")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncol=2)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    return figure
+
+
+@styled
+def detectability_chart(found: "DataFrame", pointed: "DataFrame") -> Figure:
+    """Draw the share of planted lesions found by the score, and pointed at by the map, by size and contrast.
+
+    found, pointed: shares 0 to 1, rows by diameter in mm, columns by contrast; NaN where nothing was planted.
+    """
+    figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
+    titles = ("score above 95 % of untouched films", "maximum of the map in the lesion")
+    for axes, table, title in zip(figure.subplots(1, 2), (found, pointed), titles, strict=True):
+        values = table.to_numpy(float)
+        axes.imshow(values, cmap="YlOrBr", vmin=0, vmax=1, aspect="auto", origin="lower")
+        for (row, column), share in np.ndenumerate(values):
+            text = "–" if np.isnan(share) else f"{share:.2f}"
+            axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.65 else INK)
+        axes.set_xticks(range(values.shape[1]), [f"{contrast:g}" for contrast in table.columns])
+        axes.set_yticks(range(values.shape[0]), [f"{size:g}" for size in table.index])
+        axes.set_title(title, fontweight="normal")
+        axes.set_xlabel("contrast (share of the breast's grey range)")
+        axes.set_ylabel("size (mm)")
+        axes.tick_params(length=0)
+        for side in axes.spines.values():
+            side.set_visible(False)
+    return figure
+
+
+@styled
+def froc_curve(rates: Sequence[float], rows: Sequence[Estimate], annotated: int) -> Figure:
+    """Draw sensitivity, the mean share of an image's lesions marked, at false marks a healthy image, with intervals."""
+    figure = Figure(figsize=(0.6 * WIDTH, 2.5), layout="constrained")
+    axes = figure.subplots()
+    values = [row.value if row.value is not None else np.nan for row in rows]
+    axes.plot(rates, values, color=FINDING, marker="s", markersize=4)
+    for rate, row in zip(rates, rows, strict=True):
+        if row.low is not None and row.high is not None:
+            axes.plot([rate, rate], [row.low, row.high], color=FINDING, linewidth=1.0)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("false marks a healthy image")
+    axes.set_ylabel(f"share of lesions marked ({annotated} images)")
+    axes.grid()
+    axes.set_axisbelow(True)
+    return figure
+
+
+@styled
+def auroc_forest(rows: Sequence[Estimate]) -> Figure:
+    """Draw AUROCs one under another with their 95 % intervals, n on the right and a line at 0.5, which is guessing.
+
+    Rows of one kind stand together under a heading, in the order given.
+    """
+    lines: list[Estimate | str] = []
+    for row in rows:
+        previous = lines[-1] if lines else None
+        if not isinstance(previous, Estimate) or previous.kind != row.kind:
+            lines.append(_HEADINGS.get(row.kind, row.kind))
+        lines.append(row)
+    inch = 0.19
+    height = inch * (len(lines) + 1) + 0.45
+    figure = Figure(figsize=(WIDTH, height))
+    axes = figure.add_axes((0.27, 0.42 / height, 0.36, inch * (len(lines) + 1) / height))
+    axes.set_ylim(len(lines) - 0.4, -1.4)
+    axes.set_xlim(*_span([row for row in rows if row.value is not None]))
+    axes.axvline(0.5, color=SOFT, linewidth=0.7)
+    columns = ((1.06, "AUROC (95 % interval)", "left"), (1.7, "healthy", "right"), (2.01, "with finding", "right"))
+    for x, text, side in columns:
+        axes.text(x, -0.85, text, transform=axes.get_yaxis_transform(), ha=side, va="center", color=SOFT)
+    for y, line in enumerate(lines):
+        _forest_row(axes, y, line)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("AUROC (0.5 = guessing)")
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    return figure
+
+
+def _span(rows: Sequence[Estimate]) -> tuple[float, float]:
+    ends = [end for row in rows for end in (row.value, row.low, row.high) if end is not None]
+    low, high = min([0.45, *ends]), max([0.75, *ends])
+    return max(0.0, np.floor(low * 20) / 20 - 0.02), min(1.0, np.ceil(high * 20) / 20) + 0.02
+
+
+def _forest_row(axes: Axes, y: int, line: Estimate | str) -> None:
+    across = axes.get_yaxis_transform()
+    if isinstance(line, str):
+        axes.text(-0.74, y, line, transform=across, va="center", fontweight="bold")
+        return
+    plain = line.kind == "baseline"
+    colour = SOFT if plain else FINDING
+    axes.text(-0.71, y, line.label or line.name, transform=across, va="center")
+    axes.text(1.06, y, line.text, transform=across, va="center")
+    axes.text(1.7, y, f"{line.n_healthy:,}", transform=across, va="center", ha="right")
+    axes.text(2.01, y, f"{line.n_finding:,}", transform=across, va="center", ha="right")
+    if line.low is not None and line.high is not None:
+        axes.plot([line.low, line.high], [y, y], color=colour, linewidth=1.2, solid_capstyle="butt")
+    if line.value is not None:
+        face = "white" if plain else colour
+        axes.plot(line.value, y, marker="o" if plain else "s", markersize=4, color=colour, markerfacecolor=face)

@@ -1,0 +1,1 @@
+"""Resampling over patients, and the figures of detection with their intervals."""

@@ -1,0 +1,284 @@
+"""Stage folders and their manifests: begun, continued, finished, and never half-written."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from mammovae.config import InputError, UsageError
+from mammovae.version import __version__
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path beside path to write to, and rename it to path when the block ends without error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text to path in one step."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write value to path as indented JSON in one step; NaN becomes null, as JSON has none."""
+    write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object; InputError names the file when it is not there or is damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds no JSON object")
+    return value
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(*values: Any) -> str:
+    """Return a short hash of plain values, in hexadecimal: a name for what they make."""
+    return hashlib.sha256(json.dumps(_plain(values), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def locked(path: Path, out: Path) -> FileLock:
+    """Return the held lock of an output; UsageError, which names out, when another process writes it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"another mammovae is writing {out}: wait for it, or name another --out") from None
+    return lock
+
+
+class Stage:
+    """One command's output folder while it is being written: begin, work, finish.
+
+    The manifest is written first with state "running" and last with state "done". A second start with the
+    same settings finds what the first one left; one with other settings is refused, naming the key.
+    """
+
+    def __init__(self, out: Path, command: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+        self.out = out
+        self.done = False
+        self._manifest: dict[str, Any] = {
+            "command": command,
+            "state": "running",
+            "settings": _plain(dict(settings)),
+            "inputs": dict(inputs),
+        }
+        self._begin = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if any(place.exists() and not place.is_dir() for place in (self.out, *self.out.parents)):
+            raise UsageError(f"--out {self.out} is, or lies in, a file: name a folder")
+        path = self.out / MANIFEST
+        foreign = self.out.is_dir() and not path.is_file() and any(self.out.iterdir())
+        if foreign and [entry.name for entry in self.out.iterdir()] != [".lock"]:
+            raise UsageError(f"--out {self.out} holds other files: name a new folder or an empty one")
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._lock = locked(self.out / ".lock", self.out)
+        try:
+            for left in self.out.rglob(".*.partial*"):
+                if re.search(r"\.\d+\.partial", left.name):
+                    left.unlink()  # a write that a kill cut off
+            if path.is_file():
+                self._continue(read_json(path))
+            else:
+                write_json(path, self._manifest | provenance())
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def _continue(self, old: dict[str, Any]) -> None:
+        for part in ("command", "settings", "inputs"):
+            difference = first_difference(old.get(part), self._manifest[part])
+            if difference:
+                key, before, now = difference
+                what = "another command" if part == "command" else f"another {key or part}"
+                raise UsageError(f"{self.out} was begun with {what} ({before!r}, now {now!r}): name a new --out")
+        self.done = old.get("state") == "done"
+        if self.done:
+            print(f"{self.out} is done already", file=sys.stderr)
+
+    def finish(self, **facts: Any) -> None:
+        """Write the final manifest with what the stage wants to be known of its result.
+
+        seconds is the time of the call that finished it, not of those interrupted before.
+        """
+        seconds = round(time.monotonic() - self._begin, 1)
+        final = self._manifest | {"state": "done", "seconds": seconds} | provenance() | _plain(facts)
+        write_json(self.out / MANIFEST, final)
+        self.done = True
+
+    def facts(self) -> dict[str, Any]:
+        """Return the manifest as it stands on disk."""
+        return read_json(self.out / MANIFEST)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        if self.done:
+            (self.out / ".lock").unlink(missing_ok=True)
+
+
+class Journal:
+    """The results of a long work, a line each as they come, from which the same work goes on when it was interrupted.
+
+    Use as `with Journal(path, key) as journal:`; key names the work, and lines of another are thrown away. The process
+    may be killed at any moment: a line that it cut off is dropped when the journal is opened again.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self._key = path, key
+
+    def __enter__(self) -> Self:
+        if self._is_ours():
+            _cut_after_last_line(self.path)
+        else:
+            write_text(self.path, json.dumps({"journal of": self._key}) + "\n")
+        self._file = self.path.open("a", encoding="utf-8")
+        return self
+
+    def _is_ours(self) -> bool:
+        try:
+            with self.path.open(encoding="utf-8") as file:
+                return json.loads(file.readline()) == {"journal of": self._key}
+        except (OSError, ValueError):
+            return False
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Write one result, of what JSON can hold."""
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """Yield the results so far, in the order in which they came; of a key written twice the later one counts."""
+        with self.path.open(encoding="utf-8") as file:
+            next(file)
+            yield from map(json.loads, file)
+
+    def forget(self) -> None:
+        """Take the file away, once what it says stands elsewhere."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _cut_after_last_line(path: Path) -> None:
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 65536)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                file.truncate(start + newline + 1)
+                return
+            end = start
+
+
+def read_manifest(folder: Path, *commands: str) -> dict[str, Any]:
+    """Return the manifest of a finished folder that one of commands wrote; InputError says what it is instead."""
+    command = commands[0]
+    kind = {"prepare": "a DATA folder", "train": "a RUN folder"}.get(command, f"a folder of {command}")
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}: name {kind} that mammovae {command} wrote")
+    if not path.is_file():
+        raise InputError(f"{folder} is not {kind}: it has no {MANIFEST}")
+    manifest = read_json(path)
+    if manifest.get("command") not in commands:
+        raise InputError(f"{folder} was written by mammovae {manifest.get('command')}: name {kind}")
+    if manifest.get("state") != "done":
+        raise InputError(f"{folder} is unfinished: run the same mammovae {manifest['command']} again to complete it")
+    return manifest
+
+
+def provenance() -> dict[str, Any]:
+    """What made a folder: versions, the git commit where there is one, the machine's kind, the time."""
+    packages = ("numpy", "pandas", "pillow", "pydicom", "scipy", "torch")
+    versions = {"mammovae": __version__, "python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions,
+        "git_commit": _git_commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    if not (here.parents[1] / ".git").exists():  # installed: a repository further up is somebody else's
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """Return (dotted key, old value, new value) of the first place where two nested values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(name for name in new if name not in old)]:
+            found = first_difference(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+            if found:
+                return found
+        return None
+    return None if old == new else (key, old, new)
+
+
+def _plain(value: Any) -> Any:
+    """Turn paths, tuples, NumPy scalars and NaN into what JSON can hold."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not (float("-inf") < value < float("inf")):
+        return None
+    return value

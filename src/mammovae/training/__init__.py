@@ -1,0 +1,1 @@
+"""Fitting networks to healthy images: the loop, its processes, calibration, and what a run has seen."""

@@ -1,0 +1,94 @@
+"""Calibrate a run: healthy scores for percentiles, the scales of maps, the quality score."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mammovae.config import InputError
+from mammovae.data.dataset import Data
+from mammovae.detection.calibration import CALIBRATION
+from mammovae.detection.detector import Detector
+from mammovae.detection.quality import MEASURES, Quality, small
+from mammovae.models.run import Run
+from mammovae.perturbations.lesions import Kind
+from mammovae.perturbations.random_lesions import plant_random
+from mammovae.statistics.bootstrap import auroc
+from mammovae.storage import replacing
+
+_SHAM_FILMS, _SHAM_AUROC = 32, 0.55
+_FEWEST_FOR_QUALITY, _MOST_FOR_QUALITY, _MOST_FOR_MAPS = 10, 2000, 256
+
+
+def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Write the healthy scores that percentiles are read from; return the scales of maps.
+
+    What one pixel in a thousand exceeds: map_scales of each single map on validation images, by which maps are added up
+    (calibration images may not decide that, or p-values would not hold), map_scale of the sum on calibration images.
+    Where a split is empty, training images stand in for it; without calibration images there are no percentiles.
+    """
+    detector = Detector(run)
+    choosing, calm = (
+        (parts[split] if len(parts[split]) else parts["train"])[:_MOST_FOR_MAPS]
+        for split in ("validation", "calibration")
+    )
+    drawn = [maps for _, _, maps, _ in detector.data(data, choosing)]
+    scales = {name: _level([part[name] for part in drawn]) for name in run.settings.maps}
+    detector.scales = scales
+    scores = detector.table(data, parts["calibration"])
+    quality = fit_quality(data, parts["train"])
+    if quality is not None:
+        quality.save(run.path)
+        if len(parts["calibration"]):
+            scores["quality"] = quality.score(quality.normal(*quality_inputs(data, parts["calibration"])))
+    with replacing(run.path / CALIBRATION) as partial:
+        pd.DataFrame(scores).to_parquet(partial, index=False)
+    return {"map_scales": scales, "map_scale": _level([whole for *_, whole in detector.data(data, calm)])}
+
+
+def _level(maps: list[np.ndarray]) -> float:
+    """Return what one pixel in a thousand of breasts exceeds; outside the breast a map is 0."""
+    inside = np.concatenate([map[map > 0] for map in maps])
+    return max(float(np.quantile(inside, 0.999)), 1e-6) if len(inside) else 1.0
+
+
+def refuse_planting_detectors(run: Run, data: Data, positions: np.ndarray) -> None:
+    """Raise InputError when a member that learnt from planted lesions tells sham plantings from untouched films.
+
+    Reads its scores on at most 32 films: an AUROC above 0.55 means that it has learnt the planting, not lesions. Of its
+    kinds the distortion is taken where it is among them, for the others leave no trace that could be learnt.
+    """
+    detector, films = Detector(run), positions[:_SHAM_FILMS]
+    for name, member in run.members.items():
+        kinds: list[Kind] = [kind for kind in member.kinds if kind == "distortion"] or list(member.kinds)
+        shams: dict[int, np.ndarray] = {}
+        for position in map(int, films if kinds else ()):
+            image, mask, key = data.images[position], data.masks[position], [run.settings.seed, position]
+            planting = plant_random(image, mask, data.mm_per_pixel(position), "train", key, kinds)
+            if planting is not None:
+                shams[position] = planting.sham
+        if not shams:
+            continue
+        there = list(shams)
+        pair = (data.images[there], np.stack(list(shams.values())))
+        untouched, told = (detector.squares(images, data.masks[there])[0][f"{name}_peak"] for images in pair)
+        value = auroc(untouched, told)
+        if value is not None and value > _SHAM_AUROC:
+            raise InputError(
+                f"{name} tells sham plantings from untouched films (AUROC {value:.2f}, at most {_SHAM_AUROC} allowed): "
+                "it has learnt the planting and not lesions; leave it out of members"
+            )
+
+
+def fit_quality(data: Data, train: np.ndarray) -> Quality | None:
+    """Fit the quality score to at most 2,000 healthy training images, evenly spaced; None with fewer than ten."""
+    if len(train) < _FEWEST_FOR_QUALITY:
+        return None
+    chosen = train[np.unique(np.linspace(0, len(train) - 1, _MOST_FOR_QUALITY).round().astype(int))]
+    return Quality.fit(*quality_inputs(data, chosen))
+
+
+def quality_inputs(data: Data, positions: np.ndarray) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Return what the quality score is made of: measures, pictures and outlines of a DATA folder's images."""
+    measures = data.measures.iloc[positions][[name for name in MEASURES if name in data.measures]]
+    return measures.reset_index(drop=True), *small(data.images[positions], data.masks[positions])

@@ -1,0 +1,37 @@
+"""Which patients and pixels a run has learnt from, kept as hashes, so that no figure rests on them again."""
+
+import hashlib
+
+import numpy as np
+
+from mammovae.data.dataset import Data
+from mammovae.models.run import Run
+from mammovae.storage import read_json, write_json
+
+SEEN = "seen.json"
+
+
+def remember(run: Run, data: Data, positions: np.ndarray) -> None:
+    """Write hashes of the patients and prepared pixels at positions into the run's folder."""
+    patients, pixels = _hashes(data, positions)
+    write_json(run.path / SEEN, {"patients": sorted(set(patients)), "pixels": sorted(set(pixels))})
+
+
+def unseen(run: Run, data: Data, positions: np.ndarray) -> np.ndarray:
+    """Return those of positions whose patient and pixels the run never trained, validated or calibrated with.
+
+    The same films split another way would otherwise be tested on what was learnt. Patients are compared within
+    one kind of data set.
+    """
+    seen = {name: set(hashes) for name, hashes in read_json(run.path / SEEN).items()}
+    patients, pixels = _hashes(data, positions)
+    known = [a in seen["patients"] or b in seen["pixels"] for a, b in zip(patients, pixels, strict=True)]
+    return positions[~np.array(known, dtype=bool)]
+
+
+def _hashes(data: Data, positions: np.ndarray) -> tuple[list[str], list[str]]:
+    kind = data.manifest["inputs"]["kind"]
+    names = data.index["patient_id"].iloc[positions]
+    patients = [hashlib.blake2b(f"{kind}:{name}".encode(), digest_size=16).hexdigest() for name in names]
+    pixels = [hashlib.blake2b(data.images[place].tobytes(), digest_size=16).hexdigest() for place in positions]
+    return patients, pixels

@@ -1,0 +1,150 @@
+"""Cross-validation and stress on phantoms: folds, the cache, interruption, and what the folder holds."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mammovae as mv
+from mammovae.config import preset
+from mammovae.crossval import crossval, reference
+from mammovae.data.dataset import Data
+from mammovae.data.split import assign_folds, split_fold
+from mammovae.evaluation.localisation import localise, marks
+from mammovae.statistics.bootstrap import PatientBootstrap
+from mammovae.training.train import train_on
+
+SETTINGS = {
+    "epochs": 2,
+    "view": "MLO",
+    "residual_vae": {"size": 32, "widths": [4, 8], "latent": 2},
+    "denoiser": {"size": 32, "widths": [4, 8], "grid": 8},
+    "marker": {"size": 32, "widths": [4, 8], "epochs": 2},
+    "fused_bilateral": ["marker_peak_bilateral"],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_reference() -> Iterator[None]:
+    """The seed preset has 51 million parameters; what stands beside a preset here is the tiny one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "REFERENCE", "tiny")
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("folds")
+    raw = mv.phantom(folder / "raw", patients=22, size=64, finding_share=0.4, workers=2)
+    mv.prepare("vindr", raw, out=folder / "data", size=128, view="MLO", workers=2)
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def folds(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("crossval") / "out"
+    mv.crossval(data, out=out, folds=2, **SETTINGS)
+    return out
+
+
+def test_no_patient_is_in_two_folds_or_in_two_parts_of_one(data: Path) -> None:
+    opened = Data.open(data)
+    fold_of = assign_folds(opened.index, 5, 0, set())
+    tested = []
+    for fold in range(5):
+        frame = split_fold(opened.index, fold_of, fold, 0)
+        parts = {split: set(part["patient_id"]) for split, part in frame[frame["split"] != "unused"].groupby("split")}
+        assert sum(map(len, parts.values())) == len(set.union(*parts.values()))
+        tested += frame.loc[frame["split"] == "test", "image_id"].tolist()
+    assert sorted(tested) == sorted(opened.index.loc[opened.index["status"] == "ok", "image_id"])
+
+
+def test_every_image_is_scored_once_beside_the_seed_preset_and_the_baselines(data: Path, folds: Path) -> None:
+    table = pd.read_csv(folds / "scores.csv")
+    assert sorted(table["image_id"]) == sorted(Data.open(data).index["image_id"])
+    assert table[["finding", "seed_reconstruction_loss", "blobs", "pca_residual"]].notna().all().all()
+    metrics = json.loads((folds / "metrics.json").read_text())
+    wanted = ["auroc", "auroc_affected", "auroc_minus_seed_reconstruction_loss", "baseline_blobs_auroc_affected"]
+    wanted += ["auroc_patients", "pointing", "pointing_chance", "quality_auroc_mean", "quality_recall_5_skin_marker"]
+    assert set(wanted) <= set(metrics)
+    assert metrics["n_healthy"] + metrics["n_healthy_affected"] + metrics["n_finding"] <= len(table)
+    for name in ("results.csv", "faults.csv", "lesions.csv", "detectability.png", "faults.png", "froc.png"):
+        assert (folds / name).stat().st_size > 0
+    page = (folds / "report.html").read_text()
+    assert f"{metrics['auroc']:.2f}" in page and "no diagnosis" in page.lower()
+
+
+def test_selection_is_made_by_planted_lesions_and_likelihood_alone(folds: Path) -> None:
+    selection = json.loads((folds / "selection.json").read_text())
+    assert selection["scores"]["denoising_peak"]["sham"] == pytest.approx(0.5, abs=0.01)
+    assert "validation_loss" in selection["likelihood"]["residual_vae"]
+
+
+def test_interrupted_it_goes_on_and_ends_with_the_same_scores(
+    data: Path, folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = crossval.planted_table, []
+
+    def failing(*arguments: object) -> pd.DataFrame:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(crossval, "planted_table", failing)
+    monkeypatch.setattr(
+        crossval, "planted_faults", lambda *_: pytest.fail("faults that are in the cache, planted anew")
+    )
+    cache = folds.parent / "members"
+    with pytest.raises(KeyboardInterrupt):
+        mv.crossval(data, out=tmp_path / "out", folds=2, cache=cache, **SETTINGS)
+    before = (tmp_path / "out" / "fold-0" / "scores.parquet").stat().st_mtime_ns
+    mv.crossval(data, out=tmp_path / "out", folds=2, cache=cache, **SETTINGS)
+    assert (tmp_path / "out" / "fold-0" / "scores.parquet").stat().st_mtime_ns == before
+    assert (tmp_path / "out" / "scores.csv").read_bytes() == (folds / "scores.csv").read_bytes()
+
+
+def test_attempts_share_the_members_that_are_the_same(data: Path, tmp_path: Path) -> None:
+    cache, opened = tmp_path / "members", Data.open(data)
+    changed = SETTINGS | {"denoiser": {**SETTINGS["denoiser"], "noise": 0.4}}
+    for name, settings in (("first", SETTINGS), ("second", changed)):
+        train_on(opened, tmp_path / name, "detect", preset("detect", settings), cache)
+    assert sorted(path.name.split("-")[0] for path in cache.iterdir()) == ["denoiser"] * 2 + ["marker", "residual_vae"]
+    first, second = (tmp_path / name / "members" / "marker" / "model.safetensors" for name in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_stress_lists_every_fault_and_refuses_when_the_raw_files_are_gone(
+    data: Path, folds: Path, tmp_path: Path
+) -> None:
+    mv.train(data, out=tmp_path / "run", preset="detect", **SETTINGS)
+    metrics = mv.stress(tmp_path / "run", data, out=tmp_path / "stress", workers=2)
+    faults = pd.read_csv(tmp_path / "stress" / "faults.csv")
+    assert faults["fault"].fillna("").nunique() == 22
+    assert metrics["quality_auroc_blank"] == 1.0 and metrics["quality_auroc_wrong_side"] > 0.9
+    assert metrics["quality_auroc_mean"] > 0.8
+    raw = data.parent / "raw"
+    raw.rename(data.parent / "gone")
+    try:
+        with pytest.raises(mv.UsageError, match="put them back there"):
+            mv.stress(tmp_path / "run", data, out=tmp_path / "again")
+    finally:
+        (data.parent / "gone").rename(raw)
+
+
+def test_a_map_that_is_highest_in_the_lesion_points_and_one_that_is_not_does_not() -> None:
+    maps, lesions = np.zeros((24, 32, 32)), np.zeros((24, 32, 32), bool)
+    breasts = np.ones_like(lesions)
+    lesions[:12, 8:12, 8:12] = True
+    maps[:6, 10, 10], maps[6:12, 25, 25], maps[12:, 5, 5] = 3.0, 3.0, 1.0
+    patients, finding = np.arange(24).astype(str), lesions.any(axis=(1, 2))
+    bootstrap = PatientBootstrap(patients, finding, resamples=100)
+    found = localise(maps, lesions, breasts, ~finding, np.full(24, np.nan), bootstrap)
+    assert found.pointing.value == 0.5 and found.pointing.n_finding == 12
+    assert found.chance.value == pytest.approx(16 / 1024)
+    assert found.froc[0.5].value == 0.5
+    places, heights = marks(maps[0])
+    assert places.tolist() == [[10, 10]] and heights.tolist() == [3.0]

@@ -1,0 +1,224 @@
+"""The members of detect: their scores and maps, alone and together, on planted lesions, shams and mirrored pairs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mammovae as mv
+from mammovae.data.dataset import Data
+from mammovae.detection.detector import Detector
+from mammovae.perturbations import random_lesions
+from mammovae.perturbations.lesions import plant
+from mammovae.training import train
+
+SETTINGS = {
+    "epochs": 25,
+    "members": ["residual_vae", "denoiser", "marker", "bilateral"],
+    "fused_bilateral": ["pair_peak_bilateral"],
+    "residual_vae": {"size": 64, "widths": [8, 16, 16], "latent": 4},
+    "denoiser": {"size": 64, "widths": [8, 16], "grid": 8},
+    "marker": {"size": 64, "widths": [8, 16], "epochs": 30, "kinds": ["mass"]},
+    "bilateral": {"size": 64, "widths": [8, 16]},
+}
+FINDING = (
+    *("residual_peak", "normalised_peak", "local_peak", "denoising_peak", "denoising_local_peak"),
+    "map_peak",
+)
+
+
+@pytest.fixture(scope="module")
+def detect(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("detect") / "run"
+    mv.train(trapped_data, out=out, preset="detect", **SETTINGS)
+    return out
+
+
+@pytest.fixture(scope="module")
+def marking(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A marker that has learnt enough to tell: of large lesions alone, for 41 films of 64 px teach it no others."""
+    out = tmp_path_factory.mktemp("marking") / "run"
+    settings = {
+        "members": ["residual_vae", "marker"],
+        "fused": ["marker_peak"],
+        "maps": ["marker"],
+        "epochs": 5,
+        "batch_size": 4,
+        "learning_rate": 4e-3,
+        "residual_vae": SETTINGS["residual_vae"],
+        "marker": {"size": 64, "widths": [16, 32], "epochs": 60, "kinds": ["mass"]},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(random_lesions, "DIAMETERS_MM", (15.0, 40.0))
+        patch.setattr(random_lesions, "CONTRASTS", (0.3, 0.9))
+        mv.train(trapped_data, out=out, preset="detect", **settings)
+    return out
+
+
+@pytest.fixture(scope="module")
+def data(trapped_data: Path) -> Data:
+    return Data.open(trapped_data)
+
+
+def test_every_member_leaves_weights_and_a_history_and_the_vae_counts_its_active_units(detect: Path) -> None:
+    for name in SETTINGS["members"]:
+        assert (detect / "members" / name / "model.safetensors").is_file()
+    history = pd.read_csv(detect / "members" / "residual_vae" / "history.csv")
+    last = history.iloc[-1]
+    dimensions = [last[name] for name in history if str(name).startswith("kl_")]
+    assert last["active_units"] == sum(value > 0.01 for value in dimensions)
+    assert sum(dimensions) == pytest.approx(last["kl"], rel=1e-3)
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    assert len(pd.read_csv(detect / "members" / "marker" / "history.csv")) == 30
+
+
+def test_scores_are_the_same_alone_in_a_batch_from_data_from_files_and_without_the_other_breast(
+    detect: Path, trapped_data: Path, trapped_raw: Path, tmp_path: Path, data: Data
+) -> None:
+    detector = Detector(mv.Run.open(detect))
+    positions = data.select("test")[:5]
+    together = detector.table(data, positions)
+    alone, _, whole = detector.squares(data.images[positions[3:4]], data.masks[positions[3:4]])
+    assert alone["map_peak"][0] == whole.max() > 0
+    one_sided = [name for name in together if not name.endswith("_bilateral")]
+    for name in one_sided:
+        assert alone[name][0] == pytest.approx(together[name][3], rel=1e-5, abs=1e-6), name
+    table = mv.score(detect, trapped_data, out=tmp_path / "data.csv").set_index("image_id")
+    rows = data.index.iloc[positions]
+    files = mv.score(detect, [trapped_raw / source for source in rows["source"]], out=tmp_path / "files.csv")
+    for name in [*one_sided, "finding", "finding_percentile", "quality"]:
+        np.testing.assert_allclose(files[name], table.loc[rows["image_id"], name], rtol=1e-5, atol=1e-5, err_msg=name)
+    assert set(table["other"].dropna()) == {"used", "missing"} or set(table["other"].dropna()) == {"used"}
+    remarkable = table["finding_percentile"] >= 95
+    where = r"finding above .* \((?:normalised|denoising_local|marker)_peak, \d\.\d healthy deviations above\), map highest in"
+    assert remarkable.any() and table.loc[remarkable, "reason"].str.contains(where).all()
+    assert not table.loc[~remarkable, "reason"].fillna("").str.contains("finding above").any()
+
+
+def with_lesion(data: Data, position: int, contrast: float, mm: float = 15) -> tuple[np.ndarray, np.ndarray]:
+    image, mask = data.images[position], data.masks[position] > 0
+    planting = plant(
+        image,
+        mask,
+        data.mm_per_pixel(position),
+        kind="mass",
+        family="report",
+        diameter_mm=mm,
+        contrast=contrast,
+        seed=5,
+    )
+    return planting.image, planting.sham
+
+
+def test_planted_lesions_of_growing_contrast_raise_each_finding_score_and_sham_plantings_do_not(
+    detect: Path, data: Data
+) -> None:
+    detector, positions = Detector(mv.Run.open(detect)), data.select("test")
+    positions = positions[data.healthy(positions)][:12]
+    masks, means = data.masks[positions], {name: [] for name in FINDING}
+    for contrast in (0.0, 0.3, 0.6, 0.9):
+        images = np.stack([with_lesion(data, int(position), contrast)[0] for position in positions])
+        scores, _, _ = detector.squares(images, masks)
+        for name in FINDING:
+            means[name].append(float(scores[name].mean()))
+    for name, values in means.items():
+        assert values == sorted(values) and values[-1] > values[0], (name, values)
+    clean, _, _ = detector.squares(data.images[positions], masks)
+    shams, _, _ = detector.squares(np.stack([with_lesion(data, int(p), 0.9)[1] for p in positions]), masks)
+    for name in FINDING:
+        np.testing.assert_allclose(shams[name], clean[name], rtol=1e-6, err_msg=name)
+
+
+def test_a_marker_answers_large_lesions_of_growing_contrast_and_no_sham(marking: Path, data: Data) -> None:
+    detector, positions = Detector(mv.Run.open(marking)), data.select("test")
+    positions = positions[data.healthy(positions)][:12]
+    masks, means = data.masks[positions], []
+    for contrast in (0.0, 0.6, 0.9, 1.2):
+        images = np.stack([with_lesion(data, int(position), contrast, 25)[0] for position in positions])
+        means.append(float(detector.squares(images, masks)[0]["marker_peak"].mean()))
+    assert means == sorted(means) and means[-1] > means[0] + 0.5, means
+    shams = np.stack([with_lesion(data, int(position), 0.9, 25)[1] for position in positions])
+    scores, clean = detector.squares(shams, masks)[0], detector.squares(data.images[positions], masks)[0]
+    np.testing.assert_allclose(scores["marker_peak"], clean["marker_peak"], rtol=1e-6)
+
+
+def test_a_mirrored_pair_leaves_bilateral_scores_calm_and_a_lesion_in_one_breast_does_not(
+    detect: Path, data: Data
+) -> None:
+    """Squares lie with the chest wall at column 0, so a patient of two mirror images has the same square twice."""
+    detector, positions = Detector(mv.Run.open(detect)), data.select("test")
+    positions = positions[data.healthy(positions)][:10]
+    twice = np.repeat(positions, 2)
+    frame = data.index.iloc[twice].reset_index(drop=True)
+    frame["side"], frame["image_id"] = ["L", "R"] * len(positions), [f"image-{row}" for row in range(len(twice))]
+    frame["patient_id"] = frame["study_id"] = [f"patient-{row // 2}" for row in range(len(twice))]
+    frame["view"] = "MLO"
+    images, masks = data.images[twice].copy(), data.masks[twice]
+    pair = replace(data, index=frame, images=images, masks=masks)
+    rows = np.arange(len(twice))
+    calm = detector.table(pair, rows)
+    for name in SETTINGS["fused_bilateral"] + ["normalised_peak_bilateral", "marker_peak_bilateral"]:
+        assert np.isfinite(calm[name]).all()
+    np.testing.assert_allclose(calm["normalised_peak_bilateral"], 0, atol=1e-5)
+    np.testing.assert_allclose(calm["pair_peak_bilateral"][::2], calm["pair_peak_bilateral"][1::2], rtol=1e-5)
+    for row in rows[::2]:
+        images[row] = with_lesion(data, int(twice[row]), 0.9)[0]
+    struck = detector.table(replace(pair, images=images), rows)
+    assert struck["normalised_peak_bilateral"][::2].mean() > 0.1
+
+
+def test_a_marker_that_sees_what_was_planted_without_a_lesion_is_refused(
+    detect: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, films = mv.Run.open(detect), data.select("test")[:16]
+    train.refuse_planting_detectors(run, data, films)
+
+    def showing(image: np.ndarray, mask: np.ndarray, mm: float, *_: Any) -> Any:
+        size = {"diameter_mm": 25.0, "contrast": 2.0}
+        planting = plant(image, mask > 0, mm, kind="mass", family="train", seed=5, **size)
+        return replace(planting, sham=planting.image)
+
+    monkeypatch.setattr(train, "plant_random", showing)
+    with pytest.raises(mv.InputError, match="marker tells sham plantings from untouched films"):
+        train.refuse_planting_detectors(run, data, films)
+
+
+def test_a_marker_without_the_vae_that_it_learns_from_is_refused(trapped_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(mv.UsageError, match="marker learns from residual_vae"):
+        mv.train(trapped_data, out=tmp_path / "run", preset="detect", members=["marker"])
+
+
+def test_a_score_or_map_that_no_member_makes_is_refused_before_any_training(trapped_data: Path, tmp_path: Path) -> None:
+    for wrong in ({"fused": ["marker_peek"]}, {"maps": ["bilateral"]}, {"fused_bilateral": ["kl_bilateral"]}):
+        field, (name,) = next(iter(wrong.items()))
+        with pytest.raises(mv.UsageError, match=f"no member makes '{name}', which {field} asks for"):
+            mv.train(trapped_data, out=tmp_path / "run", preset="detect", **SETTINGS | wrong)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_review_sheet_flags_and_maps_over_source_pixels(
+    detect: Path, trapped_raw: Path, tmp_path: Path, data: Data
+) -> None:
+    from PIL import Image
+
+    truth = json.loads((trapped_raw / "truth.json").read_text())
+    folder = next(trapped_raw.rglob(f"{truth['trapped']['truncated'][0]}.dicom")).parent
+    table = mv.score(
+        detect, folder, out=tmp_path / "s.csv", maps=tmp_path / "maps", review=tmp_path / "review.html", flag=0.2
+    )
+    page = (tmp_path / "review.html").read_text()
+    assert "Refused: " in page and "most suspicious first" in page
+    flagged = table["flag"].fillna("").str.contains("finding")
+    assert (table.loc[flagged, "finding_p"] <= 0.2 + 1e-9).all() and (
+        table.loc[~flagged, "finding_p"].dropna() > 0.2
+    ).all()
+    row = table[table["finding"].notna()].iloc[0]
+    known = data.index.set_index("image_id").loc[Path(row["image_id"]).name]
+    made = Image.open(tmp_path / "maps" / f"{row['image_id'].replace('/', '_')}.map.png")
+    assert made.size == (known["columns"], known["rows"])
+    with pytest.raises(mv.UsageError, match=r"false-positive rate of 0\.001 cannot be promised"):
+        mv.score(detect, folder, out=tmp_path / "s.csv", flag=0.001)

@@ -1,0 +1,281 @@
+"""Work in child processes: every task answered once, and one that crashes or hangs costs only itself."""
+
+import ctypes
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.data.processes import gone, wait_until
+
+from mammovae import version
+from mammovae.config import InputError, UsageError
+from mammovae.parallel import pool, worker
+
+CRASHED = "decoding crashed the worker process"
+LATE = "decoding took longer than 1 s"
+
+
+def square(number: int) -> int:
+    if number == 3:
+        raise InputError("three is refused")
+    if number == 4:
+        raise ZeroDivisionError("by a decoder")
+    return number * number
+
+
+def square_or_die(number: int) -> int:
+    if number == 5:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if number == 11:
+        os._exit(0)
+    return number * number
+
+
+def hold_the_lock(seconds: int) -> None:
+    """Sleep as a codec in C would that never lets go of the interpreter's lock."""
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+def square_or_hang(number: int) -> int:
+    if number == 5:
+        time.sleep(600)
+    if number == 11:
+        hold_the_lock(600)
+    if number == 45:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return number * number
+
+
+def killed_from_outside(number: int, *, folder: Path) -> int:
+    """Do as a child does that the kernel kills for want of memory: number 0 once, number 1 always."""
+    seen = folder / str(number)
+    if number == 1 or (number == 0 and not seen.exists()):
+        seen.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def announce_and_hang(number: int, *, folder: Path) -> None:
+    (folder / str(os.getpid())).touch()
+    hold_the_lock(600) if number % 2 else time.sleep(600)
+
+
+def noisy(number: int) -> tuple[int, str]:
+    os.write(1, b"a codec says hello\n")
+    print("and so does the function")
+    return number, os.environ["OMP_NUM_THREADS"]
+
+
+def without_a_pickle(number: int) -> object:
+    return threading.Lock() if number == 2 else number
+
+
+def reasons(results: dict[int, int | InputError]) -> dict[int, str]:
+    return {number: str(result) for number, result in results.items() if isinstance(result, InputError)}
+
+
+def script(folder: Path, text: str) -> Path:
+    path = folder / "script.py"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(("workers", "seconds"), [(1, None), (1, 20), (2, None)])
+def test_every_task_is_answered_and_an_error_is_its_own_answer(workers: int, seconds: float | None) -> None:
+    answers = list(pool.run(square, range(40), workers=workers, seconds=seconds))
+    results = dict(answers)
+    assert sorted(number for number, _ in answers) == list(range(40))
+    assert all(results[number] == number**2 for number in results if number not in (3, 4))
+    assert str(results[3]) == "three is refused"
+    assert str(results[4]) == "unexpected ZeroDivisionError: by a decoder"
+
+
+def test_any_executor_serves_and_one_that_breaks_is_one_sentence() -> None:
+    with ThreadPoolExecutor(3) as executor:
+        results = dict(pool.run(square_or_die, range(5), executor=executor))
+    assert results == {number: number**2 for number in range(5)}
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn) as executor, pytest.raises(InputError, match="the executor given broke"):
+        list(pool.run(square_or_die, range(6, 12), executor=executor))
+
+
+def test_a_crash_costs_only_its_own_task() -> None:
+    results = dict(pool.run(square_or_die, range(40), workers=2))
+    said = reasons(results)
+    assert sorted(results) == list(range(40))
+    assert sorted(said) == [5, 11]
+    assert said[5].startswith(f"{CRASHED} (SIGSEGV)")
+    assert said[11].startswith(f"{CRASHED} (exit status 0)")
+
+
+def test_a_task_that_hangs_costs_itself_and_its_time() -> None:
+    begun = time.monotonic()
+    results = dict(pool.run(square_or_hang, range(40), workers=2, seconds=1))
+    assert time.monotonic() - begun < 10
+    assert sorted(results) == list(range(40))
+    assert sorted(reasons(results)) == [5, 11]
+    assert all(text.startswith(LATE) for text in reasons(results).values())
+
+
+def test_a_child_that_cannot_end_itself_is_ended_from_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "GRACE", 0.5)
+    results = dict(pool.run(square_or_hang, range(44, 48), workers=2, seconds=1))
+    assert list(reasons(results)) == [45]
+    assert reasons(results)[45].startswith(LATE)
+
+
+def test_the_import_of_the_function_is_not_part_of_the_first_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_to_import.py").write_text(
+        "import os, time\n\n\ndef double(number):\n    return 2 * number\n\n\n"
+        "if 'SLOW' in os.environ:\n    time.sleep(1.5)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    from slow_to_import import double
+
+    monkeypatch.setenv("SLOW", "1")
+    assert dict(pool.run(double, range(4), workers=2, seconds=1)) == {0: 0, 1: 2, 2: 4, 3: 6}
+
+
+def test_a_task_killed_from_outside_is_tried_once_more(tmp_path: Path) -> None:
+    results = dict(pool.run(partial(killed_from_outside, folder=tmp_path), range(6), workers=2))
+    assert sorted(results) == list(range(6))
+    assert results[0] == 0
+    assert list(reasons(results)) == [1]
+    assert "SIGKILL" in reasons(results)[1]
+    assert "memory ran out" in reasons(results)[1]
+
+
+def test_what_a_codec_prints_is_no_answer_and_it_computes_on_one_core() -> None:
+    assert dict(pool.run(noisy, range(6), workers=2)) == {number: (number, "1") for number in range(6)}
+
+
+def test_tasks_are_taken_as_they_are_needed_and_children_end_with_the_run() -> None:
+    taken = 0
+
+    def tasks() -> Iterator[int]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield taken
+
+    answers = pool.run(square, tasks(), workers=2)
+    for answered in range(1, 500):
+        next(answers)
+        assert taken - answered < 8
+    ours = [process for process in psutil.Process().children() if "mammovae.parallel.worker" in process.cmdline()]
+    assert len(ours) == 2
+    answers.close()
+    assert all(gone(process.pid) for process in ours)
+
+
+def test_a_run_that_is_interrupted_kills_what_hangs(tmp_path: Path) -> None:
+    def tasks() -> Iterator[int]:
+        yield from (0, 1)
+        assert wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(pool.run(partial(announce_and_hang, folder=tmp_path), tasks(), workers=2))
+    assert all(gone(int(path.name)) for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_children_end_with_their_parent_and_say_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    folder = tmp_path / "pids"
+    folder.mkdir()
+    program = script(
+        tmp_path,
+        "import sys\nfrom functools import partial\nfrom pathlib import Path\n"
+        "from mammovae.data import parallel\nfrom tests.data.test_parallel import announce_and_hang\n"
+        "for _ in pool.run(partial(announce_and_hang, folder=Path(sys.argv[1])), range(9), workers=2):\n    pass\n",
+    )
+    process = subprocess.Popen(
+        [sys.executable, program, folder],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=worker.environment(),
+        start_new_session=True,
+    )
+    assert wait_until(lambda: len(list(folder.iterdir())) == 2)
+    os.killpg(process.pid, number)  # as a terminal does at Ctrl-C
+    _, said = process.communicate(timeout=10)
+    assert said.count("Traceback") == (number == signal.SIGINT), said
+    assert wait_until(lambda: all(gone(int(path.name)) for path in folder.iterdir()), 3)
+
+
+def test_a_child_ends_with_its_pipe_where_the_kernel_does_not_end_it() -> None:
+    process = subprocess.Popen([sys.executable, "-m", "mammovae.parallel.worker"], stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(timeout=10) == 0
+
+
+def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
+    program = script(
+        tmp_path,
+        "import math\nfrom mammovae.data import parallel\nprint('ran')\n"
+        "print(sum(result for _, result in pool.run(math.isqrt, range(100), workers=2)))\n",
+    )
+    answer = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
+    assert answer.stdout.split() == ["ran", str(sum(math.isqrt(number) for number in range(100)))], answer.stderr
+
+
+def test_what_cannot_be_sent_to_a_child_is_one_sentence(tmp_path: Path) -> None:
+    program = script(
+        tmp_path,
+        "from mammovae.data import parallel\ndef half(number):\n    return number / 2\n"
+        "try:\n    list(pool.run(half, range(4), workers=2))\nexcept ValueError as error:\n    print(error)\n",
+    )
+    answer = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
+    assert "put it in a module that can be imported" in answer.stdout, answer.stderr
+    with pytest.raises(UsageError, match="cannot be sent between processes"):
+        list(pool.run(lambda number: number, range(4), workers=2))
+    with pytest.raises(UsageError, match="cannot be sent between processes"):
+        list(pool.run(square, [threading.Lock()], workers=2))
+    results = dict(pool.run(without_a_pickle, range(6), workers=2))
+    assert list(reasons(results)) == [2]
+    assert "cannot be sent between processes" in reasons(results)[2]
+
+
+def test_a_function_that_children_cannot_import_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here_alone.py").write_text("def double(number):\n    return 2 * number\n")
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        from here_alone import double
+    with pytest.raises(UsageError, match=r"cannot import the function .* No module named 'here_alone'"):
+        list(pool.run(double, range(4), workers=2))
+
+
+def test_where_no_child_can_be_started_the_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "PAUSES", (0, 0.01))
+    for broken in ("/bin/false", "/nowhere/python"):
+        monkeypatch.setattr(sys, "executable", broken)
+        with pytest.raises(InputError, match="worker processes cannot be started here: use --workers 1"):
+            list(pool.run(square, range(4), workers=2))
+
+
+def test_a_child_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(version, "__version__", "0.0.1")
+    with pytest.raises(InputError, match=r"is installed, not 0\.0\.1"):
+        list(pool.run(square, range(4), workers=2))
+
+
+@pytest.mark.parametrize("wrong", [{"workers": 0}, {"seconds": 0}, {"cluster": "local", "executor": "any"}])
+def test_wrong_use_is_said(wrong: dict) -> None:
+    with pytest.raises(UsageError):
+        next(pool.run(square, range(4), **wrong))

@@ -1,0 +1,81 @@
+"""Planted faults: each does what its name says, the same for the same seed, and the two families differ."""
+
+import numpy as np
+import pytest
+
+from mammovae.config import InputError
+from mammovae.data.geometry import Grid
+from mammovae.data.prepare import prepare_picture
+from mammovae.data.segmentation import find_breast
+from mammovae.imageio.read import Picture
+from mammovae.perturbations.technical_faults import FAULTS, FaultFamily, Source, plant_fault
+from mammovae.phantoms.anatomy import make_phantom
+
+FILM = make_phantom(3, 1, "L", "MLO", size=384)
+OTHER = make_phantom(4, 2, "L", "MLO", size=384).image
+CC = make_phantom(3, 1, "L", "CC", size=384).image
+BREAST = find_breast(FILM.image)
+
+
+def spoiled(fault: str, family: FaultFamily = "report", seed: int = 0) -> Source:
+    return plant_fault(
+        Source(FILM.image, "L", "MLO"),
+        BREAST.mask,
+        BREAST.chest_wall,
+        mm_per_pixel=FILM.mm_per_pixel,
+        fault=fault,
+        family=family,
+        donor=OTHER,
+        other_view=CC,
+        seed=[seed],
+    )
+
+
+def picture(pixels: np.ndarray) -> Picture:
+    return Picture(pixels, {}, (), Grid(*pixels.shape))
+
+
+def test_all_the_faults_of_an_archive_are_there() -> None:
+    assert len(FAULTS) == 21 and len(set(FAULTS)) == 21
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_changes_the_image_or_its_header_the_same_way_for_one_seed(fault: str) -> None:
+    first, again, select = spoiled(fault), spoiled(fault), spoiled(fault, "select")
+    assert first.side == again.side and (first.pixels == again.pixels).all()
+    changed = first.side != "L" or first.pixels.shape != FILM.image.shape or (first.pixels != FILM.image).any()
+    assert changed and first.pixels.dtype == np.uint16
+    if fault not in ("wrong_side", "upside_down", "other_view"):
+        assert select.pixels.shape != first.pixels.shape or (select.pixels != first.pixels).any()
+
+
+def test_a_wrong_side_leaves_every_pixel_as_it_is() -> None:
+    assert spoiled("wrong_side").side == "R" and (spoiled("wrong_side").pixels == FILM.image).all()
+
+
+@pytest.mark.parametrize("fault", ["blank", "inverted"])
+def test_what_shows_no_breast_is_refused_by_prepare(fault: str) -> None:
+    with pytest.raises(InputError):
+        prepare_picture(picture(spoiled(fault, "select").pixels), size=64)
+
+
+MEASURE = {
+    "under_exposed": ("grey_median", -1),
+    "over_exposed": ("air_median", 1),
+    "saturated": ("saturated", 1),
+    "motion_blur": ("fine_energy", -1),
+    "noise": ("fine_energy", 1),
+    "implant": ("plateau", 1),
+    "skin_marker": ("ball_height", 1),
+    "clip_or_wire": ("speck_height", 1),
+    "missing_rows": ("dead_rows", 1),
+    "burned_in_text": ("print_outside", 1),
+}
+
+
+@pytest.mark.parametrize("fault", MEASURE)
+def test_the_measure_that_is_meant_for_a_fault_moves_the_way_it_should(fault: str) -> None:
+    name, sign = MEASURE[fault]
+    clean = prepare_picture(picture(FILM.image), size=64).measures[name]
+    moved = [prepare_picture(picture(spoiled(fault, seed=s).pixels), size=64).measures[name] for s in range(3)]
+    assert sign * (np.mean(moved) - clean) > 0.005
