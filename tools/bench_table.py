@@ -1,4 +1,4 @@
-"""Prints the Markdown table of docs/performance.md from the JSON that benchmarks/run_benchmarks.py wrote: bench_table.py FILE"""
+"""Prints the Markdown table of docs/performance.md from what run_benchmarks.py wrote: bench_table.py FILE"""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Prints the Markdown tables of docs/detection.md from a folder that crossval wrote: python tools/detection_tables.py CROSSVAL"""
+"""Prints the Markdown tables of docs/detection.md: python tools/detection_tables.py CROSSVAL, a folder that crossval wrote"""
 
 import json
 import sys

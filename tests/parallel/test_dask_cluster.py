@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.data.processes import gone, wait_until
+from tests.parallel.processes import gone, wait_until
 
 from mammovae import version
 from mammovae.config import InputError, UsageError
@@ -189,7 +189,7 @@ def test_a_local_cluster_needs_no_main_guard_says_nothing_and_ends_with_its_scri
     program = tmp_path / "script.py"
     program.write_text(
         "import os, psutil, signal\nfrom mammovae.data import parallel\n"
-        "from tests.data.test_cluster import slow_square\n"
+        "from tests.parallel.test_dask_cluster import slow_square\n"
         "print('ran')\n"
         "def work(start):\n"
         "    tasks = range(start, start + 100)\n"

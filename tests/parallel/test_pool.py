@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.data.processes import gone, wait_until
+from tests.parallel.processes import gone, wait_until
 
 from mammovae import version
 from mammovae.config import InputError, UsageError
@@ -199,7 +199,7 @@ def test_children_end_with_their_parent_and_say_nothing(number: signal.Signals, 
     program = script(
         tmp_path,
         "import sys\nfrom functools import partial\nfrom pathlib import Path\n"
-        "from mammovae.data import parallel\nfrom tests.data.test_parallel import announce_and_hang\n"
+        "from mammovae.data import parallel\nfrom tests.parallel.test_pool import announce_and_hang\n"
         "for _ in pool.run(partial(announce_and_hang, folder=Path(sys.argv[1])), range(9), workers=2):\n    pass\n",
     )
     process = subprocess.Popen(

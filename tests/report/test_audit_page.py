@@ -13,14 +13,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
+from tests.report.fake_study import breasts
+from tests.report.test_evaluation_page import Page
 
 from mammovae.report.audit_charts import arm_forest, distance_chart, latent_map, number_texts, spectrum_chart
 from mammovae.report.audit_page import AuditReport, AuditRow, Latent, Spectra, render, write_audit
 from mammovae.report.style import to_svg
 from mammovae.statistics.bootstrap import Estimate
-
-from .fake_study import breasts  # pyrefly: ignore[missing-import]
-from .test_report import Page  # pyrefly: ignore[missing-import]
 
 ARMS = ("real against real", "seed, vary", "seed, prior", "generate, density")
 SECTIONS = ("measures", "images", "spectrum", "nearest", "latent", "use", "limits", "provenance")

@@ -8,14 +8,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from tests.report.fake_study import breasts, history, table
 
 from mammovae.report.charts import auroc_forest, loss_curve, roc, score_points
 from mammovae.report.images import MapScale, case_panel, contact_sheet, grey, image_grid, map_legend, save_overlay
 from mammovae.report.style import save, to_png, to_svg
 from mammovae.statistics.bootstrap import Estimate, PatientBootstrap
 from mammovae.statistics.detection_metrics import judge
-
-from .fake_study import breasts, history, table  # pyrefly: ignore[missing-import]
 
 
 def pixels(figure: Figure) -> np.ndarray:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.report.fake_study import breasts, cases, study, table
 
 from mammovae.report.evaluation_page import Report, render, write_report
 from mammovae.statistics.detection_metrics import judge
-
-from .fake_study import breasts, cases, study, table  # pyrefly: ignore[missing-import]
 
 SECTIONS = ("data", "training", "reconstructions", "generated", "detection", "cases", "limits", "provenance")
 VOID = {"meta", "img", "br", "link", "hr"}

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from mammovae.page import progress as module
 
+from mammovae.report import progress as module
 from mammovae.report.progress import Progress
 
 

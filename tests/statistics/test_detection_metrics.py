@@ -2,12 +2,11 @@
 
 import pandas as pd
 import pytest
+from tests.report.fake_study import table
 
 from mammovae.config import InputError
 from mammovae.statistics.bootstrap import auroc
 from mammovae.statistics.detection_metrics import Judgement, judge, key
-
-from .fake_study import table  # pyrefly: ignore[missing-import]
 
 SCORES, BASELINES = {"loss": "Loss", "kl": "KL"}, {"grey": "Mean grey"}
 
