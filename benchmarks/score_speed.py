@@ -30,7 +30,7 @@ def lines(row: str, scope: Scope) -> list[Line]:
     """Measure score or score-dicom."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        made = materials.run(folder / "made", "seed")
+        made = materials.run(folder / "made", "original")
         if row == "score-dicom":
             return [dicom(f"score-{kind}", kind, made, folder, scope) for kind in ("jp2", "rle")]
         return prepared(row, made, folder, scope)

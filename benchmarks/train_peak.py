@@ -15,8 +15,8 @@ from train import epoch_ours, in_memory
 
 from mammovae.config import preset
 from mammovae.data.dataset import Batch
-from mammovae.models.run import build
-from mammovae.parallel.allocator import kept
+from mammovae.models.run import build_members
+from mammovae.parallel.allocator import retain_freed_memory
 
 BATCH = 32
 KINDS = {
@@ -60,7 +60,7 @@ def lines(row: str, scope: Scope) -> list[Line]:
 
 def step_notes() -> tuple[str, ...]:
     """Say where a step of ours goes, and what it would cost if memory were not kept between steps."""
-    network = build(preset("seed"))["vae"].to(memory_format=torch.channels_last)  # pyrefly: ignore
+    network = build_members(preset("original"))["vae"].to(memory_format=torch.channels_last)  # pyrefly: ignore
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     image = torch.rand(BATCH, 1, 128, 128)
 
@@ -70,10 +70,13 @@ def step_notes() -> tuple[str, ...]:
         optimizer.step()
 
     given_back, again = timed(step)
-    with kept():
+    with retain_freed_memory():
         stayed, few = timed(step)
     warm = torch.profiler.schedule(wait=1, warmup=4, active=1)
-    with kept(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], schedule=warm) as profile:
+    with (
+        retain_freed_memory(),
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], schedule=warm) as profile,
+    ):
         for _ in range(6):
             step()
             profile.step()

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 import mammovae
 from mammovae.config import preset
 from mammovae.data.dataset import Data
-from mammovae.models.run import build
-from mammovae.training.distributed import Team
+from mammovae.models.run import build_members
+from mammovae.training.distributed import ProcessGroup
 from mammovae.training.loop import fit
 
 HERE = Path(__file__).parent
@@ -37,11 +37,11 @@ def train_ours(
     data: Data, train: np.ndarray, epochs: int, *, validation: np.ndarray | None = None, seed: int = 0
 ) -> pd.DataFrame:
     """Fit the seed network and return its history, whose seconds are those of each epoch."""
-    settings = preset("seed", {"epochs": epochs, "seed": seed})
+    settings = preset("original", {"epochs": epochs, "seed": seed})
     nothing = np.zeros(0, np.int64)
     parts = {"train": train, "validation": nothing if validation is None else validation, "calibration": nothing}
     with tempfile.TemporaryDirectory() as folder:
-        return fit(build(settings)["vae"], data, parts, Path(folder) / "vae", settings, Team())
+        return fit(build_members(settings)["vae"], data, parts, Path(folder) / "vae", settings, ProcessGroup())
 
 
 def epoch_ours(data: Data, count: int) -> float:

@@ -64,10 +64,18 @@ def test_the_list_of_verbs_says_of_each_what_its_own_help_begins_with(command: s
     [
         (["prepare", "mias", "nowhere", "--out", "OUT"], 1, "there is no folder nowhere: name the folder that holds"),
         (["prepare", "miass", "nowhere", "--out", "OUT"], 2, 'Did you mean "mias"?'),
-        (["train", "nowhere", "--preset", "seed", "--out", "OUT"], 1, "there is no folder nowhere: name a DATA folder"),
-        (["train", "nowhere", "--preset", "sede", "--out", "OUT"], 2, 'Did you mean "seed"?'),
-        (["train", "nowhere", "--preset", "seed", "--out", "OUT", "--epoch", "3"], 2, "Did you mean --epochs?"),
-        (["train", "nowhere", "--preset", "seed", "--out", "OUT", "--epochs", "0"], 2, "greater than or equal to 1"),
+        (
+            ["train", "nowhere", "--preset", "original", "--out", "OUT"],
+            1,
+            "there is no folder nowhere: name a DATA folder",
+        ),
+        (["train", "nowhere", "--preset", "orignal", "--out", "OUT"], 2, 'Did you mean "original"?'),
+        (["train", "nowhere", "--preset", "original", "--out", "OUT", "--epoch", "3"], 2, "Did you mean --epochs?"),
+        (
+            ["train", "nowhere", "--preset", "original", "--out", "OUT", "--epochs", "0"],
+            2,
+            "greater than or equal to 1",
+        ),
         (["score", "nowhere", "film.png", "--out", "s.csv"], 1, "there is no folder nowhere: name a RUN folder"),
         (["evaluate", "nowhere", "DATA", "--out", "OUT"], 1, "there is no folder nowhere: name a RUN folder"),
         (["info", "nowhere"], 1, "there is no file or folder nowhere: check the path"),

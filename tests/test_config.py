@@ -8,22 +8,22 @@ import tomli_w
 from pydantic import ValidationError
 
 from mammovae.config import PRESETS, PrepareSettings, TrainSettings, UsageError, preset
-from mammovae.models.run import build
+from mammovae.models.run import build_members
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def test_the_seed_preset_is_the_study_as_described() -> None:
-    seed = preset("seed")
+    seed = preset("original")
     assert (seed.epochs, seed.batch_size, seed.learning_rate) == (60, 32, 1e-3)
     assert (seed.vae.size, seed.vae.filters, seed.vae.latent) == (128, (32, 64, 128, 256), 1024)
     assert (seed.side, seed.view, seed.limit) == (None, None, None)
 
 
 def test_replacing_a_nested_setting_keeps_its_neighbours() -> None:
-    changed = preset("seed", {"vae": {"latent": 16}})
+    changed = preset("original", {"vae": {"latent": 16}})
     assert changed.vae.latent == 16
-    assert changed.vae.filters == PRESETS["seed"].vae.filters
+    assert changed.vae.filters == PRESETS["original"].vae.filters
 
 
 def test_only_what_was_set_by_hand_is_laid_over_a_preset() -> None:
@@ -48,13 +48,13 @@ def test_every_preset_survives_the_way_through_toml(name: str) -> None:
 )
 def test_a_mistake_is_one_sentence_that_helps(values: dict, sentence: str) -> None:
     with pytest.raises(UsageError) as error:
-        preset("seed", values)
+        preset("original", values)
     assert str(error.value) == sentence
 
 
 def test_an_unknown_preset_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match="no preset 'sed': choose 'seed'"):
-        preset("sed")
+    with pytest.raises(UsageError, match="no preset 'orignal': choose 'original'"):
+        preset("orignal")
 
 
 def test_settings_are_frozen() -> None:
@@ -67,4 +67,4 @@ def test_a_configuration_that_the_project_brings_is_one_that_a_preset_takes(path
     values = tomllib.loads(path.read_text())
     chosen = preset(path.stem.split("-")[0], values["train"])
     assert chosen.merged(values["train"]) == chosen
-    build(chosen)
+    build_members(chosen)

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from mammovae.config import InputError, UsageError
-from mammovae.storage import MANIFEST, Journal, Stage, first_difference, read_manifest, replacing, write_json
+from mammovae.storage import MANIFEST, Journal, StageFolder, atomic_write, first_difference, read_manifest, write_json
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as partial:
+    with pytest.raises(RuntimeError), atomic_write(path) as partial:
         partial.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -21,10 +21,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: 
 
 def test_a_finished_stage_says_so_to_the_same_call(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with Stage(out, "prepare", {"size": 128}, {"root": "raw"}) as stage:
+    with StageFolder(out, "prepare", {"size": 128}, {"root": "raw"}) as stage:
         assert not stage.done
         stage.finish(images=3)
-    with Stage(out, "prepare", {"size": 128}, {"root": "raw"}) as stage:
+    with StageFolder(out, "prepare", {"size": 128}, {"root": "raw"}) as stage:
         assert stage.done
     assert read_manifest(out, "prepare")["images"] == 3
     assert [entry.name for entry in out.iterdir()] == [MANIFEST]
@@ -32,38 +32,38 @@ def test_a_finished_stage_says_so_to_the_same_call(tmp_path: Path) -> None:
 
 def test_an_interrupted_stage_is_unfinished_and_can_be_continued(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(RuntimeError), Stage(out, "train", {"epochs": 3}, {}):
+    with pytest.raises(RuntimeError), StageFolder(out, "train", {"epochs": 3}, {}):
         raise RuntimeError
     with pytest.raises(InputError, match="unfinished: run the same mammovae train again"):
         read_manifest(out, "train")
-    with Stage(out, "train", {"epochs": 3}, {}) as stage:
+    with StageFolder(out, "train", {"epochs": 3}, {}) as stage:
         assert not stage.done
         stage.finish()
     assert read_manifest(out, "train")["state"] == "done"
 
 
 def test_other_settings_are_refused_by_the_key_that_differs(tmp_path: Path) -> None:
-    with Stage(tmp_path / "out", "train", {"vae": {"latent": 4}}, {}) as stage:
+    with StageFolder(tmp_path / "out", "train", {"vae": {"latent": 4}}, {}) as stage:
         stage.finish()
     with (
         pytest.raises(UsageError, match=r"begun with another vae\.latent \(4, now 8\): name a new --out"),
-        Stage(tmp_path / "out", "train", {"vae": {"latent": 8}}, {}),
+        StageFolder(tmp_path / "out", "train", {"vae": {"latent": 8}}, {}),
     ):
         pass
 
 
 def test_a_folder_with_other_files_is_not_written_into(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(UsageError, match="holds other files"), Stage(tmp_path, "train", {}, {}):
+    with pytest.raises(UsageError, match="holds other files"), StageFolder(tmp_path, "train", {}, {}):
         pass
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_two_writers_at_once_are_refused(tmp_path: Path) -> None:
     with (
-        Stage(tmp_path / "out", "train", {}, {}),
+        StageFolder(tmp_path / "out", "train", {}, {}),
         pytest.raises(UsageError, match="another mammovae is writing"),
-        Stage(tmp_path / "out", "train", {}, {}),
+        StageFolder(tmp_path / "out", "train", {}, {}),
     ):
         pass
 

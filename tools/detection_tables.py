@@ -1,4 +1,4 @@
-"""Prints the Markdown tables of docs/detection.md: python tools/detection_tables.py CROSSVAL, a folder that crossval wrote"""
+"""Prints the Markdown tables of docs/detection.md from a folder that crossval wrote: detection_tables.py CROSSVAL"""
 
 import json
 import sys
@@ -33,7 +33,7 @@ table(
         for _, row in results.iterrows()
     ],
 )
-rest = "minus_seed_reconstruction_loss"
+rest = "minus_original_reconstruction_loss"
 keys = {
     "main arm (the planned comparison)": f"auroc_{rest}",
     "second arm": f"auroc_affected_{rest}",

@@ -56,11 +56,14 @@ def _tell(error: Exception) -> NoReturn:
     """Say a mistake in one sentence and end with its status; what is no user's mistake goes on as it is."""
     from pydantic import ValidationError
 
-    from mammovae.config import InputError, UsageError, sentence
+    from mammovae.config import InputError, UsageError, format_validation_error
 
     if isinstance(error, CycloptsError):
         cause = error.__cause__
-        words, status = sentence(cause) if isinstance(cause, ValidationError) else " ".join(str(error).split()), 2
+        words, status = (
+            format_validation_error(cause) if isinstance(cause, ValidationError) else " ".join(str(error).split()),
+            2,
+        )
     elif isinstance(error, OSError):
         words, status = f"{error.strerror or error}: {error.filename or 'check the path and the disk'}", 1
     elif isinstance(error, InputError):
@@ -95,7 +98,7 @@ def _check_tables(path: Path) -> None:
     """Refuse a configuration file that is no TOML or has a table that no command is named like."""
     import tomllib
 
-    from mammovae.config import UsageError, nearest
+    from mammovae.config import UsageError, suggest
 
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -105,7 +108,7 @@ def _check_tables(path: Path) -> None:
     for name in tables:
         if name not in commands:
             raise UsageError(
-                f"{path} has a table {name!r}, which is no command: did you mean {nearest(name, commands)}?"
+                f"{path} has a table {name!r}, which is no command: did you mean {suggest(name, commands)}?"
             )
 
 

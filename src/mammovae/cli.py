@@ -7,12 +7,12 @@ from cyclopts import Group, Parameter, validators
 
 from mammovae.config import (
     DensityClass,
-    Kind,
     Layout,
     PrepareSettings,
     PresetName,
-    Sampler,
+    SamplingMode,
     Side,
+    SourceKind,
     TrainSettings,
     View,
 )
@@ -28,7 +28,7 @@ Cluster = Annotated[
         help="Do the work on a Dask cluster: its scheduler's address (tcp://host:8786), or 'local' to start one here."
     ),
 ]
-Seconds = Annotated[
+Timeout = Annotated[
     float | None,
     Parameter(
         help="Longest that one file may take in a worker, in seconds; by default 600.",
@@ -94,7 +94,7 @@ def phantom(
 
 
 def prepare(
-    kind: Kind,
+    kind: SourceKind,
     path: Path,
     /,
     *,
@@ -102,7 +102,7 @@ def prepare(
     settings: Annotated[PrepareSettings, FLAGS] = PrepareSettings(),
     workers: Workers = None,
     cluster: Cluster = None,
-    seconds: Seconds = None,
+    timeout: Timeout = None,
     strict: bool = False,
 ) -> None:
     """Turn a raw data set into a DATA folder: squares, masks, index, splits by patient, contact sheet.
@@ -122,7 +122,7 @@ def prepare(
     from mammovae.report.formatting import count_line
 
     given = settings.given()
-    facts = prepare(kind, path, out=out, workers=workers, cluster=cluster, seconds=seconds, **given)
+    facts = prepare(kind, path, out=out, workers=workers, cluster=cluster, timeout=timeout, **given)
     print(count_line(facts))
     if (out / "contact_sheet.png").is_file():
         print(f"look at {out / 'contact_sheet.png'}")
@@ -141,7 +141,7 @@ def train(
 ) -> None:
     """Train a preset on the healthy training images of a DATA folder.
 
-    Example: mammovae train DATA --preset seed --out RUN --side R --view MLO --limit 1000
+    Example: mammovae train DATA --preset original --out RUN --side R --view MLO --limit 1000
 
     Parameters
     ----------
@@ -153,11 +153,11 @@ def train(
         GPUs of this machine (processes where it has none) that share out every batch; 1 by default. For several
         machines start this by torchrun on each, which says how many there are: torchrun ... -m mammovae train ...
     """
-    from mammovae.training.distributed import Team
+    from mammovae.training.distributed import ProcessGroup
     from mammovae.training.train import train
 
     facts = train(data, preset=preset, out=out, devices=devices, **settings.given())
-    if Team.here().rank == 0:
+    if ProcessGroup.here().rank == 0:
         print(f"trained on {facts['images']['train']} images in {facts['seconds']:.0f} s: {out}")
 
 
@@ -166,14 +166,14 @@ def generate(
     /,
     *,
     out: Out,
-    mode: Sampler = "density",
+    mode: SamplingMode = "latent",
     count: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 16,
     source: Path | None = None,
     seed: Seed = 0,
     temperature: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None,
     side: Side | None = None,
     view: View | None = None,
-    density: DensityClass | None = None,
+    breast_density: DensityClass | None = None,
     dicom: bool = False,
 ) -> None:
     """Make new images from a run; the folder is itself a DATA folder.
@@ -185,7 +185,7 @@ def generate(
     run
         A folder that mammovae train wrote.
     mode
-        density: drawn from what was fitted to the training images' latents. prior: from N(0, I). vary: encode a
+        latent: drawn from what was fitted to the training images' latents. prior: from N(0, I). vary: encode a
         training image, add noise, decode. interpolate: from one training image to another in eight steps. What vary
         and interpolate make is derived from patients' images and must be handled like them.
     count
@@ -195,12 +195,12 @@ def generate(
     seed
         The same seed gives the same images.
     temperature
-        Lower: more alike and more usual; higher: more unusual. By default 1.2 for density, 1 for the others.
+        Lower: more alike and more usual; higher: more unusual. By default 1.2 for latent, 1 for the others.
     side
         Only this side, where the run was told sides.
     view
         Only this view.
-    density
+    breast_density
         Only this density class.
     dicom
         Write DICOM mammograms, marked synthetic, in place of PNG.
@@ -217,7 +217,7 @@ def generate(
         temperature=temperature,
         side=side,
         view=view,
-        density=density,
+        breast_density=breast_density,
         dicom=dicom,
     )
     failed = facts["counts"]["failed"]
@@ -236,7 +236,7 @@ def score(
     flag: float | None = None,
     workers: Workers = None,
     cluster: Cluster = None,
-    seconds: Seconds = None,
+    timeout: Timeout = None,
     strict: bool = False,
 ) -> None:
     """Say how far images are from healthy: files, folders, DICOM, or DATA folders.
@@ -260,7 +260,7 @@ def score(
     """
     from mammovae.detection.score import score
 
-    where = {"workers": workers, "cluster": cluster, "seconds": seconds}
+    where = {"workers": workers, "cluster": cluster, "timeout": timeout}
     table = score(run, paths, out=out, maps=maps, review=review, flag=flag, **where)
     failed = int(table["finding"].isna().sum())
     print(f"{len(table) - failed} images scored, {failed} failed: {out}")
@@ -274,7 +274,7 @@ def evaluate(
     /,
     *,
     out: Out,
-    protocol: Literal["full", "seed"] = "full",
+    protocol: Literal["full", "original"] = "full",
     seed: Seed = 0,
 ) -> None:
     """Judge a run on the test images of a DATA folder, and write metrics.json and report.html.
@@ -370,7 +370,7 @@ def audit(
     *,
     out: Out,
     seed: Seed = 0,
-    use: PresetName | None = None,
+    utility: PresetName | None = None,
 ) -> None:
     """Judge generated images: realistic, varied, and nobody's copy? Writes metrics.json and report.html.
 
@@ -386,12 +386,12 @@ def audit(
         The DATA folder that the run was trained on.
     seed
         Seed of the subsamples.
-    use
+    utility
         A preset to train on the generated and on as many real images, both judged on the same real test images.
     """
     from mammovae.audit.audit import audit
 
-    for verdict in audit(generated, run, data, out=out, seed=seed, use=use)["verdicts"]:
+    for verdict in audit(generated, run, data, out=out, seed=seed, utility=utility)["verdicts"]:
         print(verdict)
     print(f"report: {out / 'report.html'}")
 

@@ -26,7 +26,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise UsageError(sentence(error, cls)) from None
+            raise UsageError(format_validation_error(error, cls)) from None
 
     def merged(self, values: Mapping[str, Any]) -> Self:
         """Return these settings with some replaced; nested values are merged, not replaced whole."""
@@ -41,12 +41,14 @@ Side = Literal["L", "R"]
 View = Literal["CC", "MLO"]
 DensityClass = Literal["A", "B", "C", "D"]
 HealthyRule = Literal["birads12", "birads1", "image"]
-Kind = Literal["vindr", "mias", "cbis-ddsm", "folder", "dicom"]
+SourceKind = Literal["vindr", "mias", "cbis-ddsm", "folder", "dicom"]
 LesionKind = Literal["mass", "spiculated", "calcification", "distortion", "asymmetry"]
 Layout = Literal["vindr", "vindr-png", "dicom", "folder"]
-PresetName = Literal["seed", "detect", "generate", "tiny"]
-MemberName = Literal["vae", "residual_vae", "denoiser", "marker", "tile_marker", "bilateral", "pyramid_vae"]
-Sampler = Literal["vary", "prior", "density", "interpolate"]
+PresetName = Literal["original", "detect", "generate", "tiny"]
+MemberName = Literal[
+    "vae", "residual_vae", "denoiser", "lesion_segmenter", "patch_segmenter", "bilateral_vae", "pyramid_vae"
+]
+SamplingMode = Literal["vary", "prior", "latent", "interpolate"]
 
 
 class PrepareSettings(Settings):
@@ -103,7 +105,7 @@ class DenoiserSettings(Settings):
     """Rows and columns of the grid that the noise is drawn on."""
 
 
-class MarkerSettings(Settings):
+class LesionSegmenterSettings(Settings):
     """The shape of a network that marks planted lesions."""
 
     size: int = Field(128, ge=16)
@@ -112,13 +114,13 @@ class MarkerSettings(Settings):
     """Channels at each level."""
     kinds: tuple[LesionKind, ...] = Field(("mass", "spiculated", "asymmetry"), min_length=1)
     """What is planted for it to learn from; at 128 px specks and distortions are not to be seen, and only confuse."""
-    tile: int | None = Field(None, ge=16)
+    patch_size: int | None = Field(None, ge=16)
     """Side of the overlapping windows that it works on, in pixels; without it, on whole films."""
     epochs: int | None = Field(None, ge=1)
     """Passes over the training images, where they are not the run's."""
 
 
-class BilateralSettings(Settings):
+class BilateralVaeSettings(Settings):
     """The bilateral VAE's shape."""
 
     size: int = Field(128, ge=16)
@@ -174,7 +176,7 @@ class TrainSettings(Settings):
     checkpoint_seconds: float = Field(60, ge=0)
     """Least time between two checkpoints, in seconds."""
     members: tuple[MemberName, ...] = Field(("vae",), min_length=1)
-    """The networks of the run; the markers need residual_vae."""
+    """The networks of the run; the segmenters need residual_vae."""
     fused: tuple[str, ...] = Field(("reconstruction_loss",), min_length=1)
     """The scores that make up the finding score, with equal weights."""
     fused_bilateral: tuple[str, ...] = ()
@@ -184,23 +186,23 @@ class TrainSettings(Settings):
     vae: VaeSettings = VaeSettings()
     residual_vae: ResidualVaeSettings = ResidualVaeSettings()
     denoiser: DenoiserSettings = DenoiserSettings()
-    marker: MarkerSettings = MarkerSettings()
-    tile_marker: MarkerSettings = MarkerSettings(
-        size=512, tile=128, kinds=("mass", "spiculated", "calcification", "distortion", "asymmetry")
+    lesion_segmenter: LesionSegmenterSettings = LesionSegmenterSettings()
+    patch_segmenter: LesionSegmenterSettings = LesionSegmenterSettings(
+        size=512, patch_size=128, kinds=("mass", "spiculated", "calcification", "distortion", "asymmetry")
     )
-    bilateral: BilateralSettings = BilateralSettings()
+    bilateral_vae: BilateralVaeSettings = BilateralVaeSettings()
     pyramid_vae: PyramidVaeSettings = PyramidVaeSettings()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        for name in ("marker", "tile_marker"):
+        for name in ("lesion_segmenter", "patch_segmenter"):
             if name in self.members and "residual_vae" not in self.members:
                 raise ValueError(f"{name} learns from residual_vae: name both in members")
-            own: MarkerSettings = getattr(self, name)
+            own: LesionSegmenterSettings = getattr(self, name)
             if name in self.members and own.size % self.residual_vae.size:
                 raise ValueError(f"{name}.size must be a multiple of residual_vae.size, {self.residual_vae.size}")
-            if own.tile is not None and own.tile > own.size:
-                raise ValueError(f"{name}.tile is larger than {name}.size: choose at most {own.size}")
+            if own.patch_size is not None and own.patch_size > own.size:
+                raise ValueError(f"{name}.patch_size is larger than {name}.size: choose at most {own.size}")
         for name in ("bands", "texture"):
             asked = getattr(self.pyramid_vae, name)
             if (asked if isinstance(asked, int) else len(asked)) > len(self.pyramid_vae.widths):
@@ -211,16 +213,16 @@ class TrainSettings(Settings):
 
 
 PRESETS: dict[str, TrainSettings] = {
-    "seed": TrainSettings(),
+    "original": TrainSettings(),
     "detect": TrainSettings(
         epochs=40,
         batch_size=8,
         learning_rate=2e-3,
         schedule="cosine",
-        members=("residual_vae", "denoiser", "marker"),
-        marker=MarkerSettings(epochs=120),
-        fused=("normalised_peak", "denoising_local_peak", "marker_peak"),
-        maps=("normalised", "denoising_local", "marker"),
+        members=("residual_vae", "denoiser", "lesion_segmenter"),
+        lesion_segmenter=LesionSegmenterSettings(epochs=120),
+        fused=("normalised_peak", "denoising_local_peak", "lesion_segmenter_peak"),
+        maps=("normalised", "denoising_local", "lesion_segmenter"),
     ),
     "generate": TrainSettings(
         epochs=80,
@@ -236,13 +238,13 @@ PRESETS: dict[str, TrainSettings] = {
         vae=VaeSettings(size=64, filters=(16, 32, 64), latent=32),
     ),
 }
-"""Named trainings: "seed" is the study this project grew from, "detect" finds, "generate" makes, "tiny" tests."""
+"""Named trainings: "original" is the study this project grew from, "detect" finds, "generate" makes, "tiny" tests."""
 
 
 def preset(name: str, values: Mapping[str, Any] | None = None) -> TrainSettings:
     """Return a preset with some settings replaced; an unknown name is refused with the nearest one."""
     if name not in PRESETS:
-        raise UsageError(f"there is no preset {name!r}: choose {nearest(name, list(PRESETS))}")
+        raise UsageError(f"there is no preset {name!r}: choose {suggest(name, list(PRESETS))}")
     return PRESETS[name].merged(values or {})
 
 
@@ -254,7 +256,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def sentence(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+def format_validation_error(error: ValidationError, model: type[BaseModel] | None = None) -> str:
     """Return the first fault of settings in one sentence; with the model, a wrong key comes with the nearest one."""
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
@@ -264,12 +266,12 @@ def sentence(error: ValidationError, model: type[BaseModel] | None = None) -> st
             annotation = model.model_fields[part].annotation
             assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
             model = annotation
-        return f"there is no setting {name!r}: did you mean {nearest(place[-1], list(model.model_fields))}?"
+        return f"there is no setting {name!r}: did you mean {suggest(place[-1], list(model.model_fields))}?"
     message = first["msg"].removeprefix("Value error, ")
     return f"setting {name!r} cannot be {first['input']!r}: {message[0].lower()}{message[1:]}"
 
 
-def nearest(word: str, known: list[str]) -> str:
+def suggest(word: str, known: list[str]) -> str:
     """Return the known word that word was probably meant to be, in quotes, or all of them."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return repr(close[0]) if close else "one of " + ", ".join(known)

@@ -8,7 +8,7 @@ from mammovae.detection.score import score
 from mammovae.evaluation.evaluate import evaluate
 from mammovae.generation.generate import generate
 from mammovae.phantoms.write import write_phantoms
-from mammovae.storage import replacing
+from mammovae.storage import atomic_write
 from mammovae.training.train import train
 
 PATIENTS = 120
@@ -26,6 +26,6 @@ def demo(*, out: Path | str, seed: int = 0) -> Path:
     audit(out / "generated", out / "run", out / "data", out=out / "audit", seed=seed)
     score(out / "run", out / "data", out=out / "scores.csv")
     evaluate(out / "run", out / "data", out=out / "evaluation", seed=seed)
-    with replacing(out / "report.html") as partial:
+    with atomic_write(out / "report.html") as partial:
         partial.write_bytes((out / "evaluation" / "report.html").read_bytes())
     return out / "report.html"

@@ -24,7 +24,7 @@ MANIFEST = "manifest.json"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path beside path to write to, and rename it to path when the block ends without error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
@@ -37,13 +37,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write text to path in one step."""
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write value to path as indented JSON in one step; NaN becomes null, as JSON has none."""
-    write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(_to_json(value), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict:
@@ -65,10 +65,10 @@ def file_hash(path: Path) -> str:
 
 def digest(*values: Any) -> str:
     """Return a short hash of plain values, in hexadecimal: a name for what they make."""
-    return hashlib.sha256(json.dumps(_plain(values), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(_to_json(values), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def locked(path: Path, out: Path) -> FileLock:
+def acquire_lock(path: Path, out: Path) -> FileLock:
     """Return the held lock of an output; UsageError, which names out, when another process writes it."""
     lock = FileLock(path)
     try:
@@ -78,7 +78,7 @@ def locked(path: Path, out: Path) -> FileLock:
     return lock
 
 
-class Stage:
+class StageFolder:
     """One command's output folder while it is being written: begin, work, finish.
 
     The manifest is written first with state "running" and last with state "done". A second start with the
@@ -91,7 +91,7 @@ class Stage:
         self._manifest: dict[str, Any] = {
             "command": command,
             "state": "running",
-            "settings": _plain(dict(settings)),
+            "settings": _to_json(dict(settings)),
             "inputs": dict(inputs),
         }
         self._begin = time.monotonic()
@@ -104,7 +104,7 @@ class Stage:
         if foreign and [entry.name for entry in self.out.iterdir()] != [".lock"]:
             raise UsageError(f"--out {self.out} holds other files: name a new folder or an empty one")
         self.out.mkdir(parents=True, exist_ok=True)
-        self._lock = locked(self.out / ".lock", self.out)
+        self._lock = acquire_lock(self.out / ".lock", self.out)
         try:
             for left in self.out.rglob(".*.partial*"):
                 if re.search(r"\.\d+\.partial", left.name):
@@ -135,7 +135,7 @@ class Stage:
         seconds is the time of the call that finished it, not of those interrupted before.
         """
         seconds = round(time.monotonic() - self._begin, 1)
-        final = self._manifest | {"state": "done", "seconds": seconds} | provenance() | _plain(facts)
+        final = self._manifest | {"state": "done", "seconds": seconds} | provenance() | _to_json(facts)
         write_json(self.out / MANIFEST, final)
         self.done = True
 
@@ -269,14 +269,14 @@ def first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any] 
     return None if old == new else (key, old, new)
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """Turn paths, tuples, NumPy scalars and NaN into what JSON can hold."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_to_json(item) for item in value]
     if hasattr(value, "tolist"):
-        return _plain(value.tolist())
+        return _to_json(value.tolist())
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, float) and not (float("-inf") < value < float("inf")):

@@ -152,15 +152,15 @@ def test_every_figure_stands_beside_its_floor_with_an_interval(
 def test_what_the_images_are_of_use_for_is_judged_on_the_same_real_images(
     generated: Path, trapped_data: Path, tmp_path: Path
 ) -> None:
-    from mammovae.audit.audit import judge_use
+    from mammovae.audit.audit import measure_utility
 
     images, masks = films(trapped_data, "train")
     made = cheat(generated, images, masks, tmp_path / "made")
-    used = judge_use(tmp_path, mv.Data.open(trapped_data), mv.Data.open(made), "tiny", 0)
+    used = measure_utility(tmp_path, mv.Data.open(trapped_data), mv.Data.open(made), "tiny", 0)
     real, other, difference = used.values()
     assert real.n_healthy == other.n_healthy and real.n_finding == other.n_finding > 0
     assert difference.value == pytest.approx(other.value - real.value)
-    counts = {Run.open(tmp_path / f"use-{name}").manifest["images"]["train"] for name in ("real", "generated")}
+    counts = {Run.open(tmp_path / f"utility-{name}").manifest["images"]["train"] for name in ("real", "generated")}
     assert len(counts) == 1
 
 

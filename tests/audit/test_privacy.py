@@ -9,7 +9,7 @@ from mammovae.audit.privacy import (
     descriptor,
     exact_copies,
     membership_auroc,
-    nearest,
+    nearest_neighbours,
     perceptual_copies,
 )
 from mammovae.config import InputError
@@ -44,7 +44,7 @@ def test_descriptors_ignore_brightness_contrast_and_background_and_hardly_change
     assert np.allclose(descriptor(changed, masks), found)
     small = images.reshape(3, 64, 2, 64, 2).mean(axis=(2, 4))
     moved = np.linalg.norm(descriptor(small, masks[:, ::2, ::2]) - found, axis=1)
-    assert moved.max() < nearest(found, found, (range(3), range(3)))[0].min() / 3
+    assert moved.max() < nearest_neighbours(found, found, (range(3), range(3)))[0].min() / 3
 
 
 def test_a_square_that_is_no_multiple_of_the_grid_is_averaged_by_area(films):
@@ -73,7 +73,7 @@ def test_what_has_no_descriptor_is_refused(films):
 def test_nearest_agrees_with_a_search_of_all_pairs():
     rng = np.random.default_rng(0)
     x, reference = rng.normal(size=(1100, 7)), rng.normal(size=(60, 7))
-    distance, index = nearest(x, reference)
+    distance, index = nearest_neighbours(x, reference)
     apart = np.linalg.norm(x[:, None] - reference[None], axis=2)
     assert np.allclose(distance, apart.min(axis=1))
     assert np.array_equal(index, apart.argmin(axis=1))
@@ -81,16 +81,16 @@ def test_nearest_agrees_with_a_search_of_all_pairs():
 
 def test_nearest_passes_over_the_same_patient_and_says_when_nobody_is_left():
     x, reference = np.array([[0.0], [10.0]]), np.array([[0.0], [4.0], [9.0]])
-    distance, index = nearest(x, reference, (["a", "b"], ["a", "a", "b"]))
+    distance, index = nearest_neighbours(x, reference, (["a", "b"], ["a", "a", "b"]))
     assert distance.tolist() == [9, 6] and index.tolist() == [2, 1]
-    distance, index = nearest(x, reference, (["a", "b"], ["a", "a", "a"]))
+    distance, index = nearest_neighbours(x, reference, (["a", "b"], ["a", "a", "a"]))
     assert distance.tolist() == [np.inf, 1] and index.tolist() == [-1, 2]
-    assert nearest(x, reference[:0])[1].tolist() == [-1, -1]
+    assert nearest_neighbours(x, reference[:0])[1].tolist() == [-1, -1]
 
 
 def test_the_distance_to_itself_is_exactly_zero():
     x = np.random.default_rng(0).normal(size=(50, 1024)) * 1000
-    assert not nearest(x, x)[0].any()
+    assert not nearest_neighbours(x, x)[0].any()
 
 
 def test_exact_copies_are_found_and_nothing_else(films):
@@ -151,7 +151,7 @@ def test_membership_of_copied_patients_shows_and_of_others_does_not(films):
     train, held, new = (descriptor(*films(60, seed=seed)) for seed in (1, 2, 3))
 
     def told(made):
-        return membership_auroc(nearest(train, made)[0], nearest(held, made)[0])
+        return membership_auroc(nearest_neighbours(train, made)[0], nearest_neighbours(held, made)[0])
 
     assert told(train) == 1
     assert told(descriptor(disguised(films(60, seed=1)[0]), films(60, seed=1)[1])) > 0.95

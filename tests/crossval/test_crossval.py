@@ -22,8 +22,8 @@ SETTINGS = {
     "view": "MLO",
     "residual_vae": {"size": 32, "widths": [4, 8], "latent": 2},
     "denoiser": {"size": 32, "widths": [4, 8], "grid": 8},
-    "marker": {"size": 32, "widths": [4, 8], "epochs": 2},
-    "fused_bilateral": ["marker_peak_bilateral"],
+    "lesion_segmenter": {"size": 32, "widths": [4, 8], "epochs": 2},
+    "fused_bilateral": ["lesion_segmenter_peak_bilateral"],
 }
 
 
@@ -65,9 +65,9 @@ def test_no_patient_is_in_two_folds_or_in_two_parts_of_one(data: Path) -> None:
 def test_every_image_is_scored_once_beside_the_seed_preset_and_the_baselines(data: Path, folds: Path) -> None:
     table = pd.read_csv(folds / "scores.csv")
     assert sorted(table["image_id"]) == sorted(Data.open(data).index["image_id"])
-    assert table[["finding", "seed_reconstruction_loss", "blobs", "pca_residual"]].notna().all().all()
+    assert table[["finding", "original_reconstruction_loss", "blobs", "pca_residual"]].notna().all().all()
     metrics = json.loads((folds / "metrics.json").read_text())
-    wanted = ["auroc", "auroc_affected", "auroc_minus_seed_reconstruction_loss", "baseline_blobs_auroc_affected"]
+    wanted = ["auroc", "auroc_affected", "auroc_minus_original_reconstruction_loss", "baseline_blobs_auroc_affected"]
     wanted += ["auroc_patients", "pointing", "pointing_chance", "quality_auroc_mean", "quality_recall_5_skin_marker"]
     assert set(wanted) <= set(metrics)
     assert metrics["n_healthy"] + metrics["n_healthy_affected"] + metrics["n_finding"] <= len(table)
@@ -112,8 +112,13 @@ def test_attempts_share_the_members_that_are_the_same(data: Path, tmp_path: Path
     changed = SETTINGS | {"denoiser": {**SETTINGS["denoiser"], "noise": 0.4}}
     for name, settings in (("first", SETTINGS), ("second", changed)):
         train_on(opened, tmp_path / name, "detect", preset("detect", settings), cache)
-    assert sorted(path.name.split("-")[0] for path in cache.iterdir()) == ["denoiser"] * 2 + ["marker", "residual_vae"]
-    first, second = (tmp_path / name / "members" / "marker" / "model.safetensors" for name in ("first", "second"))
+    assert sorted(path.name.split("-")[0] for path in cache.iterdir()) == ["denoiser"] * 2 + [
+        "lesion_segmenter",
+        "residual_vae",
+    ]
+    first, second = (
+        tmp_path / name / "members" / "lesion_segmenter" / "model.safetensors" for name in ("first", "second")
+    )
     assert first.read_bytes() == second.read_bytes()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mammovae.config import UsageError
-from mammovae.detection.calibration import Calibration, Healthy, realised_rate_range, with_fallback
+from mammovae.detection.calibration import Calibration, ScoreDistribution, realised_rate_range, with_fallback
 
 NAMES = ["a", "b"]
 
@@ -18,24 +18,26 @@ def drawn(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
 def test_a_healthy_distribution_is_strictly_increasing_far_beyond_its_data_and_knows_its_median() -> None:
     values = np.random.default_rng(0).gamma(2, size=60)
     x = np.linspace(-50, 300, 4000)
-    assert (np.diff(Healthy(values).normal(x)) > 0).all()
-    assert abs(Healthy(values).normal(np.array([np.median(values)]))[0]) < 0.15
+    assert (np.diff(ScoreDistribution(values).normal(x)) > 0).all()
+    assert abs(ScoreDistribution(values).normal(np.array([np.median(values)]))[0]) < 0.15
 
 
 def test_normal_scores_of_many_normal_values_are_those_values() -> None:
     values = np.random.default_rng(0).normal(size=4000)
     x = np.linspace(-2, 2, 41)
-    np.testing.assert_allclose(Healthy(values).normal(x), x, atol=0.12)
+    np.testing.assert_allclose(ScoreDistribution(values).normal(x), x, atol=0.12)
 
 
 def test_an_affine_change_of_a_score_changes_nothing() -> None:
     values = np.random.default_rng(1).normal(size=30)
     x = np.linspace(-4, 9, 50)
-    np.testing.assert_allclose(Healthy(values).normal(x), Healthy(5 * values - 3).normal(5 * x - 3), atol=1e-9)
+    np.testing.assert_allclose(
+        ScoreDistribution(values).normal(x), ScoreDistribution(5 * values - 3).normal(5 * x - 3), atol=1e-9
+    )
 
 
 def test_equal_values_have_the_width_of_the_floor() -> None:
-    healthy = Healthy(np.zeros(40), floor=0.1)
+    healthy = ScoreDistribution(np.zeros(40), floor=0.1)
     near, far = healthy.normal(np.array([0.02, 1.0]))
     assert 0 < near < 1 and far > 4
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 import mammovae as mv
 from mammovae.detection.detector import Detector
-from mammovae.evaluation.baselines import PcaResidual, trivial
-from mammovae.evaluation.evaluate import positions_to_judge, scores_table
+from mammovae.evaluation.baselines import PcaResidual, image_statistics
+from mammovae.evaluation.evaluate import scores_table, select_test_images
 
 
 @pytest.fixture(scope="module")
@@ -75,16 +75,16 @@ def test_the_seed_protocol_draws_twenty_of_each_at_most_and_says_when_there_are_
     run: Path, trapped_data: Path
 ) -> None:
     opened, data = mv.Run.open(run), mv.Data.open(trapped_data)
-    positions, notes = positions_to_judge(opened, data, "seed", 0)
+    positions, notes = select_test_images(opened, data, "original", 0)
     healthy = data.healthy(positions).sum()
     assert healthy <= 20 and len(positions) - healthy <= 20
     assert any("images with findings; the test split has" in note for note in notes)
-    assert positions.tolist() == positions_to_judge(opened, data, "seed", 0)[0].tolist()
+    assert positions.tolist() == select_test_images(opened, data, "original", 0)[0].tolist()
 
 
 def test_evaluating_the_same_run_twice_gives_the_same_scores(run: Path, trapped_data: Path) -> None:
     opened, data = mv.Run.open(run), mv.Data.open(trapped_data)
-    positions, _ = positions_to_judge(opened, data, "full", 0)
+    positions, _ = select_test_images(opened, data, "full", 0)
     pd.testing.assert_frame_equal(scores_table(opened, data, positions), scores_table(opened, data, positions))
 
 
@@ -98,7 +98,7 @@ def test_a_pca_explains_what_it_was_fitted_on_better_than_noise(trapped_data: Pa
 
 def test_trivial_scores_are_what_they_say(trapped_data: Path) -> None:
     data = mv.Data.open(trapped_data)
-    scores = trivial(data, data.select("test")[:3])
+    scores = image_statistics(data, data.select("test")[:3])
     for number, position in enumerate(data.select("test")[:3]):
         inside = data.masks[position] == 1
         assert scores["breast_area"][number] == pytest.approx(inside.mean())
@@ -145,11 +145,11 @@ def test_images_that_the_run_has_learnt_from_are_left_out_of_its_test_and_counte
     run, other = mv.Run.open(tmp_path / "run"), mv.Data.open(tmp_path / "data3")
     learnt = mv.Data.open(tmp_path / "data0")
     used = set(learnt.index[learnt.index["split"].isin(["train", "validation", "calibration"])]["patient_id"])
-    positions, notes = positions_to_judge(run, other, "full", 0)
+    positions, notes = select_test_images(run, other, "full", 0)
     left = other.index.iloc[positions]["patient_id"]
     assert len(positions) < len(other.select("test")) and not set(left) & used
     assert "the run has learnt from their patients" in notes[0]
-    same, none = positions_to_judge(run, learnt, "full", 0)
+    same, none = select_test_images(run, learnt, "full", 0)
     assert same.tolist() == learnt.select("test").tolist() and none == []
 
 

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 import mammovae as mv
-from mammovae.generation.latent_density import Density, _log_density, _mixture, _shrunk
+from mammovae.generation.latent_density import LatentDensity, _log_density, _mixture, _shrunk
 from mammovae.models.run import Run
 
 
-def draws(density: Density, count: int, temperature: float = 1) -> np.ndarray:
+def draws(density: LatentDensity, count: int, temperature: float = 1) -> np.ndarray:
     nothing = np.zeros((count, 6), np.float32)
     return density.draw(nothing, [np.random.default_rng([9, number]) for number in range(count)], temperature)
 
 
-def made_of(mean: np.ndarray, count: int, full: bool) -> Density:
+def made_of(mean: np.ndarray, count: int, full: bool) -> LatentDensity:
     weights, means, factors = _mixture(mean, np.zeros_like(mean), count, full, 0)
-    return Density(weights, means, factors, np.zeros((6, mean.shape[1])), np.zeros((1, 6), np.float32), {})
+    return LatentDensity(weights, means, factors, np.zeros((6, mean.shape[1])), np.zeros((1, 6), np.float32), {})
 
 
 def test_a_full_covariance_gives_back_the_correlation_of_many_vectors() -> None:
@@ -65,11 +65,11 @@ def test_a_lower_temperature_draws_nearer_to_the_means() -> None:
 
 def test_a_run_keeps_its_density_and_a_damaged_one_is_named(run: Path, tmp_path: Path) -> None:
     opened = Run.open(run)
-    density = Density.open(opened.path / "density.safetensors")
+    density = LatentDensity.open(opened.path / "density.safetensors")
     density.save(tmp_path / "copy.safetensors")
-    again = Density.open(tmp_path / "copy.safetensors")
+    again = LatentDensity.open(tmp_path / "copy.safetensors")
     np.testing.assert_array_equal(again.factors, density.factors)
     assert again.held_out == density.held_out and again.name == density.name
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     with pytest.raises(mv.InputError, match="train the run again"):
-        Density.open(tmp_path / "broken.safetensors")
+        LatentDensity.open(tmp_path / "broken.safetensors")

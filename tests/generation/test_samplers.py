@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import mammovae as mv
-from mammovae.generation.samplers import STEPS, Source, stored
+from mammovae.generation.samplers import STEPS, LatentSampler, stored
 from mammovae.imageio.read import read
 from mammovae.models.run import Run
 
@@ -44,7 +44,7 @@ def test_a_varied_image_names_its_source_and_does_not_depend_on_its_neighbours(
     facts = mv.generate(run, out=tmp_path / "g", mode="vary", count=40, source=trapped_data)
     assert "derived from one patient" in facts["note"]
     rows, data = pd.read_csv(tmp_path / "g" / "generated.csv"), mv.Data.open(trapped_data)
-    drawn = Source(Run.open(run), "vary", 0, data)
+    drawn = LatentSampler(Run.open(run), "vary", 0, data)
     positions = [place[0] for place in drawn.origins(np.arange(40))]
     assert rows["source_image_ids"].tolist() == data.index["image_id"].iloc[positions].tolist()
     alone = stored(drawn.draw(np.array([37])).images[0])
@@ -55,13 +55,13 @@ def test_a_varied_image_names_its_source_and_does_not_depend_on_its_neighbours(
 def test_every_training_image_is_taken_once_before_any_twice(run: Path, trapped_data: Path) -> None:
     opened, data = Run.open(run), mv.Data.open(trapped_data)
     train = data.for_training(opened.settings)["train"]
-    drawn = [place[0] for place in Source(opened, "vary", 0, data).origins(np.arange(2 * len(train)))]
+    drawn = [place[0] for place in LatentSampler(opened, "vary", 0, data).origins(np.arange(2 * len(train)))]
     assert sorted(drawn[: len(train)]) == sorted(drawn[len(train) :]) == sorted(train.tolist())
 
 
 def test_an_interpolation_leads_from_one_training_image_to_another(generating: Path, trapped_data: Path) -> None:
     opened, data = Run.open(generating), mv.Data.open(trapped_data)
-    way = Source(opened, "interpolate", 3, data)
+    way = LatentSampler(opened, "interpolate", 3, data)
     origins = way.origins(np.arange(STEPS))
     assert len(set(origins)) == 1 and origins[0][0] != origins[0][1]
     z = way.latents(np.arange(STEPS)).numpy()
@@ -79,9 +79,9 @@ def test_a_sampler_that_starts_from_real_images_says_that_it_needs_them(run: Pat
 
 def test_at_temperature_0_all_samples_of_one_component_are_the_same_and_above_it_they_differ(generating: Path) -> None:
     opened = Run.open(generating)
-    cold, warm = (Source(opened, "prior", temperature=t).latents(np.arange(4)).numpy() for t in (0.0, 1.0))
+    cold, warm = (LatentSampler(opened, "prior", temperature=t).latents(np.arange(4)).numpy() for t in (0.0, 1.0))
     assert not cold.any() and np.ptp(warm, axis=0).min() > 0
-    hot = Source(opened, "prior", temperature=2.0).latents(np.arange(4)).numpy()
+    hot = LatentSampler(opened, "prior", temperature=2.0).latents(np.arange(4)).numpy()
     np.testing.assert_allclose(hot, 2 * warm, rtol=1e-6)
 
 
@@ -95,9 +95,7 @@ def test_the_folder_is_a_data_folder_that_can_be_trained_on_and_scored(
     assert ok.sum() >= 20 and all(made.masks[place].any() for place in np.flatnonzero(ok))
     assert not (made.images[ok] * (made.masks[ok] == 0)).any()
     assert (made.index.loc[ok, "healthy"] == True).all()  # noqa: E712 - nullable column
-    assert (
-        facts["run"]["weights"] == Run.open(generating).manifest["weights"] and facts["sampling"]["mode"] == "density"
-    )
+    assert facts["run"]["weights"] == Run.open(generating).manifest["weights"] and facts["sampling"]["mode"] == "latent"
     written = np.stack([np.asarray(Image.open(tmp_path / "g" / source)) for source in made.index.loc[ok, "source"]])
     np.testing.assert_array_equal(written, made.images[ok])
     mv.train(tmp_path / "g", out=tmp_path / "again", preset="tiny", epochs=1)

@@ -33,7 +33,7 @@ from pydicom.uid import (
 
 from mammovae.config import InputError
 from mammovae.imageio.dicom_header import age_in_years
-from mammovae.imageio.read import Picture, image_files, is_dicom, read, read_header
+from mammovae.imageio.read import DecodedImage, image_files, is_dicom, read, read_header
 
 SHAPE = (12, 10)
 
@@ -642,6 +642,6 @@ def test_one_wrong_byte_gives_a_picture_or_a_sentence(tmp_path, place, byte, kin
     content[min(int(place * len(content)), len(content) - 1)] = byte
     path.write_bytes(content)
     try:
-        assert isinstance(read(path), Picture)
+        assert isinstance(read(path), DecodedImage)
     except InputError as error:
         assert "\n" not in str(error)

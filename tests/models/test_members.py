@@ -13,17 +13,17 @@ import mammovae as mv
 from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector
 from mammovae.perturbations import random_lesions
-from mammovae.perturbations.lesions import plant
+from mammovae.perturbations.lesions import insert_lesion
 from mammovae.training import train
 
 SETTINGS = {
     "epochs": 25,
-    "members": ["residual_vae", "denoiser", "marker", "bilateral"],
+    "members": ["residual_vae", "denoiser", "lesion_segmenter", "bilateral_vae"],
     "fused_bilateral": ["pair_peak_bilateral"],
     "residual_vae": {"size": 64, "widths": [8, 16, 16], "latent": 4},
     "denoiser": {"size": 64, "widths": [8, 16], "grid": 8},
-    "marker": {"size": 64, "widths": [8, 16], "epochs": 30, "kinds": ["mass"]},
-    "bilateral": {"size": 64, "widths": [8, 16]},
+    "lesion_segmenter": {"size": 64, "widths": [8, 16], "epochs": 30, "kinds": ["mass"]},
+    "bilateral_vae": {"size": 64, "widths": [8, 16]},
 }
 FINDING = (
     *("residual_peak", "normalised_peak", "local_peak", "denoising_peak", "denoising_local_peak"),
@@ -43,14 +43,14 @@ def marking(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A marker that has learnt enough to tell: of large lesions alone, for 41 films of 64 px teach it no others."""
     out = tmp_path_factory.mktemp("marking") / "run"
     settings = {
-        "members": ["residual_vae", "marker"],
-        "fused": ["marker_peak"],
-        "maps": ["marker"],
+        "members": ["residual_vae", "lesion_segmenter"],
+        "fused": ["lesion_segmenter_peak"],
+        "maps": ["lesion_segmenter"],
         "epochs": 5,
         "batch_size": 4,
         "learning_rate": 4e-3,
         "residual_vae": SETTINGS["residual_vae"],
-        "marker": {"size": 64, "widths": [16, 32], "epochs": 60, "kinds": ["mass"]},
+        "lesion_segmenter": {"size": 64, "widths": [16, 32], "epochs": 60, "kinds": ["mass"]},
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(random_lesions, "DIAMETERS_MM", (15.0, 40.0))
@@ -73,7 +73,7 @@ def test_every_member_leaves_weights_and_a_history_and_the_vae_counts_its_active
     assert last["active_units"] == sum(value > 0.01 for value in dimensions)
     assert sum(dimensions) == pytest.approx(last["kl"], rel=1e-3)
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
-    assert len(pd.read_csv(detect / "members" / "marker" / "history.csv")) == 30
+    assert len(pd.read_csv(detect / "members" / "lesion_segmenter" / "history.csv")) == 30
 
 
 def test_scores_are_the_same_alone_in_a_batch_from_data_from_files_and_without_the_other_breast(
@@ -94,19 +94,19 @@ def test_scores_are_the_same_alone_in_a_batch_from_data_from_files_and_without_t
         np.testing.assert_allclose(files[name], table.loc[rows["image_id"], name], rtol=1e-5, atol=1e-5, err_msg=name)
     assert set(table["other"].dropna()) == {"used", "missing"} or set(table["other"].dropna()) == {"used"}
     remarkable = table["finding_percentile"] >= 95
-    where = r"finding above .* \((?:normalised|denoising_local|marker)_peak, \d\.\d healthy deviations above\), map highest in"
+    where = r"finding above .* \((?:normalised|denoising_local|lesion_segmenter)_peak, \d\.\d healthy deviations above\), map highest in"
     assert remarkable.any() and table.loc[remarkable, "reason"].str.contains(where).all()
     assert not table.loc[~remarkable, "reason"].fillna("").str.contains("finding above").any()
 
 
 def with_lesion(data: Data, position: int, contrast: float, mm: float = 15) -> tuple[np.ndarray, np.ndarray]:
     image, mask = data.images[position], data.masks[position] > 0
-    planting = plant(
+    planting = insert_lesion(
         image,
         mask,
         data.mm_per_pixel(position),
         kind="mass",
-        family="report",
+        family="test",
         diameter_mm=mm,
         contrast=contrast,
         seed=5,
@@ -139,11 +139,11 @@ def test_a_marker_answers_large_lesions_of_growing_contrast_and_no_sham(marking:
     masks, means = data.masks[positions], []
     for contrast in (0.0, 0.6, 0.9, 1.2):
         images = np.stack([with_lesion(data, int(position), contrast, 25)[0] for position in positions])
-        means.append(float(detector.squares(images, masks)[0]["marker_peak"].mean()))
+        means.append(float(detector.squares(images, masks)[0]["lesion_segmenter_peak"].mean()))
     assert means == sorted(means) and means[-1] > means[0] + 0.5, means
     shams = np.stack([with_lesion(data, int(position), 0.9, 25)[1] for position in positions])
     scores, clean = detector.squares(shams, masks)[0], detector.squares(data.images[positions], masks)[0]
-    np.testing.assert_allclose(scores["marker_peak"], clean["marker_peak"], rtol=1e-6)
+    np.testing.assert_allclose(scores["lesion_segmenter_peak"], clean["lesion_segmenter_peak"], rtol=1e-6)
 
 
 def test_a_mirrored_pair_leaves_bilateral_scores_calm_and_a_lesion_in_one_breast_does_not(
@@ -161,7 +161,7 @@ def test_a_mirrored_pair_leaves_bilateral_scores_calm_and_a_lesion_in_one_breast
     pair = replace(data, index=frame, images=images, masks=masks)
     rows = np.arange(len(twice))
     calm = detector.table(pair, rows)
-    for name in SETTINGS["fused_bilateral"] + ["normalised_peak_bilateral", "marker_peak_bilateral"]:
+    for name in SETTINGS["fused_bilateral"] + ["normalised_peak_bilateral", "lesion_segmenter_peak_bilateral"]:
         assert np.isfinite(calm[name]).all()
     np.testing.assert_allclose(calm["normalised_peak_bilateral"], 0, atol=1e-5)
     np.testing.assert_allclose(calm["pair_peak_bilateral"][::2], calm["pair_peak_bilateral"][1::2], rtol=1e-5)
@@ -179,21 +179,21 @@ def test_a_marker_that_sees_what_was_planted_without_a_lesion_is_refused(
 
     def showing(image: np.ndarray, mask: np.ndarray, mm: float, *_: Any) -> Any:
         size = {"diameter_mm": 25.0, "contrast": 2.0}
-        planting = plant(image, mask > 0, mm, kind="mass", family="train", seed=5, **size)
+        planting = insert_lesion(image, mask > 0, mm, kind="mass", family="train", seed=5, **size)
         return replace(planting, sham=planting.image)
 
     monkeypatch.setattr(train, "plant_random", showing)
-    with pytest.raises(mv.InputError, match="marker tells sham plantings from untouched films"):
+    with pytest.raises(mv.InputError, match="lesion_segmenter tells sham plantings from untouched films"):
         train.refuse_planting_detectors(run, data, films)
 
 
 def test_a_marker_without_the_vae_that_it_learns_from_is_refused(trapped_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(mv.UsageError, match="marker learns from residual_vae"):
-        mv.train(trapped_data, out=tmp_path / "run", preset="detect", members=["marker"])
+    with pytest.raises(mv.UsageError, match="lesion_segmenter learns from residual_vae"):
+        mv.train(trapped_data, out=tmp_path / "run", preset="detect", members=["lesion_segmenter"])
 
 
 def test_a_score_or_map_that_no_member_makes_is_refused_before_any_training(trapped_data: Path, tmp_path: Path) -> None:
-    for wrong in ({"fused": ["marker_peek"]}, {"maps": ["bilateral"]}, {"fused_bilateral": ["kl_bilateral"]}):
+    for wrong in ({"fused": ["lesion_segmenter_peek"]}, {"maps": ["bilateral"]}, {"fused_bilateral": ["kl_bilateral"]}):
         field, (name,) = next(iter(wrong.items()))
         with pytest.raises(mv.UsageError, match=f"no member makes '{name}', which {field} asks for"):
             mv.train(trapped_data, out=tmp_path / "run", preset="detect", **SETTINGS | wrong)

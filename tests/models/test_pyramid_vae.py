@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mammovae.config import PyramidVaeSettings
 from mammovae.data.dataset import Batch
-from mammovae.models.augmentation import known_change
-from mammovae.models.laplacian import laplacian, merged, patch_distance, pooled
+from mammovae.models.augmentation import augment_with_parameters
+from mammovae.models.laplacian import collapse, laplacian, mask_pyramid, patch_distance
 from mammovae.models.pyramid_vae import PyramidVae
 
 SMALL = PyramidVaeSettings(size=64, widths=(8, 16, 16), latent=2, bands=3, texture=(4, 6))
@@ -40,7 +40,7 @@ def test_the_bands_of_a_pyramid_put_together_are_the_image() -> None:
     image = films(2).image
     bands = laplacian(image, 3)
     assert [band.shape[-1] for band in bands] == [64, 32, 16, 8]
-    torch.testing.assert_close(merged(bands), image)
+    torch.testing.assert_close(collapse(bands), image)
 
 
 def test_a_smooth_ramp_has_no_detail_and_a_chequerboard_is_all_detail() -> None:
@@ -112,10 +112,10 @@ def test_settling_is_repeatable_and_gives_a_faint_texture_its_energy_back() -> N
         for leave in member.texture.leave:
             leave.weight.mul_(3)
     torch.manual_seed(1)
-    member.settle([batch])
+    member.finalize_fit([batch])
     first = member.gain.clone()
     torch.manual_seed(2)
-    member.settle([batch])
+    member.finalize_fit([batch])
     torch.testing.assert_close(member.gain, first)
     assert ((first >= 0.5) & (first <= 2)).all() and not torch.equal(first, torch.ones_like(first))
 
@@ -123,7 +123,7 @@ def test_settling_is_repeatable_and_gives_a_faint_texture_its_energy_back() -> N
 def test_what_was_done_to_a_film_is_told_and_keeps_the_chest_wall_where_it_is() -> None:
     batch = films(64)
     torch.manual_seed(0)
-    moved, done = known_change(batch)
+    moved, done = augment_with_parameters(batch)
     assert done.shape == (64, 5) and done.abs().max() <= 1
     assert not (moved.image * (1 - moved.mask)).any()
     taller = done[:, 2] < -0.5  # the grid reads a shorter stretch, so that the film is drawn taller
@@ -146,5 +146,5 @@ def test_the_condition_moves_the_picture_once_learnt_and_is_left_out_where_unkno
 
 def test_a_mask_at_the_bands_resolutions_keeps_its_share() -> None:
     mask = films(1).mask
-    for share in pooled(mask, 3):
+    for share in mask_pyramid(mask, 3):
         assert float(share.mean()) == pytest.approx(float(mask.mean()), abs=1e-6)

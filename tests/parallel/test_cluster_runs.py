@@ -15,7 +15,7 @@ from mammovae.parallel.dask_cluster import local_cluster
 
 distributed = pytest.importorskip("distributed")
 
-DATA = ("images.npy", "masks.npy", "index.parquet", "quality.parquet", "failures.csv")
+DATA = ("images.npy", "masks.npy", "index.parquet", "measurements.parquet", "failures.csv")
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def address() -> Iterator[str]:
 
 
 def test_errors_crashes_and_hangs_cost_only_themselves(address: str) -> None:
-    results = dict(pool.run(awkward, range(40), cluster=address, seconds=1))
+    results = dict(pool.map_unordered(awkward, range(40), cluster=address, timeout=1))
     assert sorted(results) == list(range(40))
     said = {number: str(result) for number, result in results.items() if isinstance(result, InputError)}
     assert sorted(said) == [3, 5, 11]
@@ -68,7 +68,7 @@ def test_errors_crashes_and_hangs_cost_only_themselves(address: str) -> None:
 
 def test_a_worker_killed_half_way_changes_no_answer(address: str) -> None:
     results, workers = {}, set()
-    for number, result in pool.run(slow_square, range(80), cluster=address):
+    for number, result in pool.map_unordered(slow_square, range(80), cluster=address):
         assert not isinstance(result, InputError)
         results[number], worker = result
         if len(results) == 20:
@@ -85,10 +85,10 @@ def test_a_run_that_is_left_ends_its_work_on_the_cluster_and_its_children_there(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(pool.run(partial(announce_and_hang, folder=tmp_path), tasks(), cluster=address))
+        list(pool.map_unordered(partial(announce_and_hang, folder=tmp_path), tasks(), cluster=address))
     assert wait_until(lambda: all(gone(int(path.name)) for path in tmp_path.iterdir()))
     # The workers are free again.
-    assert len(list(pool.run(awkward, [1, 2], cluster=address))) == 2
+    assert len(list(pool.map_unordered(awkward, [1, 2], cluster=address))) == 2
 
 
 def test_another_version_on_the_workers_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_another_version_on_the_workers_is_refused(address: str, monkeypatch: py
     with pytest.raises(
         InputError, match=r"mammovae 9\.9\.9 is needed all over the Dask cluster at tcp://.* but on tcp"
     ):
-        list(pool.run(awkward, [1], cluster=address))
+        list(pool.map_unordered(awkward, [1], cluster=address))
 
 
 def test_what_the_workers_cannot_import_ends_the_run(
@@ -107,17 +107,17 @@ def test_what_the_workers_cannot_import_ends_the_run(
     from only_here import double
 
     with pytest.raises(UsageError, match=r"the Dask cluster at tcp://.* cannot do the work: .*'only_here'"):
-        list(pool.run(double, range(4), cluster=address))
+        list(pool.map_unordered(double, range(4), cluster=address))
 
 
 def test_a_file_with_which_every_worker_dies_is_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
-    results = dict(pool.run(kill_the_worker, [0], cluster="local", workers=2))
+    results = dict(pool.map_unordered(kill_the_worker, [0], cluster="local", workers=2))
     assert str(results[0]).startswith("2 Dask workers died with this file")
 
 
 def test_workers_added_later_are_used_and_a_lost_scheduler_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dask_cluster, "REREAD_SECONDS", 0.2)
+    monkeypatch.setattr(dask_cluster, "SIZE_POLL_INTERVAL_S", 0.2)
     taken = 0
 
     def tasks() -> Iterator[int]:
@@ -129,7 +129,7 @@ def test_workers_added_later_are_used_and_a_lost_scheduler_ends_the_run(monkeypa
     with dask_cluster.local_cluster(1) as address, worker_for(address):
         workers, most, killed = set(), 0, False
         with pytest.raises(InputError, match=f"the Dask scheduler at {address} was lost"):
-            for answered, (_, result) in enumerate(pool.run(slow_square, tasks(), cluster=address), 1):
+            for answered, (_, result) in enumerate(pool.map_unordered(slow_square, tasks(), cluster=address), 1):
                 assert not isinstance(result, InputError)
                 workers.add(result[1])
                 most = max(most, taken - answered)
@@ -144,16 +144,16 @@ def test_workers_added_later_are_used_and_a_lost_scheduler_ends_the_run(monkeypa
 
 
 def test_a_scheduler_without_workers_does_not_keep_the_run_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 0.5)
-    monkeypatch.setattr(dask_cluster, "REREAD_SECONDS", 0.2)
-    monkeypatch.setattr(dask_cluster, "ALONE_SECONDS", 1)
-    monkeypatch.setattr(pool, "PATIENCE", 0.2)
+    monkeypatch.setattr(dask_cluster, "CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(dask_cluster, "SIZE_POLL_INTERVAL_S", 0.2)
+    monkeypatch.setattr(dask_cluster, "NO_WORKER_TIMEOUT_S", 1)
+    monkeypatch.setattr(pool, "POLL_INTERVAL_S", 0.2)
     with dask_cluster.local_cluster(0) as address:
         with pytest.raises(InputError, match=f"the Dask scheduler at {address} has no workers"):
-            list(pool.run(slow_square, range(4), cluster=address))
-        monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 15)
+            list(pool.map_unordered(slow_square, range(4), cluster=address))
+        monkeypatch.setattr(dask_cluster, "CONNECT_TIMEOUT_S", 15)
         with worker_for(address) as worker, pytest.raises(InputError, match=f"at {address} has had no worker for 1 s"):
-            for _ in pool.run(slow_square, range(1000), cluster=address):
+            for _ in pool.map_unordered(slow_square, range(1000), cluster=address):
                 worker.kill()
 
 
@@ -171,18 +171,18 @@ def worker_for(address: str) -> Iterator[subprocess.Popen]:
 def test_where_no_scheduler_answers_the_run_says_so_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(dask_cluster, "CONNECT_TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # as the dashboard is to Dask's own language
         for address in ("tcp://127.0.0.1:9", "nonsense://here", "", f"tcp://127.0.0.1:{silent.getsockname()[1]}"):
             with pytest.raises(InputError, match=f"no Dask scheduler answers at '{address}'"):
-                list(pool.run(awkward, range(4), cluster=address))
+                list(pool.map_unordered(awkward, range(4), cluster=address))
     assert capfd.readouterr() == ("", "")
 
 
 def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(UsageError, match=r"pip install 'mammovae\[cluster\]'"):
-        list(pool.run(awkward, range(4), cluster="local"))
+        list(pool.map_unordered(awkward, range(4), cluster="local"))
 
 
 def test_a_local_cluster_needs_no_main_guard_says_nothing_and_ends_with_its_script(tmp_path: Path) -> None:

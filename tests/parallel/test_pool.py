@@ -93,7 +93,7 @@ def script(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(("workers", "seconds"), [(1, None), (1, 20), (2, None)])
 def test_every_task_is_answered_and_an_error_is_its_own_answer(workers: int, seconds: float | None) -> None:
-    answers = list(pool.run(square, range(40), workers=workers, seconds=seconds))
+    answers = list(pool.map_unordered(square, range(40), workers=workers, seconds=seconds))
     results = dict(answers)
     assert sorted(number for number, _ in answers) == list(range(40))
     assert all(results[number] == number**2 for number in results if number not in (3, 4))
@@ -103,15 +103,15 @@ def test_every_task_is_answered_and_an_error_is_its_own_answer(workers: int, sec
 
 def test_any_executor_serves_and_one_that_breaks_is_one_sentence() -> None:
     with ThreadPoolExecutor(3) as executor:
-        results = dict(pool.run(square_or_die, range(5), executor=executor))
+        results = dict(pool.map_unordered(square_or_die, range(5), executor=executor))
     assert results == {number: number**2 for number in range(5)}
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn) as executor, pytest.raises(InputError, match="the executor given broke"):
-        list(pool.run(square_or_die, range(6, 12), executor=executor))
+        list(pool.map_unordered(square_or_die, range(6, 12), executor=executor))
 
 
 def test_a_crash_costs_only_its_own_task() -> None:
-    results = dict(pool.run(square_or_die, range(40), workers=2))
+    results = dict(pool.map_unordered(square_or_die, range(40), workers=2))
     said = reasons(results)
     assert sorted(results) == list(range(40))
     assert sorted(said) == [5, 11]
@@ -121,7 +121,7 @@ def test_a_crash_costs_only_its_own_task() -> None:
 
 def test_a_task_that_hangs_costs_itself_and_its_time() -> None:
     begun = time.monotonic()
-    results = dict(pool.run(square_or_hang, range(40), workers=2, seconds=1))
+    results = dict(pool.map_unordered(square_or_hang, range(40), workers=2, timeout=1))
     assert time.monotonic() - begun < 10
     assert sorted(results) == list(range(40))
     assert sorted(reasons(results)) == [5, 11]
@@ -129,8 +129,8 @@ def test_a_task_that_hangs_costs_itself_and_its_time() -> None:
 
 
 def test_a_child_that_cannot_end_itself_is_ended_from_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "GRACE", 0.5)
-    results = dict(pool.run(square_or_hang, range(44, 48), workers=2, seconds=1))
+    monkeypatch.setattr(worker, "KILL_GRACE_S", 0.5)
+    results = dict(pool.map_unordered(square_or_hang, range(44, 48), workers=2, timeout=1))
     assert list(reasons(results)) == [45]
     assert reasons(results)[45].startswith(LATE)
 
@@ -146,11 +146,11 @@ def test_the_import_of_the_function_is_not_part_of_the_first_task(
     from slow_to_import import double
 
     monkeypatch.setenv("SLOW", "1")
-    assert dict(pool.run(double, range(4), workers=2, seconds=1)) == {0: 0, 1: 2, 2: 4, 3: 6}
+    assert dict(pool.map_unordered(double, range(4), workers=2, timeout=1)) == {0: 0, 1: 2, 2: 4, 3: 6}
 
 
 def test_a_task_killed_from_outside_is_tried_once_more(tmp_path: Path) -> None:
-    results = dict(pool.run(partial(killed_from_outside, folder=tmp_path), range(6), workers=2))
+    results = dict(pool.map_unordered(partial(killed_from_outside, folder=tmp_path), range(6), workers=2))
     assert sorted(results) == list(range(6))
     assert results[0] == 0
     assert list(reasons(results)) == [1]
@@ -159,7 +159,7 @@ def test_a_task_killed_from_outside_is_tried_once_more(tmp_path: Path) -> None:
 
 
 def test_what_a_codec_prints_is_no_answer_and_it_computes_on_one_core() -> None:
-    assert dict(pool.run(noisy, range(6), workers=2)) == {number: (number, "1") for number in range(6)}
+    assert dict(pool.map_unordered(noisy, range(6), workers=2)) == {number: (number, "1") for number in range(6)}
 
 
 def test_tasks_are_taken_as_they_are_needed_and_children_end_with_the_run() -> None:
@@ -171,7 +171,7 @@ def test_tasks_are_taken_as_they_are_needed_and_children_end_with_the_run() -> N
             taken += 1
             yield taken
 
-    answers = pool.run(square, tasks(), workers=2)
+    answers = pool.map_unordered(square, tasks(), workers=2)
     for answered in range(1, 500):
         next(answers)
         assert taken - answered < 8
@@ -188,7 +188,7 @@ def test_a_run_that_is_interrupted_kills_what_hangs(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        next(pool.run(partial(announce_and_hang, folder=tmp_path), tasks(), workers=2))
+        next(pool.map_unordered(partial(announce_and_hang, folder=tmp_path), tasks(), workers=2))
     assert all(gone(int(path.name)) for path in tmp_path.iterdir())
 
 
@@ -242,10 +242,10 @@ def test_what_cannot_be_sent_to_a_child_is_one_sentence(tmp_path: Path) -> None:
     answer = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
     assert "put it in a module that can be imported" in answer.stdout, answer.stderr
     with pytest.raises(UsageError, match="cannot be sent between processes"):
-        list(pool.run(lambda number: number, range(4), workers=2))
+        list(pool.map_unordered(lambda number: number, range(4), workers=2))
     with pytest.raises(UsageError, match="cannot be sent between processes"):
-        list(pool.run(square, [threading.Lock()], workers=2))
-    results = dict(pool.run(without_a_pickle, range(6), workers=2))
+        list(pool.map_unordered(square, [threading.Lock()], workers=2))
+    results = dict(pool.map_unordered(without_a_pickle, range(6), workers=2))
     assert list(reasons(results)) == [2]
     assert "cannot be sent between processes" in reasons(results)[2]
 
@@ -258,24 +258,24 @@ def test_a_function_that_children_cannot_import_is_one_sentence(
         patch.syspath_prepend(tmp_path)
         from here_alone import double
     with pytest.raises(UsageError, match=r"cannot import the function .* No module named 'here_alone'"):
-        list(pool.run(double, range(4), workers=2))
+        list(pool.map_unordered(double, range(4), workers=2))
 
 
 def test_where_no_child_can_be_started_the_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "PAUSES", (0, 0.01))
+    monkeypatch.setattr(worker, "START_RETRY_DELAYS_S", (0, 0.01))
     for broken in ("/bin/false", "/nowhere/python"):
         monkeypatch.setattr(sys, "executable", broken)
         with pytest.raises(InputError, match="worker processes cannot be started here: use --workers 1"):
-            list(pool.run(square, range(4), workers=2))
+            list(pool.map_unordered(square, range(4), workers=2))
 
 
 def test_a_child_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(version, "__version__", "0.0.1")
     with pytest.raises(InputError, match=r"is installed, not 0\.0\.1"):
-        list(pool.run(square, range(4), workers=2))
+        list(pool.map_unordered(square, range(4), workers=2))
 
 
-@pytest.mark.parametrize("wrong", [{"workers": 0}, {"seconds": 0}, {"cluster": "local", "executor": "any"}])
+@pytest.mark.parametrize("wrong", [{"workers": 0}, {"timeout": 0}, {"cluster": "local", "executor": "any"}])
 def test_wrong_use_is_said(wrong: dict) -> None:
     with pytest.raises(UsageError):
-        next(pool.run(square, range(4), **wrong))
+        next(pool.map_unordered(square, range(4), **wrong))

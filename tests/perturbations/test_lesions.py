@@ -8,14 +8,14 @@ import pytest
 from scipy import ndimage
 
 from mammovae.perturbations.lesion_shapes import PULLS, SHAPES
-from mammovae.perturbations.lesions import FAMILIES, KINDS, contrast_unit, plant
+from mammovae.perturbations.lesions import FAMILIES, LESION_KINDS, contrast_unit, insert_lesion
 from mammovae.phantoms.anatomy import make_phantom
 
 PHANTOM = make_phantom(0, 3, "L", "MLO", size=256)
 
 
 def planted(kind: Any = "mass", family: Any = "train", diameter_mm=16.0, contrast=0.5, seed=1, phantom=PHANTOM):
-    return plant(
+    return insert_lesion(
         phantom.image,
         phantom.mask,
         phantom.mm_per_pixel,
@@ -27,7 +27,7 @@ def planted(kind: Any = "mass", family: Any = "train", diameter_mm=16.0, contras
     )
 
 
-@pytest.mark.parametrize(("kind", "family"), list(product(KINDS, FAMILIES)))
+@pytest.mark.parametrize(("kind", "family"), list(product(LESION_KINDS, FAMILIES)))
 def test_a_lesion_changes_its_own_place_and_nothing_else(kind, family):
     for seed in range(4):
         planting = planted(kind, family, seed=seed)
@@ -43,7 +43,7 @@ def test_a_lesion_changes_its_own_place_and_nothing_else(kind, family):
         assert (xmax - xmin) * PHANTOM.mm_per_pixel <= 16.0 + 3 * PHANTOM.mm_per_pixel
 
 
-@pytest.mark.parametrize(("kind", "family"), list(product(KINDS, FAMILIES)))
+@pytest.mark.parametrize(("kind", "family"), list(product(LESION_KINDS, FAMILIES)))
 def test_a_sham_is_the_untouched_image_but_for_the_resampling_of_a_distortion(kind, family):
     sham, image = planted(kind, family).sham, PHANTOM.image
     assert np.array_equal(planted(kind, family, contrast=0.0).image, image)
@@ -85,7 +85,7 @@ def test_a_distortion_moves_tissue_without_making_it_brighter(family):
 
 
 def test_families_share_no_shape_and_no_place():
-    for kind in KINDS:
+    for kind in LESION_KINDS:
         makers = {PULLS[family] if kind == "distortion" else SHAPES[family][kind] for family in FAMILIES}
         assert len(makers) == len(FAMILIES)
         boxes = {planted(kind, family).box for family in FAMILIES}
@@ -98,12 +98,12 @@ def test_families_blend_differently_on_dark_and_bright_tissue():
     flat[::2] = 40000
     ratio = {}
     for family in FAMILIES:
-        planting = plant(flat, mask, 1.0, kind="asymmetry", family=family, diameter_mm=30, contrast=0.2, seed=0)
+        planting = insert_lesion(flat, mask, 1.0, kind="asymmetry", family=family, diameter_mm=30, contrast=0.2, seed=0)
         rise = planting.image.astype(float) - planting.sham
         ratio[family] = rise[::2][planting.lesion[::2]].mean() / rise[1::2][planting.lesion[1::2]].mean()
     assert ratio["train"] == pytest.approx(1, abs=0.1)
-    assert ratio["select"] > 1.6
-    assert ratio["report"] < 0.75
+    assert ratio["validation"] > 1.6
+    assert ratio["test"] < 0.75
 
 
 def test_lesions_keep_out_of_the_pectoral_muscle_where_there_is_room():
@@ -153,6 +153,6 @@ def test_a_breast_too_small_for_the_lesion_is_refused_with_the_width_that_fits()
     mask = np.zeros_like(PHANTOM.mask)
     mask[100:110, 40:50] = True
     with pytest.raises(ValueError, match="at most"):
-        plant(
+        insert_lesion(
             PHANTOM.image, mask, PHANTOM.mm_per_pixel, kind="mass", family="train", diameter_mm=20, contrast=1, seed=0
         )

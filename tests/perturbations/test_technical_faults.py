@@ -5,10 +5,10 @@ import pytest
 
 from mammovae.config import InputError
 from mammovae.data.geometry import Grid
-from mammovae.data.prepare import prepare_picture
+from mammovae.data.prepare import prepare_decoded
 from mammovae.data.segmentation import find_breast
-from mammovae.imageio.read import Picture
-from mammovae.perturbations.technical_faults import FAULTS, FaultFamily, Source, plant_fault
+from mammovae.imageio.read import DecodedImage
+from mammovae.perturbations.technical_faults import FAULTS, FaultFamily, Source, insert_fault
 from mammovae.phantoms.anatomy import make_phantom
 
 FILM = make_phantom(3, 1, "L", "MLO", size=384)
@@ -17,8 +17,8 @@ CC = make_phantom(3, 1, "L", "CC", size=384).image
 BREAST = find_breast(FILM.image)
 
 
-def spoiled(fault: str, family: FaultFamily = "report", seed: int = 0) -> Source:
-    return plant_fault(
+def spoiled(fault: str, family: FaultFamily = "test", seed: int = 0) -> Source:
+    return insert_fault(
         Source(FILM.image, "L", "MLO"),
         BREAST.mask,
         BREAST.chest_wall,
@@ -31,8 +31,8 @@ def spoiled(fault: str, family: FaultFamily = "report", seed: int = 0) -> Source
     )
 
 
-def picture(pixels: np.ndarray) -> Picture:
-    return Picture(pixels, {}, (), Grid(*pixels.shape))
+def picture(pixels: np.ndarray) -> DecodedImage:
+    return DecodedImage(pixels, {}, (), Grid(*pixels.shape))
 
 
 def test_all_the_faults_of_an_archive_are_there() -> None:
@@ -41,7 +41,7 @@ def test_all_the_faults_of_an_archive_are_there() -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_changes_the_image_or_its_header_the_same_way_for_one_seed(fault: str) -> None:
-    first, again, select = spoiled(fault), spoiled(fault), spoiled(fault, "select")
+    first, again, select = spoiled(fault), spoiled(fault), spoiled(fault, "validation")
     assert first.side == again.side and (first.pixels == again.pixels).all()
     changed = first.side != "L" or first.pixels.shape != FILM.image.shape or (first.pixels != FILM.image).any()
     assert changed and first.pixels.dtype == np.uint16
@@ -56,7 +56,7 @@ def test_a_wrong_side_leaves_every_pixel_as_it_is() -> None:
 @pytest.mark.parametrize("fault", ["blank", "inverted"])
 def test_what_shows_no_breast_is_refused_by_prepare(fault: str) -> None:
     with pytest.raises(InputError):
-        prepare_picture(picture(spoiled(fault, "select").pixels), size=64)
+        prepare_decoded(picture(spoiled(fault, "validation").pixels), size=64)
 
 
 MEASURE = {
@@ -76,6 +76,6 @@ MEASURE = {
 @pytest.mark.parametrize("fault", MEASURE)
 def test_the_measure_that_is_meant_for_a_fault_moves_the_way_it_should(fault: str) -> None:
     name, sign = MEASURE[fault]
-    clean = prepare_picture(picture(FILM.image), size=64).measures[name]
-    moved = [prepare_picture(picture(spoiled(fault, seed=s).pixels), size=64).measures[name] for s in range(3)]
+    clean = prepare_decoded(picture(FILM.image), size=64).measures[name]
+    moved = [prepare_decoded(picture(spoiled(fault, seed=s).pixels), size=64).measures[name] for s in range(3)]
     assert sign * (np.mean(moved) - clean) > 0.005

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from mammovae.config import UsageError
-from mammovae.perturbations.lesions import KINDS
+from mammovae.perturbations.lesions import LESION_KINDS
 from mammovae.phantoms.anatomy import make_phantom
-from mammovae.phantoms.defects import DICOM_TRAPS, FEWEST_PATIENTS, FILE_TRAPS, TABLE_TRAPS
+from mammovae.phantoms.defects import DICOM_DEFECTS, FEWEST_PATIENTS, FILE_DEFECTS, TABLE_DEFECTS
 from mammovae.phantoms.plan import plan_study
 from mammovae.phantoms.write import write_phantoms
 
@@ -87,7 +87,7 @@ def test_a_box_holds_what_differs_from_the_healthy_phantom(vindr):
         healthy = make_phantom(3, image["patient"], image["side"], image["view"], size=64).image / 65535
         difference = np.abs(presented(vindr / image["path"]) - healthy) > 0.01
         xmin, ymin, xmax, ymax = image["lesions"][0]["box"]
-        assert image["lesions"][0]["family"] == "report"
+        assert image["lesions"][0]["family"] == "test"
         assert difference[max(ymin - 2, 0) : ymax + 2, max(xmin - 2, 0) : xmax + 2].sum() == difference.sum()
 
 
@@ -157,9 +157,9 @@ def test_the_dicom_layout_holds_files_for_presentation_that_say_what_they_are(tm
 
 def test_every_trap_is_planted_and_recorded(trapped):
     recorded = truth_of(trapped)["trapped"]
-    assert set(recorded) == {*FILE_TRAPS, *DICOM_TRAPS, *TABLE_TRAPS, "benign", "metadata_columns"}
+    assert set(recorded) == {*FILE_DEFECTS, *DICOM_DEFECTS, *TABLE_DEFECTS, "benign", "metadata_columns"}
     assert all(recorded.values())
-    single = [recorded[name][0] for name in (*FILE_TRAPS, *DICOM_TRAPS, *TABLE_TRAPS)]
+    single = [recorded[name][0] for name in (*FILE_DEFECTS, *DICOM_DEFECTS, *TABLE_DEFECTS)]
     assert len(set(single)) == len(single)
 
 
@@ -207,7 +207,7 @@ def test_a_file_for_processing_says_so_and_is_dark_where_the_breast_is(trapped):
 def test_table_traps_are_what_they_say(trapped):
     recorded = truth_of(trapped)["trapped"]
     table = pd.read_csv(trapped / "finding_annotations.csv")
-    rows = {name: table[table["image_id"] == recorded[name][0]] for name in TABLE_TRAPS}
+    rows = {name: table[table["image_id"] == recorded[name][0]] for name in TABLE_DEFECTS}
     assert len(rows["several_rows"]) == 2
     assert len(ast.literal_eval(rows["two_categories"]["finding_categories"].iloc[0])) == 2
     assert rows["negative_xmin"]["xmin"].iloc[0] < 0 and rows["negative_xmin"]["laterality"].iloc[0] == "L"
@@ -238,4 +238,6 @@ def test_impossible_studies_are_refused_before_anything_is_written(tmp_path, arg
 def test_every_kind_of_lesion_is_in_the_test_part_and_in_the_training_part():
     images = plan_study(seed=0, size=64, patients=100, finding_share=0.5)
     for split in ("test", "training"):
-        assert {lesion.kind for image in images if image.split == split for lesion in image.lesions} == set(KINDS)
+        assert {lesion.kind for image in images if image.split == split for lesion in image.lesions} == set(
+            LESION_KINDS
+        )

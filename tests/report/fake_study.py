@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from mammovae.report.evaluation_page import Case, Report
+from mammovae.report.evaluation_page import EvaluationReport, ExampleImage
 from mammovae.report.images import MapScale
-from mammovae.statistics.detection_metrics import judge
+from mammovae.statistics.detection_metrics import detection_metrics
 
 CATEGORIES = ("Mass", "Suspicious Calcification", "Asymmetry", "Architectural Distortion")
 
@@ -60,7 +60,7 @@ def history(epochs: int = 60) -> pd.DataFrame:
     return frame
 
 
-def cases(size: int = 64) -> list[Case]:
+def cases(size: int = 64) -> list[ExampleImage]:
     """Return two groups of cases: planted blobs found, and healthy breasts with calm maps."""
     rng = np.random.default_rng(3)
     y, x = np.mgrid[:size, :size]
@@ -71,7 +71,7 @@ def cases(size: int = 64) -> list[Case]:
         blob = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * (0.06 * size) ** 2))
         sick = number < 4
         found.append(
-            Case(
+            ExampleImage(
                 image_id=f"image-{number:04d}",
                 image=image,
                 reconstruction=np.clip(image / 65535 * 0.95, 0, 1),
@@ -84,14 +84,14 @@ def cases(size: int = 64) -> list[Case]:
     return found
 
 
-def study(size: int = 64, resamples: int = 300) -> Report:
+def study(size: int = 64, resamples: int = 300) -> EvaluationReport:
     """Return a whole report with every section filled."""
     images = breasts(24, size)
     splits = ["train", "validation", "calibration", "test", "unused"]
-    return Report(
+    return EvaluationReport(
         title="Right MLO, seed preset",
         subtitle="1,000 healthy images of a made-up archive, judged on 300 test images",
-        facts={"Data": "fake (phantoms)", "Images": 1500, "Preset": "seed", "AUROC": "see section 5"},
+        facts={"Data": "fake (phantoms)", "Images": 1500, "Preset": "original", "AUROC": "see section 5"},
         data={
             "Source": "vindr",
             "Healthy": "no finding and BI-RADS 1 or 2",
@@ -120,7 +120,7 @@ def study(size: int = 64, resamples: int = 300) -> Report:
         reconstructions=images[:12] // 65535 + images[:12] / 65535 * 0.95,
         generated=breasts(24, size, seed=4),
         real=images,
-        judgement=judge(
+        judgement=detection_metrics(
             table(),
             {"loss": "Reconstruction loss", "kl": "KL divergence"},
             {"grey": "Mean grey", "area": "Breast area", "pca": "PCA residual"},

@@ -21,8 +21,8 @@ from mammovae.report.audit_page import AuditReport, AuditRow, Latent, Spectra, r
 from mammovae.report.style import to_svg
 from mammovae.statistics.bootstrap import Estimate
 
-ARMS = ("real against real", "seed, vary", "seed, prior", "generate, density")
-SECTIONS = ("measures", "images", "spectrum", "nearest", "latent", "use", "limits", "provenance")
+ARMS = ("real against real", "original, vary", "original, prior", "generate, latent")
+SECTIONS = ("measures", "images", "spectrum", "nearest", "latent", "utility", "limits", "provenance")
 
 
 def estimate(value: float, generated: int = 500, real: int = 104) -> Estimate:
@@ -45,14 +45,14 @@ def audit(size: int = 32) -> AuditReport:
     return AuditReport(
         title="Generated right MLO images",
         subtitle="Three samplers of two runs.",
-        facts={"Runs": ["seed", "generate"], "Images": 1500},
+        facts={"Runs": ["original", "generate"], "Images": 1500},
         verdicts=(
             ("Realism", "Farther from real images than real ones are.", "bad"),
             ("Diversity", "A part of the range is missing.", "caution"),
             ("Privacy", "No generated image is a copy.", "good"),
         ),
         arms=ARMS,
-        derived=("seed, vary",),
+        derived=("original, vary",),
         sections={
             "Realism": (
                 row("kernel", "lower", (0.00021, 0.0484, 0.0913, 0.0123), True),
@@ -62,7 +62,7 @@ def audit(size: int = 32) -> AuditReport:
             "Privacy": (row("membership", "half", (None, 0.721, 0.541, 0.522), True),),
         },
         differences=(("Kernel, density less prior", estimate(-0.079)), ("Recall, not paired", None)),
-        images={"real films": films, "seed, vary": films / 70000, "generate, density": films[:3]},
+        images={"real films": films, "original, vary": films / 70000, "generate, latent": films[:3]},
         spectra=Spectra(
             frequencies,
             {arm: (power - k, power - k - 2, power - k + 2) for k, arm in enumerate(("real films", *ARMS[1:]))},
@@ -79,10 +79,10 @@ def audit(size: int = 32) -> AuditReport:
             column_labels=("−2", "−1", "0", "1", "2"),
             strip=films[:6],
             points=rng.normal(size=(60, 2)),
-            point_labels=["real"] * 30 + ["generate, density"] * 30,
+            point_labels=["real"] * 30 + ["generate, latent"] * 30,
             variance=(0.31, 0.094),
         ),
-        use=(("real images", Estimate(0.713, 0.62, 0.801, 60, 44)), ("generated images", None)),
+        utility=(("real images", Estimate(0.713, 0.62, 0.801, 60, 44)), ("generated images", None)),
         settings={"audit": {"subsamples": 500}},
         provenance={"version": "0.2.0", "seeds": {"audit": 0}},
     )
@@ -159,7 +159,7 @@ def test_a_measure_rows_arms_are_in_the_order_of_the_head(html: str) -> None:
 
 
 def test_numbers_of_images_stand_by_the_figures_where_they_differ(report: AuditReport) -> None:
-    odd = replace(row("odd", "lower", (0.1, 0.2, 0.3, 0.4)), estimates={"seed, prior": estimate(0.3, 77, 104)})
+    odd = replace(row("odd", "lower", (0.1, 0.2, 0.3, 0.4)), estimates={"original, prior": estimate(0.3, 77, 104)})
     words = Page(render(replace(report, sections={**report.sections, "Realism": [odd]}))).words
     assert words.count("77 generated") == 1 and words.count("500 generated") > 3
 
@@ -183,16 +183,16 @@ def test_an_empty_page_says_why_each_section_is_empty() -> None:
 
 
 def test_the_caller_can_give_the_reason_or_a_remark(report: AuditReport) -> None:
-    notes = {"latent": "The set came without its run.", "use": "Second row: <b>synthetic</b> alone."}
+    notes = {"latent": "The set came without its run.", "utility": "Second row: <b>synthetic</b> alone."}
     text = render(replace(report, latent=None, notes=notes))
     assert "The set came without its run." in text and "No view of the latent" not in text
     assert "Second row: &lt;b&gt;synthetic" in text and "Not tested" not in text
 
 
 def test_a_single_set_without_latent_use_or_differences_gives_a_clean_page(report: AuditReport) -> None:
-    arms = ("real against real", "generate, density")
-    words = Page(render(replace(report, arms=arms, derived=(), differences=(), latent=None, use=None))).words
-    assert "seed, prior less" not in words and "Holds 0" not in words
+    arms = ("real against real", "generate, latent")
+    words = Page(render(replace(report, arms=arms, derived=(), differences=(), latent=None, utility=None))).words
+    assert "original, prior less" not in words and "Holds 0" not in words
     assert "0.0123" in words and "0.0913" not in words
     assert "this audit did not look into the network" in words and "no detector was trained" in words
 
@@ -230,7 +230,7 @@ def test_text_from_outside_is_escaped(report: AuditReport) -> None:
         distances={evil: [1.0, 2.0]},
         distance_label=evil,
         latent=Latent(films[None], [evil], [evil] * 2, films, np.eye(2), [evil] * 2),
-        use=[(evil, None)],
+        utility=[(evil, None)],
         provenance={evil: evil},
         notes=dict.fromkeys(SECTIONS, evil),
     )
@@ -320,7 +320,7 @@ def test_lines_of_a_chart_differ_in_colour_and_in_dashes(report: AuditReport) ->
 
 def test_the_spectrum_leaves_out_what_a_logarithm_cannot_show() -> None:
     curve = ([90.0, 3, 2, 1], [80.0, 2, 1, 0], [99.0, 4, 3, 2])
-    figure = spectrum_chart([0, 1, 2, 4], {"real": curve, "seed": curve})
+    figure = spectrum_chart([0, 1, 2, 4], {"real": curve, "original": curve})
     assert figure.axes[0].lines[0].get_xdata().tolist() == [1, 2, 4]  # pyrefly: ignore
     assert np.ptp(figure.axes[1].lines[1].get_ydata()) == 0
 

@@ -14,7 +14,7 @@ from mammovae.report.charts import auroc_forest, loss_curve, roc, score_points
 from mammovae.report.images import MapScale, case_panel, contact_sheet, grey, image_grid, map_legend, save_overlay
 from mammovae.report.style import save, to_png, to_svg
 from mammovae.statistics.bootstrap import Estimate, PatientBootstrap
-from mammovae.statistics.detection_metrics import judge
+from mammovae.statistics.detection_metrics import detection_metrics
 
 
 def pixels(figure: Figure) -> np.ndarray:
@@ -75,7 +75,7 @@ def test_forest_shows_rows_without_a_value_or_an_interval() -> None:
 
 
 def test_the_same_input_gives_the_same_bytes() -> None:
-    judged = judge(table(40), {"loss": "Loss"}, {"grey": "Grey"}, resamples=50)
+    judged = detection_metrics(table(40), {"loss": "Loss"}, {"grey": "Grey"}, resamples=50)
     assert judged.curve is not None
     for draw in (
         lambda: to_svg(roc(judged.curve, judged.baseline_curves)),  # pyrefly: ignore

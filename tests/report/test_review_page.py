@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mammovae.report.review_page import Sheet
+from mammovae.report.review_page import ReviewPage
 
 
 def page(path: Path, order: list[int]) -> str:
     """Write the sheet of eight images, of which it shows three, added in an order; all read 100 as percentiles."""
-    sheet, square = Sheet(1.0, shown=3), np.zeros((8, 8), np.uint16)
+    sheet, square = ReviewPage(1.0, shown=3), np.zeros((8, 8), np.uint16)
     for number in order:
         row = {"image_id": f"film-{number}", "finding_percentile": 100.0, "reason": f"reason {number}"}
         if number == 7:

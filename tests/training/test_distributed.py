@@ -18,10 +18,10 @@ from safetensors.numpy import load_file
 import mammovae as mv
 from mammovae import config
 from mammovae.training import loop
-from mammovae.training.distributed import Team, in_processes
+from mammovae.training.distributed import ProcessGroup, launch
 from mammovae.training.share import WholeBatch
 
-MEMBERS = ["vae", "residual_vae", "denoiser", "marker", "bilateral", "pyramid_vae"]
+MEMBERS = ["vae", "residual_vae", "denoiser", "lesion_segmenter", "bilateral_vae", "pyramid_vae"]
 WIDTHS = {"size": 32, "widths": [8, 8]}
 # 21 images in batches of 5: two and three for each process, and one batch that leaves nothing for the first.
 SMALL = {
@@ -116,7 +116,7 @@ def running(process: int) -> bool:
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_a_batch_is_shared_out_whole_and_once(size: int) -> None:
     for count in range(1, 20):
-        shares = [Team(rank, size).share(count) for rank in range(size)]
+        shares = [ProcessGroup(rank, size).share(count) for rank in range(size)]
         counted = [row for rows, own in shares for row in range(count)[rows][:own]]
         assert counted == list(range(count))
         assert all(len(range(count)[rows]) == max(own, 1) for rows, own in shares)
@@ -134,9 +134,9 @@ def test_data_go_to_another_process_by_path_with_their_own_table(trapped_data: P
 
 def test_what_a_process_raises_is_raised_where_it_was_started() -> None:
     with pytest.raises(mv.UsageError, match="there is no preset 'tyny'"):
-        in_processes(2, config.preset, "tyny")
+        launch(2, config.preset, "tyny")
     with pytest.raises(mv.InputError, match="exit code 7"):
-        in_processes(2, os._exit, 7)
+        launch(2, os._exit, 7)
 
 
 def test_devices_that_cannot_be_are_one_sentence(
@@ -155,6 +155,9 @@ def test_devices_that_cannot_be_are_one_sentence(
 
 
 def test_a_member_that_draws_more_than_in_its_rehearsal_is_an_error_and_not_the_end_of_an_epoch() -> None:
-    with pytest.raises(RuntimeError, match="more often than in its rehearsal"), WholeBatch([0], 4, Team(0, 2, 0, 2)):
+    with (
+        pytest.raises(RuntimeError, match="more often than in its rehearsal"),
+        WholeBatch([0], 4, ProcessGroup(0, 2, 0, 2)),
+    ):
         torch.rand(2)
         torch.rand(2)

@@ -62,9 +62,9 @@ def test_nothing_but_the_result_is_left(small: Path) -> None:
         "members/vae/history.csv",
         "members/vae/model.safetensors",
         "private/reconstructions.png",
-        "quality.parquet",
-        "quality.safetensors",
-        "seen.json",
+        "quality_reference.parquet",
+        "quality_templates.safetensors",
+        "training_images.json",
     ]
 
 
@@ -131,7 +131,7 @@ def test_limit_draws_by_the_seed(trapped_data: Path) -> None:
 
 def test_an_image_size_that_does_not_fit_is_one_sentence_and_leaves_nothing(trapped_data: Path, tmp_path: Path) -> None:
     with pytest.raises(mv.UsageError, match="images of 64 px do not fit a network of 128 px"):
-        mv.train(trapped_data, out=tmp_path / "run", preset="seed", epochs=1)
+        mv.train(trapped_data, out=tmp_path / "run", preset="original", epochs=1)
     assert not (tmp_path / "run").exists()
 
 

@@ -8,26 +8,26 @@ from typing import Any
 import numpy as np
 
 from mammovae import config
-from mammovae.audit.image_set import Films
+from mammovae.audit.image_set import ImageSet
 from mammovae.audit.latent_space import latent_view
-from mammovae.audit.privacy import copied_by_chance, nearest
+from mammovae.audit.privacy import copied_by_chance, nearest_neighbours
 from mammovae.audit.spectrum import frequencies
-from mammovae.audit.subsampling import BLURRED, FLOOR, Audited, audit_sets
+from mammovae.audit.subsampling import BLURRED, REAL_REFERENCE, AuditResult, audit_sets
 from mammovae.config import InputError, PresetName
 from mammovae.data.dataset import Data
-from mammovae.evaluation.evaluate import positions_to_judge, scores_table
+from mammovae.evaluation.evaluate import scores_table, select_test_images
 from mammovae.generation.samplers import DERIVED, stored
 from mammovae.models.base import Generator
 from mammovae.models.run import Run
 from mammovae.report.audit_page import AuditReport, Kind, Latent, Spectra, write_audit
-from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flat_keys
-from mammovae.storage import Stage, file_hash, read_json, write_json
-from mammovae.training.leakage import unseen
+from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flatten_estimates
+from mammovae.storage import StageFolder, file_hash, read_json, write_json
+from mammovae.training.leakage import exclude_training_images
 from mammovae.training.train import train_on
 
 PLANNED = ("kernel_distance", "spectrum_error")
 """The figures by which sets of generated images are compared in pairs."""
-KEYS = {FLOOR: "floor", BLURRED: "blurred"}
+KEYS = {REAL_REFERENCE: "floor", BLURRED: "blurred"}
 TOLD_APART, SHARE, POOR_SHARE, CHANCE = 0.9, 0.8, 0.4, 0.01
 """Told apart nearly always; enough of the floor's recall and coverage; hardly any; more copies than chance allows."""
 _PAIRS, _BATCH = 12, 64
@@ -40,13 +40,13 @@ def audit(
     *,
     out: Path | str,
     seed: int = 0,
-    use: PresetName | None = None,
+    utility: PresetName | None = None,
 ) -> dict[str, Any]:
     """Judge generated images against the real ones of a DATA folder, and return what metrics.json says.
 
     generated: a DATA folder that generate wrote (or prepare, from another generator's files); run: what made it; data:
     the DATA folder that the run was trained on, whose healthy test images, of patients that the run has not seen, stand
-    for "real". use names a preset: it is trained on the generated and on as many real images, and both are judged on
+    for "real". utility names a preset: it is trained on the generated and on as many real images, and both are judged on
     the real test images, which reads their labels. The folder out gets metrics.json (flat keys, intervals as KEY_low
     and KEY_high) and report.html.
     """
@@ -65,16 +65,16 @@ def audit(
         "generated": str(made.path.resolve()),
         "images": file_hash(made.path / "images.npy"),
     }
-    with Stage(Path(out), "audit", {"seed": seed, "use": use}, inputs) as stage:
+    with StageFolder(Path(out), "audit", {"seed": seed, "utility": utility}, inputs) as stage:
         if not stage.done:
-            unknown = unseen(opened, real, healthy_of(opened, real, "test"))
-            held, train = real_films(opened, real, unknown, made.size)
+            unknown = exclude_training_images(opened, real, healthy_of(opened, real, "test"))
+            held, train = real_images(opened, real, unknown, made.size)
             arm = arm_name(opened, made)
-            arms = {arm: generated_films(opened, made), BLURRED: held.blurred({0: encoder(opened)})}
+            arms = {arm: generated_images(opened, made), BLURRED: held.blurred({0: encoder(opened)})}
             figures = audit_sets(held, train, arms, seed)
             derived = [arm] if made.manifest.get("sampling", {}).get("mode") in DERIVED else []
-            used = None if use is None else judge_use(stage.out, real, made, use, seed)
-            metrics = report_audit(
+            utilities = None if utility is None else measure_utility(stage.out, real, made, utility, seed)
+            metrics = write_audit_report(
                 stage.out,
                 held,
                 train,
@@ -85,7 +85,7 @@ def audit(
                 latent=None if opened.generator is None else latent_view(opened, train, held, {arm: arms[arm]}, seed),
                 derived=derived,
                 failed=int((made.index["status"] != "ok").sum()),
-                use=used,
+                utility=utilities,
                 settings=opened.settings.model_dump(exclude_none=True),
                 provenance={"seed": seed}
                 | {name: opened.manifest[name] for name in ("versions", "git_commit", "weights")},
@@ -112,7 +112,7 @@ def healthy_of(run: Run, data: Data, split: str) -> np.ndarray:
     return positions[data.healthy(positions)]
 
 
-def real_films(run: Run, data: Data, held: np.ndarray, size: int, fold: int = 0) -> tuple[Films, Films]:
+def real_images(run: Run, data: Data, held: np.ndarray, size: int, fold: int = 0) -> tuple[ImageSet, ImageSet]:
     """Return the held-out images at positions and the run's training images, at size."""
     if not len(held):
         raise InputError(f"{data.path} has no healthy test image that {run.path} has not seen: nothing to audit by")
@@ -121,7 +121,7 @@ def real_films(run: Run, data: Data, held: np.ndarray, size: int, fold: int = 0)
     return held_films, train_films
 
 
-def generated_films(run: Run, made: Data, fold: int = 0) -> Films:
+def generated_images(run: Run, made: Data, fold: int = 0) -> ImageSet:
     """Return the usable images of a generated DATA folder."""
     usable = np.flatnonzero((made.index["status"] == "ok").to_numpy(bool))
     if not len(usable):
@@ -129,29 +129,29 @@ def generated_films(run: Run, made: Data, fold: int = 0) -> Films:
     return _films(made, usable, made.size, encoder(run), fold)
 
 
-def _films(data: Data, positions: np.ndarray, size: int, encode: Generator | None, fold: int) -> Films:
+def _films(data: Data, positions: np.ndarray, size: int, encode: Generator | None, fold: int) -> ImageSet:
     images, masks = np.empty((2, len(positions), size, size), np.uint16)
     for start, (_, batch) in zip(range(0, len(positions), _BATCH), data.batches(positions, size, _BATCH), strict=True):
         images[start : start + _BATCH] = stored(batch.image[:, 0].numpy())
         masks[start : start + _BATCH] = batch.mask[:, 0].numpy()
     groups = data.index["patient_id"].iloc[positions].astype(str).tolist()
     # Real and generated films alike are encoded without their side, view and density, so that none is favoured.
-    return Films.of(images, masks.astype(np.uint8), groups, encode, fold)
+    return ImageSet.of(images, masks.astype(np.uint8), groups, encode, fold)
 
 
-def report_audit(
+def write_audit_report(
     out: Path,
-    held: Films,
-    train: Films,
-    arms: Mapping[str, Films],
-    figures: Audited,
+    held: ImageSet,
+    train: ImageSet,
+    arms: Mapping[str, ImageSet],
+    figures: AuditResult,
     data: Data,
     *,
     title: str,
     latent: Latent | None,
     derived: Sequence[str],
     failed: int,
-    use: Mapping[str, Estimate] | None,
+    utility: Mapping[str, Estimate] | None,
     settings: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def report_audit(
         for row in rows:
             for arm, estimate in row.estimates.items():
                 if estimate is not None:
-                    metrics |= flat_keys({f"{_key(arm, judged)}{row.name}": estimate})
+                    metrics |= flatten_estimates({f"{_key(arm, judged)}{row.name}": estimate})
     differences = {
         f"{_key(arm, judged)}less_{_key(best, judged)}{name}".strip("_"): (
             f"{name.replace('_', ' ')}: {arm} less {best}",
@@ -173,8 +173,8 @@ def report_audit(
         for arm in judged[:-1]
         for name in PLANNED
     }
-    metrics |= flat_keys({key: estimate for key, (_, estimate) in differences.items()})
-    metrics |= flat_keys({f"use_{key}": estimate for key, estimate in (use or {}).items()})
+    metrics |= flatten_estimates({key: estimate for key, (_, estimate) in differences.items()})
+    metrics |= flatten_estimates({f"utility_{key}": estimate for key, estimate in (utility or {}).items()})
     verdicts = [line for arm in judged for line in _verdicts(arm, figures, len(judged) > 1, arm in derived)]
     for arm in judged:
         prefix, (train_reached, held_reached) = _key(arm, judged), figures.reached[arm]
@@ -196,7 +196,7 @@ def report_audit(
             "a subsample": f"{figures.counts[0]:,} against as many",
         },
         verdicts=verdicts,
-        arms=[FLOOR, *arms],
+        arms=[REAL_REFERENCE, *arms],
         derived=derived,
         sections=sections,
         differences=list(differences.values()),
@@ -209,7 +209,7 @@ def report_audit(
         distances=_distances(held, train, arms[best]),
         distance_label=f"distance of an image of {best} to the nearest film",
         latent=latent,
-        use=None if use is None else [(name.replace("_", " "), estimate) for name, estimate in use.items()],
+        utility=None if utility is None else [(name.replace("_", " "), estimate) for name, estimate in utility.items()],
         settings=settings,
         provenance=provenance,
         notes={"latent": "Drawn from the first fold's run."} if len(np.unique(held.fold)) > 1 else {},
@@ -237,12 +237,12 @@ def _spaced(images: np.ndarray) -> np.ndarray:
     return images[np.linspace(0, len(images) - 1, min(12, len(images))).round().astype(int)]
 
 
-def _closest(films: Films, train: Films) -> list[tuple[np.ndarray, np.ndarray, str]]:
+def _closest(films: ImageSet, train: ImageSet) -> list[tuple[np.ndarray, np.ndarray, str]]:
     """Return the generated images nearest to a training film of their own fold, the closest first."""
     found = []
     for fold in np.unique(films.fold):
         made, inside = films[films.fold == fold], train[train.fold == fold]
-        distance, index = nearest(made.coarse, inside.coarse)
+        distance, index = nearest_neighbours(made.coarse, inside.coarse)
         found += [
             (float(d), made.images[row], inside.images[i])
             for row, (d, i) in enumerate(zip(distance, index, strict=True))
@@ -251,7 +251,7 @@ def _closest(films: Films, train: Films) -> list[tuple[np.ndarray, np.ndarray, s
     return [(made, film, f"distance {distance:.2f}") for distance, made, film in found[:_PAIRS]]
 
 
-def _distances(held: Films, train: Films, films: Films) -> dict[str, np.ndarray]:
+def _distances(held: ImageSet, train: ImageSet, films: ImageSet) -> dict[str, np.ndarray]:
     """Return the distance of each generated image to the nearest of equally many training and held-out films."""
     found: dict[str, list[np.ndarray]] = {"training films": [], "held-out films": []}
     for fold in np.unique(films.fold):
@@ -259,11 +259,11 @@ def _distances(held: Films, train: Films, films: Films) -> dict[str, np.ndarray]
         n = min(len(side) for side in sides)
         for name, side in zip(found, sides, strict=True):
             chosen = np.random.default_rng(int(fold)).permutation(len(side))[:n]
-            found[name].append(nearest(made.coarse, side.coarse[chosen])[0])
+            found[name].append(nearest_neighbours(made.coarse, side.coarse[chosen])[0])
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def _verdicts(arm: str, figures: Audited, several: bool, derived: bool) -> list[tuple[str, str, Kind]]:
+def _verdicts(arm: str, figures: AuditResult, several: bool, derived: bool) -> list[tuple[str, str, Kind]]:
     """Say in words what the figures mean."""
 
     def mean(name: str) -> float:
@@ -276,9 +276,9 @@ def _verdicts(arm: str, figures: Audited, several: bool, derived: bool) -> list[
     head = f" of {arm}" if several else ""
     apart = (
         f"A classifier tells the images from real ones with an AUROC of {text('two_sample_auroc')} (real from real: "
-        f"{text('two_sample_auroc', FLOOR)})"
+        f"{text('two_sample_auroc', REAL_REFERENCE)})"
     )
-    above = figures.difference(arm, FLOOR, "two_sample_auroc")
+    above = figures.difference(arm, REAL_REFERENCE, "two_sample_auroc")
     if mean("two_sample_auroc") >= TOLD_APART:
         real: tuple[str, Kind] = (f"Unrealistic to these features. {apart}.", "bad")
     elif above.low is not None and above.low > 0:
@@ -304,7 +304,7 @@ def _verdicts(arm: str, figures: Audited, several: bool, derived: bool) -> list[
     ]
 
 
-def _privacy_verdict(arm: str, figures: Audited, derived: bool, member: str) -> tuple[str, Kind]:
+def _privacy_verdict(arm: str, figures: AuditResult, derived: bool, member: str) -> tuple[str, Kind]:
     exact, reached, pool = figures.exact[arm], figures.reached[arm], figures.pool
     said = f"Membership inference from the images alone: AUROC {member}, 0.5 is chance"
     if exact:
@@ -319,15 +319,15 @@ def _privacy_verdict(arm: str, figures: Audited, derived: bool, member: str) -> 
     return f"No copies were found, and the images do not show whom the network learnt from. {said}.", "good"
 
 
-def judge_use(out: Path, real: Data, made: Data, preset: PresetName, seed: int) -> dict[str, Estimate]:
+def measure_utility(out: Path, real: Data, made: Data, preset: PresetName, seed: int) -> dict[str, Estimate]:
     """Train a preset on generated and on as many real images, and judge both on the same real test images."""
     numbers = [len(data.for_training(config.preset(preset))["train"]) for data in (real, made)]
     chosen = config.preset(preset, {"limit": min(numbers), "seed": seed})
     tables = {}
     for name, data in (("real", real), ("generated", made)):
-        train_on(data, out / f"use-{name}", preset, chosen)
-        run = Run.open(out / f"use-{name}")
-        positions, _ = positions_to_judge(Run.open(out / "use-real"), real, "full", seed)
+        train_on(data, out / f"utility-{name}", preset, chosen)
+        run = Run.open(out / f"utility-{name}")
+        positions, _ = select_test_images(Run.open(out / "utility-real"), real, "full", seed)
         tables[name] = scores_table(run, real, positions)
     known = tables["real"][tables["real"]["healthy"].notna()].index
     finding = (~tables["real"].loc[known, "healthy"].astype(bool)).to_numpy()

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist
 
 from mammovae.config import InputError
-from mammovae.statistics.bootstrap import auroc, numbers
+from mammovae.statistics.bootstrap import auroc, check_finite
 
 Floats = NDArray[np.float64]
 
@@ -116,7 +116,7 @@ def ks_distance(first: ArrayLike, second: ArrayLike) -> float:
 
     The two-sample statistic of Kolmogorov and Smirnov. InputError for an empty sample or a NaN.
     """
-    a, b = np.sort(numbers(first, "a value")), np.sort(numbers(second, "a value"))
+    a, b = np.sort(check_finite(first, "a value")), np.sort(check_finite(second, "a value"))
     if not a.size or not b.size:
         raise InputError("a sample is empty: give at least one value in each")
     at = np.concatenate([a, b])
@@ -187,7 +187,7 @@ def _scale(x: Floats) -> tuple[Floats, Floats]:
 
 
 def _sets(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
-    x, y = numbers(first, "a feature"), numbers(second, "a feature")
+    x, y = check_finite(first, "a feature"), check_finite(second, "a feature")
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or not len(x) or not len(y):
         raise InputError(f"sets of features {x.shape} and {y.shape} do not fit: give (images, features) of both")
     return x, y

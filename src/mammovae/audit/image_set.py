@@ -21,7 +21,7 @@ BLUR = 1.0
 
 
 @dataclass(frozen=True)
-class Films:
+class ImageSet:
     """A set of images with what the measures need of them; row i of each part belongs to image i.
 
     images uint16 (n, S, S), 0 outside the breast; masks uint8 (n, S, S); groups: patients, or the name of a generated
@@ -46,7 +46,7 @@ class Films:
         groups: Sequence[str],
         encoder: Generator | None,
         fold: int = 0,
-    ) -> "Films":
+    ) -> "ImageSet":
         """Measure images (n, S, S) of one fold."""
         inside = images * (masks > 0).astype(images.dtype)
         spectra = np.array([radial_spectrum(*pair) for pair in zip(inside, masks, strict=True)])
@@ -56,15 +56,15 @@ class Films:
             inside, masks, np.asarray(groups, dtype=str), np.full(len(images), fold), features, spectra, coarse, latents
         )
 
-    def __getitem__(self, rows: np.ndarray) -> "Films":
+    def __getitem__(self, rows: np.ndarray) -> "ImageSet":
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         chosen: dict[str, Any] = {name: None if part is None else part[rows] for name, part in parts.items()}
-        return Films(**chosen)
+        return ImageSet(**chosen)
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def blurred(self, encoder_by_fold: Mapping[int, Generator | None]) -> "Films":
+    def blurred(self, encoder_by_fold: Mapping[int, Generator | None]) -> "ImageSet":
         """Return the same films blurred inside their masks: a set that anyone can tell from real."""
         sigma = BLUR * self.images.shape[-1] / 128
         made = []
@@ -73,19 +73,19 @@ class Films:
             made.append(ndimage.gaussian_filter(image.astype(np.float64), sigma) / np.maximum(share, 1e-3) * (mask > 0))
         images = np.rint(np.clip(made, 0, 65535)).astype(np.uint16)
         parts = [
-            Films.of(images[rows], self.masks[rows], self.groups[rows].tolist(), encoder_by_fold[fold], fold)
+            ImageSet.of(images[rows], self.masks[rows], self.groups[rows].tolist(), encoder_by_fold[fold], fold)
             for fold in np.unique(self.fold)
             for rows in [np.flatnonzero(self.fold == fold)]
         ]
-        return pooled(parts)
+        return concatenate(parts)
 
 
-def pooled(parts: Sequence[Films]) -> Films:
+def concatenate(parts: Sequence[ImageSet]) -> ImageSet:
     """Return the folds' sets as one."""
-    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Films)}
+    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(ImageSet)}
     there = {name: column for name, column in columns.items() if not any(part is None for part in column)}
     whole: dict[str, Any] = {name: np.concatenate(there[name]) if name in there else None for name in columns}
-    return Films(**whole)
+    return ImageSet(**whole)
 
 
 @torch.inference_mode()

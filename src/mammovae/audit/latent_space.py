@@ -5,16 +5,16 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from mammovae.audit.image_set import Films
-from mammovae.audit.subsampling import FLOOR
-from mammovae.generation.samplers import Source
+from mammovae.audit.image_set import ImageSet
+from mammovae.audit.subsampling import REAL_REFERENCE
+from mammovae.generation.samplers import LatentSampler
 from mammovae.models.run import Run, device
 from mammovae.report.audit_page import Latent
 
 _ROWS, _REACH, _STEPS = 5, 2.0, 7
 
 
-def latent_view(run: Run, train: Films, real: Films, arms: Mapping[str, Films], seed: int) -> Latent:
+def latent_view(run: Run, train: ImageSet, real: ImageSet, arms: Mapping[str, ImageSet], seed: int) -> Latent:
     """Draw a run's most active dimensions, an interpolation of two samples, and a map of real and generated images.
 
     No picture starts from a patient's image: dimensions are moved around the training latents' mean, and the way leads
@@ -28,7 +28,7 @@ def latent_view(run: Run, train: Films, real: Films, arms: Mapping[str, Films], 
     for row, dimension in enumerate(active):
         z[row * _STEPS : (row + 1) * _STEPS, dimension] += moves * deviation[dimension]
     moved = _pictures(run, z, seed)
-    ends = Source(run, "density", seed).latents(np.arange(2)).double().numpy()
+    ends = LatentSampler(run, "latent", seed).latents(np.arange(2)).double().numpy()
     share = np.linspace(0, 1, _STEPS)[:, None]
     points, labels, variance = _map(real, arms)
     return Latent(
@@ -53,7 +53,7 @@ def _pictures(run: Run, z: np.ndarray, seed: int) -> np.ndarray:
     return images[:, 0].float().cpu().numpy()
 
 
-def _map(real: Films, arms: Mapping[str, Films]) -> tuple[np.ndarray, list[str], tuple[float, float]]:
+def _map(real: ImageSet, arms: Mapping[str, ImageSet]) -> tuple[np.ndarray, list[str], tuple[float, float]]:
     """Return points (N, 2) on the real images' first two principal axes, their labels, and the axes' shares."""
     assert real.latents is not None
     centred = real.latents - real.latents.mean(axis=0)
@@ -61,7 +61,7 @@ def _map(real: Films, arms: Mapping[str, Films]) -> tuple[np.ndarray, list[str],
     shares = values**2 / max(float((values**2).sum()), 1e-12)
     points, labels = [centred @ axes[:2].T], ["real"] * len(real)
     for arm, films in arms.items():
-        if arm != FLOOR and films.latents is not None:
+        if arm != REAL_REFERENCE and films.latents is not None:
             points.append((films.latents - real.latents.mean(axis=0)) @ axes[:2].T)
             labels += [arm] * len(films)
     return np.concatenate(points), labels, (float(shares[0]), float(shares[1]))

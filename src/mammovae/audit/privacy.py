@@ -49,7 +49,7 @@ def descriptor(images: np.ndarray, masks: np.ndarray) -> Floats:
     return np.array(rows).reshape(len(rows), GRID * GRID)
 
 
-def nearest(
+def nearest_neighbours(
     x: np.ndarray, reference: np.ndarray, exclude_same: tuple[ArrayLike, ArrayLike] | None = None
 ) -> tuple[Floats, NDArray[np.int_]]:
     """Return the distance to, and the row of, the nearest row of reference (M, D) for each row of x (N, D).
@@ -106,10 +106,10 @@ def perceptual_copies(
     same = None
     if train_patients is not None and held_out_patients is not None:
         same = (held_out_patients, train_patients)
-    apart, _ = nearest(held_out, train, same)
+    apart, _ = nearest_neighbours(held_out, train, same)
     if not np.isfinite(apart).any():
         raise InputError("there is no held-out and training image of different patients: no distance to judge by")
-    return Copies(*nearest(generated, train), *nearest(generated, held_out), float(apart.min()))
+    return Copies(*nearest_neighbours(generated, train), *nearest_neighbours(generated, held_out), float(apart.min()))
 
 
 def copied_by_chance(reached_train: int, reached_held_out: int, n_train: int, n_held_out: int) -> float:

@@ -15,12 +15,12 @@ from mammovae.audit.distances import (
     standardise,
     two_sample_auroc,
 )
-from mammovae.audit.image_set import Films
+from mammovae.audit.image_set import ImageSet
 from mammovae.audit.privacy import (
     Copies,
     exact_copies,
     membership_auroc,
-    nearest,
+    nearest_neighbours,
     perceptual_copies,
 )
 from mammovae.audit.radiomics import FEATURES
@@ -29,7 +29,7 @@ from mammovae.config import InputError
 from mammovae.report.audit_page import AuditRow
 from mammovae.statistics.bootstrap import Estimate
 
-FLOOR = "real against real"
+REAL_REFERENCE = "real against real"
 BLURRED = "real, blurred"
 SUBSAMPLES = 200
 NEIGHBOURS = 5
@@ -84,7 +84,7 @@ MEASURES = (
 
 
 @dataclass(frozen=True)
-class Audited:
+class AuditResult:
     """The figures of an audit: draws[arm][measure] (R,) of the subsamples, and what is counted over all images.
 
     counts: real and generated images in each subsample; exact: images with the very pixels of a training film; reached:
@@ -123,7 +123,7 @@ def _estimate(draws: Floats, real: int, generated: int) -> Estimate:
     return Estimate(float(draws.mean()), float(low), float(high), real, generated)
 
 
-def audit_sets(held: Films, train: Films, arms: Mapping[str, Films], seed: int) -> Audited:
+def audit_sets(held: ImageSet, train: ImageSet, arms: Mapping[str, ImageSet], seed: int) -> AuditResult:
     """Measure generated sets against held-out real films, in random halves of the patients, drawn without replacement.
 
     In each subsample half of the held-out patients stand for "real"; the other half, FLOOR, is judged like a generated
@@ -137,7 +137,7 @@ def audit_sets(held: Films, train: Films, arms: Mapping[str, Films], seed: int) 
     patients = np.unique(held.groups)
     halves = [_half(patients, np.random.default_rng([seed, number])) for number in range(SUBSAMPLES)]
     folds = [_Fold.of(held, train, arms, fold, halves, seed) for fold in np.unique(held.fold)]
-    draws: dict[str, dict[str, list[float]]] = {arm: {} for arm in (FLOOR, *arms)}
+    draws: dict[str, dict[str, list[float]]] = {arm: {} for arm in (REAL_REFERENCE, *arms)}
     for number, half in enumerate(halves):
         rng = np.random.default_rng([seed, number, 1])
         values = [fold.measured(half, number, rng) for fold in folds]
@@ -148,10 +148,10 @@ def audit_sets(held: Films, train: Films, arms: Mapping[str, Films], seed: int) 
     for found in whole.values():
         # A ratio of means: a single subsample may hold a floor of 0.
         for name in ("recall", "coverage"):
-            found[f"{name}_share"] = found[name] / max(float(whole[FLOOR][name].mean()), 1e-9)
+            found[f"{name}_share"] = found[name] / max(float(whole[REAL_REFERENCE][name].mean()), 1e-9)
     judged = [arm for arm in arms if arm != BLURRED]
     total = sum(fold.n for fold in folds)
-    return Audited(
+    return AuditResult(
         whole,
         (total, total),
         {arm: sum(fold.exact(arm) for fold in folds) for arm in judged},
@@ -177,10 +177,10 @@ class _Fold:
     to the nearest of an arm's images; near: of each arm's images, what perceptual_copies says.
     """
 
-    held: Films
-    train: Films
-    arms: dict[str, Films]
-    drawn: dict[str, Films]
+    held: ImageSet
+    train: ImageSet
+    arms: dict[str, ImageSet]
+    drawn: dict[str, ImageSet]
     scaled: dict[str, Floats]
     n: int
     few: int
@@ -191,9 +191,9 @@ class _Fold:
     @classmethod
     def of(
         cls,
-        held: Films,
-        train: Films,
-        arms: Mapping[str, Films],
+        held: ImageSet,
+        train: ImageSet,
+        arms: Mapping[str, ImageSet],
         fold: int,
         halves: Sequence[NDArray[np.str_]],
         seed: int,
@@ -218,11 +218,14 @@ class _Fold:
             train=inside,
             arms=judged,
             drawn=drawn,
-            scaled={name: standardise(held.features, some.features)[1] for name, some in {FLOOR: own, **drawn}.items()},
+            scaled={
+                name: standardise(held.features, some.features)[1]
+                for name, some in {REAL_REFERENCE: own, **drawn}.items()
+            },
             n=n,
             few=few,
-            train_distance={arm: nearest(inside.coarse, made.coarse)[0] for arm, made in judged.items()},
-            held_distance={arm: nearest(own.coarse, made.coarse)[0] for arm, made in judged.items()},
+            train_distance={arm: nearest_neighbours(inside.coarse, made.coarse)[0] for arm, made in judged.items()},
+            held_distance={arm: nearest_neighbours(own.coarse, made.coarse)[0] for arm, made in judged.items()},
             near={
                 arm: perceptual_copies(made.coarse, inside.coarse, own.coarse, inside.groups, own.groups)
                 for arm, made in judged.items()
@@ -237,16 +240,20 @@ class _Fold:
         members = np.isin(self.train.groups, _half(np.unique(self.train.groups), rng))
         found: dict[str, dict[str, float]] = {}
         for arm, features in self.scaled.items():
-            floor = arm == FLOOR
+            floor = arm == REAL_REFERENCE
             films = self.held if floor else self.drawn[arm]
             rows = second if floor else np.sort(rng.permutation(len(films))[: self.n])
             made = others if floor else rng.permutation(rows)[: self.few]
             values = self._realism(first, films, features, rows)
-            named = films.groups[rows] if arm in (FLOOR, BLURRED) else np.char.add("generated ", films.groups[rows])
-            values["two_sample_auroc"] = two_sample_auroc(
-                self.scaled[FLOOR][first], features[rows], self.held.groups[first], named, number
+            named = (
+                films.groups[rows]
+                if arm in (REAL_REFERENCE, BLURRED)
+                else np.char.add("generated ", films.groups[rows])
             )
-            values |= prdc(self.scaled[FLOOR][ones], features[made], NEIGHBOURS)._asdict()
+            values["two_sample_auroc"] = two_sample_auroc(
+                self.scaled[REAL_REFERENCE][first], features[rows], self.held.groups[first], named, number
+            )
+            values |= prdc(self.scaled[REAL_REFERENCE][ones], features[made], NEIGHBOURS)._asdict()
             values["spread"] = _spread(films.coarse[rows]) / _spread(self.held.coarse)
             if arm != BLURRED:  # made from the very films that it would be judged by
                 values |= self._privacy(arm, first, second, members, films, rows, rng)
@@ -254,9 +261,9 @@ class _Fold:
         return found
 
     def _realism(
-        self, first: NDArray[np.int_], films: Films, features: Floats, rows: NDArray[np.int_]
+        self, first: NDArray[np.int_], films: ImageSet, features: Floats, rows: NDArray[np.int_]
     ) -> dict[str, float]:
-        held, real = self.held, self.scaled[FLOOR][first]
+        held, real = self.held, self.scaled[REAL_REFERENCE][first]
         values = {
             "kernel_distance": kernel_distance(real, features[rows]),
             "frechet_distance": frechet_distance(real, features[rows]),
@@ -276,26 +283,26 @@ class _Fold:
         first: NDArray[np.int_],
         second: NDArray[np.int_],
         members: NDArray[np.bool_],
-        films: Films,
+        films: ImageSet,
         rows: NDArray[np.int_],
         rng: np.random.Generator,
     ) -> dict[str, float]:
         """Return membership inference, nearness, and the shares that are near to a training or a held-out film."""
         made = films[rows]
         inside = self.train.coarse[members]
-        if arm == FLOOR:
-            inner, outer = (nearest(coarse, made.coarse)[0] for coarse in (inside, self.held.coarse[first]))
+        if arm == REAL_REFERENCE:
+            inner, outer = (nearest_neighbours(coarse, made.coarse)[0] for coarse in (inside, self.held.coarse[first]))
         else:
             # Whoever attacks has all the images that were released.
             inner, outer = self.train_distance[arm][members], self.held_distance[arm][first]
         n = min(len(inside), len(first))
-        to_train = nearest(made.coarse, rng.permutation(inside)[:n])[0]
-        to_held = nearest(made.coarse, self.held.coarse[rng.permutation(first)[:n]])[0]
+        to_train = nearest_neighbours(made.coarse, rng.permutation(inside)[:n])[0]
+        to_held = nearest_neighbours(made.coarse, self.held.coarse[rng.permutation(first)[:n]])[0]
         values = {"nearness": float((to_train / np.maximum(to_held, 1e-9)).mean())}
         told = membership_auroc(inner, outer)
         if told is not None:
             values["membership_auroc"] = told
-        if arm != FLOOR:
+        if arm != REAL_REFERENCE:
             near, chosen = self.near[arm], rng.permutation(len(self.arms[arm]))[: len(self.arms[arm]) // 2]
             values |= {
                 "near_train": float((near.train_distance[chosen] < near.threshold).mean()),
@@ -316,7 +323,7 @@ class _Fold:
         return counts[0], counts[1]
 
 
-def _sides(films: Films, half: NDArray[np.str_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _sides(films: ImageSet, half: NDArray[np.str_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Say which films are of the patients in half, and which of the others."""
     there = np.isin(films.groups, half)
     return there, ~there

@@ -5,33 +5,33 @@ from typing import Any
 
 import numpy as np
 
-from mammovae.audit.audit import generated_films, healthy_of, real_films, report_audit
-from mammovae.audit.image_set import Films, pooled
+from mammovae.audit.audit import generated_images, healthy_of, real_images, write_audit_report
+from mammovae.audit.image_set import ImageSet, concatenate
 from mammovae.audit.latent_space import latent_view
 from mammovae.audit.subsampling import BLURRED, audit_sets
-from mammovae.config import PresetName, Sampler, TrainSettings
+from mammovae.config import PresetName, SamplingMode, TrainSettings
 from mammovae.crossval import reference
 from mammovae.data.dataset import Data
 from mammovae.generation.generate import generate_from
-from mammovae.generation.samplers import DERIVED, Source
+from mammovae.generation.samplers import DERIVED, LatentSampler
 from mammovae.models.run import Run
 from mammovae.training.train import train_on
 
-ARMS: tuple[tuple[str, Sampler], ...] = (
+ARMS: tuple[tuple[str, SamplingMode], ...] = (
     ("reference", "vary"),
     ("reference", "prior"),
     ("preset", "prior"),
-    ("preset", "density"),
+    ("preset", "latent"),
 )
 """Which run's images are judged, and how they were drawn; the last is the one that the others are compared with."""
 
 
-def generators(chosen: TrainSettings) -> bool:
+def only_generates(chosen: TrainSettings) -> bool:
     """Say whether a training's networks make images and none of them is there to detect."""
     return chosen.members == ("pyramid_vae",)
 
 
-def judge_generators(
+def audit_generators(
     out: Path, data: Data, folds: list[Data], preset: PresetName, chosen: TrainSettings, cache: Path
 ) -> dict[str, Any]:
     """Train and generate in each fold, audit the pooled sets, write report.html; return the flat metrics.
@@ -40,11 +40,11 @@ def judge_generators(
     learnt from neither. The same network, the preset's, encodes real and generated films of a fold; the seed preset is
     built for as many pixels. What is there already is left as it is.
     """
-    reals: list[tuple[Films, Films]] = []
-    sets: dict[str, list[Films]] = {}
+    reals: list[tuple[ImageSet, ImageSet]] = []
+    sets: dict[str, list[ImageSet]] = {}
     failed = 0
     runs = []
-    usual = reference.reference_of(chosen)
+    usual = reference.reference_settings(chosen)
     if usual.vae.size != chosen.pyramid_vae.size:
         usual = usual.merged({"vae": {"size": chosen.pyramid_vae.size}})
     for number, fold in enumerate(folds):
@@ -56,21 +56,21 @@ def judge_generators(
         runs.append(run)
         size = run.generator[1].size
         held = np.concatenate([healthy_of(run, fold, split) for split in ("test", "calibration")])
-        reals.append(real_films(run, fold, held, size, number))
+        reals.append(real_images(run, fold, held, size, number))
         count = len(fold.for_training(chosen)["train"])
         for which, mode in ARMS:
             name = f"{preset if which == 'preset' else reference.REFERENCE}, {mode}"
             made = folder / name.replace(", ", "-")
             generate_from(
-                Source(Run.open(folder / which), mode, chosen.seed + number, fold if mode in DERIVED else None),
+                LatentSampler(Run.open(folder / which), mode, chosen.seed + number, fold if mode in DERIVED else None),
                 made,
                 count,
             )
             opened = Data.open(made)
             failed += int((opened.index["status"] != "ok").sum())
-            sets.setdefault(name, []).append(generated_films(run, opened, number))
-    held, train = (pooled([pair[part] for pair in reals]) for part in (0, 1))
-    arms = {name: pooled(parts) for name, parts in sets.items()}
+            sets.setdefault(name, []).append(generated_images(run, opened, number))
+    held, train = (concatenate([pair[part] for pair in reals]) for part in (0, 1))
+    arms = {name: concatenate(parts) for name, parts in sets.items()}
     encoders = {number: run.generator[1] for number, run in enumerate(runs) if run.generator is not None}
     blurred = {BLURRED: held.blurred(encoders)}
     figures = audit_sets(held, train, arms | blurred, chosen.seed)
@@ -78,7 +78,7 @@ def judge_generators(
     latent = latent_view(
         runs[0], train[train.fold == 0], held[held.fold == 0], dict(list(first.items())[-1:]), chosen.seed
     )
-    return report_audit(
+    return write_audit_report(
         out,
         held,
         train,
@@ -89,7 +89,7 @@ def judge_generators(
         latent=latent,
         derived=[f"{reference.REFERENCE}, vary"],
         failed=failed,
-        use=None,
+        utility=None,
         settings=chosen.model_dump(exclude_none=True),
         provenance={name: runs[0].manifest[name] for name in ("versions", "git_commit", "machine")},
     )

@@ -8,20 +8,20 @@ import pandas as pd
 
 from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector
-from mammovae.detection.fusion import Verdict
-from mammovae.evaluation.inserted_lesions import planted
+from mammovae.detection.fusion import FusedScore
+from mammovae.evaluation.inserted_lesions import score_inserted_lesions
 from mammovae.models.base import HISTORY
 from mammovae.models.run import Run
-from mammovae.perturbations.lesions import KINDS
+from mammovae.perturbations.lesions import LESION_KINDS
 from mammovae.statistics.bootstrap import auroc
 
 NOT_SCORES = ("position", "kind", "diameter_mm", "contrast", "chance", "fold")
 
 
-def planted_table(run: Run, data: Data, positions: np.ndarray, seed: int) -> pd.DataFrame:
+def inserted_lesion_table(run: Run, data: Data, positions: np.ndarray, seed: int) -> pd.DataFrame:
     """Score validation films untouched, with sham and with planted lesions of family SELECT; raw scores and finding."""
-    rows = planted(Detector(run), data, positions, "select", seed)
-    return rows.assign(**Verdict(run).alone({name: rows[name].to_numpy() for name in score_names(rows)}))
+    rows = score_inserted_lesions(Detector(run), data, positions, "validation", seed)
+    return rows.assign(**FusedScore(run).alone({name: rows[name].to_numpy() for name in score_names(rows)}))
 
 
 def score_names(rows: pd.DataFrame) -> list[str]:
@@ -33,7 +33,7 @@ def score_names(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def selection(tables: list[pd.DataFrame], runs: list[Run]) -> dict[str, Any]:
+def summarise_selection(tables: list[pd.DataFrame], runs: list[Run]) -> dict[str, Any]:
     """Return selection.json: for each score the AUROC of planted against untouched validation films, by kind.
 
     Scores of several folds are made comparable by the mean and deviation of the fold's untouched films. pointing is
@@ -54,7 +54,7 @@ def selection(tables: list[pd.DataFrame], runs: list[Run]) -> dict[str, Any]:
     scores: dict[str, Any] = {}
     for name in score_names(rows):
         scores[name] = {"all": _against(clean[name], found[name]), "sham": _against(clean[name], sham[name])}
-        scores[name] |= {kind: _against(clean[name], found.loc[found["kind"] == kind, name]) for kind in KINDS}
+        scores[name] |= {kind: _against(clean[name], found.loc[found["kind"] == kind, name]) for kind in LESION_KINDS}
     hits = [str(name) for name in rows if str(name).startswith("hit")]
     by_kind = found.groupby("kind")
     return {

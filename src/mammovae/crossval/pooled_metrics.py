@@ -9,19 +9,19 @@ import pandas as pd
 from mammovae.data.dataset import Data
 from mammovae.detection.calibration import CALIBRATION, Calibration, flagged, realised_rate_range
 from mammovae.evaluation.evaluate import BASELINES
-from mammovae.evaluation.evaluation_report import FINDING, readable
-from mammovae.evaluation.inserted_faults import judge_faults
+from mammovae.evaluation.evaluation_report import FINDING, score_label
+from mammovae.evaluation.inserted_faults import fault_figures
 from mammovae.evaluation.localisation import Localisation, localise
-from mammovae.evaluation.stress import found_share, lesion_metrics, named, write_stress
+from mammovae.evaluation.stress import found_share, lesion_metrics, with_identity, write_stress
 from mammovae.models.run import Run
 from mammovae.report.charts import froc_curve
 from mammovae.report.crossval_page import CrossvalReport, write_crossval
 from mammovae.report.style import save
-from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flat_keys
-from mammovae.statistics.detection_metrics import Arms, Judgement, judge
-from mammovae.storage import replacing
+from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flatten_estimates
+from mammovae.statistics.detection_metrics import Arms, DetectionMetrics, detection_metrics
+from mammovae.storage import atomic_write
 
-REFERENCE_LOSS = "seed_reconstruction_loss"
+REFERENCE_LOSS = "original_reconstruction_loss"
 RATES = (0.05, 0.1, 0.2)
 """Stated false-positive rates at which the realised one is read."""
 PREVALENCE = 0.006
@@ -29,27 +29,27 @@ PREVALENCE = 0.006
 _HIDDEN = ("position", "blob_hit")
 
 
-def report_pooled(out: Path, data: Data, runs: list[Run]) -> dict[str, Any]:
+def write_pooled_report(out: Path, data: Data, runs: list[Run]) -> dict[str, Any]:
     """Pool the folds' scores; write scores.csv, results.csv, charts and report.html; return the flat metrics."""
     parts = [pd.read_parquet(out / f"fold-{fold}" / "scores.parquet") for fold in range(len(runs))]
     table = pd.concat(parts, ignore_index=True)
-    with replacing(out / "scores.csv") as partial:
+    with atomic_write(out / "scores.csv") as partial:
         listed = table.assign(
             categories=[" ".join(names) for names in table["categories"]],
             severity=[" ".join(names) for names in table["severity"]],
         )
         listed.drop(columns=list(_HIDDEN)).to_csv(partial, index=False, float_format="%.6g")
     fused = runs[0].settings.fused
-    scores = {FINDING: "Finding score"} | {name: readable(name) for name in fused if len(fused) > 1}
+    scores = {FINDING: "Finding score"} | {name: score_label(name) for name in fused if len(fused) > 1}
     baselines = BASELINES | {REFERENCE_LOSS: "Seed preset's loss"}
     judged = pd.concat([_in_deviations(part, run) for part, run in zip(parts, runs, strict=True)], ignore_index=True)
-    judgement = judge(judged, scores, baselines, strata="fold")
+    judgement = detection_metrics(judged, scores, baselines, strata="fold")
     known = judged[judged["healthy"].notna()].reset_index(drop=True)
     arms = Arms.of(known)
     bootstrap = PatientBootstrap(known["patient_id"].astype(str), arms.finding, known["fold"].tolist())
     raw_loss = table.loc[table["healthy"].notna(), REFERENCE_LOSS].to_numpy(np.float64)
     extra = _more(bootstrap, known, raw_loss, arms)
-    metrics = judgement.metrics() | flat_keys(extra)
+    metrics = judgement.metrics() | flatten_estimates(extra)
     places = _localised(out, table, runs, bootstrap, arms)
     if places is not None:
         metrics |= places.metrics()
@@ -59,14 +59,14 @@ def report_pooled(out: Path, data: Data, runs: list[Run]) -> dict[str, Any]:
     assert lesions is not None
     metrics |= lesion_metrics(lesions)
     faults = _planted(out, "faults.parquet", data, len(runs))
-    figures = None if faults is None else judge_faults(faults)
+    figures = None if faults is None else fault_figures(faults)
     if faults is not None and figures is not None:
         metrics |= figures.metrics()
         write_stress(out, faults, lesions, figures)
     calibration = _realised(table, runs)
     metrics |= {f"rate_{row['stated']:g}_{key}".replace(".", "_"): row[key] for row in calibration for key in row}
-    rows = results(judgement, extra)
-    with replacing(out / "results.csv") as partial:
+    rows = result_rows(judgement, extra)
+    with atomic_write(out / "results.csv") as partial:
         rows.to_csv(partial, index=False)
     report = CrossvalReport(
         title=f"mammovae: {data.manifest['inputs']['kind']}, preset {runs[0].manifest['preset']}, {len(runs)} folds",
@@ -103,7 +103,7 @@ def _planted(out: Path, name: str, data: Data, folds: int) -> pd.DataFrame | Non
     paths = [out / f"fold-{fold}" / name for fold in range(folds)]
     if not all(path.exists() for path in paths):
         return None
-    return pd.concat([named(pd.read_parquet(p), data, fold) for fold, p in enumerate(paths)], ignore_index=True)
+    return pd.concat([with_identity(pd.read_parquet(p), data, fold) for fold, p in enumerate(paths)], ignore_index=True)
 
 
 def _in_deviations(part: pd.DataFrame, run: Run) -> pd.DataFrame:
@@ -131,17 +131,17 @@ def _more(bootstrap: PatientBootstrap, known: pd.DataFrame, raw_loss: np.ndarray
         there = known[name].notna().to_numpy()
         for arm, keep in (("", arms.main), ("_affected", arms.second)):
             values = known[name].fillna(0).to_numpy()
-            found[f"score_{name}_auroc{arm}"] = bootstrap.auroc(values, keep & there).named(name, readable(name))
+            found[f"score_{name}_auroc{arm}"] = bootstrap.auroc(values, keep & there).named(name, score_label(name))
             if (one_sided := name.removesuffix("_bilateral")) in known:
                 gain = bootstrap.difference(values, known[one_sided].to_numpy(), keep & there)
-                found[f"gain_{name}{arm}"] = gain.named(name, readable(name), "difference")
+                found[f"gain_{name}{arm}"] = gain.named(name, score_label(name), "difference")
     finding = known[FINDING].to_numpy()
     found["auroc_both_arms"] = bootstrap.auroc(finding).named(FINDING, "Finding score, both arms")
     for name, label in (BASELINES | {REFERENCE_LOSS: "the seed preset's loss"}).items():
         less = bootstrap.difference(finding, known[name], arms.second)
         found[f"auroc_affected_minus_{name}"] = less.named(name, label, "difference")
-    found["auroc_both_arms_minus_seed_reconstruction_loss"] = bootstrap.difference(finding, known[REFERENCE_LOSS])
-    found["auroc_minus_seed_reconstruction_loss_as_it_is"] = bootstrap.difference(finding, raw_loss, arms.main)
+    found["auroc_both_arms_minus_original_reconstruction_loss"] = bootstrap.difference(finding, known[REFERENCE_LOSS])
+    found["auroc_minus_original_reconstruction_loss_as_it_is"] = bootstrap.difference(finding, raw_loss, arms.main)
     grouped = known.groupby("patient_id", sort=True)
     worst, healthy = grouped[FINDING].max(), grouped["healthy"].min().astype(bool)
     whole = PatientBootstrap(worst.index.astype(str), ~healthy.to_numpy(), grouped["fold"].first().tolist())
@@ -198,7 +198,7 @@ def _predictive(known: pd.DataFrame, arms: Arms, rates: list[float]) -> list[dic
     return rows
 
 
-def results(judgement: Judgement, extra: dict[str, Estimate]) -> pd.DataFrame:
+def result_rows(judgement: DetectionMetrics, extra: dict[str, Estimate]) -> pd.DataFrame:
     """Return the one table: a row a score, baseline or group, with n, AUROC and interval in both arms."""
     single = (*judgement.scores, *judgement.baselines)
     rows = [_row(row, judgement.affected.get(row.name), row.kind) for row in single]

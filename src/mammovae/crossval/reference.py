@@ -3,10 +3,10 @@
 from mammovae import config
 from mammovae.config import PresetName, TrainSettings
 
-REFERENCE: PresetName = "seed"
+REFERENCE: PresetName = "original"
 """The preset beside which every other one is judged, on the same folds."""
 
 
-def reference_of(chosen: TrainSettings) -> TrainSettings:
+def reference_settings(chosen: TrainSettings) -> TrainSettings:
     """Return the settings of the preset that others are judged beside, on the same images."""
     return config.preset(REFERENCE, {name: getattr(chosen, name) for name in ("side", "view", "include", "seed")})

@@ -14,7 +14,7 @@ import torch
 from mammovae.config import InputError, TrainSettings, UsageError
 from mammovae.data import index
 from mammovae.data.geometry import Geometry
-from mammovae.data.measurements import QUALITY
+from mammovae.data.measurements import MEASUREMENTS
 from mammovae.data.split import include_unlabelled
 from mammovae.storage import file_hash, read_manifest
 
@@ -96,9 +96,9 @@ class Data:
     def measures(self) -> pd.DataFrame:
         """What prepare measured for the quality score, float64, a row an image; empty cells where it failed."""
         try:
-            return pd.read_parquet(self.path / QUALITY)
+            return pd.read_parquet(self.path / MEASUREMENTS)
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {self.path / QUALITY}: {error}; prepare the data again") from error
+            raise InputError(f"cannot read {self.path / MEASUREMENTS}: {error}; prepare the data again") from error
 
     def check_prepared_as(self, settings: dict[str, Any]) -> None:
         """Refuse, with UsageError, data whose geometry is not that of the data a run was trained on."""

@@ -10,10 +10,10 @@ import pandas as pd
 
 from mammovae.config import PrepareSettings
 from mammovae.data import index
-from mammovae.data.laterality import against_header, pose_convention, with_pose_remarks
-from mammovae.data.measurements import QUALITY
+from mammovae.data.laterality import against_header, chest_wall_convention, with_laterality_warnings
+from mammovae.data.measurements import MEASUREMENTS
 from mammovae.data.split import assign_splits, duplicates, fill_patients
-from mammovae.storage import replacing
+from mammovae.storage import atomic_write
 
 FROM_HEADER = ("study_id", "patient_id", "side", "view", "age", "vendor", "model", "mm_per_pixel")
 """Columns that a file's header may fill where the listing says nothing."""
@@ -22,7 +22,7 @@ SHEET_IMAGES = 400
 """The most images that a contact sheet shows; of more, it shows evenly spaced ones."""
 
 
-def complete(
+def finalize(
     out: Path,
     frame: pd.DataFrame,
     entries: Iterable[dict[str, Any]],
@@ -31,20 +31,20 @@ def complete(
     settings: PrepareSettings,
 ) -> dict[str, Any]:
     """Write index, failures, measures and contact sheet of a listing and its journal; return the manifest's facts."""
-    told = _Told.read(entries, len(frame))
+    told = FileResults.read(entries, len(frame))
     frame = _filled(frame, told)
     frame, by_patient = fill_patients(frame)
     frame = assign_splits(frame, settings.seed)
     ok = frame["status"] == "ok"
     frame.loc[~ok, "split"] = "unused"
-    convention = pose_convention(frame, told.walls)
-    frame = with_pose_remarks(frame, told.walls, convention)
+    convention = chest_wall_convention(frame, told.walls)
+    frame = with_laterality_warnings(frame, told.walls, convention)
     frame, copies = _without_copies(frame, told.digests)
     failures = frame.loc[frame["status"] == "failed", ["image_id", "source", "reason"]]
-    with replacing(out / "failures.csv") as partial_path:
+    with atomic_write(out / "failures.csv") as partial_path:
         failures.to_csv(partial_path, index=False)
     _contact_sheet(out, frame, images, masks)
-    with replacing(out / QUALITY) as partial_path:
+    with atomic_write(out / MEASUREMENTS) as partial_path:
         _measures(frame, told, convention).to_parquet(partial_path, index=False)
     index.write(frame, out / "index.parquet")
     return {
@@ -57,7 +57,7 @@ def complete(
 
 
 @dataclass
-class _Told:
+class FileResults:
     """What the files say, by row: fields and measures as columns, the hash of the pixels, the chest wall's edge."""
 
     fields: dict[str, np.ndarray]
@@ -66,7 +66,7 @@ class _Told:
     walls: dict[int, str]
 
     @classmethod
-    def read(cls, entries: Iterable[dict[str, Any]], count: int) -> "_Told":
+    def read(cls, entries: Iterable[dict[str, Any]], count: int) -> "FileResults":
         told = cls({}, {}, np.full(count, None, object), {})
         for entry in entries:
             row = entry["row"]
@@ -88,7 +88,7 @@ class _Told:
         return pd.Series(pd.array(values, dtype=dtype))
 
 
-def _filled(frame: pd.DataFrame, told: _Told) -> pd.DataFrame:
+def _filled(frame: pd.DataFrame, told: FileResults) -> pd.DataFrame:
     """Lay what the files say under what the listing says; a contradiction becomes a remark."""
     remarks = [frame["reason"]]
     filled: dict[str, pd.Series] = {}
@@ -115,7 +115,7 @@ def _joined(remarks: list[pd.Series]) -> pd.Series:
     return first
 
 
-def _measures(frame: pd.DataFrame, told: _Told, convention: str | None) -> pd.DataFrame:
+def _measures(frame: pd.DataFrame, told: FileResults, convention: str | None) -> pd.DataFrame:
     """Return what was measured, a row an image, empty where it failed; against_header is 1 where the pose is wrong."""
     wrong = np.full(len(frame), np.nan)
     sides = frame["side"].to_numpy(object)
@@ -156,7 +156,7 @@ def _contact_sheet(out: Path, frame: pd.DataFrame, images: np.ndarray, masks: np
         f"{frame['image_id'].iloc[row][:14]} {'' if pd.isna(frame['side'].iloc[row]) else frame['side'].iloc[row]}"
         for row in rows
     ]
-    with replacing(out / "contact_sheet.png") as partial_path:
+    with atomic_write(out / "contact_sheet.png") as partial_path:
         contact_sheet(images[rows], masks[rows], captions).save(partial_path)
 
 

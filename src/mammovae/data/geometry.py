@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from mammovae.config import InputError
-from mammovae.imageio.pixel_grid import Grid
+from mammovae.imageio.pixel_grid import PixelGrid
 
 _MARGIN = 0.02  # of the longer side of the mask's bounding box
 
@@ -56,7 +56,7 @@ class Geometry:
         size: int,
         *,
         stretch: bool = False,
-        grid: Grid | None = None,
+        grid: PixelGrid | None = None,
     ) -> "Geometry":
         """The geometry that brings a mask (bool, rows x columns) into a square of size pixels, chest wall first.
 
@@ -72,7 +72,7 @@ class Geometry:
         ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if ys.size == 0:
             raise NoBreast("The breast mask is empty: give a mask with at least one pixel set.")
-        grid = grid or Grid(*mask.shape)
+        grid = grid or PixelGrid(*mask.shape)
         x0, x1 = int(xs[0]) * grid.factor, min(grid.columns, (int(xs[-1]) + 1) * grid.factor)
         y0, y1 = int(ys[0]) * grid.factor, min(grid.rows, (int(ys[-1]) + 1) * grid.factor)
         margin = round(_MARGIN * max(x1 - x0, y1 - y0))
@@ -109,7 +109,7 @@ class Geometry:
         (xa, ya), (xb, yb) = self.to_source(xmin, ymin), self.to_source(xmax, ymax)
         return (xb, ya, xa, yb) if self.mirrored else (xa, ya, xb, yb)
 
-    def apply(self, image: np.ndarray, grid: Grid | None = None) -> np.ndarray:
+    def apply(self, image: np.ndarray, grid: PixelGrid | None = None) -> np.ndarray:
         """The square of a source image (uint16, rows x columns): uint16, (size, size), same intensity scale.
 
         grid says how the pixels lie on the source's, where the image is a reduced one.
@@ -119,7 +119,7 @@ class Geometry:
         """
         return np.rint(self._resample(image, grid)).astype(np.uint16)
 
-    def apply_mask(self, mask: np.ndarray, grid: Grid | None = None) -> np.ndarray:
+    def apply_mask(self, mask: np.ndarray, grid: PixelGrid | None = None) -> np.ndarray:
         """The square of a source mask (bool, rows x columns): uint8, (size, size), 1 where half the area or more is."""
         return (self._resample(mask, grid) >= 0.5 - 1e-6).astype(np.uint8)
 
@@ -131,9 +131,9 @@ class Geometry:
         restored[self.crop_y0 : self.crop_y1, self.crop_x0 : self.crop_x1] = linear_weights(ys, self.size) @ narrow.T
         return restored
 
-    def _resample(self, image: np.ndarray, grid: Grid | None) -> np.ndarray:
+    def _resample(self, image: np.ndarray, grid: PixelGrid | None) -> np.ndarray:
         """The crop, mirrored and resized with separable sparse weights: float32, (size, size)."""
-        grid = grid or Grid(*image.shape)
+        grid = grid or PixelGrid(*image.shape)
         if self.crop_x1 > grid.columns or self.crop_y1 > grid.rows:
             raise ValueError(f"The crop of this geometry does not fit an image of {grid.rows} x {grid.columns} pixels.")
         rows, columns = (

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mammovae.config import InputError
-from mammovae.storage import replacing
+from mammovae.storage import atomic_write
 
 FINDING = pa.struct(
     [
@@ -162,7 +162,7 @@ def read(path: Path) -> pd.DataFrame:
 def write(frame: pd.DataFrame, path: Path) -> None:
     """Check frame and write it to path in one step."""
     arrow = pa.Table.from_pandas(check(frame)[COLUMNS], schema=SCHEMA, preserve_index=False)
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         pq.write_table(arrow, partial)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 
-def pose_convention(frame: pd.DataFrame, walls: Mapping[int, str]) -> Literal["standard", "mirrored"] | None:
+def chest_wall_convention(frame: pd.DataFrame, walls: Mapping[int, str]) -> Literal["standard", "mirrored"] | None:
     """Say how a set is stored: "standard" (left breast, chest wall on the left), "mirrored", or None where unknown.
 
     walls gives "left" or "right" by row. A set that is mirrored as a whole (as mini-MIAS is) is no fault; an image that
@@ -30,7 +30,7 @@ def against_header(side: str | None, chest_wall: str, convention: str | None) ->
     return chest_wall != ("left" if (side == "L") == (convention == "standard") else "right")
 
 
-def with_pose_remarks(frame: pd.DataFrame, walls: Mapping[int, str], convention: str | None) -> pd.DataFrame:
+def with_laterality_warnings(frame: pd.DataFrame, walls: Mapping[int, str], convention: str | None) -> pd.DataFrame:
     """Return the frame with a remark in reason wherever the chest wall contradicts the side."""
     reasons = frame["reason"].tolist()
     for row, wall in walls.items():

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
-QUALITY = "quality.parquet"
+MEASUREMENTS = "measurements.parquet"
 """The file of a DATA folder that holds what was measured, a row a row of the index."""
 
 ENOUGH = 1024
@@ -20,7 +20,7 @@ _SHEARS = (-0.24, -0.16, -0.08, 0.0, 0.08, 0.16, 0.24)
 """Slopes of the straight edges that are looked for."""
 
 
-def measure(pixels: np.ndarray, breast: np.ndarray, wall: Literal["left", "right"]) -> dict[str, float]:
+def measure_image(pixels: np.ndarray, breast: np.ndarray, wall: Literal["left", "right"]) -> dict[str, float]:
     """Measure an image: pixels uint16 (rows, columns), breast bool of its shape, wall the chest wall's edge.
 
     A source of 2,048 pixels and more is to be given reduced to the size that ENOUGH names.

@@ -10,26 +10,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from mammovae.config import InputError, Kind, PrepareSettings, UsageError
+from mammovae.config import InputError, PrepareSettings, SourceKind, UsageError
 from mammovae.data import index
-from mammovae.data.finalize import FROM_HEADER, complete
+from mammovae.data.finalize import FROM_HEADER, finalize
 from mammovae.data.geometry import Geometry, NoBreast
-from mammovae.data.measurements import ENOUGH, measure
+from mammovae.data.measurements import ENOUGH, measure_image
 from mammovae.data.segmentation import find_breast
 from mammovae.data.sources import SOURCES
-from mammovae.imageio.pixel_grid import Grid
-from mammovae.imageio.read import Picture, read
+from mammovae.imageio.pixel_grid import PixelGrid
+from mammovae.imageio.read import DecodedImage, read
 from mammovae.imageio.scaled_decode import block_means, fraction
 from mammovae.parallel import pool
 from mammovae.report.progress import Progress
-from mammovae.storage import MANIFEST, Journal, Stage, read_json, replacing
+from mammovae.storage import MANIFEST, Journal, StageFolder, atomic_write, read_json
 from mammovae.version import __version__
 
 JOURNAL = ".rows.jsonl"
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedImage:
     """One image, ready: image uint16 (S, S), mask uint8 (S, S), and what its file and its pixels say.
 
     fields holds index columns; digest is a hash of the source's pixels as they were decoded, so that the same picture
@@ -53,20 +53,20 @@ class Task(NamedTuple):
     path: Path
 
 
-def prepare_image(path: Path, *, size: int, stretch: bool = False) -> Prepared:
+def prepare_image(path: Path, *, size: int, stretch: bool = False) -> PreparedImage:
     """Read one file and bring its breast into a square of size pixels, exactly as prepare does for a data set.
 
     Raises InputError when the file cannot be read or shows no breast.
     """
     # A breast is rarely less than half as long as its image, so that this gives two pixels for each of the square's.
     picture = read(path, enough=max(ENOUGH, 4 * size))
-    result = prepare_picture(picture, size=size, stretch=stretch)
+    result = prepare_decoded(picture, size=size, stretch=stretch)
     if picture.grid.factor > 1 and not _fine(result.geometry, picture.grid):
-        result = prepare_picture(read(path), size=size, stretch=stretch)
+        result = prepare_decoded(read(path), size=size, stretch=stretch)
     return result
 
 
-def prepare_picture(picture: Picture, *, size: int, stretch: bool = False) -> Prepared:
+def prepare_decoded(picture: DecodedImage, *, size: int, stretch: bool = False) -> PreparedImage:
     """Do prepare_image for a picture that is read already. Raises InputError when it shows no breast."""
     # The mask and the measures need no more than this, and what all take from the same few pixels costs little.
     factor = fraction(max(picture.pixels.shape), ENOUGH)
@@ -87,37 +87,37 @@ def prepare_picture(picture: Picture, *, size: int, stretch: bool = False) -> Pr
         "mask_pixels": int(breast.mask.sum()) * grid.factor**2,
         "reason": "; ".join(picture.remarks) or None,
     }
-    return Prepared(
+    return PreparedImage(
         image=geometry.apply(pixels, whose),
         mask=geometry.apply_mask(breast.mask, grid),
         geometry=geometry,
         chest_wall=breast.chest_wall,
         fields=fields,
         digest=_digest(small, grid),
-        measures=measure(small, breast.mask, breast.chest_wall),
+        measures=measure_image(small, breast.mask, breast.chest_wall),
     )
 
 
-def _digest(pixels: np.ndarray, grid: Grid) -> str:
+def _digest(pixels: np.ndarray, grid: PixelGrid) -> str:
     said = hashlib.blake2b(f"{grid.rows} {grid.columns}".encode(), digest_size=16)
     said.update(np.ascontiguousarray(pixels).data)
     return said.hexdigest()
 
 
-def _fine(geometry: Geometry, grid: Grid) -> bool:
+def _fine(geometry: Geometry, grid: PixelGrid) -> bool:
     """Say whether an image on this grid has two pixels for each of the square's, so that its pixels' edges are lost."""
     return max(geometry.scale_x, geometry.scale_y) * grid.factor <= 0.5
 
 
 def prepare(
-    kind: Kind,
+    kind: SourceKind,
     path: Path | str,
     *,
     out: Path | str,
     workers: int | None = None,
     cluster: str | None = None,
     executor: Executor | None = None,
-    seconds: float | None = None,
+    timeout: float | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Turn a raw data set into the DATA folder out, and return its manifest's facts (counts and so on).
@@ -125,7 +125,7 @@ def prepare(
     settings are those of PrepareSettings (size=128, side="R"). Works on all cores (workers processes; workers=1 is this
     process, where a crash ends the run), on the workers of a Dask cluster (the address of its scheduler, or "local",
     which starts one here; they must see the same paths), or on any concurrent.futures executor. An interrupted run is
-    completed by the same call; a file that cannot be used, crashes its decoder or takes longer than seconds (600)
+    completed by the same call; a file that cannot be used, crashes its decoder or takes longer than timeout (seconds, 600)
     becomes a row with status "failed" and a line in failures.csv.
     Raises InputError when the raw folder is not what kind says or holds no image that matches.
     """
@@ -142,7 +142,7 @@ def prepare(
         raise InputError(f"no image in {root} matches: check --side, --view and the kind of data")
     said = frame[["image_id", "source", "split", "healthy", "status", "findings"]].to_json(orient="records")
     inputs = {"kind": kind, "root": str(root.resolve()), "listing": hashlib.sha256(said.encode()).hexdigest()}
-    with Stage(out, "prepare", chosen.model_dump(), inputs) as stage:
+    with StageFolder(out, "prepare", chosen.model_dump(), inputs) as stage:
         if not stage.done:
             slots = _Slots(out, len(frame), chosen.size)
             with Journal(out / JOURNAL, f"prepare {__version__}") as journal:
@@ -151,12 +151,14 @@ def prepare(
                 sources, whole = frame["source"], root.absolute()  # a worker elsewhere stands in another folder
                 tasks = (Task(row, whole / sources.iloc[row]) for row in left)
                 work = partial(prepare_task, size=chosen.size, stretch=chosen.stretch)
-                results = pool.run(work, tasks, workers=workers, cluster=cluster, executor=executor, seconds=seconds)
+                results = pool.map_unordered(
+                    work, tasks, workers=workers, cluster=cluster, executor=executor, timeout=timeout
+                )
                 with Progress("preparing", len(left), unit="images") as progress:
                     for task, result in results:
                         journal.add(slots.keep(task.row, result))
                         progress.advance(1)
-                facts = complete(out, frame, journal.entries(), slots.images, slots.masks, chosen)
+                facts = finalize(out, frame, journal.entries(), slots.images, slots.masks, chosen)
                 slots.finish()
                 stage.finish(phantoms=_is_phantom(root), **facts)
                 journal.forget()
@@ -181,7 +183,7 @@ def _listing(kind: str, root: Path, settings: PrepareSettings) -> pd.DataFrame:
     return frame.head(settings.limit or len(frame)).reset_index(drop=True)
 
 
-def prepare_task(task: Task, *, size: int, stretch: bool) -> Prepared:
+def prepare_task(task: Task, *, size: int, stretch: bool) -> PreparedImage:
     """Do prepare_image for a task: what worker processes are given."""
     return prepare_image(task.path, size=size, stretch=stretch)
 
@@ -201,11 +203,11 @@ class _Slots:
             finished.rename(path)
         if not path.exists():
             (self._out / JOURNAL).unlink(missing_ok=True)
-            with replacing(path) as partial_path:
+            with atomic_write(path) as partial_path:
                 np.lib.format.open_memmap(partial_path, mode="w+", dtype=dtype, shape=shape)
         return np.lib.format.open_memmap(path, mode="r+")
 
-    def keep(self, row: int, result: Prepared | InputError) -> dict[str, Any]:
+    def keep(self, row: int, result: PreparedImage | InputError) -> dict[str, Any]:
         """Store the pixels of one result, and return the line for the journal that says they are there."""
         if isinstance(result, InputError):
             return {"row": row, "fields": {"status": "failed", "reason": str(result)}}

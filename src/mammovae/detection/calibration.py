@@ -19,7 +19,7 @@ _REFIT = 200
 """Up to so many calibration images the distributions are fitted anew for every image judged; above, they are split."""
 
 
-class Healthy:
+class ScoreDistribution:
     """The smooth, strictly increasing distribution of one score among healthy images.
 
     A Gaussian kernel estimate (bandwidth by Silverman's rule, "Density Estimation", 1986, 3.31) between the 20th and
@@ -55,7 +55,7 @@ class Healthy:
 class Calibration:
     """The raw scores of healthy calibration images, as the scale on which those of any other image are read.
 
-        calibration = Calibration(healthy, ["local_peak", "marker_peak"])    # healthy: a column a score
+        calibration = Calibration(healthy, ["local_peak", "lesion_segmenter_peak"])    # healthy: a column a score
         calibration.fuse(scores)           # mean of the normal scores, (m,)
         calibration.flags(scores, 0.05)    # at most one healthy image in twenty
 
@@ -71,12 +71,12 @@ class Calibration:
         self.n = len(self._healthy)
         """Calibration images that have every score."""
         if self.n:
-            self._marginals = [Healthy(column) for column in self._healthy.T]
+            self._marginals = [ScoreDistribution(column) for column in self._healthy.T]
 
     @cached_property
-    def _own(self) -> Healthy:
+    def _own(self) -> ScoreDistribution:
         """The fused scores of the calibration images, each with itself left out of what transforms it."""
-        return Healthy(self._left_out())
+        return ScoreDistribution(self._left_out())
 
     def fuse(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the fused scores of images, (m,), from named raw scores (m,) each; NaN without calibration images."""
@@ -120,12 +120,12 @@ class Calibration:
             p[known] = _ranked(self._healthy[:, 0], table[known, 0])
         elif self.n > _REFIT:
             third = np.arange(self.n) % 3 == 0
-            marginals = [Healthy(column) for column in self._healthy[third].T]
+            marginals = [ScoreDistribution(column) for column in self._healthy[third].T]
             p[known] = _ranked(_fused(marginals, self._healthy[~third]), _fused(marginals, table[known]))
         else:
             for row in np.flatnonzero(known):
                 together = np.vstack([self._healthy, table[row]])
-                fused = _fused([Healthy(column) for column in together.T], together)
+                fused = _fused([ScoreDistribution(column) for column in together.T], together)
                 # Equal images may differ in the last digit; a tie counts against the flag.
                 p[row] = np.count_nonzero(fused >= fused[-1] - 1e-9) / len(together)
         return p
@@ -156,7 +156,7 @@ class Calibration:
         keep = ~np.eye(self.n, dtype=bool)
         return np.array(
             [
-                _fused([Healthy(column) for column in self._healthy[others].T], self._healthy[~others])[0]
+                _fused([ScoreDistribution(column) for column in self._healthy[others].T], self._healthy[~others])[0]
                 for others in keep
             ]
         )
@@ -200,7 +200,7 @@ def realised_rate_range(n_calibration: int, n_test: int, rate: float, level: flo
     return float(low) / n_test, float(high) / n_test
 
 
-def _fused(marginals: Sequence[Healthy], table: np.ndarray) -> np.ndarray:
+def _fused(marginals: Sequence[ScoreDistribution], table: np.ndarray) -> np.ndarray:
     return np.mean([one.normal(column) for one, column in zip(marginals, table.T, strict=True)], axis=0)
 
 

@@ -10,21 +10,21 @@ from mammovae.models.run import Run
 
 USED, MISSING = "used", "missing"
 
-WHY: Mapping[str, str] = {
+SCORE_MEANINGS: Mapping[str, str] = {
     "reconstruction_loss": "the VAE reconstructs it badly",
     "normalised_peak": "a place brighter than the VAE expects, given how sure it is there",
     "residual_peak": "a place brighter than the VAE expects",
     "local_peak": "a place brighter than the VAE expects, given what it misses nearby",
     "denoising_peak": "a place that the denoiser takes away",
     "denoising_local_peak": "a place that the denoiser takes away, given what it takes nearby",
-    "marker_peak": "a place that looks like a planted lesion",
-    "tile_marker_peak": "a place that looks like a planted lesion, seen closely",
+    "lesion_segmenter_peak": "a place that looks like a planted lesion",
+    "patch_segmenter_peak": "a place that looks like a planted lesion, seen closely",
     "map_peak": "a place where the members' maps add up",
 }
 """What it means when a score is the one that lies furthest above healthy."""
 
 
-class Verdict:
+class FusedScore:
     """The calibrations of a run, opened once and applied to any number of raw scores.
 
     finding rests on this image alone, so that it is the same with and without the other breast; finding_bilateral adds
@@ -68,7 +68,7 @@ class Verdict:
         """Return in words which score of each image lies furthest above healthy, and how far."""
         normal, names = self.one_sided.normal(scores), self.one_sided.names
         return [
-            f"{WHY.get(names[furthest], 'far from healthy')} ({names[furthest]}, "
+            f"{SCORE_MEANINGS.get(names[furthest], 'far from healthy')} ({names[furthest]}, "
             f"{row[furthest]:.1f} healthy deviations above)"
             for row, furthest in zip(normal, normal.argmax(axis=1), strict=True)
         ]

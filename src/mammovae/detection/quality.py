@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mammovae.config import InputError
-from mammovae.detection.calibration import CALIBRATION, Calibration, Healthy
-from mammovae.storage import replacing
+from mammovae.detection.calibration import CALIBRATION, Calibration, ScoreDistribution
+from mammovae.storage import atomic_write
 
-MEASURED, TEMPLATES = "quality.parquet", "quality.safetensors"
+REFERENCE_MEASUREMENTS, TEMPLATES = "quality_reference.parquet", "quality_templates.safetensors"
 
 TEMPLATE = 32
 """Side of the squares in which a whole image is compared with the healthy ones, in pixels."""
@@ -96,7 +96,9 @@ class Quality:
         """
         self.measures, self.templates = measures, templates
         self.calibration = np.empty(0) if calibration is None else calibration
-        self._healthy = {str(name): Healthy(measures[name].to_numpy(), MEASURES[str(name)].floor) for name in measures}
+        self._healthy = {
+            str(name): ScoreDistribution(measures[name].to_numpy(), MEASURES[str(name)].floor) for name in measures
+        }
 
     @classmethod
     def fit(cls, measures: pd.DataFrame, pictures: np.ndarray, outlines: np.ndarray) -> Self:
@@ -116,7 +118,8 @@ class Quality:
         table = measures.assign(**_compared(templates, pictures, outlines))
         names = [name for name in MEASURES if name in table]
         normal = np.stack(
-            [Healthy(table[n].to_numpy(), MEASURES[n].floor).normal(table[n].to_numpy()) for n in names], axis=1
+            [ScoreDistribution(table[n].to_numpy(), MEASURES[n].floor).normal(table[n].to_numpy()) for n in names],
+            axis=1,
         )
         covariance = np.cov(np.clip(normal, -4, 4), rowvar=False)
         # Half the weight on the diagonal: forty measures of some eighty images leave no more to be known.
@@ -165,19 +168,19 @@ class Quality:
         return found
 
     def save(self, folder: Path) -> None:
-        """Write quality.parquet and quality.safetensors into a RUN folder."""
-        with replacing(folder / MEASURED) as partial:
+        """Write quality_reference.parquet and quality_templates.safetensors into a RUN folder."""
+        with atomic_write(folder / REFERENCE_MEASUREMENTS) as partial:
             self.measures.to_parquet(partial, index=False)
-        with replacing(folder / TEMPLATES) as partial:
+        with atomic_write(folder / TEMPLATES) as partial:
             save_file({name: np.ascontiguousarray(value) for name, value in self.templates.items()}, partial)
 
     @classmethod
     def open(cls, folder: Path) -> Self | None:
         """Open what save wrote, with the calibration of the run; None for a run that had too few images to fit one."""
-        if not (folder / MEASURED).is_file():
+        if not (folder / REFERENCE_MEASUREMENTS).is_file():
             return None
         try:
-            measures, templates = pd.read_parquet(folder / MEASURED), load_file(folder / TEMPLATES)
+            measures, templates = pd.read_parquet(folder / REFERENCE_MEASUREMENTS), load_file(folder / TEMPLATES)
             calibration = pd.read_parquet(folder / CALIBRATION)
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{folder} holds a damaged quality score: {error}; train again") from error
@@ -185,7 +188,7 @@ class Quality:
         return cls(measures, templates, scores)
 
 
-def small(images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def thumbnails(images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return squares (n, S, S) as pictures of mean 0 and deviation 1, and outlines 0 to 1, float64 (n, 32, 32)."""
 
     def shrunk(square: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import torch
 
 from mammovae.config import InputError
 from mammovae.data.dataset import Data
-from mammovae.models.anomaly_maps import from_film_grey
+from mammovae.models.anomaly_maps import undo_standardisation
 from mammovae.models.pyramid_vae import PyramidVae
 from mammovae.models.residual_vae import ResidualVae
 from mammovae.models.run import Run
@@ -29,5 +29,5 @@ def reconstruct(run: Run, data: Data, positions: np.ndarray) -> tuple[np.ndarray
             made = member.reconstruct(batch)
         else:
             assert isinstance(member, ResidualVae)
-            made = from_film_grey(member.predict(batch)[1], batch.image, batch.mask)
+            made = undo_standardisation(member.predict(batch)[1], batch.image, batch.mask)
     return batch.image[:, 0].cpu().numpy(), made[:, 0].cpu().numpy()

@@ -19,18 +19,18 @@ from mammovae.data.geometry import Geometry
 from mammovae.data.laterality import against_header
 from mammovae.data.prepare import prepare_image
 from mammovae.detection.detector import Detector
-from mammovae.detection.score_rows import COLUMNS, IDENTITY, Judge, Squares
+from mammovae.detection.score_rows import COLUMNS, IDENTITY, PreparedImages, ScoreRowBuilder
 from mammovae.imageio.read import image_files
 from mammovae.models.run import Run
 from mammovae.parallel import pool
-from mammovae.parallel.allocator import kept
+from mammovae.parallel.allocator import retain_freed_memory
 from mammovae.report.images import save_overlay
 from mammovae.report.progress import Progress
-from mammovae.report.review_page import SHOWN, Sheet
-from mammovae.storage import MANIFEST, Journal, digest, file_hash, locked, read_json, replacing
+from mammovae.report.review_page import SHOWN, ReviewPage
+from mammovae.storage import MANIFEST, Journal, acquire_lock, atomic_write, digest, file_hash, read_json
 from mammovae.version import __version__
 
-FEW = 8
+MIN_FILES_FOR_WORKERS = 8
 """Fewer files than this are not worth worker processes."""
 BATCH, PART = 16, 64
 """Images of a DATA folder that a network is given at once, and that are judged and written together."""
@@ -51,7 +51,7 @@ def score(
     flag: float | None = None,
     workers: int | None = None,
     cluster: str | None = None,
-    seconds: float | None = None,
+    timeout: float | None = None,
 ) -> pd.DataFrame:
     """Score images and write one row each to out; return the table.
 
@@ -71,7 +71,7 @@ def score(
     core; fewer than eight files, and workers=1, are done in this process), or by the workers of a Dask cluster: the
     address of its scheduler, or "local", which starts one here. They must see the same paths, and compute on their CPU;
     squares of DATA folders are scored 16 at a time, on the first GPU where there is one. A file that crashes its
-    decoder, or takes longer than seconds (600), is a row with that reason. Rows come as they are ready to
+    decoder, or takes longer than timeout (seconds, 600), is a row with that reason. Rows come as they are ready to
     .NAME.rows.jsonl beside out; the same call goes on from there after an interruption.
     Raises InputError when a path does not exist, UsageError for a flag rate that the calibration images cannot promise.
     """
@@ -89,10 +89,10 @@ def score(
         raise InputError(f"there is no image in {paths}")
     wanted = _wanted(opened, data, files, scorer)
     with _alone(out), Journal(out.with_name(f".{out.name}.rows.jsonl"), wanted) as journal:
-        done, sheet = _resumed(journal, review is not None), None if review is None else Sheet(judge.level)
+        done, sheet = _resumed(journal, review is not None), None if review is None else ReviewPage(judge.level)
         left = [task for task in tasks if not done.issuperset(task.keys)]
         with Progress("scoring", sum(len(task.keys) for task in left), unit="images") as progress:
-            for task, answers in _run(scorer, left, workers, cluster, seconds):
+            for task, answers in _run(scorer, left, workers, cluster, timeout):
                 if isinstance(answers, InputError):
                     answers = [_refusal(task, key, answers) for key in task.keys]
                 for answer in answers:
@@ -103,7 +103,7 @@ def score(
         rows = refused | {tuple(entry["key"]): entry["row"] for entry in journal.entries()}
         table = judge.paired(pd.DataFrame([rows[key] for key in sorted(rows)]))
         table = table.reindex(columns=[*COLUMNS, *(name for name in table if name not in COLUMNS)])
-        with replacing(out) as partial_path:
+        with atomic_write(out) as partial_path:
             table.to_csv(partial_path, index=False)
         if review is not None and sheet is not None:
             for key in sorted(rows):
@@ -150,7 +150,7 @@ class _Scorer:
 
     def __post_init__(self) -> None:
         self.run = Run.open(self.path)
-        self.judge, self.detector = Judge(self.run, self.rate), Detector(self.run)
+        self.judge, self.detector = ScoreRowBuilder(self.run, self.rate), Detector(self.run)
         self._data: dict[Path, Data] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -172,7 +172,7 @@ class _Scorer:
         identity |= {key: result.fields.get(key) for key in ("patient_id", "side", "view", "reason")}
         wrong = against_header(identity["side"], result.chest_wall, self.judge.convention)
         measures = result.measures | {"against_header": float(wrong)}
-        squares = Squares(result.image[None], result.mask[None], [identity], [measures], [result.geometry])
+        squares = PreparedImages(result.image[None], result.mask[None], [identity], [measures], [result.geometry])
         shape = (result.fields["rows"], result.fields["columns"])
         with _one_thread():  # so that a file's scores are the same bytes wherever and beside whatever it is scored
             scores, _, whole = self.detector.squares(squares.images, squares.masks)
@@ -185,7 +185,7 @@ class _Scorer:
         whole = np.concatenate([maps for *_, maps in found])
         frame = data.index.iloc[positions]
         identities = _identities(frame)
-        squares = Squares(
+        squares = PreparedImages(
             data.images[positions],
             data.masks[positions],
             identities,
@@ -198,7 +198,7 @@ class _Scorer:
     def _answers(
         self,
         keys: Sequence[Key],
-        squares: Squares,
+        squares: PreparedImages,
         scores: dict[str, np.ndarray],
         maps: np.ndarray,
         shapes: Sequence[tuple[int, int]],
@@ -289,19 +289,19 @@ def _run(
     tasks: list[_File | _Part],
     workers: int | None,
     cluster: str | None,
-    seconds: float | None,
+    timeout: float | None,
 ) -> Iterator[tuple[_File | _Part, list[_Answer] | InputError]]:
     """Do the work; here, squares of DATA folders are scored by all threads in this process, and so are few files."""
     if cluster is not None:
-        yield from pool.run(scorer, tasks, workers=workers, cluster=cluster, seconds=seconds)
+        yield from pool.map_unordered(scorer, tasks, workers=workers, cluster=cluster, timeout=timeout)
         return
     files = [task for task in tasks if isinstance(task, _File)]
-    with kept():
+    with retain_freed_memory():
         for task in tasks:
             if isinstance(task, _Part):
                 yield task, scorer(task)
-    few = len(files) < FEW and workers is None and seconds is None
-    yield from pool.run(scorer, files, workers=1 if few else workers, seconds=seconds)
+    few = len(files) < MIN_FILES_FOR_WORKERS and workers is None and timeout is None
+    yield from pool.map_unordered(scorer, files, workers=1 if few else workers, timeout=timeout)
 
 
 def _refusal(task: _File | _Part, key: Key, error: InputError) -> _Answer:
@@ -324,7 +324,7 @@ def _one_thread() -> Iterator[None]:
 def _alone(out: Path) -> Iterator[None]:
     """Hold the lock of an output file; UsageError when another process writes it."""
     path = out.with_name(f".{out.name}.lock")
-    lock = locked(path, out)
+    lock = acquire_lock(path, out)
     try:
         yield
     finally:
@@ -342,9 +342,9 @@ def _draw(
     level: float,
 ) -> None:
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in image_id)
-    with replacing(folder / f"{name}.png") as partial_path:
+    with atomic_write(folder / f"{name}.png") as partial_path:
         save_overlay(image, map, level, partial_path)
     ratio = geometry.size // len(map)
     whole = geometry.restore(np.kron(map, np.ones((ratio, ratio), np.float32)), shape)
-    with replacing(folder / f"{name}.map.png") as partial_path:
+    with atomic_write(folder / f"{name}.map.png") as partial_path:
         Image.fromarray(np.clip(whole / level * HEALTHY_LEVEL, 0, 65535).astype(np.uint16)).save(partial_path)

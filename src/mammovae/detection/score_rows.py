@@ -10,8 +10,8 @@ import pandas as pd
 from mammovae.data.geometry import Geometry
 from mammovae.data.index import other_breasts
 from mammovae.detection.calibration import flagged
-from mammovae.detection.fusion import Verdict
-from mammovae.detection.quality import MEASURES, Quality, small
+from mammovae.detection.fusion import FusedScore
+from mammovae.detection.quality import MEASURES, Quality, thumbnails
 from mammovae.models.run import Run
 
 IDENTITY = ["image_id", "source", "patient_id", "side", "view"]
@@ -26,7 +26,7 @@ REMARKABLE = 95.0
 
 
 @dataclass(frozen=True)
-class Squares:
+class PreparedImages:
     """n prepared images of one batch: squares and masks (n, S, S), and what is known of each, n entries a list.
 
     identities hold IDENTITY and reason (a remark); measures those of data/quality.py, empty for a run without a quality
@@ -40,12 +40,12 @@ class Squares:
     geometries: Sequence[Geometry]
 
 
-class Judge:
+class ScoreRowBuilder:
     """A run's verdicts: of images one after the other, and of a patient's two breasts once all are known."""
 
     def __init__(self, run: Run, rate: float | None) -> None:
         """rate: the false-positive rate to flag at; UsageError for one that the calibration images cannot promise."""
-        self.verdict, self.quality, self.rate = Verdict(run), Quality.open(run.path), rate
+        self.verdict, self.quality, self.rate = FusedScore(run), Quality.open(run.path), rate
         self.convention = run.manifest["prepared"]["stored_as"]
         self.level = run.manifest["map_scale"]
         """What one pixel in a thousand of a healthy map exceeds."""
@@ -53,7 +53,7 @@ class Judge:
             self.verdict.check_rate(rate)
 
     def rows(
-        self, squares: Squares, scores: Mapping[str, np.ndarray], maps: np.ndarray
+        self, squares: PreparedImages, scores: Mapping[str, np.ndarray], maps: np.ndarray
     ) -> list[tuple[dict[str, Any], float]]:
         """Return of each image its row of scores.csv and how suspicious it is, for scores (n,) and maps (n, s, s).
 
@@ -83,13 +83,13 @@ class Judge:
             found.append((row, float(worst[number])))
         return found
 
-    def _quality(self, squares: Squares) -> tuple[dict[str, np.ndarray], list[str]]:
+    def _quality(self, squares: PreparedImages) -> tuple[dict[str, np.ndarray], list[str]]:
         """Return Quality.columns of images and the measure behind each; nothing for a run without a quality score."""
         if self.quality is None:
             return {}, []
         table = pd.DataFrame(squares.measures)
         table = table[[name for name in MEASURES if name in table]].astype(np.float64)
-        normal = self.quality.normal(table, *small(squares.images, squares.masks))
+        normal = self.quality.normal(table, *thumbnails(squares.images, squares.masks))
         return self.quality.columns(normal), self.quality.reasons(normal)
 
     def paired(self, table: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ PCA_IMAGES = 2000
 BLOB_SIZE = 512
 
 
-def trivial(data: Data, positions: np.ndarray) -> dict[str, np.ndarray]:
+def image_statistics(data: Data, positions: np.ndarray) -> dict[str, np.ndarray]:
     """Return mean grey inside the breast (0..1) and breast area (share of the square) of images, (n,) each."""
     grey, area = np.empty(len(positions)), np.empty(len(positions))
     for number, position in enumerate(positions):
@@ -21,7 +21,7 @@ def trivial(data: Data, positions: np.ndarray) -> dict[str, np.ndarray]:
     return {"mean_grey": grey, "breast_area": area}
 
 
-def blobs(data: Data, position: int) -> np.ndarray:
+def blob_map(data: Data, position: int) -> np.ndarray:
     """Return the responses of a filter for bright blobs in an image, float32 (s, s); their maximum is the score.
 
     Laplacian of Gaussian of 4 pixels in images of 512 (Lindeberg, "Feature detection with automatic scale selection",

@@ -10,15 +10,15 @@ import pandas as pd
 from mammovae.config import InputError
 from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector
-from mammovae.detection.fusion import Verdict
-from mammovae.evaluation.baselines import PcaResidual, blobs, trivial
-from mammovae.evaluation.evaluation_report import account, labels
+from mammovae.detection.fusion import FusedScore
+from mammovae.evaluation.baselines import PcaResidual, blob_map, image_statistics
+from mammovae.evaluation.evaluation_report import build_report, score_labels
 from mammovae.evaluation.lesion_masks import sizes_mm
 from mammovae.models.run import Run
 from mammovae.report.evaluation_page import write_report
-from mammovae.statistics.detection_metrics import judge
-from mammovae.storage import Stage, file_hash, read_json, replacing, write_json
-from mammovae.training.leakage import unseen
+from mammovae.statistics.detection_metrics import detection_metrics
+from mammovae.storage import StageFolder, atomic_write, file_hash, read_json, write_json
+from mammovae.training.leakage import exclude_training_images
 
 BASELINES = {
     "mean_grey": "Mean grey",
@@ -26,7 +26,7 @@ BASELINES = {
     "pca_residual": "PCA residual",
     "blobs": "Blob filter",
 }
-SEED_PROTOCOL_IMAGES = 20
+ORIGINAL_PROTOCOL_IMAGES = 20
 
 
 def evaluate(
@@ -34,7 +34,7 @@ def evaluate(
     data: Path | str,
     *,
     out: Path | str,
-    protocol: Literal["full", "seed"] = "full",
+    protocol: Literal["full", "original"] = "full",
     seed: int = 0,
 ) -> dict[str, Any]:
     """Judge a run on the test images of a DATA folder; return what metrics.json says.
@@ -44,23 +44,23 @@ def evaluate(
     """
     opened, prepared = Run.open(run), Data.open(data)
     prepared.check_prepared_as(opened.manifest["prepared"])
-    positions, notes = positions_to_judge(opened, prepared, protocol, seed)
+    positions, notes = select_test_images(opened, prepared, protocol, seed)
     inputs = {
         "run": str(opened.path.resolve()),
         "weights": json.dumps(opened.manifest["weights"]),
         "data": str(prepared.path.resolve()),
         "index": file_hash(prepared.path / "index.parquet"),
     }
-    with Stage(Path(out), "evaluate", {"protocol": protocol, "seed": seed}, inputs) as stage:
+    with StageFolder(Path(out), "evaluate", {"protocol": protocol, "seed": seed}, inputs) as stage:
         if not stage.done:
             table = scores_table(opened, prepared, positions)
-            with replacing(stage.out / "scores.csv") as partial:
+            with atomic_write(stage.out / "scores.csv") as partial:
                 table.drop(columns="position").to_csv(partial, index=False)
             baselines = {name: label for name, label in BASELINES.items() if name in table}
-            judgement = judge(table, labels(opened), baselines)
+            judgement = detection_metrics(table, score_labels(opened), baselines)
             metrics = {"protocol": protocol, **judgement.metrics()}
             write_json(stage.out / "metrics.json", metrics)
-            report = account(opened, prepared, table, judgement, protocol, seed, notes)
+            report = build_report(opened, prepared, table, judgement, protocol, seed, notes)
             write_report(stage.out / "report.html", report)
             stage.finish()
         return read_json(stage.out / "metrics.json")
@@ -72,8 +72,8 @@ def scores_table(run: Run, data: Data, positions: np.ndarray) -> pd.DataFrame:
     The PCA is fitted on the run's own training images in data; without any there, its column is left out.
     """
     raw = Detector(run).table(data, positions)
-    table = identity(data, positions).assign(**Verdict(run).columns(raw), **raw, **trivial(data, positions))
-    table["blobs"] = [float(blobs(data, int(position)).max()) for position in positions]
+    table = identity(data, positions).assign(**FusedScore(run).columns(raw), **raw, **image_statistics(data, positions))
+    table["blobs"] = [float(blob_map(data, int(position)).max()) for position in positions]
     train = data.parts(run.settings)["train"]
     if len(train) > 1:
         table["pca_residual"] = PcaResidual().fit(data, train).score_samples(data, positions)
@@ -100,8 +100,8 @@ def identity(data: Data, positions: np.ndarray) -> pd.DataFrame:
     )
 
 
-def positions_to_judge(
-    run: Run, data: Data, protocol: Literal["full", "seed"], seed: int
+def select_test_images(
+    run: Run, data: Data, protocol: Literal["full", "original"], seed: int
 ) -> tuple[np.ndarray, list[str]]:
     """Return the test images to judge, of the run's side and view, and what has to be said about their choice.
 
@@ -109,7 +109,7 @@ def positions_to_judge(
     Images whose patient or pixels the run has learnt from are left out of both. Raises InputError when none is left.
     """
     tested = data.select("test", side=run.settings.side, view=run.settings.view)
-    positions = unseen(run, data, tested)
+    positions = exclude_training_images(run, data, tested)
     left_out = len(tested) - len(positions)
     notes = [f"{left_out:,} test images left out, for the run has learnt from their patients"] if left_out else []
     if not len(positions):
@@ -121,7 +121,7 @@ def positions_to_judge(
     health = data.index["healthy"].iloc[positions].to_numpy(dtype=object)
     for wanted, words in ((True, "healthy images"), (False, "images with findings")):
         arm = positions[[value is not pd.NA and value == wanted for value in health]]
-        if len(arm) < SEED_PROTOCOL_IMAGES:
-            notes.append(f"the seed protocol wants {SEED_PROTOCOL_IMAGES} {words}; the test split has {len(arm)}")
-        drawn.append(rng.choice(arm, min(len(arm), SEED_PROTOCOL_IMAGES), replace=False))
+        if len(arm) < ORIGINAL_PROTOCOL_IMAGES:
+            notes.append(f"the seed protocol wants {ORIGINAL_PROTOCOL_IMAGES} {words}; the test split has {len(arm)}")
+        drawn.append(rng.choice(arm, min(len(arm), ORIGINAL_PROTOCOL_IMAGES), replace=False))
     return np.sort(np.concatenate(drawn)), notes

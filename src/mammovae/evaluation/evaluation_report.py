@@ -3,23 +3,23 @@
 import numpy as np
 import pandas as pd
 
-from mammovae.config import Sampler
+from mammovae.config import SamplingMode
 from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector
 from mammovae.detection.reconstruct import reconstruct
-from mammovae.generation.samplers import Source
+from mammovae.generation.samplers import LatentSampler
 from mammovae.models.base import HISTORY
 from mammovae.models.run import Run
-from mammovae.report.evaluation_page import Case, Report
+from mammovae.report.evaluation_page import EvaluationReport, ExampleImage
 from mammovae.report.formatting import duration
 from mammovae.report.images import MapScale
-from mammovae.statistics.detection_metrics import Judgement
+from mammovae.statistics.detection_metrics import DetectionMetrics
 from mammovae.storage import file_hash
 
 FINDING = "finding"
 
 
-def labels(run: Run) -> dict[str, str]:
+def score_labels(run: Run) -> dict[str, str]:
     """Return the columns that an evaluation judges with their labels, the headline first.
 
     Where one raw score alone is the finding score, the headline bears its name. Scores that need the other breast are
@@ -27,35 +27,35 @@ def labels(run: Run) -> dict[str, str]:
     """
     fused, members = run.settings.fused, run.members
     if len(fused) == 1:
-        said = {FINDING: readable(fused[0])}
+        said = {FINDING: score_label(fused[0])}
         return said | ({"kl_divergence": "KL divergence"} if fused[0] != "kl_divergence" and "vae" in members else {})
-    return {FINDING: "Finding score"} | {name: readable(name) for name in fused}
+    return {FINDING: "Finding score"} | {name: score_label(name) for name in fused}
 
 
-def readable(name: str) -> str:
+def score_label(name: str) -> str:
     """Return the name of a score in words: "local_peak" -> "Local peak"."""
     return name.replace("_", " ").capitalize()
 
 
-def account(
-    run: Run, data: Data, table: pd.DataFrame, judgement: Judgement, protocol: str, seed: int, notes: list[str]
-) -> Report:
+def build_report(
+    run: Run, data: Data, table: pd.DataFrame, judgement: DetectionMetrics, protocol: str, seed: int, notes: list[str]
+) -> EvaluationReport:
     """Gather the report of an evaluation: table is scores_table's, notes what has to be said of the protocol."""
     parts = data.parts(run.settings)
     shown = next((part for part in (parts["validation"], parts["train"]) if len(part)), table["position"].to_numpy())
     originals, made = reconstruct(run, data, shown[:8]) if len(shown) else (None, None)
     generated = real = None
-    mode: Sampler = "vary" if "vae" in run.members else "density"
+    mode: SamplingMode = "vary" if "vae" in run.members else "latent"
     if len(parts["train"]) and run.generator is not None:
-        drawn = Source(run, mode, seed, data if mode == "vary" else None)
+        drawn = LatentSampler(run, mode, seed, data if mode == "vary" else None)
         generated = drawn.draw(np.arange(16)).images
-        beside = [place[0] for place in Source(run, "vary", seed, data).origins(np.arange(16))]
+        beside = [place[0] for place in LatentSampler(run, "vary", seed, data).origins(np.arange(16))]
         real = data.batch(np.array(beside), drawn.member.size).image[:, 0].numpy()
     prepared, manifest = data.manifest, run.manifest
     kind = prepared["inputs"]["kind"] + (" (phantoms, no patients)" if prepared["phantoms"] else "")
     selection = " ".join(filter(None, [run.settings.side, run.settings.view]))
     healthy_rule = prepared["settings"]["healthy"] if prepared["inputs"]["kind"] == "vindr" else "as the set says"
-    return Report(
+    return EvaluationReport(
         title=f"mammovae: {kind}, preset {manifest['preset']}",
         subtitle=f"Protocol {protocol}: " + ("; ".join(notes) or "the test split of the data"),
         facts={
@@ -111,7 +111,7 @@ def _score_label(run: Run) -> str:
     fused = run.settings.fused
     if fused == ("reconstruction_loss",):
         return "reconstruction loss (nats)"
-    return readable(fused[0]).lower() if len(fused) == 1 else "finding score (healthy standard deviations)"
+    return score_label(fused[0]).lower() if len(fused) == 1 else "finding score (healthy standard deviations)"
 
 
 def _why_none(run: Run) -> str:
@@ -136,7 +136,7 @@ def _split_counts(data: Data) -> pd.DataFrame:
     )
 
 
-def _cases(run: Run, data: Data, table: pd.DataFrame, each: int = 4) -> list[Case]:
+def _cases(run: Run, data: Data, table: pd.DataFrame, each: int = 4) -> list[ExampleImage]:
     """Pick the highest and the lowest scores of both arms, by score alone."""
     picked: list[tuple[str, pd.Series]] = []
     known = table[table["healthy"].notna()]
@@ -163,7 +163,7 @@ def _cases(run: Run, data: Data, table: pd.DataFrame, each: int = 4) -> list[Cas
         digits = 0 if abs(row[FINDING]) >= 100 else 2
         caption = f"{_score_label(run).split(' (')[0]} {row[FINDING]:,.{digits}f}"
         caption += "".join(f", {name}" for name in row["categories"])
-        cases.append(Case(row["image_id"], image, group, map, reconstruction, boxes, caption))
+        cases.append(ExampleImage(row["image_id"], image, group, map, reconstruction, boxes, caption))
     return cases
 
 

@@ -11,23 +11,23 @@ import pandas as pd
 from mammovae.config import InputError, UsageError
 from mammovae.data.dataset import Data, guessed_mm_per_pixel
 from mammovae.data.laterality import against_header
-from mammovae.data.prepare import prepare_picture
+from mammovae.data.prepare import prepare_decoded
 from mammovae.data.segmentation import find_breast
-from mammovae.detection.quality import MEASURES, TEMPLATE, Quality, small
-from mammovae.imageio.pixel_grid import Grid
-from mammovae.imageio.read import Picture, image_files, read
+from mammovae.detection.quality import MEASURES, TEMPLATE, Quality, thumbnails
+from mammovae.imageio.pixel_grid import PixelGrid
+from mammovae.imageio.read import DecodedImage, image_files, read
 from mammovae.parallel import pool
-from mammovae.perturbations.technical_faults import FAULTS, FaultFamily, Source, plant_fault
+from mammovae.perturbations.technical_faults import FAULTS, FaultFamily, Source, insert_fault
 from mammovae.phantoms.anatomy import make_phantom
 from mammovae.report.progress import Progress
-from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flat_keys
+from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flatten_estimates
 
 REVIEWED = (0.01, 0.05, 0.1)
 """Shares of healthy images sent to review at which recall is read; 1 % only where there are 100 healthy images."""
 _DONORS = 8
 
 
-class Spoil(NamedTuple):
+class CorruptionJob(NamedTuple):
     """One healthy image on its way to a worker, which plants every fault into it."""
 
     row: int
@@ -40,7 +40,7 @@ class Spoil(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sort:
+class CorruptionSettings:
     """How a DATA folder was prepared, and with which family and seed faults are drawn."""
 
     size: int
@@ -50,7 +50,7 @@ class Sort:
     seed: int
 
 
-def planted_faults(
+def score_inserted_faults(
     quality: Quality,
     data: Data,
     positions: np.ndarray,
@@ -68,13 +68,13 @@ def planted_faults(
     rows: list[tuple[int, str, bool]] = []
     jobs = _jobs(data, positions, seed, other_view)
     settings = data.manifest["settings"]
-    sort = Sort(data.size, settings["stretch"], data.manifest["stored_as"], family, seed)
+    sort = CorruptionSettings(data.size, settings["stretch"], data.manifest["stored_as"], family, seed)
     measures: list[dict[str, float]] = []
     pictures: list[np.ndarray] = []
     outlines: list[np.ndarray] = []
     reasons: list[str | None] = []
     with Progress("planting faults", len(jobs), unit="images") as progress:
-        for job, results in pool.run(partial(spoil, sort=sort), jobs, workers=workers):
+        for job, results in pool.map_unordered(partial(corrupt_and_prepare, sort=sort), jobs, workers=workers):
             if isinstance(results, InputError):
                 raise UsageError(f"{job.path} cannot be read again: {results}; prepare the data where its files are")
             for fault, result in results:
@@ -96,7 +96,7 @@ def planted_faults(
     return table.sort_values(["position", "fault"], kind="stable", ignore_index=True)
 
 
-def spoil(job: Spoil, *, sort: Sort) -> list[tuple[str, Any]]:
+def corrupt_and_prepare(job: CorruptionJob, *, sort: CorruptionSettings) -> list[tuple[str, Any]]:
     """Prepare one source image untouched ("") and with every fault planted into it; a refusal is its sentence.
 
     Untouched too it is read whole, so that no fault is told by how much of a file was decoded.
@@ -111,7 +111,7 @@ def spoil(job: Spoil, *, sort: Sort) -> list[tuple[str, Any]]:
     untouched, mm = Source(picture.pixels, job.side, job.view), job.mm or guessed_mm_per_pixel(breast.mask)
 
     def spoiled(fault: str) -> Source:
-        return plant_fault(
+        return insert_fault(
             untouched,
             breast.mask,
             breast.chest_wall,
@@ -126,19 +126,21 @@ def spoil(job: Spoil, *, sort: Sort) -> list[tuple[str, Any]]:
     for fault in ("", *FAULTS):
         source = spoiled(fault) if fault else untouched
         try:
-            made = prepare_picture(
-                Picture(source.pixels, {}, (), Grid(*source.pixels.shape)), size=sort.size, stretch=sort.stretch
+            made = prepare_decoded(
+                DecodedImage(source.pixels, {}, (), PixelGrid(*source.pixels.shape)),
+                size=sort.size,
+                stretch=sort.stretch,
             )
         except InputError as error:
             results.append((fault, str(error)))
             continue
         wrong = against_header(source.side, made.chest_wall, sort.convention)
-        shrunk = small(made.image[None], made.mask[None])
+        shrunk = thumbnails(made.image[None], made.mask[None])
         results.append((fault, (made.measures | {"against_header": float(wrong)}, shrunk[0][0], shrunk[1][0])))
     return results
 
 
-def _jobs(data: Data, positions: np.ndarray, seed: int, other_view: Path | None) -> list[Spoil]:
+def _jobs(data: Data, positions: np.ndarray, seed: int, other_view: Path | None) -> list[CorruptionJob]:
     root, frame = Path(data.manifest["inputs"]["root"]), data.index
     rng = np.random.default_rng([seed, 404])
     files = [] if other_view is None else list(image_files(other_view))
@@ -154,7 +156,7 @@ def _jobs(data: Data, positions: np.ndarray, seed: int, other_view: Path | None)
         donors = healthy[frame["patient_id"].iloc[healthy].to_numpy() != row["patient_id"]]
         donor = int(rng.choice(donors)) if len(donors) else int(position)
         jobs.append(
-            Spoil(
+            CorruptionJob(
                 int(position),
                 root / row["source"],
                 None if pd.isna(row["side"]) else row["side"],
@@ -202,10 +204,10 @@ class FaultFigures:
         """Return flat keys: quality_auroc_mean, quality_recall_5_mean, quality_auroc_<fault>, ... with intervals."""
         rows = {f"quality_{name}_mean": figure for name, figure in self.mean.items()}
         rows |= {f"quality_{name}_{fault}": one for fault, row in self.by_fault.items() for name, one in row.items()}
-        return {"quality_n_healthy": self.n_healthy} | flat_keys(rows)
+        return {"quality_n_healthy": self.n_healthy} | flatten_estimates(rows)
 
 
-def judge_faults(rows: pd.DataFrame) -> FaultFigures:
+def fault_figures(rows: pd.DataFrame) -> FaultFigures:
     """Judge the rows of planted_faults, with patient_id and fold, in resamples of whole patients.
 
     Recall at r % review is the share of images with the fault whose quality score exceeds the untouched images'

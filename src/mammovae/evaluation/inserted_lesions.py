@@ -7,16 +7,16 @@ import pandas as pd
 
 from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector
-from mammovae.perturbations.lesions import KINDS, Family, Planting, plant
-from mammovae.perturbations.random_lesions import CALCIUM, plant_random
+from mammovae.perturbations.lesions import LESION_KINDS, InsertedLesion, LesionFamily, insert_lesion
+from mammovae.perturbations.random_lesions import CALCIFICATION_CONTRAST, insert_random_lesion
 
 SIZES_MM = (2.0, 5.0, 10.0, 20.0, 40.0)
 CONTRASTS = (0.1, 0.2, 0.4, 0.8)
 _BATCH = 16
 
 
-def planted(
-    detector: Detector, data: Data, positions: np.ndarray, family: Family, seed: int, draws: int = 2
+def score_inserted_lesions(
+    detector: Detector, data: Data, positions: np.ndarray, family: LesionFamily, seed: int, draws: int = 2
 ) -> pd.DataFrame:
     """Score healthy films with a random lesion of each kind, drawn several times, beside the films untouched.
 
@@ -25,13 +25,13 @@ def planted(
     row for its sham twin (kind "sham") and for each untouched film (kind ""). Bilateral scores compare with the other
     breast as it is.
     """
-    jobs: list[tuple[int, Planting | None, bool]] = []
+    jobs: list[tuple[int, InsertedLesion | None, bool]] = []
     for position in positions:
         jobs.append((int(position), None, False))
-        for number, kind in enumerate(KINDS * draws):
+        for number, kind in enumerate(LESION_KINDS * draws):
             key = [seed, int(position), number]
             image, mask = data.images[position], data.masks[position]
-            planting = plant_random(image, mask, data.mm_per_pixel(int(position)), family, key, [kind])
+            planting = insert_random_lesion(image, mask, data.mm_per_pixel(int(position)), family, key, [kind])
             if planting is not None:
                 jobs.append((int(position), planting, False))
                 if number == 0:
@@ -41,21 +41,21 @@ def planted(
 
 def detectability(detector: Detector, data: Data, positions: np.ndarray, seed: int) -> pd.DataFrame:
     """Score healthy films with REPORT lesions of every size and contrast, kinds in turn; rows as planted's."""
-    jobs: list[tuple[int, Planting | None, bool]] = []
+    jobs: list[tuple[int, InsertedLesion | None, bool]] = []
     for turn, position in enumerate(positions):
         jobs.append((int(position), None, False))
         for row, diameter in enumerate(SIZES_MM):
             for column, contrast in enumerate(CONTRASTS):
-                kind = KINDS[(turn + row + column) % len(KINDS)]
+                kind = LESION_KINDS[(turn + row + column) % len(LESION_KINDS)]
                 try:
-                    planting = plant(
+                    planting = insert_lesion(
                         data.images[position],
                         data.masks[position] > 0,
                         data.mm_per_pixel(int(position)),
                         kind=kind,
-                        family="report",
+                        family="test",
                         diameter_mm=diameter,
-                        contrast=contrast * (CALCIUM if kind == "calcification" else 1),
+                        contrast=contrast * (CALCIFICATION_CONTRAST if kind == "calcification" else 1),
                         seed=seed + 1000 * turn + 10 * row + column,
                     )
                 except ValueError:  # no room for a lesion of this size in this breast
@@ -63,12 +63,12 @@ def detectability(detector: Detector, data: Data, positions: np.ndarray, seed: i
                 jobs.append((int(position), planting, False))
     rows = pd.DataFrame(list(_scored(detector, data, jobs)))
     calcium = (rows["kind"] == "calcification").to_numpy()
-    contrast = np.where(calcium, rows["contrast"] / CALCIUM, rows["contrast"])
+    contrast = np.where(calcium, rows["contrast"] / CALCIFICATION_CONTRAST, rows["contrast"])
     return rows.assign(contrast=np.round(contrast, 6))
 
 
 def _scored(
-    detector: Detector, data: Data, jobs: Sequence[tuple[int, Planting | None, bool]]
+    detector: Detector, data: Data, jobs: Sequence[tuple[int, InsertedLesion | None, bool]]
 ) -> Iterator[dict[str, object]]:
     for start in range(0, len(jobs), _BATCH):
         part = jobs[start : start + _BATCH]
@@ -88,12 +88,12 @@ def _scored(
                 row |= {"diameter_mm": planting.diameter_mm, "contrast": planting.contrast}
                 lesion = planting.lesion
                 row["chance"] = float(lesion.sum() / max(1, (data.masks[position] > 0).sum()))
-                row["hit"] = points(whole[number], lesion)
-                row |= {f"hit_{name}": points(map[number], lesion) for name, map in maps.items()}
+                row["hit"] = points_at_lesion(whole[number], lesion)
+                row |= {f"hit_{name}": points_at_lesion(map[number], lesion) for name, map in maps.items()}
             yield row
 
 
-def points(map: np.ndarray, lesion: np.ndarray) -> bool:
+def points_at_lesion(map: np.ndarray, lesion: np.ndarray) -> bool:
     """Say whether a map's maximum lies in a lesion; lesion (S, S), S a whole multiple or fraction of the map's size."""
     y, x = np.unravel_index(int(np.argmax(map)), map.shape)
     ratio = lesion.shape[0] / map.shape[0]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from mammovae.evaluation.inserted_lesions import points
-from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, average_precision, flat_keys
+from mammovae.evaluation.inserted_lesions import points_at_lesion
+from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, average_precision, flatten_estimates
 
 FALSE_MARKS = (0.5, 1.0, 2.0, 4.0)
 """False marks a healthy image at which FROC's sensitivity is read."""
@@ -34,7 +34,7 @@ class Localisation:
         rows = {"pointing": self.pointing, "pointing_blobs": self.other_pointing}
         rows |= {"pixel_average_precision": self.pixel_precision}
         rows |= {f"froc_at_{rate:g}".replace(".", "_"): row for rate, row in self.froc.items()}
-        return {"n_annotated": self.pointing.n_finding, "pointing_chance": self.chance.value} | flat_keys(rows)
+        return {"n_annotated": self.pointing.n_finding, "pointing_chance": self.chance.value} | flatten_estimates(rows)
 
 
 def localise(
@@ -53,7 +53,7 @@ def localise(
     """
     annotated = np.array([bool(lesion.any()) for lesion in lesions])
     hits = np.array(
-        [bool(has) and points(map, lesion) for map, lesion, has in zip(maps, lesions, annotated, strict=True)]
+        [bool(has) and points_at_lesion(map, lesion) for map, lesion, has in zip(maps, lesions, annotated, strict=True)]
     )
     share = (lesions & breasts).sum(axis=(1, 2)) / np.maximum(breasts.sum(axis=(1, 2)), 1)
     precision = np.array(

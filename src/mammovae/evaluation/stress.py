@@ -10,16 +10,16 @@ import pandas as pd
 from mammovae.config import InputError
 from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector
-from mammovae.detection.fusion import Verdict
+from mammovae.detection.fusion import FusedScore
 from mammovae.detection.quality import Quality
-from mammovae.evaluation.inserted_faults import FaultFigures, judge_faults, planted_faults
+from mammovae.evaluation.inserted_faults import FaultFigures, fault_figures, score_inserted_faults
 from mammovae.evaluation.inserted_lesions import detectability
 from mammovae.models.run import Run
 from mammovae.report.charts import detectability_chart, fault_chart
 from mammovae.report.style import save
-from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flat_keys
-from mammovae.storage import Stage, file_hash, read_json, replacing, write_json
-from mammovae.training.leakage import unseen
+from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flatten_estimates
+from mammovae.storage import StageFolder, atomic_write, file_hash, read_json, write_json
+from mammovae.training.leakage import exclude_training_images
 
 
 def stress(
@@ -42,7 +42,7 @@ def stress(
     prepared.check_prepared_as(opened.manifest["prepared"])
     quality = Quality.open(opened.path)
     positions = prepared.select("test", side=opened.settings.side, view=opened.settings.view)
-    positions = unseen(opened, prepared, positions[prepared.healthy(positions)])
+    positions = exclude_training_images(opened, prepared, positions[prepared.healthy(positions)])
     if not len(positions):
         raise InputError(f"{prepared.path} has no healthy test image to plant anything into")
     if quality is None:
@@ -54,19 +54,21 @@ def stress(
         "index": file_hash(prepared.path / "index.parquet"),
     }
     settings = {"seed": seed, "other_view": None if other_view is None else str(other_view)}
-    with Stage(Path(out), "stress", settings, inputs) as stage:
+    with StageFolder(Path(out), "stress", settings, inputs) as stage:
         if not stage.done:
             donors = None if other_view is None else Path(other_view)
-            faults = named(planted_faults(quality, prepared, positions, "report", seed, donors, workers), prepared)
-            lesions = named(lesion_rows(opened, prepared, positions, seed), prepared)
-            figures = judge_faults(faults)
+            faults = with_identity(
+                score_inserted_faults(quality, prepared, positions, "test", seed, donors, workers), prepared
+            )
+            lesions = with_identity(lesion_rows(opened, prepared, positions, seed), prepared)
+            figures = fault_figures(faults)
             write_stress(stage.out, faults, lesions, figures)
             write_json(stage.out / "metrics.json", figures.metrics() | lesion_metrics(lesions))
             stage.finish()
         return read_json(stage.out / "metrics.json")
 
 
-def named(rows: pd.DataFrame, data: Data, fold: int = 0) -> pd.DataFrame:
+def with_identity(rows: pd.DataFrame, data: Data, fold: int = 0) -> pd.DataFrame:
     """Return a table of planted faults or lesions with the image_id and patient_id of each position, and the fold."""
     index = data.index.iloc[rows["position"]]
     return rows.assign(image_id=index["image_id"].to_numpy(), patient_id=index["patient_id"].to_numpy(), fold=fold)
@@ -75,7 +77,7 @@ def named(rows: pd.DataFrame, data: Data, fold: int = 0) -> pd.DataFrame:
 def write_stress(out: Path, faults: pd.DataFrame, lesions: pd.DataFrame, figures: FaultFigures) -> None:
     """Write tables and charts of planted faults and lesions, as named gives them, into a folder."""
     for name, table in (("faults.csv", faults), ("lesions.csv", lesions)):
-        with replacing(out / name) as partial:
+        with atomic_write(out / name) as partial:
             table.drop(columns="position").to_csv(partial, index=False)
     save(fault_chart(figures.table()), out / "faults.png")
     save(detectability_chart(found_share(lesions), found_share(lesions, "hit")), out / "detectability.png")
@@ -85,7 +87,7 @@ def lesion_rows(run: Run, data: Data, positions: np.ndarray, seed: int) -> pd.Da
     """Score healthy images untouched and with REPORT lesions of 2 to 40 mm: finding, its p-value, and the map's hit."""
     rows = detectability(Detector(run), data, positions, seed)
     names = {name: rows[name].to_numpy() for name in run.settings.fused}
-    return rows.assign(**Verdict(run).alone(names))[
+    return rows.assign(**FusedScore(run).alone(names))[
         ["position", "kind", "diameter_mm", "contrast", "finding", "finding_percentile", "hit", "chance"]
     ]
 
@@ -121,4 +123,4 @@ def lesion_metrics(rows: pd.DataFrame) -> dict[str, float | int | None]:
         counts[f"lesion_n_{cell}"] = len(part)
         for word, what in (("found", "finding"), ("hit", "hit")):
             estimates[f"lesion_{word}_{cell}"] = bootstrap.mean(_found(rows, what), keep)
-    return counts | flat_keys(estimates)
+    return counts | flatten_estimates(estimates)

@@ -8,19 +8,19 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mammovae.config import DensityClass, Sampler, Side, UsageError, View
+from mammovae.config import DensityClass, SamplingMode, Side, UsageError, View
 from mammovae.data import index
 from mammovae.data.dataset import Data, guessed_mm_per_pixel
 from mammovae.data.finalize import SHEET_IMAGES, counts
 from mammovae.data.geometry import Geometry
-from mammovae.data.measurements import QUALITY, measure
+from mammovae.data.measurements import MEASUREMENTS, measure_image
 from mammovae.data.split import assign_splits
 from mammovae.generation.dicom_export import encode
 from mammovae.generation.latent_density import DENSITY
-from mammovae.generation.samplers import DERIVED, Source, stored, told
+from mammovae.generation.samplers import DERIVED, LatentSampler, stored, told
 from mammovae.models.run import Run
 from mammovae.report.progress import Progress
-from mammovae.storage import Stage, digest, file_hash, replacing
+from mammovae.storage import StageFolder, atomic_write, digest, file_hash
 
 GENERATED = "generated.csv"
 _BATCH, _SHOWN = 32, 64
@@ -31,31 +31,35 @@ def generate(
     run: Path | str,
     *,
     out: Path | str,
-    mode: Sampler = "density",
+    mode: SamplingMode = "latent",
     count: int = 16,
     source: Path | str | None = None,
     seed: int = 0,
     temperature: float | None = None,
     side: Side | None = None,
     view: View | None = None,
-    density: DensityClass | None = None,
+    breast_density: DensityClass | None = None,
     dicom: bool = False,
 ) -> dict[str, Any]:
     """Fill the folder out with count generated images and return its manifest.
 
     vary and interpolate need source, the DATA folder whose training images they start from; generated.csv names those
-    behind each image. side ("L", "R"), view ("CC", "MLO") and density ("A" to "D") ask for one kind, where the training
+    behind each image. side ("L", "R"), view ("CC", "MLO") and breast_density ("A" to "D") ask for one kind, where the training
     images had it; otherwise each image is of a kind that a training image had. Images are 16-bit PNG or, with dicom,
     Digital Mammography objects that are marked synthetic. out is a DATA folder like those of prepare: it can be
     trained on, scored and audited. The same run, source and seed give the same images.
     """
-    asked = {name: value for name, value in (("side", side), ("view", view), ("density", density)) if value is not None}
+    asked = {
+        name: value
+        for name, value in (("side", side), ("view", view), ("density", breast_density))
+        if value is not None
+    }
     data = None if source is None else Data.open(source)
-    drawn = Source(Run.open(run), mode, seed, data, temperature, asked)
+    drawn = LatentSampler(Run.open(run), mode, seed, data, temperature, asked)
     return generate_from(drawn, Path(out), count, dicom)
 
 
-def generate_from(drawn: Source, out: Path, count: int, dicom: bool = False) -> dict[str, Any]:
+def generate_from(drawn: LatentSampler, out: Path, count: int, dicom: bool = False) -> dict[str, Any]:
     """Do generate for a source that is set up already, whose data may have another's splits; return the manifest."""
     if count < 1:
         raise UsageError(f"--count {count} makes no image: give at least 1")
@@ -85,7 +89,7 @@ def generate_from(drawn: Source, out: Path, count: int, dicom: bool = False) -> 
     if drawn.data is not None:
         inputs |= {"source": str(drawn.data.path.resolve()), "index": drawn.data.digest}
     inputs["listing"] = digest(settings, inputs)
-    with Stage(out, "generate", settings, inputs) as stage:
+    with StageFolder(out, "generate", settings, inputs) as stage:
         if not stage.done:
             # Where the folder lies and how many images it holds change nothing about an image: nor do they its name.
             key = digest(run.manifest["weights"], inputs["fitted"], settings | {"count": None, "dicom": None})
@@ -102,12 +106,12 @@ def generate_from(drawn: Source, out: Path, count: int, dicom: bool = False) -> 
                 counts=counts(frame),
                 prepared=prepared,
                 run={"weights": run.manifest["weights"], "preset": run.manifest["preset"]},
-                sampling=settings | ({"density_kind": drawn.density.name} if drawn.mode == "density" else {}),
+                sampling=settings | ({"density_kind": drawn.density.name} if drawn.mode == "latent" else {}),
             )
         return stage.facts()
 
 
-def _fill(out: Path, drawn: Source, count: int, dicom: bool, key: str) -> pd.DataFrame:
+def _fill(out: Path, drawn: LatentSampler, count: int, dicom: bool, key: str) -> pd.DataFrame:
     """Write images, masks, files, grid and tables; return the index."""
     from mammovae.report.images import contact_sheet, image_grid
     from mammovae.report.style import save
@@ -117,8 +121,8 @@ def _fill(out: Path, drawn: Source, count: int, dicom: bool, key: str) -> pd.Dat
     origins: list[dict[str, Any]] = []
     measures: list[dict[str, float]] = []
     with (
-        replacing(out / "images.npy") as images_path,
-        replacing(out / "masks.npy") as masks_path,
+        atomic_write(out / "images.npy") as images_path,
+        atomic_write(out / "masks.npy") as masks_path,
         Progress("generating", count, unit="images") as progress,
     ):
         images = np.lib.format.open_memmap(images_path, mode="w+", dtype=np.uint16, shape=(count, size, size))
@@ -135,7 +139,7 @@ def _fill(out: Path, drawn: Source, count: int, dicom: bool, key: str) -> pd.Dat
                 # What is no breast to prepare's eye is still what the network made: only DICOM needs a breast's size.
                 if ok or not dicom:
                     _write(out / row["source"], images[number], masks[number], known, f"{key}/{row['image_id']}", drawn)
-                found = measure(images[number], masks[number] > 0, "left") | {"against_header": 0.0} if ok else {}
+                found = measure_image(images[number], masks[number] > 0, "left") | {"against_header": 0.0} if ok else {}
                 measures.append(found)
                 rows.append(row)
                 origins.append(_origin(drawn, row["image_id"], samples.sources[place]))
@@ -143,13 +147,13 @@ def _fill(out: Path, drawn: Source, count: int, dicom: bool, key: str) -> pd.Dat
         images.flush()
         masks.flush()
         save(image_grid(images[:_SHOWN], columns=8), out / "grid.png")
-        with replacing(out / "contact_sheet.png") as partial:
+        with atomic_write(out / "contact_sheet.png") as partial:
             captions = [row["image_id"] for row in rows[:SHEET_IMAGES]]
             contact_sheet(images[:SHEET_IMAGES], masks[:SHEET_IMAGES], captions).save(partial)
     for name, table in ((GENERATED, origins), ("failures.csv", _failures(rows))):
-        with replacing(out / name) as partial:
+        with atomic_write(out / name) as partial:
             pd.DataFrame(table).to_csv(partial, index=False)
-    with replacing(out / QUALITY) as partial:
+    with atomic_write(out / MEASUREMENTS) as partial:
         pd.DataFrame(measures).to_parquet(partial, index=False)
     frame = assign_splits(index.table(rows), drawn.seed)
     frame.loc[frame["status"] != "ok", "split"] = "unused"
@@ -158,7 +162,7 @@ def _fill(out: Path, drawn: Source, count: int, dicom: bool, key: str) -> pd.Dat
 
 
 def _row(
-    drawn: Source,
+    drawn: LatentSampler,
     number: int,
     sources: tuple[int, ...],
     mask: np.ndarray,
@@ -190,7 +194,7 @@ def _row(
     }
 
 
-def _origin(drawn: Source, name: str, sources: tuple[int, ...]) -> dict[str, Any]:
+def _origin(drawn: LatentSampler, name: str, sources: tuple[int, ...]) -> dict[str, Any]:
     ids = [] if drawn.data is None else drawn.data.index["image_id"].iloc[np.array(sources, dtype=int)].tolist()
     return {"image_id": name, "mode": drawn.mode, "source_image_ids": ";".join(ids)}
 
@@ -201,9 +205,9 @@ def _failures(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _write(
-    path: Path, image: np.ndarray, mask: np.ndarray, known: dict[str, str | None], key: str, drawn: Source
+    path: Path, image: np.ndarray, mask: np.ndarray, known: dict[str, str | None], key: str, drawn: LatentSampler
 ) -> None:
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         if path.suffix == ".png":
             Image.fromarray(image).save(partial)
             return

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from mammovae.config import InputError
 from mammovae.data.dataset import Data
 from mammovae.models.base import Generator
-from mammovae.storage import replacing
+from mammovae.storage import atomic_write
 
 DENSITY = "density.safetensors"
 COMPONENTS = (1, 2, 4, 8)
@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Density:
+class LatentDensity:
     """A Gaussian mixture over latent vectors whose mean moves linearly with what is known of an image.
 
     weights (K,); means (K, d); factors (K, d, d): lower triangular, L L' the covariance; slopes (6, d): how the mean
@@ -94,7 +94,7 @@ class Density:
     def save(self, path: Path) -> None:
         """Write to path as safetensors in one step."""
         arrays = {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in _ARRAYS}
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             save_file(arrays, partial, {name: repr(value) for name, value in self.held_out.items()})
 
     @classmethod

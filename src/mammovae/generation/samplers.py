@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from mammovae.config import InputError, Sampler, UsageError
+from mammovae.config import InputError, SamplingMode, UsageError
 from mammovae.data.dataset import Data
 from mammovae.data.geometry import NoBreast
 from mammovae.data.segmentation import find_breast, largest_part
-from mammovae.generation.latent_density import DENSITY, Density
+from mammovae.generation.latent_density import DENSITY, LatentDensity
 from mammovae.models.base import Generator
 from mammovae.models.run import Run, device
 
@@ -26,7 +26,7 @@ FEWEST_PIXELS = 64
 """A smaller breast is no breast."""
 STEPS = 8
 """Images from one end of an interpolation to the other."""
-TEMPERATURES: dict[Sampler, float] = {"vary": 1.0, "prior": 1.0, "density": 1.2, "interpolate": 1.0}
+TEMPERATURES: dict[SamplingMode, float] = {"vary": 1.0, "prior": 1.0, "latent": 1.2, "interpolate": 1.0}
 """What is taken where none is asked for. A density fitted to few images and decoded gives images less spread than real
 ones; 1.2 makes up for it (chosen on healthy films outside training and test: docs/generation.md)."""
 _SMALLEST = 0.01
@@ -47,7 +47,7 @@ class Samples(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
+class LatentSampler:
     """Draws images from a run by number: image number i is the same, whatever is drawn beside it.
 
     vary: z = mean + noise ~ N(0, I) of a training image, as the seed study did. prior: z ~ N(0, I). density: z drawn
@@ -57,7 +57,7 @@ class Source:
     """
 
     run: Run
-    mode: Sampler
+    mode: SamplingMode
     seed: int = 0
     data: Data | None = None
     """The DATA folder whose training images vary and interpolate start from."""
@@ -99,9 +99,9 @@ class Source:
         return self.run.generator[1]
 
     @cached_property
-    def density(self) -> Density:
+    def density(self) -> LatentDensity:
         """What was fitted to the training images' latents."""
-        return Density.open(self.run.path / DENSITY)
+        return LatentDensity.open(self.run.path / DENSITY)
 
     @cached_property
     def _train(self) -> np.ndarray:
@@ -187,7 +187,7 @@ class Source:
     def latents(self, numbers: np.ndarray) -> torch.Tensor:
         """Return the latent vectors of the images with these numbers, float32 (n, d)."""
         origins = self.origins(numbers)
-        if self.mode == "density":
+        if self.mode == "latent":
             rng = [_rng(self.seed, int(number), 3) for number in numbers]
             return torch.from_numpy(self.density.draw(self.conditions(numbers), rng, self.heat)).float()
         dimensions = self.member.dimensions

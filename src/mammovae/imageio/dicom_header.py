@@ -23,7 +23,7 @@ def age_in_years(text: Any) -> float | None:
     return int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1, "": 1}[match[2]]
 
 
-def header_of(dataset: Dataset) -> dict[str, Any]:
+def read_attributes(dataset: Dataset) -> dict[str, Any]:
     """Return the known fields of a data set by their index names, and modality; what it does not say is absent."""
     values = {
         "image_id": _text(dataset, "SOPInstanceUID"),
@@ -42,7 +42,7 @@ def header_of(dataset: Dataset) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def remarks_on(dataset: Dataset) -> list[str]:
+def header_warnings(dataset: Dataset) -> list[str]:
     """Return what is odd about an image whose pixels may be perfectly readable."""
     found = []
     raw = _text(dataset, "PresentationIntentType") == "FOR PROCESSING"

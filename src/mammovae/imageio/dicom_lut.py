@@ -6,7 +6,7 @@ import numpy as np
 from pydicom import Dataset
 
 
-def grey_table(dataset: Dataset) -> tuple[np.ndarray, list[str]]:
+def build_lut(dataset: Dataset) -> tuple[np.ndarray, list[str]]:
     """Return uint16 (2 ** BitsStored,) of grey by stored bit pattern, and remarks on what was odd.
 
     Index with the stored pixel's lowest BitsStored bits, signed or not. The order is PS3.4 N.2's: modality

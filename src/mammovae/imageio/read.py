@@ -25,9 +25,9 @@ from pydicom.uid import (
 
 from mammovae.config import InputError
 from mammovae.imageio import scaled_decode
-from mammovae.imageio.dicom_header import header_of, remarks_on
-from mammovae.imageio.dicom_lut import grey_table
-from mammovae.imageio.pixel_grid import Grid
+from mammovae.imageio.dicom_header import header_warnings, read_attributes
+from mammovae.imageio.dicom_lut import build_lut
+from mammovae.imageio.pixel_grid import PixelGrid
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".pgm", ".pnm")
@@ -40,7 +40,7 @@ _RASTER_FORMATS = ("PNG", "TIFF", "JPEG", "PPM")
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """A decoded mammogram.
 
     pixels is uint16 (rows, columns): the value after rescale, VOI and inversion, mapped linearly from its
@@ -53,14 +53,14 @@ class Picture:
     pixels: np.ndarray
     header: dict[str, Any]
     remarks: tuple[str, ...]
-    grid: Grid
+    grid: PixelGrid
 
 
 class _RefusedError(Exception):
     """Why a file is not read, without its name."""
 
 
-def read(path: Path, enough: int | None = None) -> Picture:
+def read(path: Path, enough: int | None = None) -> DecodedImage:
     """Read one file; InputError says in one sentence why a file cannot be read.
 
     Where the file's coding allows (JPEG 2000, JPEG), it is decoded at the smallest of 1/2, 1/4, ... of its resolution
@@ -79,7 +79,7 @@ def read_header(path: Path) -> dict[str, Any]:
     with _one_sentence(path):
         _check_file(path)
         if is_dicom(path):
-            return header_of(_dataset(path, stop_before_pixels=True))
+            return read_attributes(_dataset(path, stop_before_pixels=True))
         with Image.open(path, formats=_RASTER_FORMATS) as image:
             return {"rows": image.height, "columns": image.width}
 
@@ -172,12 +172,12 @@ def _dataset(path: Path, *, stop_before_pixels: bool = False) -> pydicom.FileDat
     return dataset
 
 
-def _read_dicom(path: Path, enough: int | None) -> Picture:
+def _read_dicom(path: Path, enough: int | None) -> DecodedImage:
     frames = int(_dataset(path, stop_before_pixels=True).get("NumberOfFrames") or 1)
     if frames > 1:  # before gigabytes of them are read
         raise _RefusedError(f"it has {frames} frames (tomosynthesis or a series), give 2-D mammograms")
     dataset = _dataset(path)
-    header = header_of(dataset)
+    header = read_attributes(dataset)
     if "PixelData" not in dataset:
         kind = dataset.get("SOPClassUID")
         # The name of an unknown class is whatever bytes the file gives for it.
@@ -187,23 +187,23 @@ def _read_dicom(path: Path, enough: int | None) -> Picture:
     _check_size(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
     if not 1 <= int(dataset.BitsStored) <= min(16, int(dataset.BitsAllocated)):
         raise _RefusedError(f"it stores {dataset.BitsStored} of {dataset.BitsAllocated} bits a pixel, not 1 to 16")
-    remarks = remarks_on(dataset)
+    remarks = header_warnings(dataset)
     shades = None
     if enough is not None and dataset.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2"):
-        shades = table, more = grey_table(dataset)
+        shades = table, more = build_lut(dataset)
         found = _at_a_fraction(dataset, table, enough)
         if found is not None:
-            return Picture(table[found[0]], header, (*remarks, *more), found[1])
+            return DecodedImage(table[found[0]], header, (*remarks, *more), found[1])
     stored = pixel_array(dataset, view_only=True)
     if stored.ndim == 3 or dataset.PhotometricInterpretation == "PALETTE COLOR":
         grey, top = _uncoloured(dataset, stored)
         pixels = np.rint(grey * (65535 / top)).astype(np.uint16)
     else:
-        pixels = _monochrome(dataset, stored, shades or grey_table(dataset), remarks)
-    return Picture(pixels, header, tuple(remarks), Grid(*pixels.shape))
+        pixels = _monochrome(dataset, stored, shades or build_lut(dataset), remarks)
+    return DecodedImage(pixels, header, tuple(remarks), PixelGrid(*pixels.shape))
 
 
-def _at_a_fraction(dataset: Dataset, table: np.ndarray, enough: int) -> tuple[np.ndarray, Grid] | None:
+def _at_a_fraction(dataset: Dataset, table: np.ndarray, enough: int) -> tuple[np.ndarray, PixelGrid] | None:
     """Return stored bit patterns at reduced resolution and their grid, or None where the whole must be decoded."""
     shape = (int(dataset.Rows), int(dataset.Columns))
     bits, signed, syntax = (
@@ -221,10 +221,10 @@ def _at_a_fraction(dataset: Dataset, table: np.ndarray, enough: int) -> tuple[np
         frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
         if syntax in (JPEG2000Lossless, JPEG2000):
             codes, factor = scaled_decode.jpeg2000(frame, shape, bits, signed, factor)
-            return codes, Grid(*shape, factor)
+            return codes, PixelGrid(*shape, factor)
         if syntax == JPEGBaseline8Bit and bits == 8 and not signed:
             codes, factor = scaled_decode.jpeg(frame, shape, factor)
-            return codes, Grid(*shape, factor)
+            return codes, PixelGrid(*shape, factor)
     except Exception:  # whatever is the matter, the full way says it in its own words
         return None
     return None
@@ -264,7 +264,7 @@ def _uncoloured(dataset: Dataset, stored: np.ndarray) -> tuple[np.ndarray, int]:
     return stored[..., 1], 2**bits - 1
 
 
-def _read_raster(path: Path, enough: int | None) -> Picture:
+def _read_raster(path: Path, enough: int | None) -> DecodedImage:
     with Image.open(path, formats=_RASTER_FORMATS) as image:
         _check_size(image.height, image.width)
         if getattr(image, "n_frames", 1) > 1:
@@ -274,7 +274,7 @@ def _read_raster(path: Path, enough: int | None) -> Picture:
         factor = 1 if enough is None else scaled_decode.shrink(image, scaled_decode.fraction(max(image.size), enough))
         image.load()
         pixels = _raster_grey(image)
-    return Picture(pixels, {"rows": rows, "columns": columns}, tuple(remarks), Grid(rows, columns, factor))
+    return DecodedImage(pixels, {"rows": rows, "columns": columns}, tuple(remarks), PixelGrid(rows, columns, factor))
 
 
 def _is_deep_colour(image: Image.Image) -> bool:

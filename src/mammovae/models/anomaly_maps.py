@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, pad
 
-REFERENCE = 128
+REFERENCE_SIZE = 128
 """Widths of filters are given in pixels of a network of this size, and grow with the network's."""
 
 
-def film_grey(image: Tensor, mask: Tensor) -> Tensor:
+def standardise_in_mask(image: Tensor, mask: Tensor) -> Tensor:
     """Return grey values with mean 0 and standard deviation 1 inside the mask, and 0 outside it, (n, 1, S, S)."""
     count = mask.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
     centred = (image - (image * mask).sum(dim=(1, 2, 3), keepdim=True) / count) * mask
@@ -16,7 +16,7 @@ def film_grey(image: Tensor, mask: Tensor) -> Tensor:
     return centred / deviation.clamp(min=1e-4)
 
 
-def from_film_grey(grey: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+def undo_standardisation(grey: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     """Return what film_grey would have turned into grey: in the image's own range, 0 outside the mask, (n, 1, S, S)."""
     count = mask.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
     mean = (image * mask).sum(dim=(1, 2, 3), keepdim=True) / count
@@ -45,41 +45,41 @@ def smooth_inside(values: Tensor, mask: Tensor, sigma: float) -> Tensor:
     return smooth(values * mask, sigma) / smooth(mask, sigma).clamp(min=1e-3) * mask
 
 
-def eroded(mask: Tensor, pixels: float) -> Tensor:
+def erode(mask: Tensor, pixels: float) -> Tensor:
     """Return the mask without a rim of some pixels of the reference size: edges are never well reconstructed.
 
     Beyond the image's border the breast is taken to end, so that the chest wall's edge goes too.
     """
-    reach = max(1, round(pixels * mask.shape[-1] / REFERENCE))
+    reach = max(1, round(pixels * mask.shape[-1] / REFERENCE_SIZE))
     outside = pad(1 - mask, (reach, reach, reach, reach), value=1.0)
     return 1 - max_pool2d(outside, 2 * reach + 1, stride=1)
 
 
-def peak(map: Tensor, mask: Tensor) -> Tensor:
+def masked_max(map: Tensor, mask: Tensor) -> Tensor:
     """Return the maximum of a map inside a mask, (n,); 0 where the mask is empty."""
     inside = torch.where(mask > 0, map, torch.full_like(map, -torch.inf)).amax(dim=(1, 2, 3))
     return torch.where(torch.isfinite(inside), inside, torch.zeros_like(inside))
 
 
-def over_local_energy(residual: Tensor, mask: Tensor, sigma: float, wide: float) -> Tensor:
+def local_contrast_normalise(residual: Tensor, mask: Tensor, sigma: float, wide: float) -> Tensor:
     """Return the smoothed signed residual over the root of its local mean square, (n, 1, S, S).
 
     G(sigma) * r / sqrt(G(wide) * r^2), both inside the mask; sigma and wide in pixels of the reference size. Dense and
     fatty tissue become comparable. A local contrast normalisation: Jarrett et al., ICCV 2009.
     """
-    scale = residual.shape[-1] / REFERENCE
+    scale = residual.shape[-1] / REFERENCE_SIZE
     energy = smooth_inside(residual.square(), mask, wide * scale)
     floor = 0.1 * masked_mean(residual.square(), mask).view(-1, 1, 1, 1)
     return smooth_inside(residual, mask, sigma * scale) / (energy + floor + 1e-8).sqrt() * mask
 
 
-def dissimilarity(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
+def structural_dissimilarity(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
     """Return 1 - SSIM in each pixel, 0 to 2, for images of standard deviation near 1, (n, 1, S, S).
 
     Wang et al., "Image quality assessment: from error visibility to structural similarity" (IEEE TIP 13:600, 2004);
     Gaussian window of 1.5 pixels; dynamic range 4, as the grey of a film has.
     """
-    window = 1.5 * first.shape[-1] / REFERENCE
+    window = 1.5 * first.shape[-1] / REFERENCE_SIZE
     c1, c2 = (0.01 * 4) ** 2, (0.03 * 4) ** 2
     a, b = (smooth_inside(x, mask, window) for x in (first, second))
     aa, bb, ab = (

@@ -11,12 +11,12 @@ from mammovae.data.dataset import Batch
 SHIFT, SCALE, ROTATION, GAMMA = 0.04, 0.08, math.radians(8), 0.2
 """Largest shift (share of the side), change of scale, rotation (radians) and log of the grey values' exponent."""
 
-KNOWN = 5
+N_PARAMETERS = 5
 """How many numbers tell what known_change did to an image."""
 _TILT, _ACROSS, _ALONG, _SLIDE, _EXPOSURE, _BEND = math.radians(6), 0.10, 0.08, 0.06, 0.2, 0.02
 
 
-def known_change(batch: Batch) -> tuple[Batch, Tensor]:
+def augment_with_parameters(batch: Batch) -> tuple[Batch, Tensor]:
     """Tilt, stretch, slide, re-expose and bend each film at random; return it and what was done, (n, 5), -1 to 1 each.
 
     For a network that makes films: told what was done, it can be asked for films to which nothing was done, so that
@@ -25,7 +25,7 @@ def known_change(batch: Batch) -> tuple[Batch, Tensor]:
     and leaves the chest wall where it is. Outside the mask the result is 0.
     """
     image, mask = batch.image * batch.mask, batch.mask
-    done = 2 * torch.rand(KNOWN, len(image), device=image.device) - 1
+    done = 2 * torch.rand(N_PARAMETERS, len(image), device=image.device) - 1
     angle, across, along = _TILT * done[0], 1 + _ACROSS * done[1], 1 + _ALONG * done[2]
     cos, sin = torch.cos(angle), torch.sin(angle)
     # Turned about the middle of the chest wall, which is (-1, 0) in the coordinates of grid_sample.

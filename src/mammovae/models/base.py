@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from mammovae.config import InputError
 from mammovae.data.dataset import Batch
-from mammovae.perturbations.lesions import Kind
-from mammovae.storage import replacing
+from mammovae.perturbations.lesions import LesionKind
+from mammovae.storage import atomic_write
 
 WEIGHTS = "model.safetensors"
 HISTORY = "history.csv"
@@ -27,7 +27,7 @@ class Member(nn.Module):
     """Whether its training films are moved and re-exposed at random."""
     bilateral = False
     """Whether it needs the other breast; then it trains on healthy pairs alone."""
-    kinds: tuple[Kind, ...] = ()
+    kinds: tuple[LesionKind, ...] = ()
     """Kinds of lesions (family TRAIN) that are planted into its training films; none: they stay as they are."""
 
     @abstractmethod
@@ -41,7 +41,7 @@ class Member(nn.Module):
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return named scores (n,) and named maps (n, 1, S, S), higher = further from healthy, without noise."""
 
-    def settle(self, batches: Iterable[Batch]) -> None:
+    def finalize_fit(self, batches: Iterable[Batch]) -> None:
         """Take from the healthy training films, once fitted, what no gradient gives (a latent's distribution)."""
 
 
@@ -68,7 +68,7 @@ class Generator(Member):
 
 def save_weights(member: nn.Module, path: Path) -> None:
     """Write a member's weights as safetensors in one step."""
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         save_file({key: value.contiguous() for key, value in member.state_dict().items()}, partial)
 
 

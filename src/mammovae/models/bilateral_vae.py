@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from mammovae.config import BilateralSettings
+from mammovae.config import BilateralVaeSettings
 from mammovae.data.dataset import Batch
-from mammovae.models.anomaly_maps import eroded, film_grey, masked_mean, over_local_energy, peak
+from mammovae.models.anomaly_maps import erode, local_contrast_normalise, masked_max, masked_mean, standardise_in_mask
 from mammovae.models.base import Member
-from mammovae.models.layers import Double, UNet, halvings
+from mammovae.models.layers import DoubleConv, UNet, downsampled_size
 from mammovae.models.losses import kl_standard_normal, reparameterise
 
 
@@ -25,12 +25,12 @@ class BilateralVae(Member):
     augmented = True
     bilateral = True
 
-    def __init__(self, settings: BilateralSettings) -> None:
+    def __init__(self, settings: BilateralVaeSettings) -> None:
         super().__init__()
         self.settings, self.size = settings, settings.size
         widths = settings.widths
-        halvings(settings.size, len(widths) - 1, "bilateral")
-        self.encoder = nn.ModuleList(Double(a, b) for a, b in zip((3, *widths), widths, strict=False))
+        downsampled_size(settings.size, len(widths) - 1, "bilateral_vae")
+        self.encoder = nn.ModuleList(DoubleConv(a, b) for a, b in zip((3, *widths), widths, strict=False))
         self.to_latent = nn.Linear(widths[-1], 2 * settings.latent)
         self.decoder = UNet(2, widths, 1, deep=settings.latent)
         self.variance: Tensor
@@ -38,7 +38,11 @@ class BilateralVae(Member):
 
     def _grey(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         assert batch.other is not None and batch.other_mask is not None
-        return film_grey(batch.image, batch.mask), film_grey(batch.other, batch.other_mask), batch.mask
+        return (
+            standardise_in_mask(batch.image, batch.mask),
+            standardise_in_mask(batch.other, batch.other_mask),
+            batch.mask,
+        )
 
     def _encode(self, grey: Tensor, other: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         x = torch.cat([grey, other, mask], dim=1)
@@ -72,10 +76,10 @@ class BilateralVae(Member):
         there = other.abs().amax(dim=(1, 2, 3)) > 0
         z_mean, _ = self._encode(grey, other, mask)
         residual = (grey - self.decoder(torch.cat([other, mask], dim=1), z_mean)) * mask
-        inner, local = eroded(mask, 3), over_local_energy(residual, mask, 2, 10)
+        inner, local = erode(mask, 3), local_contrast_normalise(residual, mask, 2, 10)
         scores = {
             "pair_error_bilateral": masked_mean(residual.abs(), mask),
-            "pair_peak_bilateral": peak(local, inner),
+            "pair_peak_bilateral": masked_max(local, inner),
         }
         scores = {name: torch.where(there, value, torch.nan) for name, value in scores.items()}
         return scores, {"bilateral": local.clamp(min=0) * inner * there.view(-1, 1, 1, 1)}

@@ -6,9 +6,16 @@ from torch.nn.functional import interpolate
 
 from mammovae.config import DenoiserSettings
 from mammovae.data.dataset import Batch
-from mammovae.models.anomaly_maps import eroded, film_grey, masked_mean, over_local_energy, peak, smooth_inside
+from mammovae.models.anomaly_maps import (
+    erode,
+    local_contrast_normalise,
+    masked_max,
+    masked_mean,
+    smooth_inside,
+    standardise_in_mask,
+)
 from mammovae.models.base import Member
-from mammovae.models.layers import UNet, halvings
+from mammovae.models.layers import UNet, downsampled_size
 
 
 class Denoiser(Member):
@@ -23,12 +30,12 @@ class Denoiser(Member):
     def __init__(self, settings: DenoiserSettings) -> None:
         super().__init__()
         self.settings, self.size = settings, settings.size
-        halvings(settings.size, len(settings.widths) - 1, "denoiser")
+        downsampled_size(settings.size, len(settings.widths) - 1, "denoiser")
         self.net = UNet(1, settings.widths, 1)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return half the squared error of the denoised film, summed inside the mask, (n,)."""
-        grey = film_grey(batch.image, batch.mask)
+        grey = standardise_in_mask(batch.image, batch.mask)
         found = self.net(grey + self._noise(batch.mask))
         return {"loss": 0.5 * ((found - grey).square() * batch.mask).sum(dim=(1, 2, 3))}
 
@@ -47,14 +54,14 @@ class Denoiser(Member):
         With r = grey - denoised: denoising_error: mean |r|. denoising_peak: maximum of r smoothed by 1 pixel of 128,
         without a rim of 3. denoising_local_peak: the same of r over the root of r^2 smoothed by 10 pixels.
         """
-        grey = film_grey(batch.image, batch.mask)
+        grey = standardise_in_mask(batch.image, batch.mask)
         residual = (grey - self.net(grey)) * batch.mask
-        inner, scale = eroded(batch.mask, 3), grey.shape[-1] / 128
+        inner, scale = erode(batch.mask, 3), grey.shape[-1] / 128
         removed = smooth_inside(residual, batch.mask, scale)
-        local = over_local_energy(residual, batch.mask, 1, 10)
+        local = local_contrast_normalise(residual, batch.mask, 1, 10)
         scores = {
             "denoising_error": masked_mean(residual.abs(), batch.mask),
-            "denoising_peak": peak(removed, inner),
-            "denoising_local_peak": peak(local, inner),
+            "denoising_peak": masked_max(removed, inner),
+            "denoising_local_peak": masked_max(local, inner),
         }
         return scores, {"denoising": removed.clamp(min=0) * inner, "denoising_local": local.clamp(min=0) * inner}

@@ -20,20 +20,20 @@ def laplacian(image: Tensor, levels: int) -> list[Tensor]:
     found = []
     for _ in range(levels):
         coarse = _halved(image)
-        found.append(image - doubled(coarse))
+        found.append(image - upsample(coarse))
         image = coarse
     return [*found, image]
 
 
-def merged(bands: list[Tensor]) -> Tensor:
+def collapse(bands: list[Tensor]) -> Tensor:
     """Put bands, finest first, together again: the inverse of laplacian."""
     image = bands[-1]
     for band in bands[-2::-1]:
-        image = band + doubled(image)
+        image = band + upsample(image)
     return image
 
 
-def pooled(mask: Tensor, levels: int) -> list[Tensor]:
+def mask_pyramid(mask: Tensor, levels: int) -> list[Tensor]:
     """Return a mask (n, 1, S, S) at the resolutions of laplacian's bands: the share of each pixel that is inside."""
     found = [mask]
     for _ in range(levels):
@@ -41,7 +41,7 @@ def pooled(mask: Tensor, levels: int) -> list[Tensor]:
     return found
 
 
-def doubled(image: Tensor) -> Tensor:
+def upsample(image: Tensor) -> Tensor:
     """Enlarge (n, c, S, S) to twice the rows and columns, bilinearly."""
     return interpolate(image, scale_factor=2.0, mode="bilinear", align_corners=False)
 

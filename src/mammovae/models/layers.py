@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, interpolate, silu
 from mammovae.config import UsageError
 
 
-def normal(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> nn.GroupNorm:
     """Group normalisation in groups of 8 channels: independent of the batch, so that a film alone scores the same.
 
     Wu & He, "Group Normalization" (ECCV 2018).
@@ -18,7 +18,7 @@ def normal(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(max(1, channels // 8), channels)
 
 
-class Residual(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut: (n, before, S, S) -> (n, after, S, S).
 
     He et al., "Identity Mappings in Deep Residual Networks" (ECCV 2016), with SiLU.
@@ -26,21 +26,21 @@ class Residual(nn.Module):
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        self.first = nn.Sequential(normal(before), nn.SiLU(), nn.Conv2d(before, after, 3, padding=1))
-        self.second = nn.Sequential(normal(after), nn.SiLU(), nn.Conv2d(after, after, 3, padding=1))
+        self.first = nn.Sequential(group_norm(before), nn.SiLU(), nn.Conv2d(before, after, 3, padding=1))
+        self.second = nn.Sequential(group_norm(after), nn.SiLU(), nn.Conv2d(after, after, 3, padding=1))
         self.shortcut = nn.Identity() if before == after else nn.Conv2d(before, after, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.shortcut(x) + self.second(self.first(x))
 
 
-class Double(nn.Module):
+class DoubleConv(nn.Module):
     """Two 3x3 convolutions, each normalised and followed by SiLU: (n, before, S, S) -> (n, after, S, S)."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        self.first, self.first_norm = nn.Conv2d(before, after, 3, padding=1), normal(after)
-        self.second, self.second_norm = nn.Conv2d(after, after, 3, padding=1), normal(after)
+        self.first, self.first_norm = nn.Conv2d(before, after, 3, padding=1), group_norm(after)
+        self.second, self.second_norm = nn.Conv2d(after, after, 3, padding=1), group_norm(after)
 
     def forward(self, x: Tensor) -> Tensor:
         x = silu(self.first_norm(self.first(x)))
@@ -56,9 +56,9 @@ class UNet(nn.Module):
 
     def __init__(self, inputs: int, widths: tuple[int, ...], outputs: int, deep: int = 0) -> None:
         super().__init__()
-        self.down = nn.ModuleList(Double(a, b) for a, b in pairwise((inputs, *widths)))
+        self.down = nn.ModuleList(DoubleConv(a, b) for a, b in pairwise((inputs, *widths)))
         self.inject = nn.Linear(deep, widths[-1]) if deep else None
-        self.up = nn.ModuleList(Double(a + b, b) for a, b in pairwise(widths[::-1]))
+        self.up = nn.ModuleList(DoubleConv(a + b, b) for a, b in pairwise(widths[::-1]))
         self.last = nn.Conv2d(widths[0], outputs, 1)
 
     def forward(self, x: Tensor, deep: Tensor | None = None) -> Tensor:
@@ -74,7 +74,7 @@ class UNet(nn.Module):
         return self.last(x)
 
 
-class Doubling(nn.ConvTranspose2d):
+class UpsampleConv(nn.ConvTranspose2d):
     """A 3x3 transposed convolution of stride 2: (n, before, S, S) -> (n, after, 2 S, 2 S).
 
     The same numbers as nn.ConvTranspose2d, and the same gradients in other operations: it is the adjoint of a strided
@@ -86,11 +86,11 @@ class Doubling(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         if input.device.type == "cpu" and torch.is_grad_enabled():
-            return _Doubled.apply(input, self.weight, self.bias)
+            return _UpsampleConvFunction.apply(input, self.weight, self.bias)
         return super().forward(input, output_size)
 
 
-class _Doubled(torch.autograd.Function):
+class _UpsampleConvFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
@@ -105,7 +105,7 @@ class _Doubled(torch.autograd.Function):
         return to_x, to_weight, grad.sum(dim=(0, 2, 3))
 
 
-def halvings(size: int, times: int, member: str) -> int:
+def downsampled_size(size: int, times: int, member: str) -> int:
     """Return the side of a square halved so often; UsageError where that is no whole number."""
     side, rest = divmod(size, 2**times)
     if rest or not side:

@@ -4,19 +4,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, interpolate
 
-from mammovae.config import MarkerSettings
+from mammovae.config import LesionSegmenterSettings
 from mammovae.data.dataset import Batch
-from mammovae.models.anomaly_maps import eroded, film_grey, peak, smooth_inside
+from mammovae.models.anomaly_maps import erode, masked_max, smooth_inside, standardise_in_mask
 from mammovae.models.base import Member
-from mammovae.models.layers import UNet, halvings
+from mammovae.models.layers import UNet, downsampled_size
 from mammovae.models.residual_vae import ResidualVae
-from mammovae.models.tiling import drawn, stitched
+from mammovae.models.tiling import sample_patches, sliding_window_inference
 
-TILES = 4
+PATCHES_PER_IMAGE = 4
 """Windows of a film in an epoch, where a marker works on tiles."""
 
 
-class Marker(Member):
+class LesionSegmenter(Member):
     """A U-Net from film, reconstruction and log-variance to the log-odds of a lesion in each pixel.
 
     Two thirds of its training films carry one or two planted lesions of family TRAIN. Learning from planted
@@ -26,10 +26,10 @@ class Marker(Member):
 
     augmented = True
 
-    def __init__(self, settings: MarkerSettings, vae: ResidualVae, name: str) -> None:
+    def __init__(self, settings: LesionSegmenterSettings, vae: ResidualVae, name: str) -> None:
         super().__init__()
         self.settings, self.size, self.name = settings, settings.size, name
-        halvings(settings.tile or settings.size, len(settings.widths) - 1, name)
+        downsampled_size(settings.patch_size or settings.size, len(settings.widths) - 1, name)
         self.net = UNet(3, settings.widths, 1)
         self.kinds = settings.kinds
         self._vae = (vae,)  # in a tuple: it is another member, with weights of its own
@@ -47,7 +47,9 @@ class Marker(Member):
             image, mask = (avg_pool2d(part, ratio) for part in (batch.image, batch.mask))
             _, *said = vae.predict(Batch(image, (mask >= 0.5).float()))
             enlarged = [interpolate(part, size=(size, size), mode="bilinear", align_corners=False) for part in said]
-            return torch.cat([film_grey(batch.image, batch.mask), *(part * batch.mask for part in enlarged)], dim=1)
+            return torch.cat(
+                [standardise_in_mask(batch.image, batch.mask), *(part * batch.mask for part in enlarged)], dim=1
+            )
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return cross-entropy a pixel (ten times) plus one less the soft Dice overlap, inside the mask, (n,).
@@ -56,8 +58,8 @@ class Marker(Member):
         """
         assert batch.lesion is not None
         inputs, lesion, mask = self.inputs(batch), batch.lesion, batch.mask
-        if (tile := self.settings.tile) is not None:
-            windows = drawn(mask, lesion, tile, TILES)
+        if (tile := self.settings.patch_size) is not None:
+            windows = sample_patches(mask, lesion, tile, PATCHES_PER_IMAGE)
             inputs, lesion, mask = (
                 torch.stack([part[film, :, y : y + tile, x : x + tile] for film, y, x in windows])
                 for part in (inputs, lesion, mask)
@@ -78,11 +80,11 @@ class Marker(Member):
         NAME_area is the log of the sum of the probabilities, in pixels of 128 x 128. Both without a rim of 2 pixels.
         The map, NAME, is the probability.
         """
-        tile, inputs = self.settings.tile, self.inputs(batch)
-        logits = self.net(inputs) if tile is None else stitched(inputs, batch.mask, tile, self.net)
-        inner, scale = eroded(batch.mask, 2), batch.mask.shape[-1] / 128
+        tile, inputs = self.settings.patch_size, self.inputs(batch)
+        logits = self.net(inputs) if tile is None else sliding_window_inference(inputs, batch.mask, tile, self.net)
+        inner, scale = erode(batch.mask, 2), batch.mask.shape[-1] / 128
         smooth = smooth_inside(logits, batch.mask, scale)
         probability = torch.sigmoid(smooth) * inner
         area = probability.sum(dim=(1, 2, 3)) / scale**2
-        scores = {f"{self.name}_peak": peak(smooth, inner), f"{self.name}_area": torch.log(area + 1e-3)}
+        scores = {f"{self.name}_peak": masked_max(smooth, inner), f"{self.name}_area": torch.log(area + 1e-3)}
         return scores, {self.name: probability}

@@ -11,11 +11,11 @@ from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, in
 
 from mammovae.config import PyramidVaeSettings
 from mammovae.data.dataset import Batch
-from mammovae.models.anomaly_maps import eroded, masked_mean, smooth, smooth_inside
-from mammovae.models.augmentation import KNOWN, known_change
+from mammovae.models.anomaly_maps import erode, masked_mean, smooth, smooth_inside
+from mammovae.models.augmentation import N_PARAMETERS, augment_with_parameters
 from mammovae.models.base import Generator
-from mammovae.models.laplacian import doubled, laplacian, merged, patch_distance, pooled
-from mammovae.models.layers import Residual, halvings, normal
+from mammovae.models.laplacian import collapse, laplacian, mask_pyramid, patch_distance, upsample
+from mammovae.models.layers import ResidualBlock, downsampled_size, group_norm
 from mammovae.models.losses import kl_standard_normal, reparameterise
 
 _CONDITIONS, _UNKNOWN_SHARE = 6, 0.1
@@ -42,14 +42,14 @@ class PyramidVae(Generator):
         super().__init__()
         self.settings, self.size = settings, settings.size
         widths = settings.widths
-        self.side = halvings(settings.size, len(widths), "pyramid_vae")
+        self.side = downsampled_size(settings.size, len(widths), "pyramid_vae")
         self.dimensions = settings.latent * self.side**2
         self.stem = nn.Conv2d(2, widths[0], 3, padding=1)
-        self.encoder = nn.ModuleList(Residual(a, b) for a, b in pairwise((widths[0], *widths)))
-        self.to_latent = nn.Sequential(normal(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 2 * settings.latent, 1))
-        self.from_latent = nn.Conv2d(settings.latent + KNOWN + _CONDITIONS, widths[-1], 3, padding=1)
-        self.decoder = nn.ModuleList(Residual(a, b) for a, b in pairwise((*widths[::-1], widths[0])))
-        self.last = nn.Sequential(normal(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], 2, 3, padding=1))
+        self.encoder = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise((widths[0], *widths)))
+        self.to_latent = nn.Sequential(group_norm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 2 * settings.latent, 1))
+        self.from_latent = nn.Conv2d(settings.latent + N_PARAMETERS + _CONDITIONS, widths[-1], 3, padding=1)
+        self.decoder = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise((*widths[::-1], widths[0])))
+        self.last = nn.Sequential(group_norm(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], 2, 3, padding=1))
         self.texture = Texture((widths[0], *widths)[: len(settings.texture)], settings.texture)
         self.variance: Tensor
         self.gain: Tensor
@@ -72,17 +72,17 @@ class PyramidVae(Generator):
         x = self.from_latent(torch.cat([z, told[:, :, None, None].expand(-1, -1, *z.shape[2:])], dim=1))
         levels: list[Tensor] = []
         for block in self.decoder:
-            x = block(doubled(x))
+            x = block(upsample(x))
             levels.append(x)
         mean, logits = self.last(x).chunk(2, dim=1)
         return 0.25 * mean + 0.5, logits, levels[::-1]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms to train by, (n,) each, in nats, "patches" aside: see patch_distance."""
-        done = batch.image.new_zeros(len(batch.image), KNOWN)
+        done = batch.image.new_zeros(len(batch.image), N_PARAMETERS)
         known = self._known(batch)
         if self.training:
-            batch, done = known_change(batch)
+            batch, done = augment_with_parameters(batch)
             known = known * (torch.rand(len(known), 1, device=known.device) > _UNKNOWN_SHARE)
         z_mean, z_log_variance = self.encode(batch.image * batch.mask, batch.mask)
         z = reparameterise(z_mean, z_log_variance) if self.training else z_mean
@@ -124,10 +124,10 @@ class PyramidVae(Generator):
     def _bands(self, batch: Batch, mean: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the bands of what the mean lacks inside the mask, and where each of their pixels is inside."""
         residual = ((batch.image - mean) * batch.mask).contiguous()
-        insides = [(share >= 0.5).float() for share in pooled(batch.mask, self.settings.bands)]
+        insides = [(share >= 0.5).float() for share in mask_pyramid(batch.mask, self.settings.bands)]
         return laplacian(residual, self.settings.bands), insides
 
-    def settle(self, batches: Iterable[Batch]) -> None:
+    def finalize_fit(self, batches: Iterable[Batch]) -> None:
         """Set how loud each band of the texture is, so that films made hold the energy of the training films in it.
 
         Matching patches leaves a texture a little too faint. With m, t and x the bands of mean, texture and film,
@@ -147,7 +147,7 @@ class PyramidVae(Generator):
                 whites = _whites(self._textured(levels), [generator] * len(noise))
                 texture = self.texture(levels, batch.mask, whites) * batch.mask
                 parts = [laplacian(part, bands) for part in (mean * batch.mask, texture, batch.image * batch.mask)]
-                insides = [(share >= 0.999).float() for share in pooled(batch.mask, bands)]
+                insides = [(share >= 0.999).float() for share in mask_pyramid(batch.mask, bands)]
                 for band, (m, t, x, inside) in enumerate(zip(*parts, insides, strict=True)):
                     for row, product in enumerate((t * t, m * t, m * m, x * x)):
                         sums[row, band] += float((product * inside).sum())
@@ -174,7 +174,7 @@ class PyramidVae(Generator):
         bands = [
             gain * band for gain, band in zip(self.gain, laplacian(texture * mask, len(self.gain) - 1), strict=True)
         ]
-        grey = mean + merged(bands)
+        grey = mean + collapse(bands)
         # No grey inside a real breast is quite black: what would fall below nears 0 and never is 0.
         grey = torch.where(grey < _DARK, _DARK * torch.exp((grey / _DARK - 1).clamp(max=0)), grey)
         return grey.clamp(max=1) * mask, mask
@@ -196,7 +196,7 @@ class PyramidVae(Generator):
         ratios = [band.square() / variance for band, variance in zip(bands, self.variance, strict=True)]
         errors = [masked_mean(ratio, inside) for ratio, inside in zip(ratios, insides, strict=True)]
         whole = torch.stack([interpolate(ratio, size=batch.image.shape[2:]) for ratio in ratios]).mean(dim=0)
-        map = smooth_inside(whole, batch.mask, 2 * self.size / 128) * eroded(batch.mask, 3)
+        map = smooth_inside(whole, batch.mask, 2 * self.size / 128) * erode(batch.mask, 3)
         scores = {
             "band_error": torch.stack(errors).mean(dim=0),
             "kl_divergence": kl_standard_normal(z_mean, z_log_variance).sum(dim=(1, 2, 3)),
@@ -215,25 +215,25 @@ class Texture(nn.Module):
             nn.Conv2d(feature + _NOISES + 1 + before, width, 3, padding=1)
             for feature, width, before in zip(features, widths, coarser, strict=True)
         )
-        self.blocks = nn.ModuleList(Residual(width, width) for width in widths)
+        self.blocks = nn.ModuleList(ResidualBlock(width, width) for width in widths)
         self.leave = nn.ModuleList(nn.Conv2d(width, 1, 3, padding=1) for width in widths)
 
     def forward(self, levels: list[Tensor], mask: Tensor, whites: list[Tensor]) -> Tensor:
         """Return texture (n, 1, S, S) in grey values; levels and whites (n, c, s, s) finest first."""
-        masks = pooled(mask, len(whites) - 1)
+        masks = mask_pyramid(mask, len(whites) - 1)
         x, texture = None, None
         for place in reversed(range(len(whites))):
             parts = [levels[place], whites[place], masks[place]]
-            x = self.blocks[place](self.enter[place](torch.cat(parts if x is None else [*parts, doubled(x)], dim=1)))
+            x = self.blocks[place](self.enter[place](torch.cat(parts if x is None else [*parts, upsample(x)], dim=1)))
             own = 0.05 * self.leave[place](silu(x))
-            texture = own if texture is None else own + doubled(texture)
+            texture = own if texture is None else own + upsample(texture)
         assert texture is not None
         return texture
 
 
 def _untouched(known: Tensor) -> Tensor:
     """Return what the decoder is told of films (n, 11) to which nothing was done, by what is known of them (n, 6)."""
-    return torch.cat([known.new_zeros(len(known), KNOWN), known], dim=1)
+    return torch.cat([known.new_zeros(len(known), N_PARAMETERS), known], dim=1)
 
 
 def _whites(levels: list[Tensor], noise: list[TorchGenerator]) -> list[Tensor]:

@@ -11,16 +11,16 @@ from torch.nn.functional import avg_pool2d, interpolate
 from mammovae.config import ResidualVaeSettings
 from mammovae.data.dataset import Batch
 from mammovae.models.anomaly_maps import (
-    dissimilarity,
-    eroded,
-    film_grey,
+    erode,
+    local_contrast_normalise,
+    masked_max,
     masked_mean,
-    over_local_energy,
-    peak,
     smooth_inside,
+    standardise_in_mask,
+    structural_dissimilarity,
 )
 from mammovae.models.base import Member
-from mammovae.models.layers import Residual, halvings, normal
+from mammovae.models.layers import ResidualBlock, downsampled_size, group_norm
 from mammovae.models.losses import kl_standard_normal, reparameterise
 
 
@@ -39,13 +39,13 @@ class ResidualVae(Member):
         super().__init__()
         self.settings, self.size = settings, settings.size
         widths = settings.widths
-        self.side = halvings(settings.size, len(widths), "residual_vae")
+        self.side = downsampled_size(settings.size, len(widths), "residual_vae")
         self.stem = nn.Conv2d(1, widths[0], 3, padding=1)
-        self.encoder = nn.ModuleList(Residual(a, b) for a, b in pairwise((widths[0], *widths)))
-        self.to_latent = nn.Sequential(normal(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 2 * settings.latent, 1))
+        self.encoder = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise((widths[0], *widths)))
+        self.to_latent = nn.Sequential(group_norm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 2 * settings.latent, 1))
         self.from_latent = nn.Conv2d(settings.latent, widths[-1], 3, padding=1)
-        self.decoder = nn.ModuleList(Residual(a, b) for a, b in pairwise((*widths[::-1], widths[0])))
-        self.last = nn.Sequential(normal(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], 2, 3, padding=1))
+        self.decoder = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise((*widths[::-1], widths[0])))
+        self.last = nn.Sequential(group_norm(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], 2, 3, padding=1))
         dimensions = settings.latent * self.side**2
         self.variance: Tensor
         self.latent_mean: Tensor
@@ -72,13 +72,13 @@ class ResidualVae(Member):
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return film grey, its reconstruction at z = mean, and the log-variance, (n, 1, S, S), 0 outside the mask."""
-        grey = film_grey(batch.image, batch.mask)
+        grey = standardise_in_mask(batch.image, batch.mask)
         mean, log_variance = self.decode(self.encode(grey)[0])
         return grey, mean * batch.mask, log_variance * batch.mask
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the negative ELBO with the shared variance (nats a film), its parts, and the head's likelihood."""
-        grey = film_grey(batch.image, batch.mask)
+        grey = standardise_in_mask(batch.image, batch.mask)
         z_mean, z_log_variance = self.encode(grey)
         mean, log_variance = self.decode(reparameterise(z_mean, z_log_variance) if self.training else z_mean)
         square, pixels = (grey - mean).square() * batch.mask, batch.mask.sum(dim=(1, 2, 3)).clamp(min=1)
@@ -101,10 +101,10 @@ class ResidualVae(Member):
             "kl_dimensions": divergence,
         }
 
-    def settle(self, batches: Iterable[Batch]) -> None:
+    def finalize_fit(self, batches: Iterable[Batch]) -> None:
         """Keep mean and whitening axes of the posterior means of the training films, for the Mahalanobis distance."""
         with torch.no_grad():
-            z = torch.cat([self.encode(film_grey(b.image, b.mask))[0].flatten(1) for b in batches]).double()
+            z = torch.cat([self.encode(standardise_in_mask(b.image, b.mask))[0].flatten(1) for b in batches]).double()
         mean = z.mean(dim=0)
         centred = z - mean
         covariance = centred.T @ centred / max(len(z) - 1, 1)
@@ -125,22 +125,22 @@ class ResidualVae(Member):
         training films' (shrunk covariance; Denouden et al., 2018). residual_peak: maximum of r smoothed by 2 pixels, in
         m. normalised_peak: the same of r exp(-s / 2). local_peak: the same of r over the root of r^2 smoothed by 10.
         """
-        grey = film_grey(batch.image, batch.mask)
+        grey = standardise_in_mask(batch.image, batch.mask)
         z_mean, z_log_variance = self.encode(grey)
         mean, log_variance = self.decode(z_mean)
         residual, mask = (grey - mean) * batch.mask, batch.mask
-        inner, scale = eroded(mask, 3), grey.shape[-1] / 128
+        inner, scale = erode(mask, 3), grey.shape[-1] / 128
         normalised = residual * torch.exp(-0.5 * log_variance)
-        local = over_local_energy(residual, mask, 2, 10)
+        local = local_contrast_normalise(residual, mask, 2, 10)
         scores = {
             "mean_absolute_error": masked_mean(residual.abs(), mask),
             "normalised_error": masked_mean(normalised.square(), mask),
-            "structural_error": masked_mean(dissimilarity(grey, mean * mask, mask), mask),
+            "structural_error": masked_mean(structural_dissimilarity(grey, mean * mask, mask), mask),
             "kl_divergence": kl_standard_normal(z_mean, z_log_variance).sum(dim=(1, 2, 3)),
             "mahalanobis": ((z_mean.flatten(1) - self.latent_mean) @ self.latent_axes).norm(dim=1),
-            "residual_peak": peak(smooth_inside(residual, mask, 2 * scale), inner),
-            "normalised_peak": peak(smooth_inside(normalised, mask, 2 * scale), inner),
-            "local_peak": peak(local, inner),
+            "residual_peak": masked_max(smooth_inside(residual, mask, 2 * scale), inner),
+            "normalised_peak": masked_max(smooth_inside(normalised, mask, 2 * scale), inner),
+            "local_peak": masked_max(local, inner),
         }
         maps = {"local": local, "normalised": smooth_inside(normalised, mask, scale)}
         return scores, {name: map.clamp(min=0) * inner for name, map in maps.items()}

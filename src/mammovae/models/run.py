@@ -12,7 +12,7 @@ from mammovae.config import InputError, TrainSettings
 from mammovae.models.base import WEIGHTS, Generator, Member, load_weights
 from mammovae.models.bilateral_vae import BilateralVae
 from mammovae.models.denoiser import Denoiser
-from mammovae.models.lesion_segmenter import Marker
+from mammovae.models.lesion_segmenter import LesionSegmenter
 from mammovae.models.pyramid_vae import PyramidVae
 from mammovae.models.residual_vae import ResidualVae
 from mammovae.models.vae import Vae
@@ -24,15 +24,19 @@ MEMBERS: dict[str, Callable[[TrainSettings, dict[str, Any]], Member]] = {
     "vae": lambda settings, _: Vae(settings.vae),
     "residual_vae": lambda settings, _: ResidualVae(settings.residual_vae),
     "denoiser": lambda settings, _: Denoiser(settings.denoiser),
-    "bilateral": lambda settings, _: BilateralVae(settings.bilateral),
+    "bilateral_vae": lambda settings, _: BilateralVae(settings.bilateral_vae),
     "pyramid_vae": lambda settings, _: PyramidVae(settings.pyramid_vae),
-    "marker": lambda settings, built: Marker(settings.marker, built["residual_vae"], "marker"),
-    "tile_marker": lambda settings, built: Marker(settings.tile_marker, built["residual_vae"], "tile_marker"),
+    "lesion_segmenter": lambda settings, built: LesionSegmenter(
+        settings.lesion_segmenter, built["residual_vae"], "lesion_segmenter"
+    ),
+    "patch_segmenter": lambda settings, built: LesionSegmenter(
+        settings.patch_segmenter, built["residual_vae"], "patch_segmenter"
+    ),
 }
 """How each member is made, in the order of training: a marker learns from what the VAE before it says."""
 
 
-def build(settings: TrainSettings) -> dict[str, Member]:
+def build_members(settings: TrainSettings) -> dict[str, Member]:
     """Make the untrained members of a run by name, in the order of training, weights drawn from the run's seed.
 
     A member's weights do not depend on which others there are.
@@ -76,7 +80,7 @@ class Run:
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise InputError(f"cannot read {path / CONFIG}: {error}") from error
         settings = TrainSettings.of(values)
-        members = build(settings)
+        members = build_members(settings)
         for name, member in members.items():
             load_weights(member, path / "members" / name / WEIGHTS)
             member.to(device())

@@ -9,13 +9,13 @@ _TOGETHER = 16
 """Windows computed at once: memory stays flat whatever the batch."""
 
 
-def starts(size: int, tile: int) -> list[int]:
+def window_starts(size: int, tile: int) -> list[int]:
     """Return where windows of tile pixels begin so that they cover size pixels and overlap by half or more."""
     count = 1 if size <= tile else -(-2 * (size - tile) // tile) + 1
     return [round(k * (size - tile) / max(count - 1, 1)) for k in range(count)]
 
 
-def stitched(image: Tensor, mask: Tensor, tile: int, compute: Callable[[Tensor], Tensor]) -> Tensor:
+def sliding_window_inference(image: Tensor, mask: Tensor, tile: int, compute: Callable[[Tensor], Tensor]) -> Tensor:
     """Return compute's map of an image (n, c, S, S) put together from the windows that hold breast, (n, 1, S, S).
 
     Where windows overlap, the mean weighted by the distance from the window's edge is taken, so that no seam shows.
@@ -25,7 +25,7 @@ def stitched(image: Tensor, mask: Tensor, tile: int, compute: Callable[[Tensor],
     ramp = torch.minimum(torch.arange(tile) + 1, tile - torch.arange(tile)).to(image)
     weight = ramp[:, None] * ramp[None, :]
     total, weights = (image.new_zeros(len(image), 1, size, size) for _ in range(2))
-    corners = [(y, x) for y in starts(size, tile) for x in starts(size, tile)]
+    corners = [(y, x) for y in window_starts(size, tile) for x in window_starts(size, tile)]
     windows = [
         (film, slice(None), slice(y, y + tile), slice(x, x + tile))
         for film in range(len(image))
@@ -40,7 +40,7 @@ def stitched(image: Tensor, mask: Tensor, tile: int, compute: Callable[[Tensor],
     return total / weights.clamp(min=1)
 
 
-def drawn(mask: Tensor, lesion: Tensor, tile: int, count: int) -> list[tuple[int, int, int]]:
+def sample_patches(mask: Tensor, lesion: Tensor, tile: int, count: int) -> list[tuple[int, int, int]]:
     """Draw count windows of each film as (film, row, column), their centres inside the breast.
 
     Where a lesion is planted the first window lies over it. Draws from torch's generator.

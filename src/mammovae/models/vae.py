@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mammovae.config import VaeSettings
 from mammovae.data.dataset import Batch
 from mammovae.models.base import Generator
-from mammovae.models.layers import Doubling, halvings
+from mammovae.models.layers import UpsampleConv, downsampled_size
 from mammovae.models.losses import bernoulli_nll, kl_standard_normal, reparameterise
 
 
@@ -27,7 +27,7 @@ class Vae(Generator):
         super().__init__()
         self.settings, self.size, self.dimensions = settings, settings.size, settings.latent
         filters = settings.filters
-        side = halvings(settings.size, len(filters), "vae")
+        side = downsampled_size(settings.size, len(filters), "vae")
         self._grid = (filters[-1], side, side)
         flat = filters[-1] * side * side
         encoder: list[nn.Module] = []
@@ -41,7 +41,7 @@ class Vae(Generator):
         decoder: list[nn.Module] = []
         narrowing = (*filters[::-1], 1)
         for before, after in pairwise(narrowing):
-            decoder += [Doubling(before, after), nn.ReLU()]
+            decoder += [UpsampleConv(before, after), nn.ReLU()]
         self.decoder = nn.Sequential(*decoder[:-1])
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:

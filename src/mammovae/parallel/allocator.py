@@ -11,7 +11,7 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of mallopt(3)
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def retain_freed_memory() -> Iterator[None]:
     """Let freed memory stay with the process, where its C library is glibc; elsewhere do nothing.
 
     A step of the seed network frees and asks again for half a gigabyte on a CPU. By default every large piece goes back

@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 from mammovae import version
 from mammovae.config import InputError, UsageError
-from mammovae.parallel.worker import Child, Work, environment, guarded, packed
+from mammovae.parallel.worker import WorkerProcess, WorkSpec, call_safely, environment, serialise
 
 if TYPE_CHECKING:
     from distributed import Client
 
-CONNECT_SECONDS = 15.0
+CONNECT_TIMEOUT_S = 15.0
 """How long a scheduler may take to answer, and then a first worker to join it."""
-ALONE_SECONDS = 120.0
+NO_WORKER_TIMEOUT_S = 120.0
 """How long a cluster may be without any worker before the run gives up."""
-REREAD_SECONDS = 5.0
+SIZE_POLL_INTERVAL_S = 5.0
 """How often the cluster's size is asked for."""
 _A_THREAD = 4
 """Tasks under way for each thread of the workers: one that runs, and others that are there when it is done."""
@@ -43,22 +43,22 @@ _QUIET = {
 """Environment of a local cluster that keeps quiet, even when it is killed."""
 
 
-class Dask:
+class DaskExecutor:
     """What parallel.run needs of a cluster: submit a task, read a future's answer, say how many may be under way."""
 
-    def __init__(self, client: "Client", address: str, work: Work) -> None:
+    def __init__(self, client: "Client", address: str, work: WorkSpec) -> None:
         from distributed.scheduler import KilledWorker
 
         self._client, self._address, self._killed = client, address, KilledWorker
         self._executor = client.get_executor(pure=False)
         # Not scattered: what a task of Dask's made is made again when the worker that holds it dies.
-        self._work = client.submit(Work._make, tuple(work), pure=False)
+        self._work = client.submit(WorkSpec._make, tuple(work), pure=False)
         self._token = work.token
-        self._threads, self._read_at, self._alone_since = 0, -REREAD_SECONDS, time.monotonic()
+        self._threads, self._read_at, self._alone_since = 0, -SIZE_POLL_INTERVAL_S, time.monotonic()
 
     def submit(self, task: Any) -> "Future[bytes]":
         """Put one task on its way to any worker."""
-        payload = packed(task)
+        payload = serialise(task)
         try:
             return self._executor.submit(do, self._work, payload)
         except Exception:
@@ -67,7 +67,7 @@ class Dask:
     def read(self, future: "Future[bytes]") -> Any:
         """Return a task's result or its InputError. Raises InputError when it is the cluster that failed."""
         try:
-            return guarded(pickle.loads, future.result())
+            return call_safely(pickle.loads, future.result())
         except self._killed as error:
             deaths = error.allowed_failures + 1
             return InputError(f"{deaths} Dask workers died with this file: memory ran out, or they were taken away")
@@ -82,7 +82,7 @@ class Dask:
     def window(self) -> int:
         """Return how many tasks to keep under way, from the workers that are there now."""
         now = time.monotonic()
-        if now - self._read_at >= REREAD_SECONDS:
+        if now - self._read_at >= SIZE_POLL_INTERVAL_S:
             try:
                 self._threads = sum(self._client.nthreads().values())
             except Exception:
@@ -90,9 +90,9 @@ class Dask:
             self._read_at = now
             if self._threads:
                 self._alone_since = now
-            if now - self._alone_since >= ALONE_SECONDS:
+            if now - self._alone_since >= NO_WORKER_TIMEOUT_S:
                 raise InputError(
-                    f"the Dask scheduler at {self._address} has had no worker for {ALONE_SECONDS:g} s: start workers, "
+                    f"the Dask scheduler at {self._address} has had no worker for {NO_WORKER_TIMEOUT_S:g} s: start workers, "
                     "and the same command goes on from here"
                 )
         return _A_THREAD * max(1, self._threads)
@@ -112,13 +112,13 @@ class Dask:
         )
 
 
-_children: dict[int, Child] = {}
+_children: dict[int, WorkerProcess] = {}
 """On a Dask worker: the child of each of its threads."""
 _dismissed: set[str] = set()
 """On a Dask worker: the tokens of runs that are over."""
 
 
-def do(work: Work, payload: bytes) -> bytes:
+def do(work: WorkSpec, payload: bytes) -> bytes:
     """On a Dask worker: do one task in this thread's child, and return the pickle of its result or InputError."""
     if work.token in _dismissed:  # A task that was taken back, but not before it reached this worker.
         raise CancelledError
@@ -127,7 +127,7 @@ def do(work: Work, payload: bytes) -> bytes:
     if child is None or child.work != work:
         if child is not None:
             child.close()
-        child = _children[thread] = Child(work)
+        child = _children[thread] = WorkerProcess(work)
     return child.ask(payload)
 
 
@@ -141,7 +141,7 @@ def dismiss(token: str) -> None:
 
 
 @contextmanager
-def connected(cluster: str, work: Work, workers: int) -> Iterator[Dask]:
+def connected(cluster: str, work: WorkSpec, workers: int) -> Iterator[DaskExecutor]:
     """Connect to a cluster, or start one of so many workers for "local"; both end with the context.
 
     Raises UsageError without dask.distributed, InputError when there is no scheduler, no worker or another mammovae.
@@ -154,7 +154,7 @@ def connected(cluster: str, work: Work, workers: int) -> Iterator[Dask]:
         try:
             with ThreadPoolExecutor(1) as thread:  # not here, where an event loop may be running, as in a notebook
                 thread.submit(asyncio.run, _knock(address)).result()
-            client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+            client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
         except Exception as error:
             raise InputError(
                 f"no Dask scheduler answers at {address!r}: check the address, which looks like tcp://HOST:8786 "
@@ -162,7 +162,7 @@ def connected(cluster: str, work: Work, workers: int) -> Iterator[Dask]:
             ) from None
         try:
             _check_workers(client, address)
-            dask = Dask(client, address, work)
+            dask = DaskExecutor(client, address, work)
             try:
                 yield dask
             finally:
@@ -178,8 +178,8 @@ async def _knock(address: str) -> None:
     from distributed.core import rpc
 
     secrets = Security().get_connection_args("client")
-    async with rpc(address, timeout=CONNECT_SECONDS, connection_args=secrets) as there:
-        identity: Any = await asyncio.wait_for(there.identity(), CONNECT_SECONDS + 1)
+    async with rpc(address, timeout=CONNECT_TIMEOUT_S, connection_args=secrets) as there:
+        identity: Any = await asyncio.wait_for(there.identity(), CONNECT_TIMEOUT_S + 1)
     if identity["type"] != "Scheduler":
         raise ValueError(f"it is the address of a {identity['type']}")
 
@@ -187,7 +187,7 @@ async def _knock(address: str) -> None:
 def _check_workers(client: "Client", address: str) -> None:
     """Refuse a cluster without workers, or where the scheduler or a worker has another mammovae or none."""
     try:
-        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        client.wait_for_workers(1, timeout=CONNECT_TIMEOUT_S)
     except TimeoutError:
         raise InputError(
             f"the Dask scheduler at {address} has no workers: start some (dask worker {address})"

@@ -32,11 +32,11 @@ from mammovae.config import InputError, UsageError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-GRACE = 30.0
+KILL_GRACE_S = 30.0
 """Seconds after the time limit at which a child that did not end itself (it was stopped, say) is killed from here."""
-START_SECONDS = 120.0
+START_TIMEOUT_S = 120.0
 """How long a child may take to import what it needs."""
-PAUSES = (0.0, 0.5, 2.0)
+START_RETRY_DELAYS_S = (0.0, 0.5, 2.0)
 """Seconds before each attempt to start a child: a machine short of memory or processes for a moment is given it."""
 
 _LENGTH = struct.Struct("<Q")
@@ -45,11 +45,11 @@ _SIGKILL = 9
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-class NoChildError(InputError):
+class WorkerStartError(InputError):
     """No child process can be started on this machine."""
 
 
-class Work(NamedTuple):
+class WorkSpec(NamedTuple):
     """What a child is to do: a function's pickle, the time limit of a task in seconds, mammovae's version, a name."""
 
     function: bytes
@@ -58,17 +58,17 @@ class Work(NamedTuple):
     token: str
 
     @classmethod
-    def of(cls, function: Callable[[Any], Any], seconds: float | None = None) -> "Work":
+    def of(cls, function: Callable[[Any], Any], seconds: float | None = None) -> "WorkSpec":
         """Pack a function; UsageError when other processes could not import it. Two packings are never equal."""
         inner: Any = function
         while isinstance(inner, partial):
             inner = inner.func
         if getattr(inner, "__module__", None) == "__main__":
             raise UsageError(f"{inner!r} is defined in the script that runs: put it in a module that can be imported")
-        return cls(packed(function), seconds, version.__version__, uuid.uuid4().hex)
+        return cls(serialise(function), seconds, version.__version__, uuid.uuid4().hex)
 
 
-def packed(thing: Any) -> bytes:
+def serialise(thing: Any) -> bytes:
     """Return the pickle of a function, task or result on its way between processes; UsageError when it has none."""
     try:
         return pickle.dumps(thing, pickle.HIGHEST_PROTOCOL)
@@ -76,7 +76,7 @@ def packed(thing: Any) -> bytes:
         raise UsageError(f"{thing!r} cannot be sent between processes: {error}") from None
 
 
-def guarded(function: Callable[[Task], Result], task: Task) -> Result | InputError:
+def call_safely(function: Callable[[Task], Result], task: Task) -> Result | InputError:
     """Return the function's result, or as an InputError what it raised: one bad file among many stays one row."""
     try:
         return function(task)
@@ -95,14 +95,14 @@ def environment() -> dict[str, str]:
     return os.environ | one_core | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
-class Child:
+class WorkerProcess:
     """A child process, started when it is first asked and again whenever it died.
 
     One thread at a time may ask; any may close. The child dies with this process, and on Linux with the thread that
     started it.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: WorkSpec) -> None:
         self.work = work
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -128,7 +128,7 @@ class Child:
                 # Killed from outside, for want of memory or by hand: that may not be this task's doing.
                 killed_before = True
                 continue
-            return packed(InputError(_why(status, self.work.seconds if late else None)))
+            return serialise(InputError(_why(status, self.work.seconds if late else None)))
 
     def close(self) -> None:
         """End the process, whatever it is doing, for good."""
@@ -143,10 +143,10 @@ class Child:
         process = self._process
         if process is not None and process.poll() is None:
             return process
-        for pause in PAUSES:
+        for pause in START_RETRY_DELAYS_S:
             time.sleep(pause)
             process = self._start()
-            answer = None if process is None else _exchange(process, packed(tuple(self.work)), START_SECONDS)
+            answer = None if process is None else _exchange(process, serialise(tuple(self.work)), START_TIMEOUT_S)
             if process is None or answer is None:
                 continue
             error = pickle.loads(answer)
@@ -155,7 +155,7 @@ class Child:
             process.kill()
             _ended(process)
             raise error
-        raise NoChildError("worker processes cannot be started here")
+        raise WorkerStartError("worker processes cannot be started here")
 
     def _start(self) -> subprocess.Popen[bytes] | None:
         with self._lock:
@@ -185,7 +185,7 @@ def _exchange(process: subprocess.Popen[bytes], payload: bytes, seconds: float |
         if seconds is not None and hasattr(select, "poll"):
             waiting = select.poll()
             waiting.register(process.stdout, select.POLLIN)
-            if not waiting.poll(1000 * (seconds + GRACE)):
+            if not waiting.poll(1000 * (seconds + KILL_GRACE_S)):
                 process.kill()
                 return None
         return _receive(process.stdout)
@@ -257,16 +257,16 @@ def _serve() -> None:
             error = fault
         except Exception as fault:
             error = UsageError(f"worker processes cannot import the function that they are to run: {fault}")
-    _send(answers, packed(error))
+    _send(answers, serialise(error))
     while True:
         payload = inbox.get()
         if seconds is not None:
             # A watchdog in C: it needs neither the interpreter's lock nor a parent.
             faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
-        result = guarded(lambda task: work(pickle.loads(task)), payload)
-        answer = guarded(packed, result)
+        result = call_safely(lambda task: work(pickle.loads(task)), payload)
+        answer = call_safely(serialise, result)
         faulthandler.cancel_dump_traceback_later()
-        _send(answers, packed(answer) if isinstance(answer, InputError) else answer)
+        _send(answers, serialise(answer) if isinstance(answer, InputError) else answer)
 
 
 def _listen(requests: IO[bytes], inbox: queue.SimpleQueue[bytes]) -> None:

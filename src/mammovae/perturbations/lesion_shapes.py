@@ -223,13 +223,13 @@ SHAPES: dict[str, dict[str, Shape]] = {
         "calcification": round_specks,
         "asymmetry": lumpy_patch,
     },
-    "select": {
+    "validation": {
         "mass": lobed_mass,
         "spiculated": jagged_star,
         "calcification": oval_specks,
         "asymmetry": clouded_patch,
     },
-    "report": {
+    "test": {
         "mass": rugged_mass,
         "spiculated": branching_star,
         "calcification": ductal_specks,
@@ -237,4 +237,4 @@ SHAPES: dict[str, dict[str, Shape]] = {
     },
 }
 
-PULLS: dict[str, Pull] = {"train": pinch, "select": twist, "report": rays}
+PULLS: dict[str, Pull] = {"train": pinch, "validation": twist, "test": rays}

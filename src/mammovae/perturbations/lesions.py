@@ -10,11 +10,11 @@ from scipy import ndimage
 from mammovae.config import LesionKind
 from mammovae.perturbations.lesion_shapes import PULLS, SHAPES
 
-Family = Literal["train", "select", "report"]
+LesionFamily = Literal["train", "validation", "test"]
 
-Kind = LesionKind
-KINDS: tuple[Kind, ...] = ("mass", "spiculated", "calcification", "distortion", "asymmetry")
-FAMILIES: tuple[Family, ...] = ("train", "select", "report")
+LesionKind = LesionKind
+LESION_KINDS: tuple[LesionKind, ...] = ("mass", "spiculated", "calcification", "distortion", "asymmetry")
+FAMILIES: tuple[LesionFamily, ...] = ("train", "validation", "test")
 """Learn from the first, choose settings by the second, report the third: they share no shape, blending or number."""
 
 MARGIN_MM = 3.0
@@ -26,7 +26,7 @@ _COARSE_ROWS = 128
 
 
 @dataclass(frozen=True)
-class Planting:
+class InsertedLesion:
     """An image with a lesion, its twin without, and the truth.
 
     `image` and `sham` (rows, columns) uint16; `lesion` (rows, columns) bool, the region a reader would outline (for
@@ -37,8 +37,8 @@ class Planting:
     sham: np.ndarray
     lesion: np.ndarray
     box: tuple[int, int, int, int]
-    kind: Kind
-    family: Family
+    kind: LesionKind
+    family: LesionFamily
     diameter_mm: float
     contrast: float
 
@@ -58,10 +58,10 @@ def _attenuate(values: np.ndarray, thickness: np.ndarray, rise: float, level: fl
     return _WHITE * (1 - left * np.exp(np.log1p(-share) * thickness))
 
 
-BLENDINGS: dict[Family, Callable[[np.ndarray, np.ndarray, float, float], np.ndarray]] = {
+BLENDINGS: dict[LesionFamily, Callable[[np.ndarray, np.ndarray, float, float], np.ndarray]] = {
     "train": _add,
-    "select": _multiply,
-    "report": _attenuate,
+    "validation": _multiply,
+    "test": _attenuate,
 }
 """Each raises a pixel of the local mean level by about rise x thickness; they differ away from that level."""
 
@@ -72,17 +72,17 @@ def contrast_unit(image: np.ndarray, mask: np.ndarray) -> float:
     return float(max(high - low, 1.0))
 
 
-def plant(
+def insert_lesion(
     image: np.ndarray,
     mask: np.ndarray,
     mm_per_pixel: float,
     *,
-    kind: Kind,
-    family: Family,
+    kind: LesionKind,
+    family: LesionFamily,
     diameter_mm: float,
     contrast: float,
     seed: int,
-) -> Planting:
+) -> InsertedLesion:
     """Plants one lesion inside the breast, away from its edge and from the pectoral muscle's corner.
 
     `image` (rows, columns) uint16, `mask` (rows, columns) bool. `diameter_mm`, 2 to 40, is the lesion's full extent:
@@ -97,8 +97,8 @@ def plant(
 
     Raises ValueError for values out of range and where the breast has no room for the lesion.
     """
-    if kind not in KINDS or family not in FAMILIES:
-        raise ValueError(f"no such lesion: kind {kind!r}, family {family!r}; use {KINDS} and {FAMILIES}")
+    if kind not in LESION_KINDS or family not in FAMILIES:
+        raise ValueError(f"no such lesion: kind {kind!r}, family {family!r}; use {LESION_KINDS} and {FAMILIES}")
     if not 2 <= diameter_mm <= 40 or contrast < 0 or (kind == "distortion" and contrast > 1):
         raise ValueError(
             f"diameter {diameter_mm} mm must be 2 to 40, contrast {contrast} not negative, distortion's at most 1"
@@ -108,7 +108,9 @@ def plant(
             f"need a uint16 image and a mask of its shape, not {image.dtype} {image.shape} and {mask.shape}"
         )
     mask = mask.astype(bool)
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(FAMILIES.index(family), KINDS.index(kind))))
+    rng = np.random.default_rng(
+        np.random.SeedSequence(seed, spawn_key=(FAMILIES.index(family), LESION_KINDS.index(kind)))
+    )
     radius = 0.5 * diameter_mm
     y0, x0 = _place(mask, mm_per_pixel, radius, rng)
     reach = int(np.ceil(radius / mm_per_pixel)) + 2
@@ -144,7 +146,7 @@ def plant(
     if not lesion.any():
         lesion[round(y0), round(x0)] = True
     found_y, found_x = np.flatnonzero(lesion.any(1)), np.flatnonzero(lesion.any(0))
-    return Planting(
+    return InsertedLesion(
         image=_with_window(image, rows, columns, blend(contrast)),
         sham=_with_window(image, rows, columns, blend(least)),
         lesion=lesion,
@@ -191,7 +193,7 @@ def _distance(mask: np.ndarray) -> np.ndarray:
     return np.asarray(ndimage.distance_transform_edt(mask))
 
 
-def _outlined(thickness: np.ndarray, kind: Kind, mm_per_pixel: float) -> np.ndarray:
+def _outlined(thickness: np.ndarray, kind: LesionKind, mm_per_pixel: float) -> np.ndarray:
     if kind != "calcification":
         return thickness > 0.08 * thickness.max()
     reach = max(1, round(1.5 / mm_per_pixel))

@@ -4,22 +4,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mammovae.perturbations.lesions import KINDS, Family, Kind, Planting, plant
+from mammovae.perturbations.lesions import LESION_KINDS, InsertedLesion, LesionFamily, LesionKind, insert_lesion
 
 DIAMETERS_MM = (5.0, 40.0)
 CONTRASTS = (0.15, 0.9)
-CALCIUM = 3.0
+CALCIFICATION_CONTRAST = 3.0
 """How much more contrast calcifications get: a speck fills a small part of a pixel."""
 
 
-def plant_random(
+def insert_random_lesion(
     image: np.ndarray,
     mask: np.ndarray,
     mm_per_pixel: float,
-    family: Family,
+    family: LesionFamily,
     seed: list[int],
-    kinds: Sequence[Kind] = KINDS,
-) -> Planting | None:
+    kinds: Sequence[LesionKind] = LESION_KINDS,
+) -> InsertedLesion | None:
     """Plant one lesion of a kind drawn from kinds, of random size and contrast; None where the breast has no room.
 
     Diameter log-uniform in 5 to 40 mm, contrast log-uniform in 0.15 to 0.9 (thrice that for calcifications). image
@@ -28,10 +28,10 @@ def plant_random(
     rng = np.random.default_rng([*seed, 77])
     kind = kinds[int(rng.integers(len(kinds)))]
     diameter, contrast = (float(np.exp(rng.uniform(*np.log(span)))) for span in (DIAMETERS_MM, CONTRASTS))
-    contrast *= CALCIUM if kind == "calcification" else 1.0
+    contrast *= CALCIFICATION_CONTRAST if kind == "calcification" else 1.0
     for shrink in (1.0, 0.5, 0.25):
         try:
-            return plant(
+            return insert_lesion(
                 image,
                 mask > 0,
                 mm_per_pixel,

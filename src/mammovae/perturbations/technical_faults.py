@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from mammovae.perturbations import foreign_objects, non_mammograms
 
-FaultFamily = Literal["select", "report"]
+FaultFamily = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Scene:
     breast: np.ndarray
     wall: Literal["left", "right"]
     mm: float
-    report: bool
+    test: bool
     donor: np.ndarray
     other_view: np.ndarray
     rng: np.random.Generator
 
     def between(self, select: tuple[float, float], report: tuple[float, float]) -> float:
         """Draw a number from the family's own range."""
-        return float(self.rng.uniform(*(report if self.report else select)))
+        return float(self.rng.uniform(*(report if self.test else select)))
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -80,7 +80,7 @@ def _upside_down(scene: Scene) -> np.ndarray:
 
 def _rotated(scene: Scene) -> np.ndarray:
     turned = np.rot90(scene.grey, 1 if scene.rng.random() < 0.5 else 3)
-    return turned if not scene.report else ndimage.rotate(turned, scene.rng.uniform(-9, 9), reshape=False, order=1)
+    return turned if not scene.test else ndimage.rotate(turned, scene.rng.uniform(-9, 9), reshape=False, order=1)
 
 
 def _inverted(scene: Scene) -> np.ndarray:
@@ -117,14 +117,14 @@ def _clip_or_wire(scene: Scene) -> np.ndarray:
 def _burned_in_text(scene: Scene) -> np.ndarray:
     rows, columns = scene.grey.shape
     height = scene.between((0.02, 0.028), (0.03, 0.04)) * rows
-    lines = foreign_objects.words(scene.rng, 4 if scene.report else 2)
+    lines = foreign_objects.words(scene.rng, 4 if scene.test else 2)
     at = scene.rng.uniform(0.02, 0.6) * rows, scene.rng.uniform(0.02, 0.4) * columns
     return np.maximum(scene.grey, foreign_objects.text((rows, columns), at, lines, height))
 
 
 def _skin_marker(scene: Scene) -> np.ndarray:
     radius = scene.between((1.0, 1.5), (5.0, 8.0)) / scene.mm  # a metal ball; a ring of wire about a scar or mole
-    thick = 0.9 / scene.mm if scene.report else None
+    thick = 0.9 / scene.mm if scene.test else None
     drawn = foreign_objects.disc(scene.grey.shape, scene.inside(12), radius, thick)
     return np.maximum(scene.grey, drawn * scene.white)
 
@@ -144,13 +144,13 @@ def _saturated(scene: Scene) -> np.ndarray:
 
 def _motion_blur(scene: Scene) -> np.ndarray:
     length = scene.between((2.0, 3.0), (3.2, 4.0)) / scene.mm
-    angle = scene.rng.uniform(-0.4, 0.4) + (np.pi / 2 if scene.report else 0)
+    angle = scene.rng.uniform(-0.4, 0.4) + (np.pi / 2 if scene.test else 0)
     return foreign_objects.moved(scene.grey, length, angle)
 
 
 def _noise(scene: Scene) -> np.ndarray:
     noise = scene.rng.standard_normal(scene.grey.shape)
-    if scene.report:  # quanta: more where more light fell, over two pixels
+    if scene.test:  # quanta: more where more light fell, over two pixels
         noise = 1.6 * ndimage.gaussian_filter(noise, 0.6) * np.sqrt(0.3 + scene.grey)
     return scene.grey + noise * scene.between((0.06, 0.08), (0.09, 0.12))
 
@@ -172,7 +172,7 @@ def _missing_rows(scene: Scene) -> np.ndarray:
     for _ in range(int(scene.rng.integers(1, 4))):
         count = max(2, round(scene.between((0.015, 0.03), (0.005, 0.013)) * (y1 - y0)))
         start = int(scene.rng.uniform(y0 + 0.2 * (y1 - y0), y0 + 0.8 * (y1 - y0)))
-        spoiled[start : start + count] = spoiled[start - 1] if scene.report else 0
+        spoiled[start : start + count] = spoiled[start - 1] if scene.test else 0
     return spoiled
 
 
@@ -193,7 +193,7 @@ def _double_exposure(scene: Scene) -> np.ndarray:
     moved = np.zeros_like(second)
     down = round(scene.between((0.12, 0.2), (0.22, 0.3)) * rows) * (1 if scene.rng.random() < 0.5 else -1)
     source = second[max(-down, 0) : rows - max(down, 0)]
-    moved[max(down, 0) : rows - max(-down, 0)] = source[:, ::-1] if scene.report else source
+    moved[max(down, 0) : rows - max(-down, 0)] = source[:, ::-1] if scene.test else source
     weight = scene.between((0.45, 0.5), (0.36, 0.44))
     return (1 - weight) * scene.grey + weight * moved
 
@@ -210,7 +210,7 @@ def _blank(scene: Scene) -> np.ndarray:
 def _no_mammogram(scene: Scene) -> np.ndarray:
     kinds = (
         (non_mammograms.chest, non_mammograms.head)
-        if scene.report
+        if scene.test
         else (non_mammograms.page, non_mammograms.test_pattern)
     )
     return kinds[int(scene.rng.integers(2))](scene.grey.shape, scene.rng)
@@ -244,7 +244,7 @@ FAULTS = (WRONG_SIDE, *_PIXELS)
 """Every fault by name; the first is in the header alone."""
 
 
-def plant_fault(
+def insert_fault(
     source: Source,
     breast: np.ndarray,
     wall: Literal["left", "right"],
@@ -269,10 +269,10 @@ def plant_fault(
         breast=breast,
         wall=wall,
         mm=mm_per_pixel,
-        report=family == "report",
+        test=family == "test",
         donor=donor.astype(np.float32) / 65535,
         other_view=other_view.astype(np.float32) / 65535,
-        rng=np.random.default_rng([*seed, FAULTS.index(fault), int(family == "report")]),
+        rng=np.random.default_rng([*seed, FAULTS.index(fault), int(family == "test")]),
     )
     spoiled = np.clip(_PIXELS[fault](scene), 0, 1)
     return Source(np.ascontiguousarray(np.rint(spoiled * 65535).astype(np.uint16)), source.side, source.view)

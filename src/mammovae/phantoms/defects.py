@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from mammovae.perturbations.lesions import Kind
+from mammovae.perturbations.lesions import LesionKind
 from mammovae.phantoms.plan import CATEGORIES, ImagePlan, single_view_only
 
-FILE_TRAPS = ("missing_file", "truncated", "not_an_image", "wrong_pose", "duplicate_pixels", "background")
-DICOM_TRAPS = ("monochrome1", "voi_lut", "for_processing", "jpeg2000", "jpeg_ls", "rle")
-TABLE_TRAPS = ("negative_xmin", "several_rows", "two_categories", "one_view")
+FILE_DEFECTS = ("missing_file", "truncated", "not_an_image", "wrong_pose", "duplicate_pixels", "background")
+DICOM_DEFECTS = ("monochrome1", "voi_lut", "for_processing", "jpeg2000", "jpeg_ls", "rle")
+TABLE_DEFECTS = ("negative_xmin", "several_rows", "two_categories", "one_view")
 
 FEWEST_PATIENTS = 24
 """So that every trap finds an image of its own at the usual share of findings."""
@@ -18,7 +18,7 @@ BACKGROUND = 0.07
 """Grey of the background trap, as a share of white."""
 
 
-def set_traps(images: list[ImagePlan], layout: str) -> tuple[list[ImagePlan], dict[str, list[str]]]:
+def assign_defects(images: list[ImagePlan], layout: str) -> tuple[list[ImagePlan], dict[str, list[str]]]:
     """Gives each trap that applies to the layout its image; returns the images and {trap: image ids}.
 
     `benign` and `metadata_columns` need no change here: the first names healthy images of BI-RADS 2, the second is a
@@ -31,8 +31,8 @@ def set_traps(images: list[ImagePlan], layout: str) -> tuple[list[ImagePlan], di
         by_patient.setdefault(image.patient, []).append(image)
     clean = [group for group in by_patient.values() if all(image.healthy for image in group)]
     affected = [group for group in by_patient.values() if not all(image.healthy for image in group)]
-    names = FILE_TRAPS + (DICOM_TRAPS if layout in ("vindr", "dicom") else ())
-    tables = TABLE_TRAPS if layout.startswith("vindr") else ()
+    names = FILE_DEFECTS + (DICOM_DEFECTS if layout in ("vindr", "dicom") else ())
+    tables = TABLE_DEFECTS if layout.startswith("vindr") else ()
     if len(clean) < len(names) + 1 or len(affected) < len(tables):
         raise ValueError(
             f"the traps need {len(names) + 1} patients without and {len(tables)} with findings, this study has"
@@ -58,7 +58,7 @@ def set_traps(images: list[ImagePlan], layout: str) -> tuple[list[ImagePlan], di
 def _table_trap(name: str, image: ImagePlan, group: list[ImagePlan]) -> list[ImagePlan]:
     lesion = image.lesions[0]
     if name == "several_rows":
-        other: Kind = "calcification" if lesion.kind != "calcification" else "mass"
+        other: LesionKind = "calcification" if lesion.kind != "calcification" else "mass"
         second = replace(
             lesion, kind=other, diameter_mm=10.0, contrast=1.5, seed=lesion.seed + 1, categories=(CATEGORIES[other],)
         )
@@ -72,7 +72,7 @@ def _table_trap(name: str, image: ImagePlan, group: list[ImagePlan]) -> list[Ima
     return [image]
 
 
-def spoil_pixels(image: np.ndarray, mask: np.ndarray, trap: str | None) -> np.ndarray:
+def damage_pixels(image: np.ndarray, mask: np.ndarray, trap: str | None) -> np.ndarray:
     """The image (rows, columns) uint16 as the trap has it; unchanged for traps that are not about pixels."""
     if trap == "wrong_pose":
         return np.ascontiguousarray(image[:, ::-1])
@@ -83,7 +83,7 @@ def spoil_pixels(image: np.ndarray, mask: np.ndarray, trap: str | None) -> np.nd
     return image
 
 
-def spoil_bytes(content: bytes, trap: str | None) -> bytes | None:
+def damage_bytes(content: bytes, trap: str | None) -> bytes | None:
     """The file's bytes as the trap has them; None where there is no file."""
     if trap == "missing_file":
         return None

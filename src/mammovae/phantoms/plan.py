@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mammovae.perturbations.lesions import KINDS, Kind
+from mammovae.perturbations.lesions import LESION_KINDS, LesionKind
 from mammovae.phantoms.fields import stream
 from mammovae.phantoms.patient import SIDES, VIEWS, Side, View, make_patient
 
-CATEGORIES: dict[Kind, str] = {
+CATEGORIES: dict[LesionKind, str] = {
     "mass": "Mass",
     "spiculated": "Mass",
     "calcification": "Suspicious Calcification",
@@ -18,14 +18,14 @@ CATEGORIES: dict[Kind, str] = {
 }
 """VinDr-Mammo's names; an asymmetry seen in one view only is an "Asymmetry"."""
 
-_DIAMETERS_MM: dict[Kind, tuple[float, float]] = {
+_DIAMETERS_MM: dict[LesionKind, tuple[float, float]] = {
     "mass": (8, 28),
     "spiculated": (12, 32),
     "calcification": (6, 25),
     "distortion": (15, 35),
     "asymmetry": (15, 40),
 }
-_CONTRASTS: dict[Kind, tuple[float, float]] = {
+_CONTRASTS: dict[LesionKind, tuple[float, float]] = {
     "mass": (0.3, 0.8),
     "spiculated": (0.35, 0.8),
     "calcification": (1.5, 3.0),
@@ -38,7 +38,7 @@ _CONTRASTS: dict[Kind, tuple[float, float]] = {
 class LesionPlan:
     """A lesion to be planted: what `lesions.plant` needs, and what a reader would call it."""
 
-    kind: Kind
+    kind: LesionKind
     diameter_mm: float
     contrast: float
     seed: int
@@ -78,7 +78,7 @@ def identifier(*parts: object) -> str:
     return hashlib.blake2s("/".join(map(str, parts)).encode(), digest_size=16).hexdigest()
 
 
-def _plan_lesion(rng: np.random.Generator, kind: Kind, birads: int, single_view: bool) -> LesionPlan:
+def _plan_lesion(rng: np.random.Generator, kind: LesionKind, birads: int, single_view: bool) -> LesionPlan:
     low, high = _DIAMETERS_MM[kind]
     diameter = low + (high - low) * rng.random()
     low, high = _CONTRASTS[kind]
@@ -87,7 +87,7 @@ def _plan_lesion(rng: np.random.Generator, kind: Kind, birads: int, single_view:
     return LesionPlan(kind, round(diameter, 1), round(contrast, 2), int(rng.integers(2**31)), (category,), birads)
 
 
-def _plan_patient(seed: int, size: int, patient: int, split: str, kind: Kind | None) -> list[ImagePlan]:
+def _plan_patient(seed: int, size: int, patient: int, split: str, kind: LesionKind | None) -> list[ImagePlan]:
     """Four images; with a kind, one breast carries a lesion of that kind, in both views or in one."""
     rng = np.random.default_rng(stream(seed, patient, 7))
     person = make_patient(seed, patient)
@@ -129,10 +129,10 @@ def plan_study(seed: int, size: int, patients: int, finding_share: float) -> lis
     """
     order = np.random.default_rng(stream(seed, 2**31)).permutation(patients)
     with_finding = round(finding_share * patients)
-    role: dict[int, tuple[str, Kind | None]] = {}
+    role: dict[int, tuple[str, LesionKind | None]] = {}
     for place, patient in enumerate(order):
         # Shifted by one every five, or every test lesion would be of one kind.
-        kind = KINDS[(place + place // 5) % len(KINDS)] if place < with_finding else None
+        kind = LESION_KINDS[(place + place // 5) % len(LESION_KINDS)] if place < with_finding else None
         position = place if kind else place - with_finding
         role[int(patient)] = ("test" if position % 5 == 2 else "training", kind)
     return [image for patient in range(patients) for image in _plan_patient(seed, size, patient, *role[patient])]

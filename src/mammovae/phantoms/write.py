@@ -9,16 +9,16 @@ import numpy as np
 from PIL import Image
 
 from mammovae.config import InputError, Layout, UsageError
-from mammovae.parallel.pool import run
-from mammovae.perturbations.lesions import Planting, plant
+from mammovae.parallel.pool import map_unordered
+from mammovae.perturbations.lesions import InsertedLesion, insert_lesion
 from mammovae.phantoms import annotation_tables
 from mammovae.phantoms.anatomy import image_shape, make_phantom
-from mammovae.phantoms.defects import set_traps, spoil_bytes, spoil_pixels
+from mammovae.phantoms.defects import assign_defects, damage_bytes, damage_pixels
 from mammovae.phantoms.dicom_files import encode
 from mammovae.phantoms.fields import FIELD_MM
 from mammovae.phantoms.plan import ImagePlan, LesionPlan, plan_study
 from mammovae.report.progress import Progress
-from mammovae.storage import Stage, replacing, write_json, write_text
+from mammovae.storage import StageFolder, atomic_write, write_json, write_text
 
 TRUTH = "truth.json"
 
@@ -55,7 +55,7 @@ def write_phantoms(
     trapped: dict[str, list[str]] = {}
     if traps:
         try:
-            plans, trapped = set_traps(plans, layout)
+            plans, trapped = assign_defects(plans, layout)
         except ValueError as error:
             raise UsageError(str(error)) from error
         plans = [replace(plan, path=_path(plan, layout)) for plan in plans]
@@ -67,12 +67,12 @@ def write_phantoms(
         "finding_share": finding_share,
         "traps": traps,
     }
-    with Stage(out, "phantom", settings, {}) as stage:
+    with StageFolder(out, "phantom", settings, {}) as stage:
         if stage.done:
             return out
         lesions: dict[str, annotation_tables.Lesions] = {}
         with Progress("painting phantoms", len(plans), unit="images") as progress:
-            for (_, plan), result in run(_write_image, [(str(out), plan) for plan in plans], workers=workers):
+            for (_, plan), result in map_unordered(_write_image, [(str(out), plan) for plan in plans], workers=workers):
                 if isinstance(result, InputError):
                     raise InputError(f"cannot write {out / plan.path}: {result}") from result
                 lesions[plan.image_id] = result
@@ -161,31 +161,31 @@ def _write_image(task: tuple[str, ImagePlan]) -> annotation_tables.Lesions:
         )
     if path.exists():
         return lesions
-    image = spoil_pixels(image, phantom.mask, plan.trap)
+    image = damage_pixels(image, phantom.mask, plan.trap)
     if path.suffix == ".png":
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG", compress_level=3)
         content = buffer.getvalue()
     else:
         content = encode(image, plan, phantom.mm_per_pixel)
-    spoilt = spoil_bytes(content, plan.trap)
+    spoilt = damage_bytes(content, plan.trap)
     if spoilt is not None:
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_bytes(spoilt)
     return lesions
 
 
-def _plant(image: np.ndarray, mask: np.ndarray, mm_per_pixel: float, lesion: LesionPlan) -> Planting:
+def _plant(image: np.ndarray, mask: np.ndarray, mm_per_pixel: float, lesion: LesionPlan) -> InsertedLesion:
     """Plants the lesion, smaller where a small breast has no room for it."""
     diameter = lesion.diameter_mm
     while True:
         try:
-            return plant(
+            return insert_lesion(
                 image,
                 mask,
                 mm_per_pixel,
                 kind=lesion.kind,
-                family="report",
+                family="test",
                 diameter_mm=diameter,
                 contrast=lesion.contrast,
                 seed=lesion.seed,

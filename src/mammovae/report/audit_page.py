@@ -115,14 +115,14 @@ class AuditReport:
     """Label -> distance of each generated image to its nearest image of one set, training or held out."""
     distance_label: str = "distance to the nearest image"
     latent: Latent | None = None
-    use: Sequence[tuple[str, Estimate | None]] | None = None
+    utility: Sequence[tuple[str, Estimate | None]] | None = None
     """AUROC of a detector trained on real or generated images, on the same films (healthy, with a finding)."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the audit, nested as in config.toml."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Versions, commit, seeds, command lines, hashes; nested mappings are flattened."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """By section (measures, images, spectrum, nearest, latent, use): a remark, or why it is empty."""
+    """By section (measures, images, spectrum, nearest, latent, utility): a remark, or why it is empty."""
     by_patient: bool = True
     """False where patients are unknown; the page then says so."""
     phantoms: bool = False
@@ -156,7 +156,7 @@ def render(report: AuditReport) -> str:
             ],
             traversals=_traversals(report.latent),
             strip=_strip(report.latent),
-            use=[(label, estimate) for label, estimate in report.use or ()],
+            utility=[(label, estimate) for label, estimate in report.utility or ()],
             limits=LIMITS,
             provenance=flat({**report.settings, **report.provenance}),
         )
@@ -176,8 +176,8 @@ def _missing(report: AuditReport) -> dict[str, str]:
         reasons["nearest"] = "No nearest images: no distances to training images were measured."
     if report.latent is None:
         reasons["latent"] = "No view of the latent space: this audit did not look into the network."
-    if not report.use:
-        reasons["use"] = "Not tested: no detector was trained on these images."
+    if not report.utility:
+        reasons["utility"] = "Not tested: no detector was trained on these images."
     return {name: report.notes.get(name, reason) for name, reason in reasons.items()}
 
 

@@ -10,7 +10,7 @@ from mammovae.report import charts, formatting, summary_text
 from mammovae.report.evaluation_page import correlations, flat, page_environment, write_page
 from mammovae.report.style import FONTS, data_uri, to_png, to_svg
 from mammovae.statistics.bootstrap import Estimate
-from mammovae.statistics.detection_metrics import Judgement
+from mammovae.statistics.detection_metrics import DetectionMetrics
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,7 +30,7 @@ class CrossvalReport:
     """What the report of a cross-validation shows; None makes a section say that it is not there."""
 
     title: str
-    judgement: Judgement
+    judgement: DetectionMetrics
     results: "DataFrame"
     """Columns name, n_healthy, n_finding, auroc, n_healthy_affected, auroc_affected."""
     localisation: Mapping[str, Any] | None
@@ -77,7 +77,7 @@ def write_crossval(path: Path, report: CrossvalReport) -> None:
             report=report,
             fonts=FONTS,
             judged=judged,
-            sentences=summary_text.detection(judged, report.by_patient),
+            sentences=summary_text.summarise_detection(judged, report.by_patient),
             correlations=[(labels[name], rho) for name, rho in correlations(judged).items()],
             figures=figures,
             results=[

@@ -14,7 +14,7 @@ from mammovae.report import charts, formatting, summary_text
 from mammovae.report.images import UNIT, MapScale, case_panel, grey, image_grid, map_legend
 from mammovae.report.style import FONTS, data_uri, to_png, to_svg
 from mammovae.statistics.bootstrap import signed
-from mammovae.statistics.detection_metrics import Judgement
+from mammovae.statistics.detection_metrics import DetectionMetrics
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -34,7 +34,7 @@ _BESIDE = 6
 
 
 @dataclass(frozen=True)
-class Case:
+class ExampleImage:
     """An image to look at with its map; cases of one group ("Findings scored highest") stand together."""
 
     image_id: str
@@ -48,7 +48,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Report:
+class EvaluationReport:
     """What a report shows; whatever is None or empty makes its section say why it is not there.
 
     Images are (N, S, S) of any integer type or floats in 0..1, all shown on that one scale.
@@ -76,9 +76,9 @@ class Report:
     generated_mode: str = "vary"
     real: Images | None = None
     """Real images to stand beside the generated ones."""
-    judgement: Judgement | None = None
+    judgement: DetectionMetrics | None = None
     score_label: str = "score"
-    cases: Sequence[Case] = ()
+    cases: Sequence[ExampleImage] = ()
     map_scale: MapScale = UNIT
     limits: Sequence[str] = ()
     """What this study cannot say, beside what no such study can."""
@@ -88,7 +88,7 @@ class Report:
     """By section (data, training, reconstructions, generated, detection, cases): a remark, or why it is empty."""
 
 
-def write_report(path: Path, report: Report) -> None:
+def write_report(path: Path, report: EvaluationReport) -> None:
     """Write the report to path in one step; the same report gives the same bytes."""
     write_page(path, render(report))
 
@@ -114,7 +114,7 @@ def page_environment() -> Environment:
     return environment
 
 
-def render(report: Report) -> str:
+def render(report: EvaluationReport) -> str:
     """Return the report as HTML; every text in it is escaped."""
     judged, missing = report.judgement, _missing(report)
     return (
@@ -130,7 +130,7 @@ def render(report: Report) -> str:
             figures=_figures(report, missing),
             reconstructions=[] if "reconstructions" in missing else _pairs(report),
             cases=_cases(report),
-            sentences=summary_text.detection(judged, report.by_patient) if judged else [],
+            sentences=summary_text.summarise_detection(judged, report.by_patient) if judged else [],
             judged=judged,
             tables=_TABLES,
             correlations=correlations(judged),
@@ -139,7 +139,7 @@ def render(report: Report) -> str:
     )
 
 
-def _missing(report: Report) -> dict[str, str]:
+def _missing(report: EvaluationReport) -> dict[str, str]:
     """Return why a section is empty, for each that is."""
     judged = report.judgement
     reasons = {}
@@ -162,7 +162,7 @@ def _missing(report: Report) -> dict[str, str]:
     return {name: report.notes.get(name, reason) for name, reason in reasons.items()}
 
 
-def _figures(report: Report, missing: Mapping[str, str]) -> dict[str, str]:
+def _figures(report: EvaluationReport, missing: Mapping[str, str]) -> dict[str, str]:
     """Return data URIs by the name of the figure, for what the report has."""
     figures = {}
     if report.history is not None and "training" not in missing:
@@ -184,7 +184,7 @@ def _figures(report: Report, missing: Mapping[str, str]) -> dict[str, str]:
     return figures
 
 
-def _pairs(report: Report) -> list[str]:
+def _pairs(report: EvaluationReport) -> list[str]:
     """Return pictures of up to eight originals each above their reconstructions."""
     originals, made = report.originals, report.reconstructions
     assert originals is not None and made is not None
@@ -199,7 +199,7 @@ def _pairs(report: Report) -> list[str]:
     return uris
 
 
-def _cases(report: Report) -> dict[str, list[dict[str, str]]]:
+def _cases(report: EvaluationReport) -> dict[str, list[dict[str, str]]]:
     groups: dict[str, list[dict[str, str]]] = {}
     for case in report.cases:
         panel = case_panel(
@@ -221,7 +221,7 @@ def _counts(counts: "DataFrame | None") -> dict[str, Any]:
     return {"columns": [str(name) for name in table], "rows": rows, "total": [f"{int(v):,}" for v in table.sum()]}
 
 
-def correlations(judged: Judgement | None) -> dict[str, str]:
+def correlations(judged: DetectionMetrics | None) -> dict[str, str]:
     """Return the rank correlations of the headline with baselines and density, as texts by name."""
     if judged is None:
         return {}

@@ -28,7 +28,7 @@ def value(item: Any) -> str:
     return "unknown" if item is None else str(item)
 
 
-def count(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     """Return "1 image" or "1,200 images"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
@@ -37,8 +37,8 @@ def count_line(facts: Mapping[str, Any]) -> str:
     """Return what prepare found, from its manifest: images, patients, health, what failed, and the splits."""
     counts = facts["counts"]
     health = f"{counts['healthy']:,} healthy, {counts['finding']:,} with a finding, {counts['unknown']:,} unknown"
-    patients = count(counts["patients"], "patient") if facts["by_patient"] else "unknown patients"
-    whole = f"{count(counts['images'], 'image')} of {patients}"
+    patients = plural(counts["patients"], "patient") if facts["by_patient"] else "unknown patients"
+    whole = f"{plural(counts['images'], 'image')} of {patients}"
     odd = f"{counts['failed']:,} failed, {counts['missing']:,} missing, {counts['remarked']:,} with a remark"
     splits = ", ".join(f"{name} {number:,}" for name, number in counts["splits"].items())
     return f"{whole}: {counts['ok']:,} ok ({health}), {odd}; {splits}"

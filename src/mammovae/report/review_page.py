@@ -17,7 +17,7 @@ SHOWN = 100
 _SIDE = 192
 
 
-class Sheet:
+class ReviewPage:
     """Keeps the most suspicious of any number of images, and no more than it will show."""
 
     def __init__(self, level: float, shown: int = SHOWN) -> None:

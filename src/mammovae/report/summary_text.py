@@ -1,7 +1,7 @@
 """Figures of detection as plain sentences, and what no such study can say."""
 
 from mammovae.statistics.bootstrap import FEWEST_PATIENTS, Estimate, signed
-from mammovae.statistics.detection_metrics import Judgement
+from mammovae.statistics.detection_metrics import DetectionMetrics
 
 LIMITS = (
     "It is research software. A score is a distance from the healthy images it was trained on, not the probability "
@@ -16,7 +16,7 @@ LIMITS = (
 _FOLLOWS = 0.5
 
 
-def detection(judged: Judgement, by_patient: bool) -> list[str]:
+def summarise_detection(judged: DetectionMetrics, by_patient: bool) -> list[str]:
     """Return the headline figure in words, what it may be called, and how it stands to the best baseline."""
     row = judged.headline
     if row.value is None:
@@ -76,7 +76,7 @@ def _against_guessing(row: Estimate) -> str:
     return "The interval includes 0.5: these images do not show that the score is better than guessing."
 
 
-def _against_baseline(judged: Judgement) -> str:
+def _against_baseline(judged: DetectionMetrics) -> str:
     pairs = [pair for pair in zip(judged.baselines, judged.differences, strict=True) if pair[0].value is not None]
     best, difference = max(pairs, key=lambda pair: pair[0].value or 0)
     text = (

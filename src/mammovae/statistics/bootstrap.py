@@ -25,7 +25,7 @@ def auroc(negative: ArrayLike, positive: ArrayLike) -> float | None:
     This is the area under the ROC curve (Hanley & McNeil, Radiology 143, 1982). A constant score gives 0.5, an empty
     class None, a NaN InputError.
     """
-    low, high = np.sort(numbers(negative)), numbers(positive)
+    low, high = np.sort(check_finite(negative)), check_finite(positive)
     if not low.size or not high.size:
         return None
     wins = np.searchsorted(low, high, "left") + np.searchsorted(low, high, "right")
@@ -38,7 +38,7 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> float | None:
     labels: (N,) true for a finding; scores: (N,). The expected value of a random score is the share of findings, so
     it says little without that share. None when either class is empty, InputError for a NaN.
     """
-    scores = numbers(scores)
+    scores = check_finite(scores)
     finding = np.asarray(labels, bool)
     if finding.all() or not finding.any():
         return None
@@ -51,7 +51,7 @@ def roc_curve(negative: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats,
     One point for each distinct score, highest first; the first threshold is infinite. InputError when a class is
     empty or a score is NaN.
     """
-    low, high = np.sort(numbers(negative)), np.sort(numbers(positive))
+    low, high = np.sort(check_finite(negative)), np.sort(check_finite(positive))
     if not low.size or not high.size:
         raise InputError("a ROC curve needs at least one healthy image and one with a finding")
     thresholds = np.append(np.inf, np.unique(np.concatenate([low, high]))[::-1])
@@ -60,7 +60,7 @@ def roc_curve(negative: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats,
     return false, true, thresholds
 
 
-def numbers(values: ArrayLike, what: str = "a score") -> Floats:
+def check_finite(values: ArrayLike, what: str = "a score") -> Floats:
     """Return values as floats; InputError, naming what, where one is NaN."""
     result = np.asarray(values, float)
     missing = np.flatnonzero(np.isnan(result))
@@ -74,14 +74,14 @@ def numbers(values: ArrayLike, what: str = "a score") -> Floats:
 
 def ranks(values: ArrayLike) -> Floats:
     """Return 1-based ranks (N,), equal values sharing their mean rank."""
-    values = numbers(values)
+    values = check_finite(values)
     _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(sizes) - (sizes - 1) / 2)[group]
 
 
 def pearson(first: ArrayLike, second: ArrayLike) -> float | None:
     """Return the linear correlation, -1 to 1; None for fewer than three pairs or where either is constant."""
-    a, b = numbers(first), numbers(second)
+    a, b = check_finite(first), check_finite(second)
     if a.size < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
     return float(np.clip(np.corrcoef(a, b)[0, 1], -1, 1))
@@ -120,7 +120,7 @@ class Estimate:
         return replace(self, name=name, label=label, kind=kind)
 
 
-def flat_keys(rows: Mapping[str, Estimate]) -> dict[str, float | None]:
+def flatten_estimates(rows: Mapping[str, Estimate]) -> dict[str, float | None]:
     """Return estimates as the flat keys of metrics.json: KEY, KEY_low, KEY_high; null where there is no figure."""
     flat: dict[str, float | None] = {}
     for key, row in rows.items():
@@ -230,7 +230,7 @@ class PatientBootstrap:
         return RocCurve(self.auroc(scores, keep), false, true, _GRID, low, high)
 
     def _checked(self, scores: ArrayLike, keep: Bools | None) -> tuple[Floats, Bools]:
-        scores = numbers(scores)
+        scores = check_finite(scores)
         if scores.shape != self.finding.shape:
             raise InputError(f"{scores.size} scores for {self.finding.size} images: give one score an image")
         return scores, np.ones(scores.size, bool) if keep is None else np.asarray(keep, bool)

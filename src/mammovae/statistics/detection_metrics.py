@@ -14,8 +14,8 @@ from mammovae.statistics.bootstrap import (
     Floats,
     PatientBootstrap,
     RocCurve,
-    flat_keys,
-    numbers,
+    check_finite,
+    flatten_estimates,
     spearman,
 )
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class DetectionMetrics:
     """All that an evaluation says of one table of scores; the first score is the headline.
 
     Every figure is read against the healthy images of patients without any finding. affected holds the same scores
@@ -82,7 +82,7 @@ class Judgement:
             "n_unknown": self.n_unknown,
             "n_patients": self.n_patients,
         }
-        return counts | flat_keys(rows) | {f"spearman_{name}": rho for name, rho in self.correlations.items()}
+        return counts | flatten_estimates(rows) | {f"spearman_{name}": rho for name, rho in self.correlations.items()}
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,14 @@ SIZES_MM = ((0.0, 10.0, "up to 10 mm"), (10.0, 20.0, "10 to 20 mm"), (20.0, np.i
 _SEVERITY = {"B": "benign", "M": "malignant"}
 
 
-def judge(
+def detection_metrics(
     table: "DataFrame",
     scores: Mapping[str, str],
     baselines: Mapping[str, str] | None = None,
     strata: str | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Judgement:
+) -> DetectionMetrics:
     """Judge scores (column: label; the first is the headline) and trivial baselines against the table's health.
 
     table: a row an image with patient_id, healthy (true, false, null: in neither arm, but counted), a column for each
@@ -141,7 +141,7 @@ def judge(
     rows = table[known]
     arms, baselines = Arms.of(rows), baselines or {}
     finding = arms.finding
-    columns = {name: numbers(rows[name], name) for name in [*scores, *baselines]}
+    columns = {name: check_finite(rows[name], name) for name in [*scores, *baselines]}
     patients = np.array([str(patient) for patient in rows["patient_id"]], dtype=object).astype(str)
     bootstrap = PatientBootstrap(patients, finding, rows[strata].tolist() if strata else None, resamples, seed)
     first = next(iter(scores))
@@ -154,7 +154,7 @@ def judge(
     graded = arms.unaffected & (letters > 0)
     held = _held(rows, "categories")
     groups = {"healthy": main[arms.unaffected], "healthy, patient affected": main[arms.affected]}
-    return Judgement(
+    return DetectionMetrics(
         scores=_rows(bootstrap, columns, scores, "score", arms.main),
         baselines=_rows(bootstrap, columns, baselines, "baseline", arms.main),
         differences=tuple(
@@ -198,7 +198,7 @@ def _of_findings(
     }
     tables = {
         heading: tuple(
-            bootstrap.auroc(main, (mask & finding) | healthy).named(key(name), name, heading)
+            bootstrap.auroc(main, (mask & finding) | healthy).named(metric_key(name), name, heading)
             for name, mask in part.items()
             if (mask & finding).any()
         )
@@ -213,7 +213,7 @@ def _within(
     """Return the headline within each density and each vendor; a single vendor is no table."""
     tables = {
         heading: tuple(
-            bootstrap.auroc(main, (texts == text) & keep).named(key(text), text, heading)
+            bootstrap.auroc(main, (texts == text) & keep).named(metric_key(text), text, heading)
             for text in sorted({*texts} - {""})
         )
         for heading in ("density", "vendor")
@@ -232,7 +232,7 @@ def _texts(rows: "DataFrame", column: str) -> "NDArray[Any]":
     return rows[column].fillna("").astype(str).to_numpy() if column in rows else np.full(len(rows), "")
 
 
-def key(name: str) -> str:
+def metric_key(name: str) -> str:
     """Return a name as a key of metrics.json: "Suspicious Calcification" -> "suspicious_calcification"."""
     return "_".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
 

@@ -9,12 +9,12 @@ from mammovae.config import InputError
 from mammovae.data.dataset import Data
 from mammovae.detection.calibration import CALIBRATION
 from mammovae.detection.detector import Detector
-from mammovae.detection.quality import MEASURES, Quality, small
+from mammovae.detection.quality import MEASURES, Quality, thumbnails
 from mammovae.models.run import Run
-from mammovae.perturbations.lesions import Kind
-from mammovae.perturbations.random_lesions import plant_random
+from mammovae.perturbations.lesions import LesionKind
+from mammovae.perturbations.random_lesions import insert_random_lesion
 from mammovae.statistics.bootstrap import auroc
-from mammovae.storage import replacing
+from mammovae.storage import atomic_write
 
 _SHAM_FILMS, _SHAM_AUROC = 32, 0.55
 _FEWEST_FOR_QUALITY, _MOST_FOR_QUALITY, _MOST_FOR_MAPS = 10, 2000, 256
@@ -41,7 +41,7 @@ def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, A
         quality.save(run.path)
         if len(parts["calibration"]):
             scores["quality"] = quality.score(quality.normal(*quality_inputs(data, parts["calibration"])))
-    with replacing(run.path / CALIBRATION) as partial:
+    with atomic_write(run.path / CALIBRATION) as partial:
         pd.DataFrame(scores).to_parquet(partial, index=False)
     return {"map_scales": scales, "map_scale": _level([whole for *_, whole in detector.data(data, calm)])}
 
@@ -52,7 +52,7 @@ def _level(maps: list[np.ndarray]) -> float:
     return max(float(np.quantile(inside, 0.999)), 1e-6) if len(inside) else 1.0
 
 
-def refuse_planting_detectors(run: Run, data: Data, positions: np.ndarray) -> None:
+def check_insertion_artefacts(run: Run, data: Data, positions: np.ndarray) -> None:
     """Raise InputError when a member that learnt from planted lesions tells sham plantings from untouched films.
 
     Reads its scores on at most 32 films: an AUROC above 0.55 means that it has learnt the planting, not lesions. Of its
@@ -60,11 +60,11 @@ def refuse_planting_detectors(run: Run, data: Data, positions: np.ndarray) -> No
     """
     detector, films = Detector(run), positions[:_SHAM_FILMS]
     for name, member in run.members.items():
-        kinds: list[Kind] = [kind for kind in member.kinds if kind == "distortion"] or list(member.kinds)
+        kinds: list[LesionKind] = [kind for kind in member.kinds if kind == "distortion"] or list(member.kinds)
         shams: dict[int, np.ndarray] = {}
         for position in map(int, films if kinds else ()):
             image, mask, key = data.images[position], data.masks[position], [run.settings.seed, position]
-            planting = plant_random(image, mask, data.mm_per_pixel(position), "train", key, kinds)
+            planting = insert_random_lesion(image, mask, data.mm_per_pixel(position), "train", key, kinds)
             if planting is not None:
                 shams[position] = planting.sham
         if not shams:
@@ -91,4 +91,4 @@ def fit_quality(data: Data, train: np.ndarray) -> Quality | None:
 def quality_inputs(data: Data, positions: np.ndarray) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Return what the quality score is made of: measures, pictures and outlines of a DATA folder's images."""
     measures = data.measures.iloc[positions][[name for name in MEASURES if name in data.measures]]
-    return measures.reset_index(drop=True), *small(data.images[positions], data.masks[positions])
+    return measures.reset_index(drop=True), *thumbnails(data.images[positions], data.masks[positions])

@@ -29,7 +29,7 @@ _PATIENCE = timedelta(days=7)
 
 
 @dataclass
-class Team:
+class ProcessGroup:
     """This process's place among those that train together: alone, unless torchrun or in_processes started it."""
 
     rank: int = 0
@@ -40,7 +40,7 @@ class Team:
     """Whether the others wait for the first one's word; not while all are at work on a network."""
 
     @classmethod
-    def here(cls, devices: int | None = None) -> "Team":
+    def here(cls, devices: int | None = None) -> "ProcessGroup":
         """Return this process's place, once it has joined the others; devices: what was asked for on this machine.
 
         UsageError when devices is less than 1, more than there are GPUs (where there are any), or not what torchrun
@@ -106,7 +106,7 @@ class Team:
             raise
 
 
-def in_processes(count: int, work: Callable[..., object], *arguments: Any) -> None:
+def launch(count: int, work: Callable[..., object], *arguments: Any) -> None:
     """Run work(*arguments) in count new processes of this machine that form a team.
 
     The first process to fail ends the others, and what it raised is raised here: InputError and OSError as they are,
@@ -122,7 +122,7 @@ def in_processes(count: int, work: Callable[..., object], *arguments: Any) -> No
         try:
             with _unseen():
                 for rank in range(count):
-                    told = (place, Team(rank, count, rank, count), threads)
+                    told = (place, ProcessGroup(rank, count, rank, count), threads)
                     process = multiprocessing.get_context("spawn").Process(target=_take_part, args=told)
                     process.start()
                     processes.append(process)
@@ -156,7 +156,7 @@ def _portable(error: BaseException) -> Exception:
     return RuntimeError(f"in process {os.getpid()}, which trained with others:\n{traceback.format_exc()}")
 
 
-def _take_part(place: Path, team: Team, threads: int) -> None:
+def _take_part(place: Path, team: ProcessGroup, threads: int) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ.update(zip(_ENVIRONMENT, map(str, astuple(team)[:4]), strict=True))
     torch.set_num_threads(threads)

@@ -8,22 +8,22 @@ from mammovae.data.dataset import Data
 from mammovae.models.run import Run
 from mammovae.storage import read_json, write_json
 
-SEEN = "seen.json"
+TRAINING_IMAGES = "training_images.json"
 
 
-def remember(run: Run, data: Data, positions: np.ndarray) -> None:
+def record_training_images(run: Run, data: Data, positions: np.ndarray) -> None:
     """Write hashes of the patients and prepared pixels at positions into the run's folder."""
     patients, pixels = _hashes(data, positions)
-    write_json(run.path / SEEN, {"patients": sorted(set(patients)), "pixels": sorted(set(pixels))})
+    write_json(run.path / TRAINING_IMAGES, {"patients": sorted(set(patients)), "pixels": sorted(set(pixels))})
 
 
-def unseen(run: Run, data: Data, positions: np.ndarray) -> np.ndarray:
+def exclude_training_images(run: Run, data: Data, positions: np.ndarray) -> np.ndarray:
     """Return those of positions whose patient and pixels the run never trained, validated or calibrated with.
 
     The same films split another way would otherwise be tested on what was learnt. Patients are compared within
     one kind of data set.
     """
-    seen = {name: set(hashes) for name, hashes in read_json(run.path / SEEN).items()}
+    seen = {name: set(hashes) for name, hashes in read_json(run.path / TRAINING_IMAGES).items()}
     patients, pixels = _hashes(data, positions)
     known = [a in seen["patients"] or b in seen["pixels"] for a, b in zip(patients, pixels, strict=True)]
     return positions[~np.array(known, dtype=bool)]

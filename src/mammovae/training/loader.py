@@ -9,11 +9,11 @@ from torch.utils.data import Dataset, Sampler
 
 from mammovae.data.dataset import Batch, Data, to_tensors
 from mammovae.models.base import Member
-from mammovae.perturbations.random_lesions import plant_random
-from mammovae.training.distributed import Team
+from mammovae.perturbations.random_lesions import insert_random_lesion
+from mammovae.training.distributed import ProcessGroup
 
 
-class Batches(Dataset):
+class BatchDataset(Dataset):
     """Batches straight from the memory map: an item is a whole batch, its index (positions, epoch)."""
 
     def __init__(self, data: Data, member: Member, seed: int) -> None:
@@ -29,7 +29,7 @@ class Batches(Dataset):
         for number, position in enumerate(positions):
             key = [self._seed, epoch, int(position)]
             for lesion in range(int(np.random.default_rng(key).integers(3))):  # none, one or two
-                planting = plant_random(
+                planting = insert_random_lesion(
                     images[number],
                     masks[number],
                     data.mm_per_pixel(int(position)),
@@ -47,10 +47,10 @@ class Batches(Dataset):
         return Batch(image, mask, lesion=lesion * mask)
 
 
-class Order(Sampler):
+class EpochSampler(Sampler):
     """A process's rows of the batches of an epoch as (positions, epoch), shuffled by seed and epoch alone."""
 
-    def __init__(self, positions: np.ndarray, batch_size: int, seed: int, team: Team) -> None:
+    def __init__(self, positions: np.ndarray, batch_size: int, seed: int, team: ProcessGroup) -> None:
         self._positions, self._batch_size, self._seed, self._epoch = positions, batch_size, seed, 0
         self._team = team
 

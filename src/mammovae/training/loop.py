@@ -23,11 +23,11 @@ from mammovae.config import InputError, TrainSettings
 from mammovae.data.dataset import Batch, Data
 from mammovae.models.augmentation import augment
 from mammovae.models.base import HISTORY, WEIGHTS, Member, load_weights, save_weights
-from mammovae.parallel.allocator import kept
+from mammovae.parallel.allocator import retain_freed_memory
 from mammovae.report.progress import Progress
-from mammovae.storage import replacing
-from mammovae.training.distributed import Team
-from mammovae.training.loader import Batches, Order
+from mammovae.storage import atomic_write
+from mammovae.training.distributed import ProcessGroup
+from mammovae.training.loader import BatchDataset, EpochSampler
 from mammovae.training.share import WholeBatch, batch_axes
 
 ACTIVE_NATS = 0.01
@@ -44,7 +44,7 @@ def fit(
     parts: dict[str, np.ndarray],
     folder: Path,
     settings: TrainSettings,
-    team: Team,
+    team: ProcessGroup,
 ) -> pd.DataFrame:
     """Fit a member on healthy images and write its weights and history into folder; return the history.
 
@@ -82,7 +82,7 @@ def _fit(
     parts: dict[str, np.ndarray],
     folder: Path,
     settings: TrainSettings,
-    team: Team,
+    team: ProcessGroup,
 ) -> None:
     """Fit from the beginning or from the checkpoint; the first process of the team writes."""
     first = team.rank == 0
@@ -92,9 +92,9 @@ def _fit(
     member.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
     training = _Training(member, data, parts, folder, settings, team)
     loader = DataLoader(
-        Batches(data, member, settings.seed),
+        BatchDataset(data, member, settings.seed),
         batch_size=None,
-        sampler=Order(parts["train"], settings.batch_size, settings.seed, team),
+        sampler=EpochSampler(parts["train"], settings.batch_size, settings.seed, team),
         pin_memory=on_gpu,
     )
     resume = team.agree(str(checkpoint) if checkpoint.exists() else None)
@@ -102,7 +102,11 @@ def _fit(
     done = len(pd.read_csv(folder / HISTORY)) * len(loader) if resume and first else 0
     steps = settings.epochs * len(loader) if first else 0  # the others say nothing
     before = torch.are_deterministic_algorithms_enabled()
-    with _quiet(), kept(), Progress(f"training {folder.name}", steps, unit="steps", done=done) as progress:
+    with (
+        _quiet(),
+        retain_freed_memory(),
+        Progress(f"training {folder.name}", steps, unit="steps", done=done) as progress,
+    ):
         training.progress = progress
         trainer = lightning.Trainer(
             accelerator="gpu" if on_gpu else "cpu",
@@ -129,7 +133,9 @@ def _fit(
     member.cpu().eval().to(memory_format=torch.contiguous_format)  # pyrefly: ignore[no-matching-overload]
     if first:
         size = member.size
-        member.settle(batch for _, batch in data.batches(parts["train"], size, settings.batch_size, member.bilateral))
+        member.finalize_fit(
+            batch for _, batch in data.batches(parts["train"], size, settings.batch_size, member.bilateral)
+        )
         training.write_history()
         save_weights(member, folder / WEIGHTS)
 
@@ -152,12 +158,12 @@ class _Training(lightning.LightningModule):
         parts: dict[str, np.ndarray],
         folder: Path,
         settings: TrainSettings,
-        team: Team,
+        team: ProcessGroup,
     ) -> None:
         super().__init__()
         self.member = member
         self.progress: Progress
-        self._batches = Batches(data, member, settings.seed)
+        self._batches = BatchDataset(data, member, settings.seed)
         self._parts, self._folder, self._settings, self._team = parts, folder, settings, team
         # A member that a marker looked at begins in evaluation mode.
         modes = [(True, True), (True, False), (False, False)] if team.size > 1 else []
@@ -230,13 +236,13 @@ class _Training(lightning.LightningModule):
             self.trainer.save_checkpoint(checkpoint)
             return
         self.write_history()
-        with replacing(checkpoint) as partial:
+        with atomic_write(checkpoint) as partial:
             self.trainer.save_checkpoint(partial)
 
     def _validate(self) -> dict[str, float]:
         positions, sums = self._parts["validation"], {}
         # Where numbers cannot be drawn for the whole batch, each process validates on all images.
-        team = Team() if self._axes.get((False, False)) is None else self._team
+        team = ProcessGroup() if self._axes.get((False, False)) is None else self._team
         torch.manual_seed(self._settings.seed)  # what is drawn here is the same in every epoch
         self.member.eval()
         with torch.no_grad():
@@ -257,7 +263,7 @@ class _Training(lightning.LightningModule):
     def write_history(self) -> pd.DataFrame:
         """Write a row an epoch, losses as means over images in nats, and return them."""
         history = pd.DataFrame(self._rows)
-        with replacing(self._folder / HISTORY) as partial:
+        with atomic_write(self._folder / HISTORY) as partial:
             history.to_csv(partial, index=False)
         return history
 
@@ -276,7 +282,7 @@ def _add(sums: dict[str, Tensor], losses: dict[str, Tensor], count: int) -> None
         sums[name] = sums[name] + total if name in sums else total
 
 
-def _row(sums: dict[str, Tensor], count: int, team: Team) -> dict[str, float]:
+def _row(sums: dict[str, Tensor], count: int, team: ProcessGroup) -> dict[str, float]:
     """Means over count images of what the team summed; each dimension of a divergence gets a name of its own."""
     row: dict[str, float] = {}
     for name, part in sums.items():

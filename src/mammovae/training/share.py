@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from mammovae.training.distributed import Team
+from mammovae.training.distributed import ProcessGroup
 
 _DRAWS = (torch.rand, torch.randn, torch.randint, torch.rand_like, torch.randn_like)
 
@@ -21,7 +21,7 @@ class WholeBatch(TorchFunctionMode):
     batch's, or None where it has none, as batch_axes finds them; count: images of the whole batch.
     """
 
-    def __init__(self, axes: Iterable[int | None], count: int, team: Team) -> None:
+    def __init__(self, axes: Iterable[int | None], count: int, team: ProcessGroup) -> None:
         super().__init__()
         self._axes, self._count, self._team = iter(axes), count, team
         self._rows, self._own = team.share(count)
@@ -81,7 +81,7 @@ class _Total(torch.autograd.Function):
     """The sum over processes; what each makes of it flows back into the part of each."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, team: Team) -> Tensor:
+    def forward(ctx: Any, value: Tensor, team: ProcessGroup) -> Tensor:
         ctx.team = team
         return team.total(value)
 

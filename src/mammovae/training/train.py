@@ -11,19 +11,19 @@ import tomli_w
 import torch
 
 from mammovae import config
-from mammovae.config import MemberName, PresetName, TrainSettings, UsageError, nearest
+from mammovae.config import MemberName, PresetName, TrainSettings, UsageError, suggest
 from mammovae.data.dataset import Data
 from mammovae.detection.reconstruct import reconstruct
-from mammovae.generation.latent_density import DENSITY, Density
+from mammovae.generation.latent_density import DENSITY, LatentDensity
 from mammovae.models.base import HISTORY, WEIGHTS, Member
-from mammovae.models.run import CONFIG, Run, build
+from mammovae.models.run import CONFIG, Run, build_members
 from mammovae.report.charts import loss_curve
 from mammovae.report.images import image_grid
 from mammovae.report.style import save
-from mammovae.storage import Stage, digest, file_hash, read_manifest, replacing, write_text
-from mammovae.training.calibrate import calibrate, refuse_planting_detectors
-from mammovae.training.distributed import Team, in_processes
-from mammovae.training.leakage import remember
+from mammovae.storage import StageFolder, atomic_write, digest, file_hash, read_manifest, write_text
+from mammovae.training.calibrate import calibrate, check_insertion_artefacts
+from mammovae.training.distributed import ProcessGroup, launch
+from mammovae.training.leakage import record_training_images
 from mammovae.version import __version__
 
 
@@ -31,7 +31,7 @@ def train(
     data: Path | str,
     *,
     out: Path | str,
-    preset: PresetName = "seed",
+    preset: PresetName = "original",
     devices: int | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -61,12 +61,12 @@ def train_on(
     cache is a folder of trained members by the hash of all that makes them, shared by attempts that differ in
     something else.
     """
-    team = Team.here(devices)
+    team = ProcessGroup.here(devices)
     parts = data.for_training(chosen)
-    members = build(chosen)
+    members = build_members(chosen)
     _check_names(members, chosen, data, parts["train"][:1])  # before anything is written
     if team.size == 1 and devices is not None and devices > 1:
-        in_processes(devices, train_on, data, out, preset, chosen, cache)
+        launch(devices, train_on, data, out, preset, chosen, cache)
         return read_manifest(out, "train")
     from mammovae.training.loop import fit  # its framework takes seconds to import
 
@@ -81,7 +81,7 @@ def train_on(
         return _follow(team, fitted)
     with team.leading():
         inputs = {"data": str(data.path.resolve()), "index": data.digest}
-        with Stage(out, "train", {"preset": preset} | chosen.model_dump(), inputs) as stage:
+        with StageFolder(out, "train", {"preset": preset} | chosen.model_dump(), inputs) as stage:
             if not stage.done:
                 write_text(stage.out / CONFIG, tomli_w.dumps(_without_nulls(chosen.model_dump())))
                 histories: dict[str, pd.DataFrame] = {}
@@ -111,7 +111,7 @@ def train_on(
     return team.agree(facts)
 
 
-def _follow(team: Team, fitted: Callable[[str], object]) -> dict[str, Any]:
+def _follow(team: ProcessGroup, fitted: Callable[[str], object]) -> dict[str, Any]:
     """Take part in each fit that the team's first process names; return, or raise, what it ends with."""
     word: Any = team.agree(None)
     while isinstance(word, str):
@@ -128,12 +128,12 @@ def _finish(run: Run, data: Data, parts: dict[str, np.ndarray], histories: dict[
     save(loss_curve(histories[first]), run.path / "loss.png")
     if run.generator is not None:
         _, member = run.generator
-        density = Density.fit(member, data, parts, run.settings.batch_size, run.settings.seed)
+        density = LatentDensity.fit(member, data, parts, run.settings.batch_size, run.settings.seed)
         density.save(run.path / DENSITY)
-    refuse_planting_detectors(run, data, parts["validation"])
+    check_insertion_artefacts(run, data, parts["validation"])
     scales = calibrate(run, data, parts)
     _reconstructions(run, data, parts)
-    remember(run, data, np.concatenate(list(parts.values())))
+    record_training_images(run, data, np.concatenate(list(parts.values())))
     return scales
 
 
@@ -151,7 +151,7 @@ def _check_names(members: dict[str, Member], chosen: TrainSettings, data: Data, 
     for field, names in known.items():
         for name in getattr(chosen, field):
             if name not in names:
-                meant = nearest(name, sorted(names))
+                meant = suggest(name, sorted(names))
                 raise UsageError(f"no member makes {name!r}, which {field} asks for: choose {meant}, or add its member")
 
 
@@ -163,7 +163,7 @@ def _settings_of(name: str, chosen: TrainSettings) -> TrainSettings:
 
 def _key(name: str, chosen: TrainSettings, data: Data, parts: dict[str, np.ndarray]) -> str:
     """Return a hash of what decides a member's weights: its settings, its films, and what it learns from."""
-    made_of = [name, "residual_vae"] if name in ("marker", "tile_marker") else [name]
+    made_of = [name, "residual_vae"] if name in ("lesion_segmenter", "patch_segmenter") else [name]
     common = chosen.model_dump(exclude={*get_args(MemberName), "members", "fused", "fused_bilateral", "maps"})
     own = {part: getattr(chosen, part).model_dump() for part in made_of}
     films = {part: data.index["image_id"].iloc[parts[part]].tolist() for part in ("train", "validation")}
@@ -174,7 +174,7 @@ def _key(name: str, chosen: TrainSettings, data: Data, parts: dict[str, np.ndarr
 def _copy(source: Path, target: Path) -> None:
     """Copy a trained member's folder; the weights last, for they say that it is whole."""
     for file in (HISTORY, WEIGHTS):
-        with replacing(target / file) as partial:
+        with atomic_write(target / file) as partial:
             shutil.copyfile(source / file, partial)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from mammovae.config import InputError
 from mammovae.data import index
-from mammovae.data.sources.csv_rows import DENSITIES, SIDES, SPLITS, Line, read_csv, relative
+from mammovae.data.sources.csv_rows import DENSITIES, SIDES, SPLITS, CsvRow, read_csv, relative
 from mammovae.imageio.read import DICOM_SUFFIXES, is_dicom, read_header, walk
 
 _NAME = re.compile(r"(Mass|Calc)-(Training|Test)_(P_\d+)_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
@@ -27,7 +27,7 @@ class _Film:
     view: str
     splits: set[str] = field(default_factory=set)
     kinds: set[str] = field(default_factory=set)
-    lines: list[Line] = field(default_factory=list)
+    lines: list[CsvRow] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     listed: list[str] = field(default_factory=list)
     header: dict = field(default_factory=dict)

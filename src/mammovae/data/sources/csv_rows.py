@@ -21,13 +21,13 @@ BOX = ("xmin", "ymin", "xmax", "ymax")
 
 
 @lru_cache(4096)
-def plain(name: str) -> str:
+def normalise_name(name: str) -> str:
     """Return a name without what differs between copies of a table: case, spaces, underscores, punctuation."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 @dataclass(frozen=True)
-class Line:
+class CsvRow:
     """One row of a CSV file: cells by plain column name, and the place that an error names."""
 
     place: str
@@ -35,7 +35,7 @@ class Line:
 
     def text(self, column: str) -> str | None:
         """Return the cell, or None where the column or its value is missing."""
-        return self.cells.get(plain(column)) or None
+        return self.cells.get(normalise_name(column)) or None
 
     def needed(self, column: str) -> str:
         """Return the cell, which must not be empty."""
@@ -79,10 +79,10 @@ class Line:
         value = self.text(column)
         if value is None:
             return None
-        if plain(value) not in allowed:
+        if normalise_name(value) not in allowed:
             known = ", ".join(allowed)
             raise InputError(f"{self.place}: {column} is {value!r}, where one of {known} belongs")
-        return allowed[plain(value)]
+        return allowed[normalise_name(value)]
 
     def box(self, rows: float | None, columns: float | None) -> tuple[float, float, float, float] | None:
         """Return xmin, ymin, xmax, ymax clipped to the image; None where all four are empty or nothing is left."""
@@ -105,20 +105,20 @@ def clipped(
     return (xmin, ymin, xmax, ymax) if xmin < xmax and ymin < ymax else None
 
 
-def read_csv(path: Path, needed: Sequence[str] = ()) -> list[Line]:
+def read_csv(path: Path, needed: Sequence[str] = ()) -> list[CsvRow]:
     """Return a CSV file's rows; InputError names the columns that are needed and not there."""
-    header = [plain(name) for name in column_names(path)]
-    twice = [name for name in needed if header.count(plain(name)) > 1]
+    header = [normalise_name(name) for name in column_names(path)]
+    twice = [name for name in needed if header.count(normalise_name(name)) > 1]
     if twice:
         raise InputError(f"{path} has two columns {twice[0]!r}: remove or rename one")
-    lacking = [name for name in needed if plain(name) not in header]
+    lacking = [name for name in needed if normalise_name(name) not in header]
     if lacking:
         raise InputError(f"{path} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}")
     lines = []
     for number, cells in _cells(path)[1:]:
         if len(cells) > len(header):
             raise InputError(f"{path}, row {number}: it has {len(cells)} cells for {len(header)} columns")
-        lines.append(Line(f"{path}, row {number}", dict(zip(header, cells, strict=False))))
+        lines.append(CsvRow(f"{path}, row {number}", dict(zip(header, cells, strict=False))))
     return lines
 
 
@@ -142,17 +142,17 @@ def _cells(path: Path) -> list[tuple[int, list[str]]]:
         raise InputError(f"cannot read {path}: {error}; save it as a CSV file in UTF-8") from error
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
+def suggest_column(name: str, known: Sequence[str]) -> str:
     """Return the end of an error's sentence: the known name next to name, or all of them."""
-    close = difflib.get_close_matches(plain(name), known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(normalise_name(name), known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 
 
-def entry(folder: Path, name: str) -> Path | None:
+def find_entry(folder: Path, name: str) -> Path | None:
     """Return the folder's entry of that name, case, spaces and underscores aside; None where there is none."""
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}: name the one that holds the raw data")
-    return next((path for path in sorted(folder.iterdir()) if plain(path.name) == plain(name)), None)
+    return next((path for path in sorted(folder.iterdir()) if normalise_name(path.name) == normalise_name(name)), None)
 
 
 def relative(path: Path, root: Path) -> str:

@@ -10,11 +10,11 @@ from mammovae.data.sources.csv_rows import (
     BOX,
     DENSITIES,
     SIDES,
-    Line,
+    CsvRow,
     column_names,
-    did_you_mean,
-    plain,
+    normalise_name,
     read_csv,
+    suggest_column,
     without_suffix,
 )
 
@@ -88,23 +88,23 @@ def read_labels(root: Path, *, strict: bool) -> Labels:
     path = named[0] if named else tables[0] if len(tables) == 1 else None
     if path is None:
         return Labels()
-    names = {plain(name): name for name in column_names(path)}
+    names = {normalise_name(name): name for name in column_names(path)}
     if not strict and not named and not names.keys() & {"source", "imageid", "sopinstanceuid", "healthy"}:
         return Labels()
-    known = {plain(name): name for name in _COLUMNS}
+    known = {normalise_name(name): name for name in _COLUMNS}
     for name in names:
         if name not in known:
-            raise InputError(f"{path} has the unknown column {names[name]!r}: {did_you_mean(name, list(_COLUMNS))}")
-    key = next((name for name in _KEYS if plain(name) in names), None)
+            raise InputError(f"{path} has the unknown column {names[name]!r}: {suggest_column(name, list(_COLUMNS))}")
+    key = next((name for name in _KEYS if normalise_name(name) in names), None)
     if key is None:
         raise InputError(f"{path} does not say which file a row is about: add a column source or image_id")
-    groups: dict[str, list[Line]] = defaultdict(list)
+    groups: dict[str, list[CsvRow]] = defaultdict(list)
     for line in read_csv(path, list(names.values())):
         groups[line.needed(key).replace("\\", "/").removeprefix("./")].append(line)
     return Labels({name: _merged(lines) for name, lines in groups.items()})
 
 
-def _merged(lines: list[Line]) -> dict:
+def _merged(lines: list[CsvRow]) -> dict:
     """Join the rows of one file: the same facts, and a finding from each."""
     facts = [_facts(line) for line in lines]
     for line, fact in zip(lines[1:], facts[1:], strict=True):
@@ -125,7 +125,7 @@ def _merged(lines: list[Line]) -> dict:
     return row
 
 
-def _facts(line: Line) -> dict:
+def _facts(line: CsvRow) -> dict:
     return {
         "image_id": line.text("image_id") or line.text("SOPInstanceUID"),
         "source": line.text("source"),

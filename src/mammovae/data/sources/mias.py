@@ -7,7 +7,7 @@ import pandas as pd
 
 from mammovae.config import InputError
 from mammovae.data import index
-from mammovae.data.sources.csv_rows import clipped, entry
+from mammovae.data.sources.csv_rows import clipped, find_entry
 from mammovae.imageio.read import read_header
 
 SIZE = 1024
@@ -35,7 +35,7 @@ def mias(root: Path) -> pd.DataFrame:
     the films say L on the odd ones, which is followed here; lists several rows a film, and rows without a
     position ("*NOTE 3*": calcifications spread over the whole breast). All views are MLO, 0.2 mm a pixel.
     """
-    info = entry(root, "Info.txt")
+    info = find_entry(root, "Info.txt")
     if info is None:
         raise InputError(f"{root} is not mini-MIAS: it holds no Info.txt, expected beside mdb001.pgm and the others")
     findings = _listed(info)

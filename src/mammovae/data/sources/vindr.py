@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mammovae.config import HealthyRule, InputError
 from mammovae.data import index
-from mammovae.data.sources.csv_rows import BOX, DENSITIES, SIDES, SPLITS, Line, entry, plain, read_csv
+from mammovae.data.sources.csv_rows import BOX, DENSITIES, SIDES, SPLITS, CsvRow, find_entry, normalise_name, read_csv
 from mammovae.imageio.dicom_header import age_in_years
 from mammovae.imageio.read import DICOM_SUFFIXES, RASTER_SUFFIXES
 
@@ -62,13 +62,13 @@ def vindr(root: Path, *, healthy: HealthyRule = "birads12") -> pd.DataFrame:
     return index.table(rows, root)
 
 
-def _tables(root: Path) -> tuple[list[Line], list[Line], dict[str, Line], Path]:
+def _tables(root: Path) -> tuple[list[CsvRow], list[CsvRow], dict[str, CsvRow], Path]:
     """Return the image rows, the finding rows, the metadata by image, and the folder of the studies."""
-    released = entry(root, "breast-level_annotations.csv")
-    metadata = entry(root, "metadata.csv")
-    folder = entry(root, "images") or entry(root, "Processed_Images") or root / "images"
+    released = find_entry(root, "breast-level_annotations.csv")
+    metadata = find_entry(root, "metadata.csv")
+    folder = find_entry(root, "images") or find_entry(root, "Processed_Images") or root / "images"
     if released:
-        named = entry(root, "finding_annotations.csv") or root / "finding_annotations.csv"
+        named = find_entry(root, "finding_annotations.csv") or root / "finding_annotations.csv"
         details = {line.text("SOP Instance UID"): line for line in read_csv(metadata)} if metadata else {}
         known = {name: line for name, line in details.items() if name}
         return read_csv(released, _IMAGE), read_csv(named, _FINDING), known, folder
@@ -82,13 +82,13 @@ def _tables(root: Path) -> tuple[list[Line], list[Line], dict[str, Line], Path]:
     )
 
 
-def _breast(line: Line) -> tuple[str, str | None]:
+def _breast(line: CsvRow) -> tuple[str, str | None]:
     return line.needed("study_id"), line.one_of("laterality", SIDES)
 
 
-def _findings(lines: list[Line]) -> tuple[dict[str, list[tuple[str, Line]]], set[tuple[str, str | None]]]:
+def _findings(lines: list[CsvRow]) -> tuple[dict[str, list[tuple[str, CsvRow]]], set[tuple[str, str | None]]]:
     """Return (category, line) of each finding by image, and the breasts that have any."""
-    findings: dict[str, list[tuple[str, Line]]] = defaultdict(list)
+    findings: dict[str, list[tuple[str, CsvRow]]] = defaultdict(list)
     affected = set()
     for line in lines:
         for category in _categories(line):
@@ -97,7 +97,7 @@ def _findings(lines: list[Line]) -> tuple[dict[str, list[tuple[str, Line]]], set
     return findings, affected
 
 
-def _categories(line: Line) -> list[str]:
+def _categories(line: CsvRow) -> list[str]:
     text = line.needed("finding_categories")
     try:
         names = ast.literal_eval(text) if text.startswith("[") else [text]
@@ -105,14 +105,14 @@ def _categories(line: Line) -> list[str]:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{line.place}: finding_categories is {text!r}, where a list such as ['Mass'] belongs")
-    return [name for name in dict.fromkeys(names) if plain(name) != "nofinding"]
+    return [name for name in dict.fromkeys(names) if normalise_name(name) != "nofinding"]
 
 
 def _row(
-    root: Path, folder: Path, lying: dict[str, str], line: Line, own: list[tuple[str, Line]], detail: Line | None
+    root: Path, folder: Path, lying: dict[str, str], line: CsvRow, own: list[tuple[str, CsvRow]], detail: CsvRow | None
 ) -> dict:
     study, image_id = line.needed("study_id"), line.needed("image_id")
-    expected = image_id + (".dicom" if plain(folder.name) == "images" else ".png")
+    expected = image_id + (".dicom" if normalise_name(folder.name) == "images" else ".png")
     name = lying.get(image_id, expected)
     source = f"{folder.name}/{study}/{name}"
     rows, columns = line.whole("height"), line.whole("width")
@@ -123,7 +123,7 @@ def _row(
         "patient_id": study,
         "study_id": study,
         "side": line.one_of("laterality", SIDES),
-        "view": _VIEWS.get(plain(line.text("view_position") or "")),
+        "view": _VIEWS.get(normalise_name(line.text("view_position") or "")),
         "split": line.one_of("split", SPLITS),
         "density": line.one_of("breast_density", DENSITIES),
         "birads": line.birads("breast_birads"),
@@ -153,7 +153,7 @@ def _png_shape(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _placed(own: list[tuple[str, Line]], listed: tuple, here: tuple) -> tuple[list[dict], str | None]:
+def _placed(own: list[tuple[str, CsvRow]], listed: tuple, here: tuple) -> tuple[list[dict], str | None]:
     """Make the findings with boxes in pixels of the file that is here, and say where that was impossible."""
     made, reason = [], None
     for category, line in own:
@@ -170,7 +170,7 @@ def _placed(own: list[tuple[str, Line]], listed: tuple, here: tuple) -> tuple[li
     return made, reason
 
 
-def _detail(line: Line) -> dict:
+def _detail(line: CsvRow) -> dict:
     spacing = [float(value) for value in re.findall(r"\d+(?:\.\d+)?", line.text("Imager Pixel Spacing") or "")]
     return {
         "age": age_in_years(line.text("Patient's Age")),
