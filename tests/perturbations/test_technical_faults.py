@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mammovae.config import InputError
-from mammovae.data.geometry import Grid
 from mammovae.data.prepare import prepare_decoded
 from mammovae.data.segmentation import find_breast
+from mammovae.imageio.pixel_grid import PixelGrid
 from mammovae.imageio.read import DecodedImage
 from mammovae.perturbations.technical_faults import FAULTS, FaultFamily, Source, insert_fault
 from mammovae.phantoms.anatomy import make_phantom
@@ -32,7 +32,7 @@ def spoiled(fault: str, family: FaultFamily = "test", seed: int = 0) -> Source:
 
 
 def picture(pixels: np.ndarray) -> DecodedImage:
-    return DecodedImage(pixels, {}, (), Grid(*pixels.shape))
+    return DecodedImage(pixels, {}, (), PixelGrid(*pixels.shape))
 
 
 def test_all_the_faults_of_an_archive_are_there() -> None:
