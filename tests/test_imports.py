@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import mammovae
+
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "mammovae"
 ROOMS = (
     *(
@@ -20,7 +22,18 @@ ROOMS = (
         "perturbations",
         "phantoms",
     ),
-    *("models", "detection", "generation", "training", "evaluation", "audit", "crossval", "demo", "info", "cli"),
+    *(
+        "models",
+        "detection",
+        "generation",
+        "training",
+        "evaluation",
+        "auditing",
+        "cross_validation",
+        "demo_study",
+        "describe",
+        "cli",
+    ),
 )
 LEVEL = {room: level for level, room in enumerate(ROOMS)}
 OUTSIDE = {"__init__", "__main__"}
@@ -75,3 +88,8 @@ def test_no_two_files_share_a_name() -> None:
     places = [*FILES, *(path for part in ("tests", "tools", "benchmarks") for path in (root / part).rglob("*.py"))]
     counts = Counter(path.name for path in places if path.name != "__init__.py")
     assert not [name for name, count in counts.items() if count > 1]
+
+
+def test_no_room_has_the_name_of_a_public_function() -> None:
+    # Python sets an imported submodule as an attribute of its package: mv.audit would become a module.
+    assert not set(mammovae.__all__) & set(ROOMS)

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 from mammovae.version import __version__
 
 if TYPE_CHECKING:
-    from mammovae.audit.audit import audit
+    from mammovae.auditing.audit import audit
     from mammovae.config import InputError, UsageError
-    from mammovae.crossval.crossval import crossval
+    from mammovae.cross_validation.crossval import crossval
     from mammovae.data.dataset import Data
     from mammovae.data.prepare import prepare
-    from mammovae.demo import demo
+    from mammovae.demo_study import demo
+    from mammovae.describe import describe as info
     from mammovae.detection.score import score
     from mammovae.evaluation.evaluate import evaluate
     from mammovae.evaluation.stress import stress
     from mammovae.generation.generate import generate
-    from mammovae.info import describe as info
     from mammovae.models.run import Run
     from mammovae.phantoms.write import write_phantoms as phantom
     from mammovae.training.train import train
@@ -45,12 +45,12 @@ _WHERE = {
     "InputError": "config:InputError",
     "Run": "models.run:Run",
     "UsageError": "config:UsageError",
-    "audit": "audit.audit:audit",
-    "crossval": "crossval.crossval:crossval",
-    "demo": "demo:demo",
+    "audit": "auditing.audit:audit",
+    "crossval": "cross_validation.crossval:crossval",
+    "demo": "demo_study:demo",
     "evaluate": "evaluation.evaluate:evaluate",
     "generate": "generation.generate:generate",
-    "info": "info:describe",
+    "info": "describe:describe",
     "phantom": "phantoms.write:write_phantoms",
     "prepare": "data.prepare:prepare",
     "score": "detection.score:score",

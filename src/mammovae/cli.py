@@ -43,7 +43,7 @@ def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> None:
 
     Example: mammovae demo --out runs/demo
     """
-    from mammovae.demo import demo
+    from mammovae.demo_study import demo
 
     print(f"report: {demo(out=out, seed=seed)}")
 
@@ -327,7 +327,7 @@ def crossval(
     other_view
         A folder of images of the other view, to slip in among the planted faults; by default the data's, or phantoms.
     """
-    from mammovae.crossval.crossval import crossval
+    from mammovae.cross_validation.crossval import crossval
     from mammovae.report.formatting import headline
 
     given = settings.given()
@@ -389,7 +389,7 @@ def audit(
     utility
         A preset to train on the generated and on as many real images, both judged on the same real test images.
     """
-    from mammovae.audit.audit import audit
+    from mammovae.auditing.audit import audit
 
     for verdict in audit(generated, run, data, out=out, seed=seed, utility=utility)["verdicts"]:
         print(verdict)
@@ -408,7 +408,7 @@ def info(path: Path, /, *more: Path) -> None:
     more
         And what else.
     """
-    from mammovae.info import describe
+    from mammovae.describe import describe
 
     for place in (path, *more):
         print(describe(place))

@@ -188,12 +188,12 @@ def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_local_cluster_needs_no_main_guard_says_nothing_and_ends_with_its_script(tmp_path: Path) -> None:
     program = tmp_path / "script.py"
     program.write_text(
-        "import os, psutil, signal\nfrom mammovae.data import parallel\n"
+        "import os, psutil, signal\nfrom mammovae.parallel import pool\n"
         "from tests.parallel.test_dask_cluster import slow_square\n"
         "print('ran')\n"
         "def work(start):\n"
         "    tasks = range(start, start + 100)\n"
-        "    return pool.run(slow_square, tasks, cluster='local', workers=2)\n"
+        "    return pool.map_unordered(slow_square, tasks, cluster='local', workers=2)\n"
         "try:\n"
         "    for number, (square, worker) in work(0):\n"
         "        print(number, square, worker)\n"

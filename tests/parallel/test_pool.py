@@ -91,9 +91,9 @@ def script(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("workers", "seconds"), [(1, None), (1, 20), (2, None)])
-def test_every_task_is_answered_and_an_error_is_its_own_answer(workers: int, seconds: float | None) -> None:
-    answers = list(pool.map_unordered(square, range(40), workers=workers, seconds=seconds))
+@pytest.mark.parametrize(("workers", "timeout"), [(1, None), (1, 20), (2, None)])
+def test_every_task_is_answered_and_an_error_is_its_own_answer(workers: int, timeout: float | None) -> None:
+    answers = list(pool.map_unordered(square, range(40), workers=workers, timeout=timeout))
     results = dict(answers)
     assert sorted(number for number, _ in answers) == list(range(40))
     assert all(results[number] == number**2 for number in results if number not in (3, 4))
@@ -199,8 +199,8 @@ def test_children_end_with_their_parent_and_say_nothing(number: signal.Signals, 
     program = script(
         tmp_path,
         "import sys\nfrom functools import partial\nfrom pathlib import Path\n"
-        "from mammovae.data import parallel\nfrom tests.parallel.test_pool import announce_and_hang\n"
-        "for _ in pool.run(partial(announce_and_hang, folder=Path(sys.argv[1])), range(9), workers=2):\n    pass\n",
+        "from mammovae.parallel import pool\nfrom tests.parallel.test_pool import announce_and_hang\n"
+        "for _ in pool.map_unordered(partial(announce_and_hang, folder=Path(sys.argv[1])), range(9), workers=2):\n    pass\n",
     )
     process = subprocess.Popen(
         [sys.executable, program, folder],
@@ -226,8 +226,8 @@ def test_a_child_ends_with_its_pipe_where_the_kernel_does_not_end_it() -> None:
 def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
     program = script(
         tmp_path,
-        "import math\nfrom mammovae.data import parallel\nprint('ran')\n"
-        "print(sum(result for _, result in pool.run(math.isqrt, range(100), workers=2)))\n",
+        "import math\nfrom mammovae.parallel import pool\nprint('ran')\n"
+        "print(sum(result for _, result in pool.map_unordered(math.isqrt, range(100), workers=2)))\n",
     )
     answer = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
     assert answer.stdout.split() == ["ran", str(sum(math.isqrt(number) for number in range(100)))], answer.stderr
@@ -236,8 +236,8 @@ def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(tmp_path:
 def test_what_cannot_be_sent_to_a_child_is_one_sentence(tmp_path: Path) -> None:
     program = script(
         tmp_path,
-        "from mammovae.data import parallel\ndef half(number):\n    return number / 2\n"
-        "try:\n    list(pool.run(half, range(4), workers=2))\nexcept ValueError as error:\n    print(error)\n",
+        "from mammovae.parallel import pool\ndef half(number):\n    return number / 2\n"
+        "try:\n    list(pool.map_unordered(half, range(4), workers=2))\nexcept ValueError as error:\n    print(error)\n",
     )
     answer = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
     assert "put it in a module that can be imported" in answer.stdout, answer.stderr

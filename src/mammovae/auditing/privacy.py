@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import hypergeom
 
-from mammovae.audit.radiomics import inside_breast
+from mammovae.auditing.radiomics import inside_breast
 from mammovae.config import InputError
 from mammovae.statistics.bootstrap import auroc
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from mammovae.audit.image_set import ImageSet
-from mammovae.audit.subsampling import REAL_REFERENCE
+from mammovae.auditing.image_set import ImageSet
+from mammovae.auditing.subsampling import REAL_REFERENCE
 from mammovae.generation.samplers import LatentSampler
 from mammovae.models.run import Run, device
 from mammovae.report.audit_page import Latent

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from mammovae.audit.audit import generated_images, healthy_of, real_images, write_audit_report
-from mammovae.audit.image_set import ImageSet, concatenate
-from mammovae.audit.latent_space import latent_view
-from mammovae.audit.subsampling import BLURRED, audit_sets
+from mammovae.auditing.audit import generated_images, healthy_of, real_images, write_audit_report
+from mammovae.auditing.image_set import ImageSet, concatenate
+from mammovae.auditing.latent_space import latent_view
+from mammovae.auditing.subsampling import BLURRED, audit_sets
 from mammovae.config import PresetName, SamplingMode, TrainSettings
-from mammovae.crossval import reference
+from mammovae.cross_validation import reference
 from mammovae.data.dataset import Data
 from mammovae.generation.generate import generate_from
 from mammovae.generation.samplers import DERIVED, LatentSampler

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mammovae.audit.distances import (
+from mammovae.auditing.distances import (
     frechet_distance,
     kernel_distance,
     ks_distance,
@@ -15,16 +15,16 @@ from mammovae.audit.distances import (
     standardise,
     two_sample_auroc,
 )
-from mammovae.audit.image_set import ImageSet
-from mammovae.audit.privacy import (
+from mammovae.auditing.image_set import ImageSet
+from mammovae.auditing.privacy import (
     Copies,
     exact_copies,
     membership_auroc,
     nearest_neighbours,
     perceptual_copies,
 )
-from mammovae.audit.radiomics import FEATURES
-from mammovae.audit.spectrum import spectrum_error
+from mammovae.auditing.radiomics import FEATURES
+from mammovae.auditing.spectrum import spectrum_error
 from mammovae.config import InputError
 from mammovae.report.audit_page import AuditRow
 from mammovae.statistics.bootstrap import Estimate

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mammovae.audit.audit import audit
+from mammovae.auditing.audit import audit
 from mammovae.data.prepare import prepare
 from mammovae.detection.score import score
 from mammovae.evaluation.evaluate import evaluate

@@ -10,7 +10,7 @@ import pytest
 
 import mammovae as mv
 from mammovae.config import preset
-from mammovae.crossval import crossval, reference
+from mammovae.cross_validation import crossval, reference
 from mammovae.data.dataset import Data
 from mammovae.data.split import assign_folds, split_fold
 from mammovae.evaluation.localisation import localise, marks

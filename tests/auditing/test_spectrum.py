@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mammovae.audit.spectrum import BINS, frequencies, radial_spectrum, spectrum_error
+from mammovae.auditing.spectrum import BINS, frequencies, radial_spectrum, spectrum_error
 from mammovae.config import InputError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mammovae.audit.privacy import (
+from mammovae.auditing.privacy import (
     copied_by_chance,
     descriptor,
     exact_copies,

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from mammovae.audit.distances import (
+from mammovae.auditing.distances import (
     FARTHEST,
     frechet_distance,
     kernel_distance,
@@ -16,7 +16,7 @@ from mammovae.audit.distances import (
     standardise,
     two_sample_auroc,
 )
-from mammovae.audit.radiomics import measure_all
+from mammovae.auditing.radiomics import measure_all
 from mammovae.config import InputError
 
 

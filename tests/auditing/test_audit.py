@@ -11,8 +11,8 @@ from scipy import ndimage
 
 import mammovae as mv
 from mammovae import config
-from mammovae.audit import subsampling
-from mammovae.crossval import reference
+from mammovae.auditing import subsampling
+from mammovae.cross_validation import reference
 from mammovae.data import index
 from mammovae.models.run import Run
 
@@ -152,7 +152,7 @@ def test_every_figure_stands_beside_its_floor_with_an_interval(
 def test_what_the_images_are_of_use_for_is_judged_on_the_same_real_images(
     generated: Path, trapped_data: Path, tmp_path: Path
 ) -> None:
-    from mammovae.audit.audit import measure_utility
+    from mammovae.auditing.audit import measure_utility
 
     images, masks = films(trapped_data, "train")
     made = cheat(generated, images, masks, tmp_path / "made")
@@ -193,9 +193,9 @@ def test_a_generating_preset_is_judged_in_folds_beside_the_seed_preset(
     metrics = mv.crossval(
         held_out_data, out=tmp_path / "folds", preset="generate", folds=2, epochs=8, pyramid_vae=small
     )
-    arms = {"tiny_vary", "tiny_prior", "generate_prior", "generate_density"}
+    arms = {"tiny_vary", "tiny_prior", "generate_prior", "generate_latent"}
     assert all(f"{arm}_kernel_distance" in metrics for arm in arms)
-    assert "tiny_vary_less_generate_density_kernel_distance_low" in metrics
+    assert "tiny_vary_less_generate_latent_kernel_distance_low" in metrics
     assert (tmp_path / "folds" / "report.html").stat().st_size > 100_000
     rows = pd.read_csv(tmp_path / "folds" / "fold-0" / "tiny-vary" / "generated.csv")
     frame = mv.Data.open(held_out_data).index

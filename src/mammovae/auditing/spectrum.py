@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mammovae.audit.radiomics import REFERENCE, inside_breast
+from mammovae.auditing.radiomics import REFERENCE, inside_breast
 from mammovae.config import InputError
 
 Floats = NDArray[np.float64]

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mammovae.audit.privacy import descriptor
-from mammovae.audit.radiomics import measure_all
-from mammovae.audit.spectrum import radial_spectrum
+from mammovae.auditing.privacy import descriptor
+from mammovae.auditing.radiomics import measure_all
+from mammovae.auditing.spectrum import radial_spectrum
 from mammovae.data.dataset import Batch, to_tensors
 from mammovae.models.base import Generator
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from mammovae import config
-from mammovae.audit.image_set import ImageSet
-from mammovae.audit.latent_space import latent_view
-from mammovae.audit.privacy import copied_by_chance, nearest_neighbours
-from mammovae.audit.spectrum import frequencies
-from mammovae.audit.subsampling import BLURRED, REAL_REFERENCE, AuditResult, audit_sets
+from mammovae.auditing.image_set import ImageSet
+from mammovae.auditing.latent_space import latent_view
+from mammovae.auditing.privacy import copied_by_chance, nearest_neighbours
+from mammovae.auditing.spectrum import frequencies
+from mammovae.auditing.subsampling import BLURRED, REAL_REFERENCE, AuditResult, audit_sets
 from mammovae.config import InputError, PresetName
 from mammovae.data.dataset import Data
 from mammovae.evaluation.evaluate import scores_table, select_test_images

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from mammovae.audit.radiomics import FEATURES, measure, measure_all
+from mammovae.auditing.radiomics import FEATURES, measure, measure_all
 from mammovae.config import InputError
 from mammovae.phantoms.anatomy import make_phantom
 
