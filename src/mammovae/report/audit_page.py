@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mammovae.report import audit_charts as charts
-from mammovae.report.evaluation_page import flat, page_environment, write_page
+from mammovae.report.evaluation_page import flat, page_environment
 from mammovae.report.images import grey, image_grid
 from mammovae.report.style import FONTS, data_uri, to_png, to_svg
 from mammovae.statistics.bootstrap import Estimate
+from mammovae.storage import write_text
 
 Images = NDArray[np.generic]
 Kind = Literal["good", "caution", "bad"]
@@ -130,7 +131,7 @@ class AuditReport:
 
 def write_audit(path: Path, report: AuditReport) -> None:
     """Write the page to path in one step; the same report gives the same bytes."""
-    write_page(path, render(report))
+    write_text(path, render(report))
 
 
 def render(report: AuditReport) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mammovae.report import charts, formatting, summary_text
-from mammovae.report.evaluation_page import correlations, flat, page_environment, write_page
+from mammovae.report.evaluation_page import correlations, flat, page_environment
 from mammovae.report.style import FONTS, data_uri, to_png, to_svg
 from mammovae.statistics.bootstrap import Estimate
 from mammovae.statistics.detection_metrics import DetectionMetrics
+from mammovae.storage import write_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -97,7 +98,7 @@ def write_crossval(path: Path, report: CrossvalReport) -> None:
             ],
         )
     )
-    write_page(path, text)
+    write_text(path, text)
 
 
 def _fault_rows(table: "DataFrame") -> list[list[object]]:

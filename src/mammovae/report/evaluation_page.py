@@ -15,6 +15,7 @@ from mammovae.report.images import UNIT, MapScale, case_panel, grey, image_grid,
 from mammovae.report.style import FONTS, data_uri, to_png, to_svg
 from mammovae.statistics.bootstrap import signed
 from mammovae.statistics.detection_metrics import DetectionMetrics
+from mammovae.storage import write_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -90,15 +91,7 @@ class EvaluationReport:
 
 def write_report(path: Path, report: EvaluationReport) -> None:
     """Write the report to path in one step; the same report gives the same bytes."""
-    write_page(path, render(report))
-
-
-def write_page(path: Path, text: str) -> None:
-    """Write a page to path in one step."""
-    partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, render(report))
 
 
 def page_environment() -> Environment:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mammovae.report.evaluation_page import page_environment, write_page
+from mammovae.report.evaluation_page import page_environment
 from mammovae.report.images import MapScale, grey
 from mammovae.report.style import FONTS, MAP, data_uri
+from mammovae.storage import write_text
 
 SHOWN = 100
 _SIDE = 192
@@ -72,7 +73,7 @@ class ReviewPage:
             table=table,
             total=total,
         )
-        write_page(path, text)
+        write_text(path, text)
 
 
 def _percentile(value: float | None) -> str:

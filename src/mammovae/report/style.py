@@ -8,6 +8,8 @@ from matplotlib import rc_context
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from mammovae.storage import atomic_write
+
 INK = "#1c2733"
 SOFT = "#66727f"
 LINE = "#d5dbe1"
@@ -92,6 +94,5 @@ def data_uri(content: str | bytes) -> str:
 def save(figure: Figure, path: Path) -> None:
     """Write the figure to path as PNG, or as SVG where the name ends in .svg."""
     content = to_svg(figure).encode() if path.suffix == ".svg" else to_png(figure)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        partial.write_bytes(content)
