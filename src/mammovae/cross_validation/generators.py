@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from mammovae.auditing.audit import generated_images, healthy_of, real_images, write_audit_report
+from mammovae.auditing.audit import generated_images, healthy_of, real_images
+from mammovae.auditing.audit_report import write_audit_report
 from mammovae.auditing.image_set import ImageSet, concatenate
 from mammovae.auditing.latent_space import latent_view
 from mammovae.auditing.subsampling import BLURRED, audit_sets
