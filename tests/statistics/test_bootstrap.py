@@ -13,7 +13,6 @@ from mammovae.statistics.bootstrap import (
     auroc,
     average_precision,
     pearson,
-    ranks,
     roc_curve,
     signed,
     spearman,
@@ -71,8 +70,9 @@ def test_degenerate_scores_have_a_plain_answer() -> None:
         auroc([1.0, np.nan, 2.0], [1.0])
 
 
-def test_ranks_and_correlations() -> None:
-    assert ranks([10, 20, 10, 30]).tolist() == [1.5, 3, 1.5, 4]
+def test_correlations_of_ranks_give_ties_their_mean_rank() -> None:
+    assert spearman([10, 20, 10, 30], [0, 1, 0, 2]) == spearman([1.5, 3, 1.5, 4], [5, 6, 5, 7]) == pytest.approx(1)
+    assert spearman([10, 20, 10, 30], [1, 2, 3, 4]) == pytest.approx(pearson([1.5, 3, 1.5, 4], [1, 2, 3, 4]))
     assert spearman([1, 2, 3, 4], [1, 8, 27, 64]) == pytest.approx(1)
     assert pearson([1, 2, 3], [-1, -2, -3]) == pytest.approx(-1)
 

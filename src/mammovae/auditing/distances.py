@@ -7,13 +7,12 @@ with that of real images against real images of other patients, of equal numbers
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.spatial.distance import cdist
 
 from mammovae.config import InputError
+from mammovae.statistics import Bools, Floats, Integers
 from mammovae.statistics.bootstrap import auroc, check_finite
-
-Floats = NDArray[np.float64]
 
 FOLDS = 5
 FARTHEST = 5.0
@@ -152,7 +151,7 @@ def two_sample_auroc(
     return total / pairs
 
 
-def _folds(group: NDArray[np.int_], is_fake: NDArray[np.bool_], seed: int) -> NDArray[np.int_]:
+def _folds(group: Integers, is_fake: Bools, seed: int) -> Integers:
     """Return the fold of each image: groups dealt out at random, each kind (real, fake, both) evenly."""
     kinds = np.array([np.bincount(group[part], minlength=group.max() + 1) > 0 for part in (~is_fake, is_fake)])
     folds = int(min(FOLDS, *kinds.sum(axis=1)))
@@ -165,7 +164,7 @@ def _folds(group: NDArray[np.int_], is_fake: NDArray[np.bool_], seed: int) -> ND
     return dealt[group]
 
 
-def _discriminant(train: Floats, is_fake: NDArray[np.bool_], test: Floats) -> Floats:
+def _discriminant(train: Floats, is_fake: Bools, test: Floats) -> Floats:
     """Return the scores of test (n,), higher for generated, by Fisher's linear discriminant."""
     train, test = _with_squares(train, test)
     means = [train[part].mean(axis=0) for part in (~is_fake, is_fake)]

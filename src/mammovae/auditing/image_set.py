@@ -14,8 +14,8 @@ from mammovae.auditing.radiomics import measure_all
 from mammovae.auditing.spectrum import radial_spectrum
 from mammovae.data.dataset import Batch, to_tensors
 from mammovae.models.base import Generator
+from mammovae.statistics import Floats, Integers
 
-Floats = NDArray[np.float64]
 BLUR = 1.0
 """Standard deviation of the yardstick's blur, in pixels of a square of 128."""
 
@@ -32,7 +32,7 @@ class ImageSet:
     images: np.ndarray
     masks: np.ndarray
     groups: NDArray[np.str_]
-    fold: NDArray[np.int_]
+    fold: Integers
     features: Floats
     spectra: Floats
     coarse: Floats

@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import hypergeom
 
 from mammovae.auditing.radiomics import inside_breast
 from mammovae.config import InputError
+from mammovae.statistics import Bools, Floats, Integers
 from mammovae.statistics.bootstrap import auroc
-
-Floats = NDArray[np.float64]
 
 GRID = 32
 """Rows and columns of what is compared: coarse enough that a shift of a few pixels hardly counts."""
@@ -30,9 +29,9 @@ class Copies(NamedTuple):
     """What perceptual_copies found: see there."""
 
     train_distance: Floats
-    train_row: NDArray[np.int_]
+    train_row: Integers
     held_distance: Floats
-    held_row: NDArray[np.int_]
+    held_row: Integers
     threshold: float
 
 
@@ -51,7 +50,7 @@ def descriptor(images: np.ndarray, masks: np.ndarray) -> Floats:
 
 def nearest_neighbours(
     x: np.ndarray, reference: np.ndarray, exclude_same: tuple[ArrayLike, ArrayLike] | None = None
-) -> tuple[Floats, NDArray[np.int_]]:
+) -> tuple[Floats, Integers]:
     """Return the distance to, and the row of, the nearest row of reference (M, D) for each row of x (N, D).
 
     exclude_same: names (N,) and (M,), patients say; rows of the same name are passed over. Where none is left the
@@ -76,9 +75,7 @@ def nearest_neighbours(
     return distance, index
 
 
-def exact_copies(
-    images: np.ndarray, masks: np.ndarray, reference: np.ndarray, reference_masks: np.ndarray
-) -> NDArray[np.bool_]:
+def exact_copies(images: np.ndarray, masks: np.ndarray, reference: np.ndarray, reference_masks: np.ndarray) -> Bools:
     """Say of each image whether a reference has the same pixels, in the whole square or inside the breast: bool (N,).
 
     Compared as stored, in uint16; floats in 0..1 are rounded to it. By SHA-256, so that only hashes are held.

@@ -28,13 +28,11 @@ the mask so that the skin line is no blob, at least 6 pixels from the skin
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from mammovae.config import InputError
 from mammovae.generation.samplers import FEWEST_PIXELS
-
-Floats = NDArray[np.float64]
+from mammovae.statistics import Bools, Floats
 
 REFERENCE = 128
 """Lengths are given in pixels of a square of this size."""
@@ -55,7 +53,7 @@ FEATURES: tuple[str, ...] = (
 """The names of what measure returns, in its order."""
 
 
-def inside_breast(image: np.ndarray, mask: np.ndarray) -> tuple[Floats, NDArray[np.bool_]]:
+def inside_breast(image: np.ndarray, mask: np.ndarray) -> tuple[Floats, Bools]:
     """Return grey (S, S), 0..1 in and 0 outside the breast, and the breast as bool.
 
     image: uint16, or float in 0..1; mask: not 0 inside. InputError for other types, shapes that differ, a value inside
@@ -111,18 +109,18 @@ def _scaled(pixels: float, size: int) -> int:
     return max(1, round(pixels * size / REFERENCE))
 
 
-def _core(inside: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+def _core(inside: Bools, pixels: int) -> Bools:
     """Return the breast without its rim; the image's edge is no skin."""
     return ndimage.minimum_filter(inside, 2 * pixels + 1, mode="nearest")
 
 
-def _compactness(inside: NDArray[np.bool_]) -> float:
+def _compactness(inside: Bools) -> float:
     padded = np.pad(inside, 1)
     edges = (padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum()
     return float(4 * np.pi * inside.sum() / (np.pi / 4 * edges) ** 2)
 
 
-def _first_order(grey: Floats, inside: NDArray[np.bool_], core: NDArray[np.bool_]) -> tuple[float, ...]:
+def _first_order(grey: Floats, inside: Bools, core: Bools) -> tuple[float, ...]:
     values = grey[inside]
     low, p10, p90, high = np.quantile(values, (0.05, 0.1, 0.9, 0.95))
     rim = inside & ~core
@@ -145,7 +143,7 @@ def _kurtosis(values: Floats) -> float:
     return float(np.log(kurtosis / 3)) if kurtosis else 0.0
 
 
-def _haralick(grey: Floats, inside: NDArray[np.bool_], distance: int) -> tuple[float, float, float, float]:
+def _haralick(grey: Floats, inside: Bools, distance: int) -> tuple[float, float, float, float]:
     # One more level for what lies outside: its row and column are dropped from the counts.
     level = np.where(inside, np.clip(grey * _LEVELS, 0, _LEVELS - 1).astype(np.int64), _LEVELS)
     counts = np.zeros((_LEVELS + 1) ** 2)
@@ -175,7 +173,7 @@ def _haralick(grey: Floats, inside: NDArray[np.bool_], distance: int) -> tuple[f
     )
 
 
-def _blobs(grey: Floats, inside: NDArray[np.bool_], core: NDArray[np.bool_], size: int) -> list[float]:
+def _blobs(grey: Floats, inside: Bools, core: Bools, size: int) -> list[float]:
     where = core if core.sum() >= FEWEST_PIXELS // 4 else inside
     share = inside.astype(np.float64)
     found, peaks = [], 0.0

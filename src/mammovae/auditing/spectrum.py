@@ -7,13 +7,11 @@ experiments with mammograms and power-law noise", Med. Phys. 28:419, 2001); gene
 import functools
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from mammovae.auditing.radiomics import REFERENCE, inside_breast
 from mammovae.config import InputError
-
-Floats = NDArray[np.float64]
+from mammovae.statistics import Bools, Floats, Integers
 
 BINS = 24
 LOWEST = 2.0
@@ -61,7 +59,7 @@ def spectrum_error(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.sqrt(np.square(np.mean(first, axis=0) - np.mean(second, axis=0)).mean()))
 
 
-def _window(inside: NDArray[np.bool_]) -> Floats:
+def _window(inside: Bools) -> Floats:
     """Return a raised cosine of the distance to the breast's edge, the image's own edges included: 0 to 1, (S, S)."""
     depth = np.asarray(ndimage.distance_transform_edt(np.pad(inside, 1)))[1:-1, 1:-1]
     reach = min(TAPER * len(inside) / REFERENCE, float(depth.max()))
@@ -69,7 +67,7 @@ def _window(inside: NDArray[np.bool_]) -> Floats:
 
 
 @functools.lru_cache(maxsize=8)
-def _bins(size: int) -> NDArray[np.int64]:
+def _bins(size: int) -> Integers:
     """Return the bin of each place of a Fourier transform (size, size); BINS for what lies below or beyond."""
     axis = np.fft.fftfreq(size, 1 / size)
     radius = np.hypot(axis[:, None], axis)

@@ -27,6 +27,7 @@ from mammovae.auditing.radiomics import FEATURES
 from mammovae.auditing.spectrum import spectrum_error
 from mammovae.config import InputError
 from mammovae.report.audit_page import AuditRow
+from mammovae.statistics import Bools, Floats, Integers
 from mammovae.statistics.bootstrap import Estimate
 
 REAL_REFERENCE = "real against real"
@@ -35,8 +36,6 @@ SUBSAMPLES = 200
 NEIGHBOURS = 5
 FEWEST = 20
 """With fewer held-out patients, or half as many images in half of them, nearest neighbours mean nothing."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -260,9 +259,7 @@ class _Fold:
             found[arm] = values
         return found
 
-    def _realism(
-        self, first: NDArray[np.int_], films: ImageSet, features: Floats, rows: NDArray[np.int_]
-    ) -> dict[str, float]:
+    def _realism(self, first: Integers, films: ImageSet, features: Floats, rows: Integers) -> dict[str, float]:
         held, real = self.held, self.scaled[REAL_REFERENCE][first]
         values = {
             "kernel_distance": kernel_distance(real, features[rows]),
@@ -280,11 +277,11 @@ class _Fold:
     def _privacy(
         self,
         arm: str,
-        first: NDArray[np.int_],
-        second: NDArray[np.int_],
-        members: NDArray[np.bool_],
+        first: Integers,
+        second: Integers,
+        members: Bools,
         films: ImageSet,
-        rows: NDArray[np.int_],
+        rows: Integers,
         rng: np.random.Generator,
     ) -> dict[str, float]:
         """Return membership inference, nearness, and the shares that are near to a training or a held-out film."""
@@ -323,13 +320,13 @@ class _Fold:
         return counts[0], counts[1]
 
 
-def _sides(films: ImageSet, half: NDArray[np.str_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _sides(films: ImageSet, half: NDArray[np.str_]) -> tuple[Bools, Bools]:
     """Say which films are of the patients in half, and which of the others."""
     there = np.isin(films.groups, half)
     return there, ~there
 
 
-def _one_each(groups: NDArray[np.str_], rows: NDArray[np.int_], rng: np.random.Generator) -> NDArray[np.int_]:
+def _one_each(groups: NDArray[np.str_], rows: Integers, rng: np.random.Generator) -> Integers:
     shuffled = rng.permutation(rows)
     _, places = np.unique(groups[shuffled], return_index=True)
     return rng.permutation(shuffled[places])

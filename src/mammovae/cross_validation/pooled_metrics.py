@@ -129,7 +129,7 @@ def _more(bootstrap: PatientBootstrap, known: pd.DataFrame, raw_loss: np.ndarray
     found = {}
     for name in (str(name) for name in known if str(name).endswith("_bilateral")):
         there = known[name].notna().to_numpy()
-        for arm, keep in (("", arms.main), ("_affected", arms.second)):
+        for arm, keep in (("", arms.with_unaffected), ("_affected", arms.with_affected)):
             values = known[name].fillna(0).to_numpy()
             found[f"score_{name}_auroc{arm}"] = bootstrap.auroc(values, keep & there).named(name, score_label(name))
             if (one_sided := name.removesuffix("_bilateral")) in known:
@@ -138,10 +138,10 @@ def _more(bootstrap: PatientBootstrap, known: pd.DataFrame, raw_loss: np.ndarray
     finding = known[FINDING].to_numpy()
     found["auroc_both_arms"] = bootstrap.auroc(finding).named(FINDING, "Finding score, both arms")
     for name, label in (BASELINES | {REFERENCE_LOSS: "the seed preset's loss"}).items():
-        less = bootstrap.difference(finding, known[name], arms.second)
+        less = bootstrap.difference(finding, known[name], arms.with_affected)
         found[f"auroc_affected_minus_{name}"] = less.named(name, label, "difference")
     found["auroc_both_arms_minus_original_reconstruction_loss"] = bootstrap.difference(finding, known[REFERENCE_LOSS])
-    found["auroc_minus_original_reconstruction_loss_as_it_is"] = bootstrap.difference(finding, raw_loss, arms.main)
+    found["auroc_minus_original_reconstruction_loss_as_it_is"] = bootstrap.difference(finding, raw_loss, arms.with_unaffected)
     grouped = known.groupby("patient_id", sort=True)
     worst, healthy = grouped[FINDING].max(), grouped["healthy"].min().astype(bool)
     whole = PatientBootstrap(worst.index.astype(str), ~healthy.to_numpy(), grouped["fold"].first().tolist())

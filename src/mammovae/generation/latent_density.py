@@ -14,6 +14,7 @@ from scipy.special import logsumexp
 from mammovae.config import InputError
 from mammovae.data.dataset import Data
 from mammovae.models.base import Generator
+from mammovae.statistics import Floats
 from mammovae.storage import atomic_write
 
 DENSITY = "density.safetensors"
@@ -24,8 +25,6 @@ _FEWEST_A_COMPONENT = 100
 _PRIOR = 10
 """So many vectors of the whole's variance are added to those of a diagonal component."""
 _ROUNDS, _STARTS, _DRAWS = 100, 3, 4
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

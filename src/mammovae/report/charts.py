@@ -10,7 +10,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from mammovae.report.style import FINDING, HEALTHY, INK, LINE, SOFT, TRIVIAL, WIDTH, styled
-from mammovae.statistics.bootstrap import Estimate, Floats, RocCurve
+from mammovae.statistics import Floats
+from mammovae.statistics.bootstrap import Estimate, RocCurve
 
 if TYPE_CHECKING:
     from pandas import DataFrame

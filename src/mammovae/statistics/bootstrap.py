@@ -1,4 +1,4 @@
-"""Figures of merit with honest error bars: AUROC, average precision and ROC, in resamples of whole patients."""
+"""AUROC, average precision and ROC curves, with intervals from resamples of whole patients."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -7,14 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mammovae.config import InputError
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from mammovae.statistics import Bools, Floats, Integers
 
 RESAMPLES = 2000
 """Resamples behind every interval."""
 FEWEST_PATIENTS = 10
-"""An interval needs this many patients in each class; below, resampling says more about luck than about the score."""
+"""Patients in each class that an interval needs; with fewer, it would reflect chance more than the score."""
 _CHUNK = 250
 _GRID = np.linspace(0, 1, 101)
 
@@ -35,14 +33,13 @@ def auroc(negative: ArrayLike, positive: ArrayLike) -> float | None:
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float | None:
     """Return precision averaged over recall: the sum of (R_k - R_(k-1)) P_k over the distinct scores, highest first.
 
-    labels: (N,) true for a finding; scores: (N,). The expected value of a random score is the share of findings, so
-    it says little without that share. None when either class is empty, InputError for a NaN.
+    labels (N,) are true for a finding. A random score is expected to reach the share of findings, so the value says
+    little without that share. None when either class is empty; InputError for a NaN.
     """
-    scores = check_finite(scores)
-    finding = np.asarray(labels, bool)
+    values, finding = check_finite(scores), np.asarray(labels, bool)
     if finding.all() or not finding.any():
         return None
-    return float(_average_precisions(scores, finding, np.ones((1, scores.size)))[0])
+    return float(_average_precisions(values, finding, np.ones((1, values.size)))[0])
 
 
 def roc_curve(negative: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats, Floats]:
@@ -62,21 +59,14 @@ def roc_curve(negative: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats,
 
 def check_finite(values: ArrayLike, what: str = "a score") -> Floats:
     """Return values as floats; InputError, naming what, where one is NaN."""
-    result = np.asarray(values, float)
-    missing = np.flatnonzero(np.isnan(result))
+    floats = np.asarray(values, float)
+    missing = np.flatnonzero(np.isnan(floats))
     if missing.size:
         raise InputError(
-            f"{what} is missing (NaN) in {missing.size} of {result.size} rows, first in row {missing[0]}: "
+            f"{what} is missing (NaN) in {missing.size} of {floats.size} rows, first in row {missing[0]}: "
             "leave out the images that have no score"
         )
-    return result
-
-
-def ranks(values: ArrayLike) -> Floats:
-    """Return 1-based ranks (N,), equal values sharing their mean rank."""
-    values = check_finite(values)
-    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(sizes) - (sizes - 1) / 2)[group]
+    return floats
 
 
 def pearson(first: ArrayLike, second: ArrayLike) -> float | None:
@@ -89,12 +79,14 @@ def pearson(first: ArrayLike, second: ArrayLike) -> float | None:
 
 def spearman(first: ArrayLike, second: ArrayLike) -> float | None:
     """Return the rank correlation, -1 to 1; None for fewer than three pairs or where either is constant."""
-    return pearson(ranks(first), ranks(second))
+    from scipy.stats import rankdata  # here, as most who import this module rank nothing, and scipy.stats loads slowly
+
+    return pearson(rankdata(check_finite(first)), rankdata(check_finite(second)))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, its 95 % interval (None: too few patients) and the numbers of images behind it: one row of a table."""
+    """A value, its 95 % interval (None: too few patients) and the numbers of images behind it: one row of a table."""
 
     value: float | None
     low: float | None
@@ -107,7 +99,7 @@ class Estimate:
 
     @property
     def text(self) -> str:
-        """The figure in words, "0.63 (0.55–0.71)", "0.63 (too few)" or "not defined"."""
+        """The value in words, "0.63 (0.55–0.71)", "0.63 (too few)" or "not defined"."""
         if self.value is None:
             return "not defined"
         if self.low is None or self.high is None:
@@ -116,12 +108,12 @@ class Estimate:
         return f"{signed(self.value)} ({signed(self.low)}{dash}{signed(self.high)})"
 
     def named(self, name: str, label: str, kind: str = "score") -> "Estimate":
-        """Return the same figure under a name (a key of metrics.json) and a label (for people)."""
+        """Return the same estimate under a name (a key of metrics.json) and a label (for people)."""
         return replace(self, name=name, label=label, kind=kind)
 
 
 def flatten_estimates(rows: Mapping[str, Estimate]) -> dict[str, float | None]:
-    """Return estimates as the flat keys of metrics.json: KEY, KEY_low, KEY_high; null where there is no figure."""
+    """Return estimates as the flat keys of metrics.json: KEY, KEY_low, KEY_high; null where there is no value."""
     flat: dict[str, float | None] = {}
     for key, row in rows.items():
         flat |= {key: row.value, f"{key}_low": row.low, f"{key}_high": row.high}
@@ -130,9 +122,9 @@ def flatten_estimates(rows: Mapping[str, Estimate]) -> dict[str, float | None]:
 
 @dataclass(frozen=True)
 class RocCurve:
-    """A ROC curve with a pointwise 95 % band on the grid of false-positive rates; the band is None with the interval.
+    """A ROC curve with a pointwise 95 % band; the band is None where the estimate has no interval.
 
-    false, true: (K,) of the curve itself; grid, low, high: (G,) of the band.
+    false, true (K,): rates along the curve; grid (G,): false-positive rates at which the band runs from low to high.
     """
 
     estimate: Estimate
@@ -144,12 +136,22 @@ class RocCurve:
 
 
 class PatientBootstrap:
-    """Resamples of whole patients, drawn once, so that every score is judged, and compared, in the same ones.
+    """Resamples of whole patients, drawn once, so that all scores are measured and compared in the same ones.
 
     Images of one patient resemble each other, and resampling images would make intervals too narrow: the patient is the
     unit (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, percentile interval; Obuchowski, Biometrics 53,
     1997, on clustered ROC data). For independent images it agrees with DeLong, DeLong & Clarke-Pearson, Biometrics 44,
     1988.
+
+    Parameters
+    ----------
+    patients
+        (N,) the patient of each image.
+    finding
+        (N,) bool, whether an image has a finding.
+    strata
+        (N,) the stratum of each image, such as its fold: each resample keeps each stratum's number of patients.
+        InputError where a patient is in two.
     """
 
     def __init__(
@@ -160,22 +162,18 @@ class PatientBootstrap:
         resamples: int = RESAMPLES,
         seed: int = 0,
     ) -> None:
-        """patients, finding (bool), strata: (N,), one an image; each resample keeps each stratum's number of patients.
-
-        InputError when the lengths differ or a patient is in two strata.
-        """
         names, self._patient = np.unique(np.asarray(patients).astype(str), return_inverse=True)
-        self.finding = np.asarray(finding)
+        self.finding: Bools = np.asarray(finding)
         if self.finding.dtype != bool or self.finding.shape != self._patient.shape:
             raise InputError("each image needs a patient and a finding that is true or false: leave out the unknown")
-        stratum = np.zeros(len(names), int)
+        stratum_of_patient = np.zeros(len(names), int)
         if strata is not None:
-            _, of_image = np.unique(np.asarray(strata).astype(str), return_inverse=True)
-            stratum[self._patient] = of_image
-            if (stratum[self._patient] != of_image).any():
-                image = int(np.flatnonzero(stratum[self._patient] != of_image)[0])
-                raise InputError(f"the patient of row {image} is in two strata: split by patient")
-        self._counts = _draw(stratum, resamples, np.random.default_rng(seed))
+            _, stratum_of_image = np.unique(np.asarray(strata).astype(str), return_inverse=True)
+            stratum_of_patient[self._patient] = stratum_of_image
+            conflicts = np.flatnonzero(stratum_of_patient[self._patient] != stratum_of_image)
+            if conflicts.size:
+                raise InputError(f"the patient of row {conflicts[0]} is in two strata: split by patient")
+        self._counts = _draw_counts(stratum_of_patient, resamples, np.random.default_rng(seed))
 
     def auroc(self, scores: ArrayLike, keep: Bools | None = None) -> Estimate:
         """Return the AUROC of scores (N,), higher for findings, over the images in keep (N,) bool or all."""
@@ -190,8 +188,8 @@ class PatientBootstrap:
         if not self._enough(keep):
             return self._estimate(value, None, keep)
         images = np.flatnonzero(keep)
-        parts = [_average_precisions(scores[images], self.finding[images], w) for w in self._weights(images)]
-        return self._estimate(value, np.concatenate(parts), keep)
+        values = [_average_precisions(scores[images], self.finding[images], w) for w in self._weights(images)]
+        return self._estimate(value, np.concatenate(values), keep)
 
     def mean(self, values: ArrayLike, keep: Bools | None = None) -> Estimate:
         """Return the mean of values (N,) over the images in keep (N,) bool or all, of which n_finding is the number."""
@@ -201,17 +199,17 @@ class PatientBootstrap:
             return Estimate(None, None, None, 0, 0)
         low = high = None
         if np.unique(self._patient[images]).size >= FEWEST_PATIENTS:
-            parts = [_ratio(weights @ values[images], weights.sum(axis=1)) for weights in self._weights(images)]
-            low, high = map(float, np.nanpercentile(np.concatenate(parts), [2.5, 97.5]))
+            means = [_ratio(weights @ values[images], weights.sum(axis=1)) for weights in self._weights(images)]
+            low, high = _interval(np.concatenate(means))
         return Estimate(float(values[images].mean()), low, high, 0, int(images.size))
 
     def difference(self, first: ArrayLike, second: ArrayLike, keep: Bools | None = None) -> Estimate:
         """Return AUROC(first) - AUROC(second), its interval from the differences within each resample."""
         (a, keep), (b, _) = self._checked(first, keep), self._checked(second, keep)
-        one, two = (auroc(x[keep & ~self.finding], x[keep & self.finding]) for x in (a, b))
-        value = None if one is None or two is None else one - two
-        draws = self._aurocs(a, keep) - self._aurocs(b, keep) if self._enough(keep) else None
-        return self._estimate(value, draws, keep)
+        aurocs = [auroc(x[keep & ~self.finding], x[keep & self.finding]) for x in (a, b)]
+        value = None if aurocs[0] is None or aurocs[1] is None else aurocs[0] - aurocs[1]
+        differences = self._aurocs(a, keep) - self._aurocs(b, keep) if self._enough(keep) else None
+        return self._estimate(value, differences, keep)
 
     def roc(self, scores: ArrayLike, keep: Bools | None = None) -> RocCurve:
         """Return the ROC curve, its AUROC, and the band that holds 95 % of the resampled curves at each rate.
@@ -239,26 +237,34 @@ class PatientBootstrap:
         groups = (self._patient[keep & mask] for mask in (self.finding, ~self.finding))
         return all(np.unique(group).size >= FEWEST_PATIENTS for group in groups)
 
-    def _weights(self, images: NDArray[np.int_]) -> Iterator[Floats]:
+    def _weights(self, images: Integers) -> Iterator[Floats]:
         for start in range(0, len(self._counts), _CHUNK):
             yield self._counts[start : start + _CHUNK, self._patient[images]].astype(float)
 
     def _aurocs(self, scores: Floats, keep: Bools) -> Floats:
-        healthy, found = np.flatnonzero(keep & ~self.finding), np.flatnonzero(keep & self.finding)
+        healthy, positive = np.flatnonzero(keep & ~self.finding), np.flatnonzero(keep & self.finding)
         healthy = healthy[np.argsort(scores[healthy])]
-        left, right = (np.searchsorted(scores[healthy], scores[found], side) for side in ("left", "right"))
-        parts = []
-        for lower, upper in zip(self._weights(healthy), self._weights(found), strict=True):
+        left, right = (np.searchsorted(scores[healthy], scores[positive], side) for side in ("left", "right"))
+        aurocs = []
+        for lower, upper in zip(self._weights(healthy), self._weights(positive), strict=True):
             below = np.pad(np.cumsum(lower, axis=1), ((0, 0), (1, 0)))
             wins = np.einsum("rp,rp->r", upper, below[:, left] + below[:, right]) / 2
-            parts.append(_ratio(wins, below[:, -1] * upper.sum(axis=1)))
-        return np.concatenate(parts)
+            aurocs.append(_ratio(wins, below[:, -1] * upper.sum(axis=1)))
+        return np.concatenate(aurocs)
 
     def _estimate(self, value: float | None, draws: Floats | None, keep: Bools) -> Estimate:
-        # A resample that happens to hold one class only has no value; with ten patients a class that is 1 in 20,000.
-        low, high = (None, None) if draws is None else map(float, np.nanpercentile(draws, [2.5, 97.5]))
+        low, high = (None, None) if draws is None else _interval(draws)
         n_finding = int((keep & self.finding).sum())
         return Estimate(value, low, high, int(keep.sum()) - n_finding, n_finding)
+
+
+def _interval(draws: Floats) -> tuple[float, float]:
+    """Return the 2.5 and 97.5 percentiles of resampled values.
+
+    A resample that happens to hold one class only has no value; with ten patients a class that is 1 in 20,000.
+    """
+    low, high = np.nanpercentile(draws, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -267,15 +273,15 @@ def signed(value: float, digits: int = 2) -> str:
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
-def _draw(stratum: NDArray[np.int_], resamples: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _draw_counts(stratum: Integers, resamples: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Return how often each patient is drawn, (resamples, patients); a count above 255 does not happen."""
     counts = np.zeros((resamples, stratum.size), np.uint8)
     for name in np.unique(stratum):
         members = np.flatnonzero(stratum == name)
         for start in range(0, resamples, _CHUNK):
             rows = min(_CHUNK, resamples - start)
-            drawn = rng.integers(0, members.size, (rows, members.size)) + members.size * np.arange(rows)[:, None]
-            sums = np.bincount(drawn.ravel(), minlength=rows * members.size).reshape(rows, members.size)
+            chosen = rng.integers(0, members.size, (rows, members.size)) + members.size * np.arange(rows)[:, None]
+            sums = np.bincount(chosen.ravel(), minlength=rows * members.size).reshape(rows, members.size)
             counts[start : start + rows, members] = sums
     return counts
 
@@ -284,13 +290,13 @@ def _average_precisions(scores: Floats, finding: Bools, weights: Floats) -> Floa
     """Return the average precision of each row of weights (R, N)."""
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), order.size - 1)
-    found = np.cumsum(weights[:, order] * finding[order], axis=1)[:, ends]
+    true = np.cumsum(weights[:, order] * finding[order], axis=1)[:, ends]
     flagged = np.cumsum(weights[:, order], axis=1)[:, ends]
-    precision = np.divide(found, flagged, out=np.zeros_like(found), where=flagged > 0)
-    return _ratio((np.diff(found, axis=1, prepend=0) * precision).sum(axis=1), found[:, -1])
+    precision = np.divide(true, flagged, out=np.zeros_like(true), where=flagged > 0)
+    return _ratio((np.diff(true, axis=1, prepend=0) * precision).sum(axis=1), true[:, -1])
 
 
-def _rates(weights: Floats, finding: Bools, ends: NDArray[np.int_]) -> Floats:
+def _rates(weights: Floats, finding: Bools, ends: Integers) -> Floats:
     """Return the true-positive rates on the grid of one resample; weights and finding are in order of falling score."""
     true, false = (np.append(0, np.cumsum(weights * mask)[ends]) for mask in (finding, ~finding))
     if not true[-1] or not false[-1]:
@@ -298,5 +304,5 @@ def _rates(weights: Floats, finding: Bools, ends: NDArray[np.int_]) -> Floats:
     return np.interp(_GRID, false / false[-1], true / true[-1])
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    return np.divide(numerator, denominator, out=np.full(denominator.shape, np.nan), where=denominator > 0)

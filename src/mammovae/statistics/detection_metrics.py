@@ -1,23 +1,14 @@
-"""What an evaluation says of a table of scores: headline, baselines, categories, densities, and metrics.json's keys."""
+"""The detection metrics of a table of scores: headline, baselines, categories, densities, and keys of metrics.json."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mammovae.statistics.bootstrap import (
-    RESAMPLES,
-    Bools,
-    Estimate,
-    Floats,
-    PatientBootstrap,
-    RocCurve,
-    check_finite,
-    flatten_estimates,
-    spearman,
-)
+from mammovae.statistics import Bools, Floats, bootstrap
+from mammovae.statistics.bootstrap import RESAMPLES, Estimate, PatientBootstrap, RocCurve
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -25,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DetectionMetrics:
-    """All that an evaluation says of one table of scores; the first score is the headline.
+    """The detection metrics of one table of scores; the first score is the headline.
 
-    Every figure is read against the healthy images of patients without any finding. affected holds the same scores
-    against healthy images whose patient has a finding elsewhere, mostly in the other breast: a score that compares the
-    two breasts pushes exactly those down, so it may claim nothing there.
+    Findings are compared with the healthy images of patients without any finding; in affected, with affected-patient
+    controls: healthy images whose patient has a finding elsewhere, mostly in the other breast. A score that compares
+    the two breasts lowers exactly those, so a good result there means nothing.
     """
 
     scores: tuple[Estimate, ...]
@@ -37,19 +28,19 @@ class DetectionMetrics:
     differences: tuple[Estimate, ...]
     """Headline minus each baseline, in the same resamples."""
     affected: Mapping[str, Estimate]
-    """The second arm by name of score or baseline; empty where no healthy image has an affected patient."""
+    """AUROC against affected-patient controls, by name of score or baseline; empty where there are no such controls."""
     average_precision: Estimate
     tables: Mapping[str, tuple[Estimate, ...]]
-    """The headline by "category", "severity" and "size" (against the healthy images of unaffected patients), and within
-    "density" and "vendor"."""
+    """The headline by "category", "severity" and "size" (each against the same healthy images), and within "density"
+    and "vendor"."""
     affected_tables: Mapping[str, tuple[Estimate, ...]]
-    """The first three of them in the second arm."""
+    """The first three of them against affected-patient controls."""
     curve: RocCurve | None
     baseline_curves: tuple[RocCurve, ...]
     correlations: Mapping[str, float | None]
     """Spearman correlation of the headline with each baseline (by name) and "density", among healthy images."""
     groups: Mapping[str, Floats]
-    """The headline's values by group: healthy (both arms), finding, then each category."""
+    """The headline's values by group: healthy (of unaffected, of affected patients), finding, then each category."""
     n_unknown: int
     n_patients: int
     resamples: int
@@ -66,23 +57,26 @@ class DetectionMetrics:
         rows |= {f"baseline_{row.name}_auroc": row for row in self.baselines}
         for row in (*self.scores, *self.baselines):
             if row.name in self.affected:
-                whose = "auroc" if row is self.headline else f"{row.kind}_{row.name}_auroc"
-                rows[f"{whose}_affected"] = self.affected[row.name]
+                key = "auroc" if row is self.headline else f"{row.kind}_{row.name}_auroc"
+                rows[f"{key}_affected"] = self.affected[row.name]
         for heading, table in self.tables.items():
-            within = "" if heading == "category" else f"{heading}_"
-            rows |= {f"auroc_{within}{row.name}": row for row in table}
-            second = self.affected_tables.get(heading, ())
-            rows |= {f"auroc_{within}{row.name}_affected": row for row in second}
+            prefix = "auroc_" if heading == "category" else f"auroc_{heading}_"
+            rows |= {f"{prefix}{row.name}": row for row in table}
+            rows |= {f"{prefix}{row.name}_affected": row for row in self.affected_tables.get(heading, ())}
         rows |= {f"auroc_minus_{row.name}": row for row in self.differences}
-        second = self.affected.get(self.headline.name)
+        controls = self.affected.get(self.headline.name)
         counts = {
             "n_healthy": self.headline.n_healthy,
-            "n_healthy_affected": second.n_healthy if second else 0,
+            "n_healthy_affected": controls.n_healthy if controls else 0,
             "n_finding": self.headline.n_finding,
             "n_unknown": self.n_unknown,
             "n_patients": self.n_patients,
         }
-        return counts | flatten_estimates(rows) | {f"spearman_{name}": rho for name, rho in self.correlations.items()}
+        return (
+            counts
+            | bootstrap.flatten_estimates(rows)
+            | {f"spearman_{name}": rho for name, rho in self.correlations.items()}
+        )
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ class Arms:
 
     @classmethod
     def of(cls, rows: "DataFrame") -> Self:
-        """Part images of known health by whether their patient has a finding anywhere.
+        """Group images of known health by whether their patient has a finding anywhere.
 
         The column patient_affected says so of the whole data set, of which rows may be one side or view; without it a
         patient is affected who has a finding among the rows.
@@ -108,13 +102,13 @@ class Arms:
         return cls(finding, ~(affected | finding), affected & ~finding)
 
     @property
-    def main(self) -> Bools:
-        """The images of the main figure."""
+    def with_unaffected(self) -> Bools:
+        """The images behind the main AUROC: findings, and healthy images of unaffected patients."""
         return self.finding | self.unaffected
 
     @property
-    def second(self) -> Bools:
-        """The images of the second arm."""
+    def with_affected(self) -> Bools:
+        """Findings and affected-patient controls."""
         return self.finding | self.affected
 
 
@@ -130,102 +124,137 @@ def detection_metrics(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> DetectionMetrics:
-    """Judge scores (column: label; the first is the headline) and trivial baselines against the table's health.
+    """Measure how well scores and trivial baselines separate findings from healthy images.
 
-    table: a row an image with patient_id, healthy (true, false, null: in neither arm, but counted), a column for each
-    score (higher = further from healthy), and where known patient_affected (whether any image of the patient has a
-    finding), categories and severity (lists of names), size_mm, density and vendor. strata names a column, such as the
-    fold. A NaN in a score is refused with its column: leave out failed images first.
+    Parameters
+    ----------
+    table
+        A row an image: patient_id, healthy (null is counted and no more), a column for each score (higher = further
+        from healthy; InputError for NaN: leave out failed images first), and where known patient_affected (whether
+        any image of the patient has a finding), categories and severity (lists of names), size_mm, density and vendor.
+    scores, baselines
+        Column -> label; the first score is the headline.
+    strata
+        A column, such as the fold, within which patients are resampled.
     """
     known = table["healthy"].notna().to_numpy()
-    rows = table[known]
-    arms, baselines = Arms.of(rows), baselines or {}
-    finding = arms.finding
-    columns = {name: check_finite(rows[name], name) for name in [*scores, *baselines]}
-    patients = np.array([str(patient) for patient in rows["patient_id"]], dtype=object).astype(str)
-    bootstrap = PatientBootstrap(patients, finding, rows[strata].tolist() if strata else None, resamples, seed)
-    first = next(iter(scores))
-    main = columns[first]
-    named = {name: (label, "score") for name, label in scores.items()}
-    named |= {name: (label, "baseline") for name, label in baselines.items()}
-    both = finding.any() and arms.unaffected.any()
-    densities = _texts(rows, "density")
-    letters = np.array([ord(letter) if letter else 0 for letter in densities], float)
-    graded = arms.unaffected & (letters > 0)
-    held = _held(rows, "categories")
-    groups = {"healthy": main[arms.unaffected], "healthy, patient affected": main[arms.affected]}
+    rows, baselines = table[known], baselines or {}
+    arms, headline = Arms.of(rows), next(iter(scores))
+    patients = rows["patient_id"].astype(str).to_numpy(str)
+    resampled = PatientBootstrap(patients, arms.finding, rows[strata].tolist() if strata else None, resamples, seed)
+    values = {name: bootstrap.check_finite(rows[name], name) for name in [*scores, *baselines]}
+    about = {name: (label, "score") for name, label in scores.items()}
+    study = _Study(
+        rows, arms, resampled, values, about | {name: (label, "baseline") for name, label in baselines.items()}
+    )
+    has_controls = arms.affected.any()
+    curves = study.curves([headline, *baselines])
     return DetectionMetrics(
-        scores=_rows(bootstrap, columns, scores, "score", arms.main),
-        baselines=_rows(bootstrap, columns, baselines, "baseline", arms.main),
+        scores=study.aurocs(scores, arms.with_unaffected),
+        baselines=study.aurocs(baselines, arms.with_unaffected),
         differences=tuple(
-            bootstrap.difference(main, columns[name], arms.main).named(name, label, "difference")
+            resampled.difference(values[headline], values[name], arms.with_unaffected).named(name, label, "difference")
             for name, label in baselines.items()
         ),
-        affected={
-            name: bootstrap.auroc(columns[name], arms.second).named(name, *about) for name, about in named.items()
-        }
-        if arms.affected.any()
+        affected={row.name: row for row in study.aurocs(values, arms.with_affected)} if has_controls else {},
+        average_precision=resampled.average_precision(values[headline], arms.with_unaffected),
+        tables=study.tables(headline, _parts_of_findings(rows, arms.finding, arms.unaffected))
+        | study.tables(headline, _parts_within(rows, arms.with_unaffected)),
+        affected_tables=study.tables(headline, _parts_of_findings(rows, arms.finding, arms.affected))
+        if has_controls
         else {},
-        average_precision=bootstrap.average_precision(main, arms.main),
-        tables=_of_findings(bootstrap, main, rows, arms.finding, arms.unaffected)
-        | _within(bootstrap, main, rows, arms.main),
-        affected_tables=_of_findings(bootstrap, main, rows, arms.finding, arms.affected) if arms.affected.any() else {},
-        curve=_curve(bootstrap, main, first, scores[first], "score", arms.main) if both else None,
-        baseline_curves=tuple(
-            _curve(bootstrap, columns[name], name, label, "baseline", arms.main)
-            for name, label in (baselines if both else {}).items()
-        ),
-        correlations={name: spearman(main[arms.unaffected], columns[name][arms.unaffected]) for name in baselines}
-        | ({"density": spearman(main[graded], letters[graded])} if graded.any() else {}),
-        groups={name: values for name, values in groups.items() if name == "healthy" or values.size}
-        | {"finding": main[finding]}
-        | {name: main[mask & finding] for name, mask in held.items() if (mask & finding).any()},
+        curve=curves[0] if curves else None,
+        baseline_curves=curves[1:],
+        correlations=_correlations(values[headline], {name: values[name] for name in baselines}, rows, arms),
+        groups=_groups(values[headline], rows, arms),
         n_unknown=int((~known).sum()),
         n_patients=len(set(patients)),
         resamples=resamples,
     )
 
 
-def _of_findings(
-    bootstrap: PatientBootstrap, main: Floats, rows: "DataFrame", finding: Bools, healthy: Bools
-) -> dict[str, tuple[Estimate, ...]]:
-    """Return the headline for the findings of each category, severity and size, against the same healthy images."""
+@dataclass(frozen=True)
+class _Study:
+    """Images of known health with their values by score, (N,) each, and each score's label and kind."""
+
+    rows: "DataFrame"
+    arms: Arms
+    resampled: PatientBootstrap
+    values: Mapping[str, Floats]
+    about: Mapping[str, tuple[str, str]]
+
+    def aurocs(self, names: Iterable[str], keep: Bools) -> tuple[Estimate, ...]:
+        return tuple(self.resampled.auroc(self.values[name], keep).named(name, *self.about[name]) for name in names)
+
+    def curves(self, names: Iterable[str]) -> tuple[RocCurve, ...]:
+        """Return the ROC curves against unaffected patients' healthy images; none where a class is empty."""
+        if not self.arms.finding.any() or not self.arms.unaffected.any():
+            return ()
+        rocs = {name: self.resampled.roc(self.values[name], self.arms.with_unaffected) for name in names}
+        return tuple(replace(roc, estimate=roc.estimate.named(name, *self.about[name])) for name, roc in rocs.items())
+
+    def tables(self, score: str, parts: Mapping[str, Mapping[str, Bools]]) -> dict[str, tuple[Estimate, ...]]:
+        """Return a score's AUROC in each part of the images, by heading; a heading without parts is left out."""
+        return {
+            heading: tuple(
+                self.resampled.auroc(self.values[score], mask).named(metric_key(name), name, heading)
+                for name, mask in masks.items()
+            )
+            for heading, masks in parts.items()
+            if masks
+        }
+
+
+def _parts_of_findings(rows: "DataFrame", finding: Bools, healthy: Bools) -> dict[str, dict[str, Bools]]:
+    """Return the findings of each category, severity and size, together with the same healthy images."""
     size = rows["size_mm"].to_numpy(float) if "size_mm" in rows else np.full(len(rows), np.nan)
     parts = {
-        "category": _held(rows, "categories"),
-        "severity": {_SEVERITY.get(name, name): mask for name, mask in _held(rows, "severity").items()},
+        "category": _masks_by_name(rows, "categories"),
+        "severity": {_SEVERITY.get(name, name): mask for name, mask in _masks_by_name(rows, "severity").items()},
         "size": {label: (size > low) & (size <= high) for low, high, label in SIZES_MM},
     }
-    tables = {
-        heading: tuple(
-            bootstrap.auroc(main, (mask & finding) | healthy).named(metric_key(name), name, heading)
-            for name, mask in part.items()
-            if (mask & finding).any()
-        )
-        for heading, part in parts.items()
+    return {
+        heading: {name: (mask & finding) | healthy for name, mask in masks.items() if (mask & finding).any()}
+        for heading, masks in parts.items()
     }
-    return {heading: table for heading, table in tables.items() if table}
 
 
-def _within(
-    bootstrap: PatientBootstrap, main: Floats, rows: "DataFrame", keep: Bools
-) -> dict[str, tuple[Estimate, ...]]:
-    """Return the headline within each density and each vendor; a single vendor is no table."""
-    tables = {
-        heading: tuple(
-            bootstrap.auroc(main, (texts == text) & keep).named(metric_key(text), text, heading)
-            for text in sorted({*texts} - {""})
-        )
-        for heading in ("density", "vendor")
-        if (texts := _texts(rows, heading)).any()
+def _parts_within(rows: "DataFrame", keep: Bools) -> dict[str, dict[str, Bools]]:
+    """Return the images of each density and of each vendor; a single vendor is no part."""
+    texts = {heading: _texts(rows, heading) for heading in ("density", "vendor")}
+    parts = {
+        heading: {text: (column == text) & keep for text in sorted({*column} - {""})}
+        for heading, column in texts.items()
     }
-    return {heading: table for heading, table in tables.items() if not (heading == "vendor" and len(table) == 1)}
+    return parts | ({"vendor": {}} if len(parts["vendor"]) == 1 else {})
 
 
-def _held(rows: "DataFrame", column: str) -> dict[str, Bools]:
-    """Return for each name in a column of lists which images hold it."""
-    cells = [_names(value) for value in rows[column]] if column in rows else []
-    return {name: np.array([name in cell for cell in cells]) for name in sorted(set().union(*cells))}
+def _correlations(
+    headline: Floats, baselines: Mapping[str, Floats], rows: "DataFrame", arms: Arms
+) -> dict[str, float | None]:
+    """Return the headline's rank correlation with each baseline and with density, among unaffected healthy images."""
+    healthy = arms.unaffected
+    rho = {name: bootstrap.spearman(headline[healthy], values[healthy]) for name, values in baselines.items()}
+    grades = np.array([ord(letter) if letter else 0 for letter in _texts(rows, "density")], float)
+    graded = healthy & (grades > 0)
+    return rho | ({"density": bootstrap.spearman(headline[graded], grades[graded])} if graded.any() else {})
+
+
+def _groups(headline: Floats, rows: "DataFrame", arms: Arms) -> dict[str, Floats]:
+    categories = {name: mask & arms.finding for name, mask in _masks_by_name(rows, "categories").items()}
+    masks = {
+        "healthy": arms.unaffected,
+        "healthy, patient affected": arms.affected,
+        "finding": arms.finding,
+    } | categories
+    return {name: headline[mask] for name, mask in masks.items() if mask.any() or name in ("healthy", "finding")}
+
+
+def _masks_by_name(rows: "DataFrame", column: str) -> dict[str, Bools]:
+    """Return for each name in a column of lists which images hold it; a missing cell is an empty list."""
+    cells = rows.get(column, [])
+    names = [[] if cell is None or isinstance(cell, float) else [str(name) for name in cell] for cell in cells]
+    return {name: np.array([name in cell for cell in names]) for name in sorted(set().union(*names))}
 
 
 def _texts(rows: "DataFrame", column: str) -> "NDArray[Any]":
@@ -235,19 +264,3 @@ def _texts(rows: "DataFrame", column: str) -> "NDArray[Any]":
 def metric_key(name: str) -> str:
     """Return a name as a key of metrics.json: "Suspicious Calcification" -> "suspicious_calcification"."""
     return "_".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
-
-
-def _rows(
-    bootstrap: PatientBootstrap, columns: Mapping[str, Floats], labels: Mapping[str, str], kind: str, keep: Bools
-) -> tuple[Estimate, ...]:
-    return tuple(bootstrap.auroc(columns[name], keep).named(name, label, kind) for name, label in labels.items())
-
-
-def _curve(bootstrap: PatientBootstrap, values: Floats, name: str, label: str, kind: str, keep: Bools) -> RocCurve:
-    curve = bootstrap.roc(values, keep)
-    return replace(curve, estimate=curve.estimate.named(name, label, kind))
-
-
-def _names(value: Any) -> Collection[str]:
-    """Return the categories of one image; a missing cell is none, and an array (as parquet gives) is a list."""
-    return [] if value is None or isinstance(value, float) else [str(name) for name in value]
