@@ -13,11 +13,11 @@ def describe(path: Path | str) -> str:
     """Say in words what a DATA folder, a RUN folder, another stage's folder or an image file is."""
     path = Path(path)
     if path.is_file():
-        picture = read(path)
-        rows, columns = picture.pixels.shape
-        known = ", ".join(f"{name} {item}" for name, item in picture.header.items() if item is not None)
-        remarks = "".join(f"; {remark}" for remark in picture.remarks)
-        return f"{path}: image of {rows} x {columns} pixels; {known or 'its header says nothing more'}{remarks}"
+        image = read(path)
+        rows, columns = image.pixels.shape
+        known = ", ".join(f"{name} {item}" for name, item in image.header.items() if item is not None)
+        warnings = "".join(f"; {warning}" for warning in image.warnings)
+        return f"{path}: image of {rows} x {columns} pixels; {known or 'its header says nothing more'}{warnings}"
     if not path.is_dir():
         raise InputError(f"there is no file or folder {path}: check the path")
     if not (path / MANIFEST).is_file():

@@ -49,7 +49,7 @@ def test_reading_gives_the_very_pixels_with_the_chest_wall_where_the_side_has_it
     path.write_bytes(encoded(image, side=side, view=view))
     picture = read(path)
     np.testing.assert_array_equal(picture.pixels, image if side == "L" else image[:, ::-1])
-    assert picture.remarks == ()
+    assert picture.warnings == ()
     assert (picture.header["side"], picture.header["view"]) == (side, view)
     assert picture.header["mm_per_pixel"] == 0.7
     along_rows, down_columns = dataset_of(path.read_bytes()).PatientOrientation

@@ -32,8 +32,10 @@ from pydicom.uid import (
 )
 
 from mammovae.config import InputError
+from mammovae.imageio.decoded_image import DecodedImage
 from mammovae.imageio.dicom_header import age_in_years
-from mammovae.imageio.read import DecodedImage, image_files, is_dicom, read, read_header
+from mammovae.imageio.dicom_reader import is_dicom
+from mammovae.imageio.read import image_files, read, read_header
 
 SHAPE = (12, 10)
 
@@ -197,7 +199,7 @@ def test_negative_padding_of_signed_pixels_is_background(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("photometric", "shape", "inverted", "remarked"),
+    ("photometric", "shape", "inverted", "warned"),
     [
         ("MONOCHROME1", "INVERSE", True, False),
         ("MONOCHROME2", "IDENTITY", False, False),
@@ -205,11 +207,11 @@ def test_negative_padding_of_signed_pixels_is_background(tmp_path):
         ("MONOCHROME1", "IDENTITY", True, True),
     ],
 )
-def test_the_presentation_shape_never_inverts_twice(tmp_path, photometric, shape, inverted, remarked):
+def test_the_presentation_shape_never_inverts_twice(tmp_path, photometric, shape, inverted, warned):
     values = stored_values(16)
     picture = read(save(mammogram(values, bits=16, photometric=photometric, PresentationLUTShape=shape), tmp_path))
     np.testing.assert_array_equal(picture.pixels, 65535 - values if inverted else values)
-    assert any("PresentationLUTShape" in remark for remark in picture.remarks) == remarked
+    assert any("PresentationLUTShape" in warning for warning in picture.warnings) == warned
 
 
 def test_rubbish_above_the_stored_bits_is_dropped(tmp_path):
@@ -231,15 +233,15 @@ def test_rubbish_above_the_stored_bits_is_dropped(tmp_path):
         ({"BreastImplantPresent": "YES"}, "implant"),
     ],
 )
-def test_what_is_odd_but_readable_is_remarked_on(tmp_path, attributes, word):
+def test_what_is_odd_but_readable_gets_a_warning(tmp_path, attributes, word):
     values = stored_values(12)
     picture = read(save(mammogram(values, **attributes), tmp_path))
-    assert len(picture.remarks) == 1 and word in picture.remarks[0]
+    assert len(picture.warnings) == 1 and word in picture.warnings[0]
     assert np.abs(picture.pixels - values * (65535 / 4095)).max() <= 1
 
 
-def test_an_ordinary_file_has_no_remarks(tmp_path):
-    assert read(save(mammogram(stored_values()), tmp_path)).remarks == ()
+def test_an_ordinary_file_has_no_warnings(tmp_path):
+    assert read(save(mammogram(stored_values()), tmp_path)).warnings == ()
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])

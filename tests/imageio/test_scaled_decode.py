@@ -16,7 +16,7 @@ from scipy import ndimage
 from mammovae.config import InputError
 from mammovae.data.geometry import Geometry
 from mammovae.data.prepare import prepare_image
-from mammovae.imageio.pixel_grid import PixelGrid
+from mammovae.imageio.decoded_image import PixelGrid
 from mammovae.imageio.read import read
 from mammovae.imageio.scaled_decode import block_means, fraction, jpeg2000
 
@@ -91,7 +91,7 @@ def test_block_means_are_means_and_a_cut_block_goes_on_as_it_ends():
 @pytest.mark.parametrize(("bits", "signed"), [(8, False), (12, False), (16, False), (13, True)])
 def test_jpeg_2000_read_at_a_fraction_is_close_to_the_block_means_of_the_whole(tmp_path, shape, bits, signed):
     path = dicom(tmp_path / "a.dcm", blobs(*shape, bits, signed), bits, JPEG2000Lossless)
-    whole, part = read(path), read(path, enough=290)
+    whole, part = read(path), read(path, min_length=290)
     assert part.grid == PixelGrid(*shape, factor=4) and part.header == whole.header
     want = block_means(whole.pixels, 4)
     assert part.pixels.shape == want.shape
@@ -105,7 +105,7 @@ def test_jpeg_in_dicom_and_alone_is_decoded_to_block_means(tmp_path):
     Image.fromarray(values).save(buffer, "JPEG", quality=95)
     (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
     for path in (tmp_path / "a.jpg", dicom(tmp_path / "a.dcm", values, 8, JPEGBaseline8Bit, buffer.getvalue())):
-        whole, part = read(path), read(path, enough=290)
+        whole, part = read(path), read(path, min_length=290)
         assert part.grid == PixelGrid(1201, 801, factor=4) and part.pixels.shape == (301, 201)
         assert error(part.pixels, block_means(whole.pixels, 4)).max() < 0.012
 
@@ -131,7 +131,7 @@ def test_a_stream_with_fewer_levels_is_decoded_as_far_as_it_goes():
 )
 def test_what_cannot_be_averaged_before_it_is_grey_is_decoded_whole(tmp_path, attributes):
     path = dicom(tmp_path / "a.dcm", blobs(1200, 800), 12, JPEG2000Lossless, **attributes)
-    part = read(path, enough=290)
+    part = read(path, min_length=290)
     assert part.grid == PixelGrid(1200, 800)
     np.testing.assert_array_equal(part.pixels, read(path).pixels)
 

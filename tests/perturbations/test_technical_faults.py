@@ -6,8 +6,7 @@ import pytest
 from mammovae.config import InputError
 from mammovae.data.prepare import prepare_decoded
 from mammovae.data.segmentation import find_breast
-from mammovae.imageio.pixel_grid import PixelGrid
-from mammovae.imageio.read import DecodedImage
+from mammovae.imageio.decoded_image import DecodedImage, PixelGrid
 from mammovae.perturbations.technical_faults import FAULTS, FaultFamily, Source, insert_fault
 from mammovae.phantoms.anatomy import make_phantom
 

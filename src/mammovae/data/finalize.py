@@ -170,6 +170,6 @@ def counts(frame: pd.DataFrame) -> dict[str, Any]:
         "healthy": int((ok["healthy"] == True).sum()),  # noqa: E712 - nullable column
         "finding": int((ok["healthy"] == False).sum()),  # noqa: E712 - nullable column
         "unknown": int(ok["healthy"].isna().sum()),
-        "remarked": int(ok["reason"].notna().sum()),
+        "warned": int(ok["reason"].notna().sum()),
         "splits": {name: int((ok["split"] == name).sum()) for name in index.ALLOWED["split"]},
     }

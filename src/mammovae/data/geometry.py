@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from mammovae.config import InputError
-from mammovae.imageio.pixel_grid import PixelGrid
+from mammovae.imageio.decoded_image import PixelGrid
 
 _MARGIN = 0.02  # of the longer side of the mask's bounding box
 

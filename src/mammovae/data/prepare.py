@@ -17,8 +17,8 @@ from mammovae.data.geometry import Geometry, NoBreast
 from mammovae.data.measurements import ENOUGH, measure_image
 from mammovae.data.segmentation import find_breast
 from mammovae.data.sources import SOURCES
-from mammovae.imageio.pixel_grid import PixelGrid
-from mammovae.imageio.read import DecodedImage, read
+from mammovae.imageio.decoded_image import DecodedImage, PixelGrid
+from mammovae.imageio.read import read
 from mammovae.imageio.scaled_decode import block_means, fraction
 from mammovae.parallel import pool
 from mammovae.report.progress import Progress
@@ -59,7 +59,7 @@ def prepare_image(path: Path, *, size: int, stretch: bool = False) -> PreparedIm
     Raises InputError when the file cannot be read or shows no breast.
     """
     # A breast is rarely less than half as long as its image, so that this gives two pixels for each of the square's.
-    picture = read(path, enough=max(ENOUGH, 4 * size))
+    picture = read(path, min_length=max(ENOUGH, 4 * size))
     result = prepare_decoded(picture, size=size, stretch=stretch)
     if picture.grid.factor > 1 and not _fine(result.geometry, picture.grid):
         result = prepare_decoded(read(path), size=size, stretch=stretch)
@@ -76,7 +76,7 @@ def prepare_decoded(picture: DecodedImage, *, size: int, stretch: bool = False) 
         breast = find_breast(small)
     except NoBreast as error:
         # A remark such as "for-processing image" is often why.
-        raise InputError("; ".join([*picture.remarks, str(error)])) from error
+        raise InputError("; ".join([*picture.warnings, str(error)])) from error
     geometry = Geometry.fit(breast.mask, breast.chest_wall, size, stretch=stretch, grid=grid)
     pixels, whose = (small, grid) if _fine(geometry, grid) else (picture.pixels, picture.grid)
     fields = {name: picture.header.get(name) for name in FROM_HEADER}
@@ -85,7 +85,7 @@ def prepare_decoded(picture: DecodedImage, *, size: int, stretch: bool = False) 
         "rows": grid.rows,
         "columns": grid.columns,
         "mask_pixels": int(breast.mask.sum()) * grid.factor**2,
-        "reason": "; ".join(picture.remarks) or None,
+        "reason": "; ".join(picture.warnings) or None,
     }
     return PreparedImage(
         image=geometry.apply(pixels, whose),

@@ -14,8 +14,8 @@ from mammovae.data.laterality import against_header
 from mammovae.data.prepare import prepare_decoded
 from mammovae.data.segmentation import find_breast
 from mammovae.detection.quality import MEASURES, TEMPLATE, Quality, thumbnails
-from mammovae.imageio.pixel_grid import PixelGrid
-from mammovae.imageio.read import DecodedImage, image_files, read
+from mammovae.imageio.decoded_image import DecodedImage, PixelGrid
+from mammovae.imageio.read import image_files, read
 from mammovae.parallel import pool
 from mammovae.perturbations.technical_faults import FAULTS, FaultFamily, Source, insert_fault
 from mammovae.phantoms.anatomy import make_phantom

@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from mammovae.config import InputError, Side, UsageError, View
-from mammovae.imageio.dicom_writer import code, file_bytes, mammogram, uid
+from mammovae.imageio.dicom_writer import ImageUids, code, file_bytes, mammogram, uid
 from mammovae.version import __version__
 
 _BITS = 16
@@ -51,17 +51,10 @@ def encode(
         raise ValueError(f"an image is uint16 (rows, columns), not {image.dtype} {image.shape}")
     stored = image[:, ::-1] if side == "R" else image
     name = (_MANUFACTURER, run, sampler, key, side, view)
-    ds = mammogram(
-        stored,
-        bits=_BITS,
-        side=side,
-        view=view,
-        mm_per_pixel=mm_per_pixel,
-        study=uid("study", *name),
-        series=uid("series", *name),
-        # The pixels belong to the name: another machine's rounding may differ, and a UID stands for one content.
-        instance=uid("instance", *name, stored.shape, hashlib.sha256(stored.tobytes()).hexdigest()),
-    )
+    # The pixels belong to the name: another machine's rounding may differ, and a UID stands for one content.
+    instance = uid("instance", *name, stored.shape, hashlib.sha256(stored.tobytes()).hexdigest())
+    uids = ImageUids(uid("study", *name), uid("series", *name), instance)
+    ds = mammogram(stored, uids, bits=_BITS, side=side, view=view, mm_per_pixel=mm_per_pixel)
     _invent_subject(ds, hashlib.sha256("/".join(name).encode()).hexdigest()[:16])
     _name_maker(ds, model, run, sampler)
     _describe(ds, f"{model} {run}", sampler, from_patients)

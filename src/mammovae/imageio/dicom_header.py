@@ -11,7 +11,7 @@ _VIEW_CODES = {
     **dict.fromkeys(("R-10226", "399368009"), "MLO"),
 }
 # Context group 4015: an implant pushed back and a nipple in profile leave the view what it is; magnified,
-# rolled, spot, cleavage and the other modifiers make it another picture.
+# rolled, spot, cleavage and the other modifiers make it another kind of image.
 _HARMLESS_MODIFIERS = {"R-102D5", "399209000", "R-40AB3", "442581004"}
 
 
@@ -44,22 +44,22 @@ def read_attributes(dataset: Dataset) -> dict[str, Any]:
 
 def header_warnings(dataset: Dataset) -> list[str]:
     """Return what is odd about an image whose pixels may be perfectly readable."""
-    found = []
+    warnings = []
     raw = _text(dataset, "PresentationIntentType") == "FOR PROCESSING"
     if raw or dataset.get("SOPClassUID") == _FOR_PROCESSING:
-        found.append("for-processing image: grey values are detector counts, not for showing")
+        warnings.append("for-processing image: grey values are detector counts, not for showing")
     if _text(dataset, "BurnedInAnnotation") == "YES":
-        found.append("the file says that text is burned into the picture")
+        warnings.append("the file says that text is burned into the picture")
     if _text(dataset, "BreastImplantPresent") == "YES":
-        found.append("the file says that there is an implant")
-    return found
+        warnings.append("the file says that there is an implant")
+    return warnings
 
 
 def _get(dataset: Dataset, name: str) -> Any:
     """Return a value, or None where it is absent, empty or written so wrongly that it cannot be parsed."""
     try:
         value = dataset.get(name)
-    except Exception:  # a malformed value of an optional attribute must not cost the image
+    except Exception:  # a malformed value of an optional attribute must not make the image unreadable
         return None
     return None if value in ("", None) else value
 
@@ -70,28 +70,28 @@ def _text(dataset: Dataset, name: str) -> str | None:
 
 
 def _side(dataset: Dataset) -> str | None:
-    frame = dataset
+    anatomy = dataset
     for name in ("SharedFunctionalGroupsSequence", "FrameAnatomySequence"):
-        frame = (_get(frame, name) or [Dataset()])[0]
-    for place, name in ((dataset, "ImageLaterality"), (dataset, "Laterality"), (frame, "FrameLaterality")):
-        value = (_text(place, name) or "").upper()
+        anatomy = (_get(anatomy, name) or [Dataset()])[0]
+    for item, name in ((dataset, "ImageLaterality"), (dataset, "Laterality"), (anatomy, "FrameLaterality")):
+        value = (_text(item, name) or "").upper()
         if value:
             return value if value in ("L", "R") else None
     return None
 
 
 def _view(dataset: Dataset) -> str | None:
-    said = (_text(dataset, "ViewPosition") or "").upper()
+    position = (_text(dataset, "ViewPosition") or "").upper()
     for item in (_get(dataset, "ViewCodeSequence") or [])[:1]:
         modifiers = _get(item, "ViewModifierCodeSequence") or []
         if any(_text(modifier, "CodeValue") not in _HARMLESS_MODIFIERS for modifier in modifiers):
             return None
         coded = _VIEW_CODES.get(_text(item, "CodeValue") or "")
         if coded or _text(item, "CodingSchemeDesignator") in ("SCT", "SRT", "SNM3"):
-            return None if said in ("CC", "MLO") and said != coded else coded
+            return None if position in ("CC", "MLO") and position != coded else coded
     # CBIS-DDSM writes the view where the patient's orientation belongs.
-    said = said or (_text(dataset, "PatientOrientation") or "").upper()
-    return said if said in ("CC", "MLO") else None
+    position = position or (_text(dataset, "PatientOrientation") or "").upper()
+    return position if position in ("CC", "MLO") else None
 
 
 def _spacing(dataset: Dataset) -> float | None:

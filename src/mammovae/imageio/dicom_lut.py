@@ -7,36 +7,36 @@ from pydicom import Dataset
 
 
 def build_lut(dataset: Dataset) -> tuple[np.ndarray, list[str]]:
-    """Return uint16 (2 ** BitsStored,) of grey by stored bit pattern, and remarks on what was odd.
+    """Return uint16 (2 ** BitsStored,) of grey by stored bit pattern, and warnings of what was odd.
 
     Index with the stored pixel's lowest BitsStored bits, signed or not. The order is PS3.4 N.2's: modality
     LUT or rescale, then VOI (LUT before window, the first of several), then inversion of MONOCHROME1.
     Padding is background: 0, whatever the inversion. Without VOI the output range is what BitsStored can
     hold, rescaled. Raises ValueError for a rescale slope of 0.
     """
-    remarks: list[str] = []
+    warnings: list[str] = []
     bits = int(dataset.BitsStored)
     codes = np.arange(2**bits, dtype=np.int64)
     if dataset.PixelRepresentation:
         codes[codes >= 2 ** (bits - 1)] -= 2**bits
     values, low, high = _modality(dataset, codes)
-    shown = _voi_lut(dataset, values, remarks)
+    shown = _voi_lut(dataset, values, warnings)
     if shown is None:
-        shown = _window(dataset, values, remarks)
+        shown = _window(dataset, values, warnings)
     if shown is None:
         shown = (values - low) / (high - low)
     inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
     shape = dataset.get("PresentationLUTShape")
     if shape and inverted != (shape == "INVERSE"):
         # PS3.3 C.8.11.3.1.2 couples the two, so the shape never inverts a second time.
-        remarks.append(
+        warnings.append(
             f"PresentationLUTShape {shape} contradicts {dataset.PhotometricInterpretation}, which was followed"
         )
     if inverted:
         shown = 1 - shown
-    table = np.rint(shown * 65535).astype(np.uint16)
-    table[_is_padding(dataset, codes)] = 0
-    return table, remarks
+    lut = np.rint(shown * 65535).astype(np.uint16)
+    lut[_is_padding(dataset, codes)] = 0
+    return lut, warnings
 
 
 def _modality(dataset: Dataset, codes: np.ndarray) -> tuple[np.ndarray, float, float]:
@@ -51,14 +51,14 @@ def _modality(dataset: Dataset, codes: np.ndarray) -> tuple[np.ndarray, float, f
     return values, float(values.min()), float(values.max())
 
 
-def _voi_lut(dataset: Dataset, values: np.ndarray, remarks: list[str]) -> np.ndarray | None:
+def _voi_lut(dataset: Dataset, values: np.ndarray, warnings: list[str]) -> np.ndarray | None:
     """Return 0..1 by the first VOI LUT (PS3.3 C.11.2.1.1), or None where there is none that can be used."""
     if not dataset.get("VOILUTSequence"):
         return None
     try:
         entries, first, bits = _lut(dataset, dataset.VOILUTSequence[0], bool(values.min() < 0))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-        remarks.append("a damaged VOI LUT was ignored")
+        warnings.append("a damaged VOI LUT was ignored")
         return None
     return entries[np.clip(np.rint(values).astype(np.int64) - first, 0, len(entries) - 1)] / (2**bits - 1)
 
@@ -83,17 +83,17 @@ def _lut(dataset: Dataset, item: Dataset, signed: bool) -> tuple[np.ndarray, int
     return entries.astype(np.int64), first, max(bits, int(entries.max()).bit_length())
 
 
-def _window(dataset: Dataset, values: np.ndarray, remarks: list[str]) -> np.ndarray | None:
+def _window(dataset: Dataset, values: np.ndarray, warnings: list[str]) -> np.ndarray | None:
     """Return 0..1 by the first window (PS3.3 C.11.2.1.2 and C.11.2.1.3), or None where there is none."""
     center, width = (_number(dataset, name, None) for name in ("WindowCenter", "WindowWidth"))
     if center is None or width is None:
         return None
     function = dataset.get("VOILUTFunction") or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        remarks.append(f"the unknown VOI LUT function {function} was taken for LINEAR")
+        warnings.append(f"the unknown VOI LUT function {function} was taken for LINEAR")
         function = "LINEAR"
     if width < 1 if function == "LINEAR" else width <= 0:
-        remarks.append(f"a window of width {width:g} was ignored")
+        warnings.append(f"a window of width {width:g} was ignored")
         return None
     if function == "SIGMOID":
         return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
@@ -106,13 +106,13 @@ def _window(dataset: Dataset, values: np.ndarray, remarks: list[str]) -> np.ndar
 
 def _is_padding(dataset: Dataset, codes: np.ndarray) -> np.ndarray:
     """Mark the codes that PS3.3 C.7.5.1.1.2 names as padding."""
-    one = dataset.get("PixelPaddingValue")
-    if one is None:
+    value = dataset.get("PixelPaddingValue")
+    if value is None:
         return np.zeros(len(codes), bool)
-    other = dataset.get("PixelPaddingRangeLimit")
+    limit = dataset.get("PixelPaddingRangeLimit")
     # A value read as the wrong one of US and SS still means the same bit pattern.
     bits = int(dataset.BitsAllocated)
-    ends = [int(value) for value in (one, one if other is None else other)]
+    ends = [int(end) for end in (value, value if limit is None else limit)]
     if dataset.PixelRepresentation:
         ends = [end - 2**bits if end >= 2 ** (bits - 1) else end for end in ends]
     else:

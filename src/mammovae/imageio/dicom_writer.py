@@ -1,7 +1,8 @@
-"""DICOM mammograms that no patient stood for: the header and the file that phantoms and generated images share."""
+"""Synthetic DICOM mammograms: the header and the file that phantoms and generated images share."""
 
 import hashlib
 import io
+from dataclasses import dataclass
 
 import numpy as np
 import pydicom
@@ -29,24 +30,31 @@ def code(value: str, scheme: str, meaning: str) -> Dataset:
     return item
 
 
-def mammogram(
-    pixels: np.ndarray,
-    *,
-    bits: int,
-    side: Side,
-    view: View,
-    mm_per_pixel: float,
-    study: UID,
-    series: UID,
-    instance: UID,
-) -> Dataset:
-    """Return a Digital Mammography X-Ray Image, For Presentation (PS3.3 A.27), that names nobody and no equipment.
+@dataclass(frozen=True)
+class ImageUids:
+    """Which study and series an image belongs to, and its own SOP Instance UID."""
 
-    pixels is uint16 (rows, columns), 0 black to 2 ** bits - 1 white, with the chest wall where the side has it:
-    on the left of a left breast's picture, on the right of a right one's. mm_per_pixel is at the detector.
+    study: UID
+    series: UID
+    instance: UID
+
+
+def mammogram(
+    pixels: np.ndarray, uids: ImageUids, *, bits: int, side: Side, view: View, mm_per_pixel: float
+) -> Dataset:
+    """Return a Digital Mammography X-Ray Image, For Presentation (PS3.3 A.27), without patient or equipment.
+
     The window shows the whole range as it is, and the dates are the same in every file. The caller adds what it
     knows of the patient and the equipment (PatientID, Manufacturer and the like): what PS3.3 demands even when it
     is unknown is there and empty.
+
+    Parameters
+    ----------
+    pixels
+        uint16 (rows, columns), 0 black to 2 ** bits - 1 white, with the chest wall where the side has it: on the left
+        of a left breast's image, on the right of a right one's.
+    mm_per_pixel
+        At the detector.
     """
     ds = Dataset()
     ds.preamble = b"\0" * 128
@@ -55,8 +63,8 @@ def mammogram(
     ds.file_meta.ImplementationClassUID = _IMPLEMENTATION
     ds.file_meta.ImplementationVersionName = "MAMMOVAE"
     ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = DigitalMammographyXRayImageStorageForPresentation
-    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = instance
-    ds.StudyInstanceUID, ds.SeriesInstanceUID = study, series
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uids.instance
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = uids.study, uids.series
     _identify(ds)
     _describe_view(ds, side, view)
     _describe_equipment(ds, mm_per_pixel)

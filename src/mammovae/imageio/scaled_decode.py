@@ -1,4 +1,4 @@
-"""Pictures at a fraction of their resolution: decoded so where the codec allows, made so by block means elsewhere."""
+"""Images at a fraction of their resolution: decoded so where the codec allows, by block means elsewhere."""
 
 import io
 import struct
@@ -11,9 +11,9 @@ from scipy import ndimage
 _SIZ = struct.Struct(">HHIIIIIIIIH")
 
 
-def fraction(longest: int, enough: int) -> int:
-    """Return the largest power of two, at most 64, by which longest can be divided and still be enough, in pixels."""
-    return min(64, 1 << max(0, (longest // enough).bit_length() - 1))
+def fraction(length: int, min_length: int) -> int:
+    """Return the largest power of two, at most 64, that length / min_length reaches (both in pixels), at least 1."""
+    return min(64, 1 << max(0, (length // min_length).bit_length() - 1))
 
 
 def block_means(pixels: np.ndarray, factor: int) -> np.ndarray:
@@ -21,9 +21,9 @@ def block_means(pixels: np.ndarray, factor: int) -> np.ndarray:
 
     A block cut off at the right or lower edge counts as if its last pixels went on.
     """
-    rest = [(0, -length % factor) for length in pixels.shape]
-    if any(after for _, after in rest):
-        pixels = np.pad(pixels, rest, mode="edge")
+    padding = [(0, -length % factor) for length in pixels.shape]
+    if any(after for _, after in padding):
+        pixels = np.pad(pixels, padding, mode="edge")
     down = pixels.reshape(-1, factor, pixels.shape[1]).sum(axis=1, dtype=np.uint32)
     total = down[:, 0::factor].copy()
     for column in range(1, factor):  # strided sums are several times faster than a reduction over a short axis
@@ -34,16 +34,28 @@ def block_means(pixels: np.ndarray, factor: int) -> np.ndarray:
 def jpeg2000(frame: bytes, shape: tuple[int, int], bits: int, signed: bool, factor: int) -> tuple[np.ndarray, int]:
     """Decode a JPEG 2000 codestream (ISO/IEC 15444-1) to what stands for block means, from its low band alone.
 
-    shape is (rows, columns). Returns stored bit patterns, uint16 (ceil(rows / f), ceil(columns / f)), and f: factor, or
-    what the stream's wavelet levels allow. Raises ValueError for what the full way has to look at: another size or
-    depth than stated, more components, a stream without its end.
+    Parameters
+    ----------
+    shape, bits, signed
+        What the header states: (rows, columns), bits stored, and whether the values are signed.
+
+    Returns
+    -------
+    codes, factor
+        Stored bit patterns, uint16 (ceil(rows / factor), ceil(columns / factor)), and the factor, or the smaller one
+        that the stream's wavelet levels allow.
+
+    Raises
+    ------
+    ValueError
+        For what full decoding has to look at: another size or depth than stated, more components, no end.
     """
     if frame[:4] != b"\xff\x4f\xff\x51" or not frame[-2:].rstrip(b"\0").endswith(b"\xd9"):
         raise ValueError("no whole codestream")
     length, _, columns, rows, *origin, _, _, _, _, components = _SIZ.unpack_from(frame, 4)
     if (rows, columns) != shape or any(origin) or components != 1 or frame[42] != (signed << 7 | bits - 1):
-        raise ValueError("not the picture that the header states")
-    factor = min(factor, 1 << _levels(frame, 4 + length))
+        raise ValueError("not the image that the header states")
+    factor = min(factor, 1 << _wavelet_levels(frame, 4 + length))
     image: Any = Image.open(io.BytesIO(frame))
     # Pillow's own `reduce` halves odd sizes downwards where the codec does so upwards, and then fails.
     image._size = (-(-columns // factor), -(-rows // factor))
@@ -71,37 +83,37 @@ def _at_block_centres(band: np.ndarray, factor: int) -> np.ndarray:
         -1.5 * t**3 + 2 * t**2 + 0.5 * t,
         0.5 * t**3 - 0.5 * t**2,
     )
-    moved = band.astype(np.float32)
+    shifted = band.astype(np.float32)
     for axis in (0, 1):
-        moved = ndimage.correlate1d(moved, weights, axis=axis, mode="nearest", origin=-1)
-    return moved
+        shifted = ndimage.correlate1d(shifted, weights, axis=axis, mode="nearest", origin=-1)
+    return shifted
 
 
-def _levels(frame: bytes, place: int) -> int:
+def _wavelet_levels(frame: bytes, offset: int) -> int:
     """Return the number of halvings that a codestream's default coding style (marker COD) has."""
-    while frame[place : place + 2] != b"\xff\x52":
-        if place + 4 > len(frame) or frame[place] != 0xFF or frame[place + 1] in (0x90, 0xD9):
+    while frame[offset : offset + 2] != b"\xff\x52":
+        if offset + 4 > len(frame) or frame[offset] != 0xFF or frame[offset + 1] in (0x90, 0xD9):
             raise ValueError("no coding style")
-        place += 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
-    return frame[place + 9]
+        offset += 2 + int.from_bytes(frame[offset + 2 : offset + 4], "big")
+    return frame[offset + 9]
 
 
 def jpeg(frame: bytes, shape: tuple[int, int], factor: int) -> tuple[np.ndarray, int]:
-    """Decode an 8-bit grey JPEG to what is close to block means, by its DCT; uint8, and the factor, at most 8.
+    """Decode an 8-bit grey JPEG to what is close to block means, by its DCT; return uint8, and the factor, at most 8.
 
-    Raises ValueError for what the full way has to look at.
+    Raises ValueError for what full decoding has to look at.
     """
     with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
         if image.mode != "L" or image.size != shape[::-1]:
-            raise ValueError("not the picture that the header states")
+            raise ValueError("not the image that the header states")
         factor = shrink(image, factor)
         return np.asarray(image), factor
 
 
 def shrink(image: Image.Image, factor: int) -> int:
     """Have Pillow decode an opened JPEG at a fraction of its size; return the factor, 1 for any other kind of file."""
-    longest = max(image.size)
+    length = max(image.size)
     if image.format != "JPEG" or factor == 1:
         return 1
     image.draft(image.mode, (max(1, image.width // factor), max(1, image.height // factor)))
-    return round(longest / max(image.size))
+    return round(length / max(image.size))

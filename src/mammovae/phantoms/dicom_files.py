@@ -12,7 +12,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mammovae.imageio.dicom_writer import file_bytes, mammogram, uid
+from mammovae.imageio.dicom_writer import ImageUids, file_bytes, mammogram, uid
 from mammovae.phantoms.plan import ImagePlan
 
 BITS = 12
@@ -52,16 +52,8 @@ def encode(image: np.ndarray, plan: ImagePlan, mm_per_pixel: float) -> bytes:
     The plan's trap decides on photometric interpretation, VOI table, SOP class and compression.
     """
     stored = np.rint(image.astype(np.float64) * (WHITE / 65535)).astype(np.uint16)
-    ds = mammogram(
-        stored,
-        bits=BITS,
-        side=plan.side,
-        view=plan.view,
-        mm_per_pixel=mm_per_pixel,
-        study=uid(plan.study_id),
-        series=uid(plan.series_id, plan.side, plan.view),
-        instance=uid(plan.image_id),
-    )
+    uids = ImageUids(uid(plan.study_id), uid(plan.series_id, plan.side, plan.view), uid(plan.image_id))
+    ds = mammogram(stored, uids, bits=BITS, side=plan.side, view=plan.view, mm_per_pixel=mm_per_pixel)
     _describe(ds, plan)
     if plan.trap == "monochrome1":
         stored = WHITE - stored

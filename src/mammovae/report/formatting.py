@@ -39,7 +39,7 @@ def count_line(facts: Mapping[str, Any]) -> str:
     health = f"{counts['healthy']:,} healthy, {counts['finding']:,} with a finding, {counts['unknown']:,} unknown"
     patients = plural(counts["patients"], "patient") if facts["by_patient"] else "unknown patients"
     whole = f"{plural(counts['images'], 'image')} of {patients}"
-    odd = f"{counts['failed']:,} failed, {counts['missing']:,} missing, {counts['remarked']:,} with a remark"
+    odd = f"{counts['failed']:,} failed, {counts['missing']:,} missing, {counts['warned']:,} with a warning"
     splits = ", ".join(f"{name} {number:,}" for name, number in counts["splits"].items())
     return f"{whole}: {counts['ok']:,} ok ({health}), {odd}; {splits}"
 

@@ -9,7 +9,8 @@ import pandas as pd
 from mammovae.config import InputError
 from mammovae.data import index
 from mammovae.data.sources.csv_rows import DENSITIES, SIDES, SPLITS, CsvRow, read_csv, relative
-from mammovae.imageio.read import DICOM_SUFFIXES, is_dicom, read_header, walk
+from mammovae.imageio.dicom_reader import is_dicom
+from mammovae.imageio.read import DICOM_SUFFIXES, read_header, walk
 
 _NAME = re.compile(r"(Mass|Calc)-(Training|Test)_(P_\d+)_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
 _NEEDED = ("patient_id", "left or right breast", "image view", "abnormality type", "pathology", "image file path")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mammovae.config import InputError
-from mammovae.imageio.read import DICOM_SUFFIXES, RASTER_SUFFIXES
+from mammovae.imageio.read import IMAGE_SUFFIXES
 
 T = TypeVar("T")
 
@@ -168,4 +168,4 @@ def relative(path: Path, root: Path) -> str:
 def without_suffix(source: str) -> str:
     """Drop a suffix that names a format; the dots of a UID stay."""
     stem, dot, suffix = source.rpartition(".")
-    return stem if dot + suffix.lower() in DICOM_SUFFIXES + RASTER_SUFFIXES else source
+    return stem if dot + suffix.lower() in IMAGE_SUFFIXES else source

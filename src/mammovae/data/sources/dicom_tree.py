@@ -9,7 +9,8 @@ from mammovae.config import InputError
 from mammovae.data import index
 from mammovae.data.sources.csv_rows import relative
 from mammovae.data.sources.labels import read_labels
-from mammovae.imageio.read import DICOM_SUFFIXES, is_dicom, read_header, walk
+from mammovae.imageio.dicom_reader import is_dicom
+from mammovae.imageio.read import DICOM_SUFFIXES, read_header, walk
 
 _NO_PICTURES = {"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "REG", "DOC", "AU"}
 

@@ -9,7 +9,8 @@ from mammovae.config import InputError
 from mammovae.data import index
 from mammovae.data.sources.csv_rows import relative, without_suffix
 from mammovae.data.sources.labels import read_labels
-from mammovae.imageio.read import image_files, is_dicom, read_header
+from mammovae.imageio.dicom_reader import is_dicom
+from mammovae.imageio.read import image_files, read_header
 
 
 def folder(root: Path) -> pd.DataFrame:

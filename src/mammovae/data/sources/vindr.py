@@ -13,12 +13,11 @@ from mammovae.config import HealthyRule, InputError
 from mammovae.data import index
 from mammovae.data.sources.csv_rows import BOX, DENSITIES, SIDES, SPLITS, CsvRow, find_entry, normalise_name, read_csv
 from mammovae.imageio.dicom_header import age_in_years
-from mammovae.imageio.read import DICOM_SUFFIXES, RASTER_SUFFIXES
+from mammovae.imageio.read import IMAGE_SUFFIXES, RASTER_SUFFIXES
 
 _IMAGE = ("study_id", "image_id", "laterality", "view_position", "breast_birads")
 _FINDING = ("study_id", "image_id", "laterality", "finding_categories", *BOX)
 _VIEWS = {"cc": "CC", "mlo": "MLO"}
-_SUFFIXES = DICOM_SUFFIXES + RASTER_SUFFIXES
 
 
 def vindr(root: Path, *, healthy: HealthyRule = "birads12") -> pd.DataFrame:
@@ -139,7 +138,7 @@ def _row(
 def _lying(study: Path) -> dict[str, str]:
     """Return the names of the images that lie in a study's folder by image_id."""
     names = sorted(path.name for path in study.iterdir()) if study.is_dir() else []
-    return {name.rpartition(".")[0]: name for name in names if name.lower().endswith(_SUFFIXES)}
+    return {name.rpartition(".")[0]: name for name in names if name.lower().endswith(IMAGE_SUFFIXES)}
 
 
 def _png_shape(path: Path) -> tuple[int, int] | None:

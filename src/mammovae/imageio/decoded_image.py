@@ -1,0 +1,68 @@
+"""A decoded mammogram: its pixels, how they lie on the source, what its header says, and what is odd about it."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+MAX_PIXELS = 2**27
+"""Pixels of the largest image that is read; a film scanned at 50 microns has a quarter of it."""
+
+_CHANNEL_TOLERANCE = 2  # of 255, by which the channels of a grey image may differ: lossy coding in colour leaves that
+
+
+class UnreadableError(Exception):
+    """Why a file is not read, without its name, which `read` adds."""
+
+
+@dataclass(frozen=True)
+class PixelGrid:
+    """How pixels lie on a source of rows x columns: each is the mean of factor x factor source pixels."""
+
+    rows: int
+    columns: int
+    factor: int = 1
+
+    def coarser(self, factor: int) -> "PixelGrid":
+        """Return the grid of an image whose pixels are each factor x factor of this one's."""
+        return replace(self, factor=self.factor * factor)
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """A decoded mammogram.
+
+    Attributes
+    ----------
+    pixels
+        uint16 (rows, columns): the value after rescale, VOI and inversion, mapped linearly from its output range to
+        0..65535 (8 bit x 257), never stretched to the image's own values.
+    header
+        Only what the file says: image_id, patient_id, study_id, side, view, age (years), vendor, model, modality,
+        mm_per_pixel, rows, columns.
+    warnings
+        Sentences on what is odd about a file that could be read.
+    grid
+        How the pixels lie on the source's, where they were decoded at a fraction of its resolution.
+    """
+
+    pixels: np.ndarray
+    header: dict[str, Any]
+    warnings: tuple[str, ...]
+    grid: PixelGrid
+
+
+def check_size(rows: int, columns: int) -> None:
+    """Refuse sizes that no mammogram has, before memory is taken for the pixels."""
+    if rows < 1 or columns < 1:
+        raise UnreadableError(f"it says that it has {rows} rows and {columns} columns")
+    if rows * columns > MAX_PIXELS:
+        raise UnreadableError(f"{rows} x {columns} pixels are more than a mammogram has ({MAX_PIXELS} at most)")
+
+
+def grey_channel(channels: np.ndarray, white: int) -> np.ndarray:
+    """Return one channel (rows, columns) of an image whose channels, 0..white, agree but for coding noise."""
+    green = channels[..., 1].astype(np.int32)
+    if any(np.abs(channels[..., other] - green).max() > _CHANNEL_TOLERANCE * white / 255 for other in (0, 2)):
+        raise UnreadableError("it is in colour, give the grey mammogram itself")
+    return channels[..., 1]
