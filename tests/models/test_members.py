@@ -13,7 +13,7 @@ import mammovae as mv
 from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector
 from mammovae.perturbations import random_lesions
-from mammovae.perturbations.lesions import insert_lesion
+from mammovae.perturbations.lesions import LesionSpec, insert_lesion
 from mammovae.training import train
 
 SETTINGS = {
@@ -101,16 +101,7 @@ def test_scores_are_the_same_alone_in_a_batch_from_data_from_files_and_without_t
 
 def with_lesion(data: Data, position: int, contrast: float, mm: float = 15) -> tuple[np.ndarray, np.ndarray]:
     image, mask = data.images[position], data.masks[position] > 0
-    planting = insert_lesion(
-        image,
-        mask,
-        data.mm_per_pixel(position),
-        kind="mass",
-        family="test",
-        diameter_mm=mm,
-        contrast=contrast,
-        seed=5,
-    )
+    planting = insert_lesion(image, mask, data.mm_per_pixel(position), LesionSpec("mass", "test", mm, contrast, 5))
     return planting.image, planting.sham
 
 
@@ -178,8 +169,7 @@ def test_a_marker_that_sees_what_was_planted_without_a_lesion_is_refused(
     train.refuse_planting_detectors(run, data, films)
 
     def showing(image: np.ndarray, mask: np.ndarray, mm: float, *_: Any) -> Any:
-        size = {"diameter_mm": 25.0, "contrast": 2.0}
-        planting = insert_lesion(image, mask > 0, mm, kind="mass", family="train", seed=5, **size)
+        planting = insert_lesion(image, mask > 0, mm, LesionSpec("mass", "train", 25.0, 2.0, 5))
         return replace(planting, sham=planting.image)
 
     monkeypatch.setattr(train, "plant_random", showing)

@@ -238,6 +238,5 @@ def test_impossible_studies_are_refused_before_anything_is_written(tmp_path, arg
 def test_every_kind_of_lesion_is_in_the_test_part_and_in_the_training_part():
     images = plan_study(seed=0, size=64, patients=100, finding_share=0.5)
     for split in ("test", "training"):
-        assert {lesion.kind for image in images if image.split == split for lesion in image.lesions} == set(
-            LESION_KINDS
-        )
+        lesions = [lesion for image in images if image.split == split for lesion in image.lesions]
+        assert {lesion.spec.kind for lesion in lesions} == set(LESION_KINDS)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector
-from mammovae.perturbations.lesions import LESION_KINDS, InsertedLesion, LesionFamily, insert_lesion
+from mammovae.perturbations.lesions import LESION_KINDS, InsertedLesion, LesionFamily, LesionSpec, insert_lesion
 from mammovae.perturbations.random_lesions import CALCIFICATION_CONTRAST, insert_random_lesion
 
 SIZES_MM = (2.0, 5.0, 10.0, 20.0, 40.0)
@@ -48,16 +48,10 @@ def detectability(detector: Detector, data: Data, positions: np.ndarray, seed: i
             for column, contrast in enumerate(CONTRASTS):
                 kind = LESION_KINDS[(turn + row + column) % len(LESION_KINDS)]
                 try:
-                    planting = insert_lesion(
-                        data.images[position],
-                        data.masks[position] > 0,
-                        data.mm_per_pixel(int(position)),
-                        kind=kind,
-                        family="test",
-                        diameter_mm=diameter,
-                        contrast=contrast * (CALCIFICATION_CONTRAST if kind == "calcification" else 1),
-                        seed=seed + 1000 * turn + 10 * row + column,
-                    )
+                    rise = contrast * (CALCIFICATION_CONTRAST if kind == "calcification" else 1)
+                    spec = LesionSpec(kind, "test", diameter, rise, seed + 1000 * turn + 10 * row + column)
+                    image, mask = data.images[position], data.masks[position] > 0
+                    planting = insert_lesion(image, mask, data.mm_per_pixel(int(position)), spec)
                 except ValueError:  # no room for a lesion of this size in this breast
                     continue
                 jobs.append((int(position), planting, False))
@@ -84,8 +78,8 @@ def _scored(
             row: dict[str, object] = {"position": position, "kind": "", "diameter_mm": np.nan, "contrast": np.nan}
             row |= {name: float(values[number]) for name, values in scores.items()}
             if planting is not None:
-                row |= {"kind": "sham" if sham else planting.kind}
-                row |= {"diameter_mm": planting.diameter_mm, "contrast": planting.contrast}
+                row |= {"kind": "sham" if sham else planting.spec.kind}
+                row |= {"diameter_mm": planting.spec.diameter_mm, "contrast": planting.spec.contrast}
                 lesion = planting.lesion
                 row["chance"] = float(lesion.sum() / max(1, (data.masks[position] > 0).sum()))
                 row["hit"] = points_at_lesion(whole[number], lesion)

@@ -9,9 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import Generator as TorchGenerator
 from torch import Tensor, nn
 
-from mammovae.config import InputError
+from mammovae.config import InputError, LesionKind
 from mammovae.data.dataset import Batch
-from mammovae.perturbations.lesions import LesionKind
 from mammovae.storage import atomic_write
 
 WEIGHTS = "model.safetensors"

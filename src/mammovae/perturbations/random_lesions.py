@@ -1,10 +1,11 @@
-"""Random lesions for healthy films: what a network learns to mark, and what settings are chosen by."""
+"""Random lesions for healthy images: what a network learns to find, and what settings are chosen by."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from mammovae.perturbations.lesions import LESION_KINDS, InsertedLesion, LesionFamily, LesionKind, insert_lesion
+from mammovae.config import LesionKind
+from mammovae.perturbations.lesions import LESION_KINDS, InsertedLesion, LesionFamily, LesionSpec, insert_lesion
 
 DIAMETERS_MM = (5.0, 40.0)
 CONTRASTS = (0.15, 0.9)
@@ -20,7 +21,7 @@ def insert_random_lesion(
     seed: list[int],
     kinds: Sequence[LesionKind] = LESION_KINDS,
 ) -> InsertedLesion | None:
-    """Plant one lesion of a kind drawn from kinds, of random size and contrast; None where the breast has no room.
+    """Insert one lesion of a kind drawn from kinds, of random size and contrast; None where the breast has no room.
 
     Diameter log-uniform in 5 to 40 mm, contrast log-uniform in 0.15 to 0.9 (thrice that for calcifications). image
     (rows, columns) uint16, mask (rows, columns); seed decides everything.
@@ -31,16 +32,8 @@ def insert_random_lesion(
     contrast *= CALCIFICATION_CONTRAST if kind == "calcification" else 1.0
     for shrink in (1.0, 0.5, 0.25):
         try:
-            return insert_lesion(
-                image,
-                mask > 0,
-                mm_per_pixel,
-                kind=kind,
-                family=family,
-                diameter_mm=max(2.0, diameter * shrink),
-                contrast=contrast,
-                seed=int(rng.integers(2**31)),
-            )
+            spec = LesionSpec(kind, family, max(2.0, diameter * shrink), contrast, int(rng.integers(2**31)))
+            return insert_lesion(image, mask > 0, mm_per_pixel, spec)
         except ValueError:
             continue
     return None

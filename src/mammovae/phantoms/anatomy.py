@@ -1,6 +1,6 @@
 """Synthetic mammograms of healthy breasts, with known truth: any patient, side and view, at any pixel size.
 
-Painted in the image plane from anatomical parts, where Bakic, Albert, Brzakovic & Maidment, Med. Phys. 29 (2002)
+Composed in the image plane from anatomical parts, where Bakic, Albert, Brzakovic & Maidment, Med. Phys. 29 (2002)
 project a breast in three dimensions: fast, at the price that CC and MLO agree in kind and not in every strand.
 """
 
@@ -9,25 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from mammovae.phantoms.fields import (
-    FIELD_MM,
-    Curve,
-    draw_curves,
-    grid_points,
-    look_up,
-    lumps,
-    power_law,
-    random_field,
-    resample,
-    stream,
-)
+from mammovae.config import DensityClass, Side, View
+from mammovae.phantoms import fields
+from mammovae.phantoms.fields import FIELD_MM, Curve, lumps, power_law
 from mammovae.phantoms.outline import Outline, depth_below_skin, make_outline, muscle_depth
-from mammovae.phantoms.patient import SIDES, VIEWS, Breast, Density, Side, View, make_breast
+from mammovae.phantoms.patient import SIDES, VIEWS, Breast, make_breast
 
 _LEVELS = 4095
 _SUPERSAMPLED_BELOW = 300
 _BENT_POINTS = 2048
 _NIPPLE_ROOM_MM = 12.0
+_POLE_MM = 45.0
 
 
 @dataclass(frozen=True)
@@ -47,13 +39,13 @@ class Phantom:
     patient: int
     side: Side
     view: View
-    density: Density
+    density: DensityClass
     age: int
     nipple: tuple[float, float]
 
 
 def image_shape(size: int) -> tuple[int, int]:
-    """Rows and columns of an image of `size` rows, in the proportions of a 3518 x 2800 detector."""
+    """Return rows and columns of an image of `size` rows, in the proportions of a 3518 x 2800 detector."""
     return size, round(size * 2800 / 3518)
 
 
@@ -75,47 +67,44 @@ class _Canvas:
     depth: np.ndarray
     inwards: np.ndarray
     across: np.ndarray
-    bent_y: np.ndarray
-    bent_x: np.ndarray
+    along_ducts: tuple[np.ndarray, np.ndarray]
+    """Positions in coordinates bent along the ducts, stretched; (rows, columns) each."""
 
-    def child(self, number: int) -> np.random.SeedSequence:
-        return np.random.SeedSequence(self.source.entropy, spawn_key=(*self.source.spawn_key, number))
+    def child(self, *key: int) -> np.random.SeedSequence:
+        """Return the source of randomness of one tissue."""
+        return np.random.SeedSequence(self.source.entropy, spawn_key=(*self.source.spawn_key, *key))
 
-    def field(self, number: int, amplitude, *, at_most: int = 4096) -> np.ndarray:
-        """An isotropic random field on the canvas."""
-        points = min(self.points, at_most)
-        return resample(random_field(self.child(number), points, amplitude), self.y, self.x)
+    def field(self, number: int, amplitude: fields.Amplitude, *, at_most: int = 4096) -> np.ndarray:
+        """Return an isotropic random field on the canvas."""
+        field = fields.random_field(self.child(number), min(self.points, at_most), amplitude)
+        return fields.resample(field, self.y, self.x)
 
-    def bent_field(self, number: int, amplitude, *, at_most: int = _BENT_POINTS) -> np.ndarray:
-        """A random field elongated along the ducts."""
-        points = min(self.points, at_most)
-        return look_up(random_field(self.child(number), points, amplitude), self.bent_y, self.bent_x)
+    def bent_field(self, number: int, amplitude: fields.Amplitude) -> np.ndarray:
+        """Return a random field elongated along the ducts."""
+        field = fields.random_field(self.child(number), min(self.points, _BENT_POINTS), amplitude)
+        return fields.look_up(field, *self.along_ducts)
 
 
 def _make_canvas(breast: Breast, view: View, source: np.random.SeedSequence, size: int) -> _Canvas:
-    """A canvas of `size` rows and an even number of columns, just wide enough for the breast."""
+    """Make a canvas of `size` rows and an even number of columns, just wide enough for the breast."""
     mm = FIELD_MM / size
     outline = make_outline(breast, view, np.random.default_rng(source))
     columns = 2 * int(np.ceil((outline.skin[:, 0].max() + _NIPPLE_ROOM_MM) / mm / 2))
     y, x = (np.arange(size) + 0.5) * mm, (np.arange(columns) + 0.5) * mm
-    stands_out = 1.0 + 6.0 * max(0.0, breast.nipple_in_profile - 0.35)
-    depth = depth_below_skin(outline, y, x, stands_out)
+    depth = depth_below_skin(outline, y, x, 1.0 + 6.0 * max(0.0, breast.nipple_in_profile - 0.35))
     dy = (y - outline.nipple[1])[:, None].astype(np.float32)
     dx = (x - outline.nipple[0])[None, :].astype(np.float32)
     ax, ay = map(float, outline.axis)
     inwards, across = dx * ax + dy * ay, dx * ay - dy * ax
     # Ducts fan out from a pole in front of the nipple.
-    pole = 45.0
-    radius = np.hypot(inwards + pole, across)
-    angle = np.arctan2(across, np.maximum(inwards + pole, 1))
-    return _Canvas(
-        breast, outline, source, grid_points(size), mm, y, x, depth, inwards, across,
-        bent_y=angle * (pole + 0.5 * breast.depth), bent_x=radius / breast.stretch,
-    )  # fmt: skip
+    angle = np.arctan2(across, np.maximum(inwards + _POLE_MM, 1))
+    along_ducts = angle * (_POLE_MM + 0.5 * breast.depth), np.hypot(inwards + _POLE_MM, across) / breast.stretch
+    points = fields.grid_points(size)
+    return _Canvas(breast, outline, source, points, mm, y, x, depth, inwards, across, along_ducts)
 
 
 def _web(canvas: _Canvas) -> tuple[np.ndarray, np.ndarray]:
-    """Sheets between the lobules, seen edge on: zero lines of random fields, drawn thin (septa) and broad (strands)."""
+    """Draw sheets between the lobules, seen edge on: zero lines of random fields, thin (septa) and broad (strands)."""
     thin, broad = np.zeros_like(canvas.depth), np.zeros_like(canvas.depth)
     for number, diameter, width, share in ((6, 12.0, 0.5, 0.5), (7, 6.0, 0.4, 0.35), (8, 3.0, 0.3, 0.25)):
         field = canvas.bent_field(number, lumps(diameter))
@@ -123,21 +112,19 @@ def _web(canvas: _Canvas) -> tuple[np.ndarray, np.ndarray]:
         if diameter < 4:
             continue
         slope = np.hypot(*np.gradient(field)) / canvas.mm + 0.25 / diameter
-        drawn = np.hypot(width, 0.4 * canvas.mm)
+        blurred = np.hypot(width, 0.4 * canvas.mm)
         presence = canvas.field(number + 10, lumps(13.0), at_most=256)
-        line = np.exp(-0.5 * (field / slope / drawn) ** 2) * (width / drawn)
+        line = np.exp(-0.5 * (field / slope / blurred) ** 2) * (width / blurred)
         thin += line * _smooth_step((presence - 0.2) * 2.5)
     return thin, broad
 
 
 def _gland(canvas: _Canvas, strands: np.ndarray) -> np.ndarray:
-    """Share of glandular tissue, 0..1: a disc behind the nipple, scalloped towards the fat and broken up by it."""
+    """Return the share of glandular tissue, 0..1: a disc behind the nipple, scalloped and broken up by fat."""
     breast = canvas.breast
     coarse = canvas.field(1, power_law(2.6, longest_mm=90), at_most=128)
     length = breast.reach * breast.depth
-    half = 0.66 * breast.width
-    centre = 0.5 * length
-    squared = ((canvas.inwards - centre) / (0.55 * length)) ** 2 + (canvas.across / half) ** 2
+    squared = ((canvas.inwards - 0.5 * length) / (0.55 * length)) ** 2 + (canvas.across / (0.66 * breast.width)) ** 2
     scallop = canvas.field(2, lumps(breast.lobule), at_most=256)
     disc = _smooth_step((1.0 - squared + 0.3 * coarse) * 4)
     disc *= _smooth_step((canvas.depth - breast.fat_layer - 2.2 * scallop) / 1.8)
@@ -150,9 +137,9 @@ def _gland(canvas: _Canvas, strands: np.ndarray) -> np.ndarray:
 
 
 def _random_curves(canvas: _Canvas, rng: np.random.Generator, count: int, length: float, bend: float) -> list[Curve]:
-    """Curves that begin anywhere in the breast and run, roughly, along the ducts."""
+    """Draw curves that begin anywhere in the breast and run, roughly, along the ducts."""
     breast, outline = canvas.breast, canvas.outline
-    pole = outline.nipple - 45 * outline.axis
+    pole = outline.nipple - _POLE_MM * outline.axis
     curves = []
     step = min(0.5, 0.5 * canvas.mm)
     for _ in range(count):
@@ -170,19 +157,17 @@ def _random_curves(canvas: _Canvas, rng: np.random.Generator, count: int, length
 
 
 def _lines(canvas: _Canvas) -> np.ndarray:
-    """Cooper's ligaments and vessels: fine lines, and a few broader tubes."""
-    rng = np.random.default_rng(canvas.child(20))
-    breast = canvas.breast
-    shape = canvas.depth.shape
+    """Draw Cooper's ligaments and vessels: fine lines, and a few broader tubes."""
+    rng, breast, shape = np.random.default_rng(canvas.child(20)), canvas.breast, canvas.depth.shape
     ligaments = _random_curves(canvas, rng, int(130 * breast.ligaments), 26.0, 0.16)
     vessels = _random_curves(canvas, rng, 2 + int(5 * breast.vessels), 85.0, 0.16)
-    fine = draw_curves(ligaments, shape, canvas.mm, 0.55)
-    broad = draw_curves(vessels, shape, canvas.mm, 1.7)
+    fine = fields.draw_curves(ligaments, shape, canvas.mm, 0.55)
+    broad = fields.draw_curves(vessels, shape, canvas.mm, 1.7)
     return 0.09 * np.minimum(fine, 2.0) + 0.11 * np.minimum(broad, 1.4)
 
 
 def _with_muscle(canvas: _Canvas, grey: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Lays the pectoral muscle over the tissue: brighter towards the armpit, faintly striped along its edge."""
+    """Lay the pectoral muscle over the tissue: brighter towards the armpit, faintly striped along its edge."""
     share = _smooth_step(inside / 1.3)
     y = canvas.y[:, None]
     top = canvas.outline.muscle_bottom or 1.0
@@ -193,7 +178,7 @@ def _with_muscle(canvas: _Canvas, grey: np.ndarray, inside: np.ndarray) -> np.nd
 
 
 def _paint(canvas: _Canvas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The presentation image in 0..1 before blur and noise, the gland's share and the muscle's depth."""
+    """Return the presentation image in 0..1 before blur and noise, the gland's share and the muscle's depth."""
     breast = canvas.breast
     septa, strands = _web(canvas)
     gland = _gland(canvas, strands)
@@ -215,59 +200,47 @@ def _paint(canvas: _Canvas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _to_pixels(plane: np.ndarray, factor: int, columns: int, beyond: float) -> np.ndarray:
-    """Area mean over factor x factor points, cut or filled with `beyond` to the image's columns."""
+    """Take the area mean over factor x factor points, cut or filled with `beyond` to the image's columns."""
     rows, width = plane.shape[0] // factor, plane.shape[1] // factor
     pixels = plane.reshape(rows, factor, width, factor).mean((1, 3)) if factor > 1 else plane
     return np.pad(pixels[:, :columns], ((0, 0), (0, max(0, columns - width))), constant_values=beyond)
 
 
 def make_phantom(
-    seed: int, patient: int, side: Side, view: View, *, size: int = 512, density: Density | None = None
+    seed: int, patient: int, side: Side, view: View, *, size: int = 512, density: DensityClass | None = None
 ) -> Phantom:
-    """The image of one breast in one view, `size` rows by about 0.8 `size` columns over a field 240 mm high.
+    """Make the image of one breast in one view, `size` rows by about 0.8 `size` columns over a field 240 mm high.
 
     The result depends on the arguments alone: any image can be made by itself, in any order, in any process. Another
     `size` shows the same breast; only detail finer than the coarser pixel, and the noise, differ.
 
-    Raises ValueError for an unknown side, view or density, and for fewer than 32 or more than 4096 rows.
+    Raises
+    ------
+    ValueError
+        For an unknown side, view or density, and for fewer than 32 or more than 4096 rows.
     """
     if side not in SIDES or view not in VIEWS or density not in (None, "A", "B", "C", "D"):
         raise ValueError(f"no such side, view or density: {side!r}, {view!r}, {density!r}; use L/R, CC/MLO, A-D")
     if not 32 <= size <= 4096:
         raise ValueError(f"a phantom has 32 to 4096 rows, not {size}")
     breast = make_breast(seed, patient, side, density)
-    source = stream(seed, patient, 1 + SIDES.index(side), 1 + VIEWS.index(view))
+    source = fields.stream(seed, patient, 1 + SIDES.index(side), 1 + VIEWS.index(view))
     factor = 2 if size < _SUPERSAMPLED_BELOW else 1
     canvas = _make_canvas(breast, view, source, size * factor)
-    columns = image_shape(size)[1]
-    grey, gland, inside = _paint(canvas)
-    outside = (0.0, 0.0, -np.inf, -np.inf)
+    columns, mm = image_shape(size)[1], FIELD_MM / size
     grey, gland, inside, depth = (
         _to_pixels(plane, factor, columns, beyond)
-        for plane, beyond in zip((grey, gland, inside, canvas.depth), outside, strict=True)
+        for plane, beyond in zip((*_paint(canvas), canvas.depth), (0.0, 0.0, -np.inf, -np.inf), strict=True)
     )
-    mm = FIELD_MM / size
-    image = _expose(
-        grey, mm, np.random.default_rng(np.random.SeedSequence(source.entropy, spawn_key=(*source.spawn_key, 99, size)))
-    )
-    mask = depth > 0
+    image, mask = _expose(grey, mm, np.random.default_rng(canvas.child(99, size))), depth > 0
+    gland = np.where(mask, np.clip(gland, 0, 1), 0).astype(np.float32)
     x, y = canvas.outline.nipple / mm - 0.5
+    planes = image, mask, (inside > 0) & mask, gland
     if side == "R":
-        image, mask, inside, gland = (plane[:, ::-1] for plane in (image, mask, inside, gland))
-        x = columns - 1 - x
-    return Phantom(
-        image=np.ascontiguousarray(image),
-        mask=np.ascontiguousarray(mask),
-        muscle=np.ascontiguousarray((inside > 0) & mask),
-        gland=np.ascontiguousarray(np.where(mask, np.clip(gland, 0, 1), 0).astype(np.float32)),
-        mm_per_pixel=mm,
-        patient=patient,
-        side=side,
-        view=view,
-        density=breast.density,
-        age=breast.age,
-        nipple=(float(x), float(y)),
-    )
+        planes, x = [plane[:, ::-1] for plane in planes], columns - 1 - x
+    image, mask, muscle, gland = map(np.ascontiguousarray, planes)
+    nipple = float(x), float(y)
+    return Phantom(image, mask, muscle, gland, mm, patient, side, view, breast.density, breast.age, nipple)
 
 
 def _expose(grey: np.ndarray, mm: float, rng: np.random.Generator) -> np.ndarray:

@@ -1,14 +1,35 @@
-"""The CSV files of a phantom study, in the form of the set that each layout imitates."""
+"""The CSV files of a phantom study, in the form of the data set that each layout imitates."""
 
 import io
 
 import pandas as pd
 
+from mammovae.config import Layout
 from mammovae.phantoms.dicom_files import BITS, MANUFACTURER, model_name
 from mammovae.phantoms.plan import ImagePlan
 
 Lesions = list[dict]
-"""What truth.json says of one image's plantings: kind, categories, birads, box and so on."""
+"""What truth.json says of one image's lesions: kind, categories, birads, box and so on."""
+
+_NO_FINDING = {"finding_categories": "['No Finding']"} | dict.fromkeys(
+    ("finding_birads", "xmin", "ymin", "xmax", "ymax")
+)
+
+
+def tables(
+    layout: Layout, plans: list[ImagePlan], lesions: dict[str, Lesions], defects: dict[str, list[str]]
+) -> dict[str, str]:
+    """Return the content of each CSV file by its name; `defects` gives the image_ids by defect."""
+    findings = _findings(plans, lesions, defects.get("negative_xmin", []))
+    if layout == "vindr":
+        return {
+            "breast-level_annotations.csv": _csv([{**_annotation(plan), "split": plan.split} for plan in plans]),
+            "finding_annotations.csv": findings,
+            "metadata.csv": _metadata(plans, incomplete="metadata_columns" in defects),
+        }
+    if layout == "vindr-png":
+        return {"Metadata.csv": findings}
+    return {"index.csv": _index(plans)} if layout == "folder" else {}
 
 
 def _csv(rows: list[dict]) -> str:
@@ -17,97 +38,73 @@ def _csv(rows: list[dict]) -> str:
     return buffer.getvalue()
 
 
-def _annotation(plan: ImagePlan, rows: int, columns: int) -> dict:
+def _annotation(plan: ImagePlan) -> dict:
     return {
         "study_id": plan.study_id,
         "series_id": plan.series_id,
         "image_id": plan.image_id,
         "laterality": plan.side,
         "view_position": plan.view,
-        "height": rows,
-        "width": columns,
+        "height": plan.shape[0],
+        "width": plan.shape[1],
         "breast_birads": f"BI-RADS {plan.birads}",
         "breast_density": f"DENSITY {plan.density}",
     }
 
 
-def _finding_rows(plan: ImagePlan, shape: tuple[int, int], lesions: Lesions, negative_xmin: bool) -> list[dict]:
-    if not lesions:
-        empty = dict.fromkeys(("finding_birads", "xmin", "ymin", "xmax", "ymax"))
-        row = {**_annotation(plan, *shape), "finding_categories": "['No Finding']", **empty, "split": plan.split}
-        return [row]
-    rows = []
-    for lesion in lesions:
-        box = dict(zip(("xmin", "ymin", "xmax", "ymax"), map(float, lesion["box"]), strict=True))
-        if negative_xmin:
-            box["xmin"] = -3.25
-        finding = {
-            "finding_categories": str(lesion["categories"]),
-            "finding_birads": f"BI-RADS {lesion['birads']}",
-            **box,
-            "split": plan.split,
-        }
-        rows.append({**_annotation(plan, *shape), **finding})
-    return rows
-
-
-def finding_table(
-    plans: list[ImagePlan], shape: tuple[int, int], lesions: dict[str, Lesions], negative_xmin: list[str]
-) -> str:
-    """finding_annotations.csv: a row a finding, and one with an empty box for an image without."""
+def _findings(plans: list[ImagePlan], lesions: dict[str, Lesions], negative_xmin: list[str]) -> str:
+    """Return finding_annotations.csv: a row a finding, and one with an empty box for an image without."""
     rows = []
     for plan in plans:
-        rows += _finding_rows(plan, shape, lesions[plan.image_id], plan.image_id in negative_xmin)
+        findings = [_finding(lesion, plan.image_id in negative_xmin) for lesion in lesions[plan.image_id]]
+        rows += [{**_annotation(plan), **finding, "split": plan.split} for finding in findings or [_NO_FINDING]]
     return _csv(rows)
 
 
-def breast_table(plans: list[ImagePlan], shape: tuple[int, int]) -> str:
-    """breast-level_annotations.csv: a row an image."""
-    return _csv([{**_annotation(plan, *shape), "split": plan.split} for plan in plans])
+def _finding(lesion: dict, negative_xmin: bool) -> dict:
+    xmin, ymin, xmax, ymax = map(float, lesion["box"])
+    return {
+        "finding_categories": str(lesion["categories"]),
+        "finding_birads": f"BI-RADS {lesion['birads']}",
+        "xmin": -3.25 if negative_xmin else xmin,
+        "ymin": ymin,
+        "xmax": xmax,
+        "ymax": ymax,
+    }
 
 
-def metadata_table(plans: list[ImagePlan], shape: tuple[int, int], mm_per_pixel: float, *, lacking: bool) -> str:
-    """metadata.csv, named by DICOM attributes; `lacking` leaves out the model's and the age's columns."""
+def _metadata(plans: list[ImagePlan], *, incomplete: bool) -> str:
+    """Return metadata.csv, its columns named by DICOM attributes; `incomplete` omits the model and the age."""
     rows = []
     for plan in plans:
-        spacing = f"[{mm_per_pixel:.6g}, {mm_per_pixel:.6g}]"
         row = {
             "SOP Instance UID": plan.image_id,
             "Series Instance UID": plan.series_id,
             "Patient's Age": f"{plan.age:03d}Y",
             "Manufacturer": MANUFACTURER,
             "Manufacturer's Model Name": model_name(plan),
-            "Photometric Interpretation": "MONOCHROME1" if plan.trap == "monochrome1" else "MONOCHROME2",
-            "Imager Pixel Spacing": spacing,
-            "Rows": shape[0],
-            "Columns": shape[1],
+            "Photometric Interpretation": "MONOCHROME1" if plan.defect == "monochrome1" else "MONOCHROME2",
+            "Imager Pixel Spacing": f"[{plan.mm_per_pixel:.6g}, {plan.mm_per_pixel:.6g}]",
+            "Rows": plan.shape[0],
+            "Columns": plan.shape[1],
             "Bits Stored": BITS,
             "Window Center": 2 ** (BITS - 1),
             "Window Width": 2**BITS,
         }
-        if lacking:
+        if incomplete:
             del row["Manufacturer's Model Name"], row["Patient's Age"]
         rows.append(row)
     return _csv(rows)
 
 
-def index_table(plans: list[ImagePlan], mm_per_pixel: float) -> str:
-    """index.csv of the folder layout: the columns of the project's index that its owner would know."""
+def _index(plans: list[ImagePlan]) -> str:
+    """Return index.csv of the folder layout: the columns of the project's index that its owner would know."""
     return _csv(
         [
-            {
-                "image_id": plan.image_id,
-                "patient_id": plan.patient_id,
-                "study_id": plan.study_id,
-                "side": plan.side,
-                "view": plan.view,
-                "healthy": {True: "true", False: "false", None: ""}[plan.healthy],
-                "density": plan.density,
-                "birads": plan.birads,
-                "age": plan.age,
-                "source": plan.path,
-                "mm_per_pixel": f"{mm_per_pixel:.6g}",
-            }
+            {name: getattr(plan, name) for name in ("image_id", "patient_id", "study_id", "side", "view")}
+            | {"healthy": {True: "true", False: "false", None: ""}[plan.healthy]}
+            | {"density": plan.density, "birads": plan.birads, "age": plan.age}
+            | {"source": plan.path, "mm_per_pixel": f"{plan.mm_per_pixel:.6g}"}
             for plan in plans
         ]
     )

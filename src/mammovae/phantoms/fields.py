@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from scipy import fft, ndimage, sparse
@@ -10,22 +11,29 @@ from scipy import fft, ndimage, sparse
 FIELD_MM = 240.0
 """Height of the detector's field. Fields repeat after this length, in both directions."""
 
+Amplitude = Callable[[np.ndarray], np.ndarray]
+"""Square root of the power spectrum at frequencies in cycles per mm."""
+
 _COARSEST = 64
 _FINEST = 4096
 
 
 def stream(seed: int, *key: int) -> np.random.SeedSequence:
-    """A source of randomness of its own for every key, whatever was drawn before, elsewhere or in another process."""
+    """Return a source of randomness for each key, independent of what was drawn before or in another process."""
     return np.random.SeedSequence(entropy=seed, spawn_key=key)
 
 
+def clip(value: float, low: float, high: float) -> float:
+    """Return the value, or the limit that it exceeds."""
+    return float(np.clip(value, low, high))
+
+
 def _spectrum_of_white_noise(source: np.random.SeedSequence, points: int) -> np.ndarray:
-    """Half spectrum (points, points // 2 + 1) whose low frequencies are the same for every number of points."""
+    """Draw a half spectrum (points, points // 2 + 1) whose low frequencies are the same for every number of points."""
     spectrum = np.zeros((0, 0), np.complex64)
     size = _COARSEST
-    key = source.spawn_key
     while size <= points:
-        rng = np.random.default_rng(np.random.SeedSequence(source.entropy, spawn_key=(*key, size)))
+        rng = np.random.default_rng(np.random.SeedSequence(source.entropy, spawn_key=(*source.spawn_key, size)))
         half = size // 2 + 1
         finer = rng.standard_normal((size, 2 * half), dtype=np.float32).view(np.complex64)
         if spectrum.size:
@@ -39,27 +47,21 @@ def _spectrum_of_white_noise(source: np.random.SeedSequence, points: int) -> np.
 
 @lru_cache(maxsize=8)
 def _frequencies(points: int) -> np.ndarray:
-    """Radial frequency of the half spectrum in cycles per mm."""
+    """Return the radial frequency of the half spectrum in cycles per mm."""
     rows = np.fft.fftfreq(points, FIELD_MM / points).astype(np.float32)
     columns = np.fft.rfftfreq(points, FIELD_MM / points).astype(np.float32)
     return np.hypot(rows[:, None], columns[None, :])
 
 
-def grid_points(size: int, *, at_most: int = _FINEST) -> int:
-    """The power of two, 64 to 4096, that samples the field at least as finely as `size` rows do."""
-    points = _COARSEST
-    while points < min(size, at_most):
-        points *= 2
-    return points
+def grid_points(size: int) -> int:
+    """Return the power of two, 64 to 4096, that samples the field at least as finely as `size` rows do."""
+    return min(max(_COARSEST, 2 ** (size - 1).bit_length()), _FINEST)
 
 
-def random_field(
-    source: np.random.SeedSequence, points: int, amplitude: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """A Gaussian random field (points, points) of mean 0 and variance about 1 over the whole detector field.
+def random_field(source: np.random.SeedSequence, points: int, amplitude: Amplitude) -> np.ndarray:
+    """Draw a Gaussian random field (points, points) of mean 0 and variance about 1 over the whole detector field.
 
-    `amplitude` gives the square root of the power spectrum at frequencies in cycles per mm.
-    The scale is set on a fixed grid, so that more points add fine detail and change nothing else.
+    The scale is set on a fixed grid: more points add fine detail and change nothing else.
     """
     frequency = _frequencies(points)
     spectrum = _spectrum_of_white_noise(source, points)
@@ -72,8 +74,8 @@ def random_field(
     return (field / np.sqrt(power)).astype(np.float32)
 
 
-def power_law(exponent: float, *, longest_mm: float = 120.0) -> Callable[[np.ndarray], np.ndarray]:
-    """Amplitude whose power falls as 1 / f**exponent, flat for wavelengths above `longest_mm`.
+def power_law(exponent: float, *, longest_mm: float = 120.0) -> Amplitude:
+    """Return an amplitude whose power falls as 1 / f**exponent, flat for wavelengths above `longest_mm`.
 
     Mammograms have exponents near 3: Heine & Velthuizen, Med. Phys. 27 (2000); Burgess, JOSA A 16 (1999);
     Burgess, Jacobson & Judy, Med. Phys. 28 (2001).
@@ -85,8 +87,8 @@ def power_law(exponent: float, *, longest_mm: float = 120.0) -> Callable[[np.nda
     return amplitude
 
 
-def lumps(diameter_mm: float, *, spread: float = 0.45) -> Callable[[np.ndarray], np.ndarray]:
-    """Amplitude of blobs of about one diameter: log-normal band around one cycle per two diameters.
+def lumps(diameter_mm: float, *, spread: float = 0.45) -> Amplitude:
+    """Return the amplitude of blobs of about one diameter: log-normal band around one cycle per two diameters.
 
     The stationary counterpart of the lumpy background of Bochud, Abbey & Eckstein, Opt. Express 4 (1999).
     """
@@ -99,7 +101,7 @@ def lumps(diameter_mm: float, *, spread: float = 0.45) -> Callable[[np.ndarray],
 
 
 def interpolation_matrix(positions: np.ndarray, points: int, *, wrap: bool) -> sparse.csr_array:
-    """Catmull-Rom weights (positions, points) that read a row of samples at fractional indices."""
+    """Return Catmull-Rom weights (positions, points) that read a row of samples at fractional indices."""
     base = np.floor(positions).astype(int)
     t = positions - base
     weights = (
@@ -108,8 +110,7 @@ def interpolation_matrix(positions: np.ndarray, points: int, *, wrap: bool) -> s
         0.5 * t + 2 * t**2 - 1.5 * t**3,
         -0.5 * t**2 + 0.5 * t**3,
     )
-    offsets = np.arange(-1, 3)
-    index = base[:, None] + offsets
+    index = base[:, None] + np.arange(-1, 3)
     index = index % points if wrap else np.clip(index, 0, points - 1)
     rows = np.repeat(np.arange(len(positions)), 4)
     values = np.stack(weights, axis=1).astype(np.float32).ravel()
@@ -117,12 +118,12 @@ def interpolation_matrix(positions: np.ndarray, points: int, *, wrap: bool) -> s
 
 
 def separable(rows: sparse.csr_array, columns: sparse.csr_array, grid: np.ndarray) -> np.ndarray:
-    """Applies an interpolation matrix to the rows and another to the columns of a grid."""
+    """Apply an interpolation matrix to the rows and another to the columns of a grid."""
     return np.ascontiguousarray((columns @ (rows @ grid).T).T)
 
 
 def resample(field: np.ndarray, y_mm: np.ndarray, x_mm: np.ndarray) -> np.ndarray:
-    """Reads a periodic field on the grid of the given row and column positions."""
+    """Read a periodic field on the grid of the given row and column positions."""
     points = field.shape[0]
     rows = interpolation_matrix(y_mm * points / FIELD_MM, points, wrap=True)
     columns = interpolation_matrix(x_mm * points / FIELD_MM, points, wrap=True)
@@ -130,9 +131,8 @@ def resample(field: np.ndarray, y_mm: np.ndarray, x_mm: np.ndarray) -> np.ndarra
 
 
 def look_up(field: np.ndarray, y_mm: np.ndarray, x_mm: np.ndarray) -> np.ndarray:
-    """Reads a periodic field at any positions, linearly: for fields bent along the breast's own coordinates."""
-    points = field.shape[0]
-    scale = points / FIELD_MM
+    """Read a periodic field at any positions, linearly: for fields bent along the breast's own coordinates."""
+    scale = field.shape[0] / FIELD_MM
     return ndimage.map_coordinates(field, (y_mm * scale, x_mm * scale), order=1, mode="grid-wrap")
 
 
@@ -145,7 +145,7 @@ class Curve:
 
 
 def draw_curves(curves: Sequence[Curve], shape: tuple[int, int], mm_per_pixel: float, width_mm: float) -> np.ndarray:
-    """Soft tubes of one full width at half maximum, 1 on the axis of a curve of weight 1.
+    """Draw soft tubes of one full width at half maximum, 1 on the axis of a curve of weight 1.
 
     Tubes thinner than a pixel keep their integral, as on a detector, and so fade in coarse images.
     """
@@ -159,13 +159,8 @@ def draw_curves(curves: Sequence[Curve], shape: tuple[int, int], mm_per_pixel: f
     column, row = np.floor(x).astype(int), np.floor(y).astype(int)
     fx, fy = x - column, y - row
     canvas = np.zeros(shape[0] * shape[1])
-    for dy, dx, share in (
-        (0, 0, (1 - fy) * (1 - fx)),
-        (0, 1, (1 - fy) * fx),
-        (1, 0, fy * (1 - fx)),
-        (1, 1, fy * fx),
-    ):
-        r, c = row + dy, column + dx
+    for dy, dx in product((0, 1), repeat=2):
+        r, c, share = row + dy, column + dx, (fy if dy else 1 - fy) * (fx if dx else 1 - fx)
         inside = (r >= 0) & (r < shape[0]) & (c >= 0) & (c < shape[1])
         canvas += np.bincount((r * shape[1] + c)[inside], weights=(weight * share)[inside], minlength=canvas.size)
     image = ndimage.gaussian_filter(

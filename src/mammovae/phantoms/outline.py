@@ -1,12 +1,13 @@
-"""The outlines of a compressed breast in either view, skin, nipple and pectoral muscle, in mm from the top left."""
+"""Outlines of a compressed breast in either view: skin, nipple and pectoral muscle, in mm from the top left."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial import KDTree
 
-from mammovae.phantoms.fields import FIELD_MM, interpolation_matrix, separable
-from mammovae.phantoms.patient import Breast, View
+from mammovae.config import View
+from mammovae.phantoms.fields import FIELD_MM, clip, interpolation_matrix, separable
+from mammovae.phantoms.patient import Breast
 
 FIELD_WIDTH_MM = FIELD_MM * 2800 / 3518
 _STEP_MM = 2.5
@@ -31,18 +32,16 @@ class Outline:
 def _cranio_caudal(breast: Breast, rng: np.random.Generator) -> Outline:
     normal = rng.standard_normal(8)
     width = min(breast.width, 116.0)
-    centre = FIELD_MM / 2 + float(np.clip(4 * normal[0], -8, 8))
+    centre = FIELD_MM / 2 + clip(4 * normal[0], -8, 8)
     upper, lower = width * (1 + 0.04 * normal[1]), width * (1 + 0.04 * normal[2])
-    bluntness = float(np.clip(0.93 + 0.06 * normal[3], 0.8, 1.05))
+    bluntness = clip(0.93 + 0.06 * normal[3], 0.8, 1.05)
     # The ellipse's middle lies behind the chest wall, which the skin therefore meets at a slant.
     behind = 0.22 * breast.depth
     angle = np.linspace(-np.pi / 2, np.pi / 2, 361)
     reach = np.abs(np.sin(angle)) ** bluntness
     y = centre + np.sign(angle) * reach * np.where(angle < 0, upper, lower) * 1.02
     x = (breast.depth + behind) * np.cos(angle) ** (bluntness * 0.96) - behind
-    skin = np.column_stack([x, y])
-    tails = np.array([[-30.0, y[0] - 20.0]]), np.array([[-30.0, y[-1] + 20.0]])
-    skin = np.concatenate([tails[0], skin, tails[1]])
+    skin = np.concatenate([[[-30.0, y[0] - 20.0]], np.column_stack([x, y]), [[-30.0, y[-1] + 20.0]]])
     lean = 0.10 * float(normal[4])
     axis = np.array([-np.cos(lean), np.sin(lean)])
     return Outline(skin=skin, nipple=np.array([breast.depth, centre]), axis=axis)
@@ -51,38 +50,33 @@ def _cranio_caudal(breast: Breast, rng: np.random.Generator) -> Outline:
 def _oblique(breast: Breast, rng: np.random.Generator) -> Outline:
     normal = rng.standard_normal(10)
     uniform = rng.random(4)
-    depth = breast.depth * float(np.clip(1.02 + 0.02 * normal[0], 0.97, 1.07))
-    nipple_y = float(np.clip(134 + 0.25 * (breast.width - 95) + 7 * normal[1], 110, 165))
-    fold_y = float(np.clip(nipple_y + 0.88 * breast.width + 6 * normal[2], nipple_y + 50, 252))
+    depth = breast.depth * clip(1.02 + 0.02 * normal[0], 0.97, 1.07)
+    nipple_y = clip(134 + 0.25 * (breast.width - 95) + 7 * normal[1], 110, 165)
+    fold_y = clip(nipple_y + 0.88 * breast.width + 6 * normal[2], nipple_y + 50, 252)
     fold_x = 2 + 10 * uniform[0]
-    top = float(np.clip(depth * (0.52 + 0.08 * normal[3]), 30, 110))
+    top = clip(depth * (0.52 + 0.08 * normal[3]), 30, 110)
     t = np.linspace(0, 1, 240, endpoint=False)
-    convex = float(np.clip(0.55 + 0.2 * normal[4], 0.15, 0.95))
+    convex = clip(0.55 + 0.2 * normal[4], 0.15, 0.95)
     rise = convex * np.sin(np.pi * t / 2) + (1 - convex) * t * t * (3 - 2 * t)
     upper = np.column_stack([top + (depth - top) * rise, nipple_y * t])
     angle = np.linspace(0, np.pi / 2, 240)
-    lower = np.column_stack(
-        [
-            fold_x + (depth - fold_x) * np.cos(angle) ** 0.92,
-            nipple_y + (fold_y - nipple_y) * np.sin(angle) ** 0.95,
-        ]
-    )
+    x, y = (depth - fold_x) * np.cos(angle) ** 0.92, (fold_y - nipple_y) * np.sin(angle) ** 0.95
+    lower = np.column_stack([fold_x + x, nipple_y + y])
     below = np.linspace(0.5, 60, 60)
     belly = np.column_stack([fold_x + (2 + 8 * uniform[1]) * (1 - np.exp(-below / 12)), fold_y + below])
-    above = np.array([[top - 3.0, -20.0]])
     tilt = breast.tilt
     return Outline(
-        skin=np.concatenate([above, upper, lower, belly]),
+        skin=np.concatenate([[[top - 3.0, -20.0]], upper, lower, belly]),
         nipple=np.array([depth, nipple_y]),
         axis=np.array([-np.cos(tilt), -np.sin(tilt)]),
-        muscle_top=float(np.clip(top * (0.45 + 0.5 * breast.muscle) + 3 * normal[5], 14, top - 6)),
-        muscle_bottom=float(np.clip(95 + 75 * breast.muscle + 8 * normal[6], 60, nipple_y + 30)),
-        muscle_bend=float(np.clip(1.15 + 0.22 * normal[7], 0.8, 1.7)),
+        muscle_top=clip(top * (0.45 + 0.5 * breast.muscle) + 3 * normal[5], 14, top - 6),
+        muscle_bottom=clip(95 + 75 * breast.muscle + 8 * normal[6], 60, nipple_y + 30),
+        muscle_bend=clip(1.15 + 0.22 * normal[7], 0.8, 1.7),
     )
 
 
 def make_outline(breast: Breast, view: View, rng: np.random.Generator) -> Outline:
-    """The shapes of one view, with a smooth unevenness of the skin of about a millimetre."""
+    """Draw the shapes of one view, with a smooth unevenness of the skin of about a millimetre."""
     outline = _cranio_caudal(breast, rng) if view == "CC" else _oblique(breast, rng)
     y = outline.skin[:, 1]
     uneven = np.zeros_like(y)
@@ -92,20 +86,14 @@ def make_outline(breast: Breast, view: View, rng: np.random.Generator) -> Outlin
     fade = np.clip((outline.skin[:, 0] - 5) / 25, 0, 1)
     skin = outline.skin + np.column_stack([uneven * fade, np.zeros_like(y)])
     at_nipple = float(np.interp(outline.nipple[1], skin[:, 1], skin[:, 0]))
-    return Outline(
-        skin=skin,
-        nipple=np.array([at_nipple, outline.nipple[1]]),
-        axis=outline.axis,
-        muscle_top=outline.muscle_top,
-        muscle_bottom=outline.muscle_bottom,
-        muscle_bend=outline.muscle_bend,
-    )
+    return replace(outline, skin=skin, nipple=np.array([at_nipple, outline.nipple[1]]))
 
 
 def depth_below_skin(outline: Outline, y_mm: np.ndarray, x_mm: np.ndarray, nipple_mm: float) -> np.ndarray:
-    """Distance to the skin in mm, (rows, columns), positive inside; `nipple_mm` is how far the nipple stands out.
+    """Return the distance to the skin in mm, (rows, columns), positive inside.
 
-    Computed on a coarse grid and enlarged: smooth at every pixel size, and the same shape at all of them.
+    `nipple_mm` is how far the nipple stands out. Computed on a coarse grid and enlarged: smooth at every pixel size,
+    and the same shape at all of them.
     """
     rows = np.arange(-2, FIELD_MM / _STEP_MM + 3) * _STEP_MM
     columns = np.arange(-2, FIELD_WIDTH_MM / _STEP_MM + 3) * _STEP_MM
@@ -130,7 +118,7 @@ def depth_below_skin(outline: Outline, y_mm: np.ndarray, x_mm: np.ndarray, nippl
 
 
 def muscle_depth(outline: Outline, y_mm: np.ndarray, x_mm: np.ndarray) -> np.ndarray:
-    """Signed distance in mm, about, from the pectoral muscle's edge, positive in the muscle; (rows, columns)."""
+    """Return the distance in mm, about, from the pectoral muscle's edge, positive in the muscle; (rows, columns)."""
     if outline.muscle_top is None or outline.muscle_bottom is None:
         return np.full((len(y_mm), len(x_mm)), -np.inf, np.float32)
     share = np.clip(y_mm / outline.muscle_bottom, 0, None)

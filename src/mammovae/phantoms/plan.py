@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mammovae.perturbations.lesions import LESION_KINDS, LesionKind
-from mammovae.phantoms.fields import stream
-from mammovae.phantoms.patient import SIDES, VIEWS, Side, View, make_patient
+from mammovae.config import LesionKind, Side, View
+from mammovae.perturbations.lesions import LESION_KINDS, LesionSpec
+from mammovae.phantoms.anatomy import image_shape
+from mammovae.phantoms.fields import FIELD_MM, stream
+from mammovae.phantoms.patient import SIDES, VIEWS, make_patient
 
 CATEGORIES: dict[LesionKind, str] = {
     "mass": "Mass",
@@ -18,37 +20,31 @@ CATEGORIES: dict[LesionKind, str] = {
 }
 """VinDr-Mammo's names; an asymmetry seen in one view only is an "Asymmetry"."""
 
-_DIAMETERS_MM: dict[LesionKind, tuple[float, float]] = {
-    "mass": (8, 28),
-    "spiculated": (12, 32),
-    "calcification": (6, 25),
-    "distortion": (15, 35),
-    "asymmetry": (15, 40),
+_DIAMETERS_AND_CONTRASTS: dict[LesionKind, tuple[tuple[float, float], tuple[float, float]]] = {
+    "mass": ((8, 28), (0.3, 0.8)),
+    "spiculated": ((12, 32), (0.35, 0.8)),
+    "calcification": ((6, 25), (1.5, 3.0)),
+    "distortion": ((15, 35), (0.6, 1.0)),
+    "asymmetry": ((15, 40), (0.25, 0.6)),
 }
-_CONTRASTS: dict[LesionKind, tuple[float, float]] = {
-    "mass": (0.3, 0.8),
-    "spiculated": (0.35, 0.8),
-    "calcification": (1.5, 3.0),
-    "distortion": (0.6, 1.0),
-    "asymmetry": (0.25, 0.6),
-}
+"""Ranges of the diameter in mm and of the contrast."""
 
 
 @dataclass(frozen=True)
 class LesionPlan:
-    """A lesion to be planted: what `lesions.plant` needs, and what a reader would call it."""
+    """A lesion to insert, and what a reader would call it."""
 
-    kind: LesionKind
-    diameter_mm: float
-    contrast: float
-    seed: int
+    spec: LesionSpec
     categories: tuple[str, ...]
     birads: int
 
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """One image to be made: whose it is, what is planted, where it goes and which trap it carries."""
+    """One image to make: its patient, side and view, its lesions, its file, and the archive defect it carries.
+
+    `pixels_of` is the number of the patient whose image it shows, where it is not its own patient's.
+    """
 
     seed: int
     size: int
@@ -65,30 +61,39 @@ class ImagePlan:
     healthy: bool | None
     lesions: tuple[LesionPlan, ...] = ()
     path: str = ""
-    trap: str | None = None
+    defect: str | None = None
     pixels_of: int | None = None
 
     @property
     def patient_id(self) -> str:
+        """The patient's name in tables and files."""
         return f"P{self.patient:05d}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return image_shape(self.size)
+
+    @property
+    def mm_per_pixel(self) -> float:
+        """Size of a pixel."""
+        return FIELD_MM / self.size
 
 
 def identifier(*parts: object) -> str:
-    """32 hexadecimal characters that depend on the parts alone."""
+    """Return 32 hexadecimal characters that depend on the parts alone."""
     return hashlib.blake2s("/".join(map(str, parts)).encode(), digest_size=16).hexdigest()
 
 
 def _plan_lesion(rng: np.random.Generator, kind: LesionKind, birads: int, single_view: bool) -> LesionPlan:
-    low, high = _DIAMETERS_MM[kind]
-    diameter = low + (high - low) * rng.random()
-    low, high = _CONTRASTS[kind]
-    contrast = low + (high - low) * rng.random()
+    diameter, contrast = (low + (high - low) * rng.random() for low, high in _DIAMETERS_AND_CONTRASTS[kind])
+    spec = LesionSpec(kind, "test", round(diameter, 1), round(contrast, 2), int(rng.integers(2**31)))
     category = "Asymmetry" if kind == "asymmetry" and single_view else CATEGORIES[kind]
-    return LesionPlan(kind, round(diameter, 1), round(contrast, 2), int(rng.integers(2**31)), (category,), birads)
+    return LesionPlan(spec, (category,), birads)
 
 
 def _plan_patient(seed: int, size: int, patient: int, split: str, kind: LesionKind | None) -> list[ImagePlan]:
-    """Four images; with a kind, one breast carries a lesion of that kind, in both views or in one."""
+    """Plan four images; with a kind, one breast carries a lesion of that kind, in both views or in one."""
     rng = np.random.default_rng(stream(seed, patient, 7))
     person = make_patient(seed, patient)
     affected = SIDES[int(rng.integers(2))] if kind else None
@@ -101,31 +106,26 @@ def _plan_patient(seed: int, size: int, patient: int, split: str, kind: LesionKi
             lesions: tuple[LesionPlan, ...] = ()
             if kind and side == affected and view in views:
                 lesions = (_plan_lesion(rng, kind, lesion_birads, len(views) == 1),)
-            images.append(
-                ImagePlan(
-                    seed=seed,
-                    size=size,
-                    patient=patient,
-                    side=side,
-                    view=view,
-                    image_id=identifier(seed, size, patient, side, view),
-                    study_id=identifier(seed, size, patient, "study"),
-                    series_id=identifier(seed, size, patient, "series"),
-                    density=person.density,
-                    age=person.age,
-                    birads=lesion_birads if side == affected else benign,
-                    split=split,
-                    healthy=False if lesions else None if side == affected else True,
-                    lesions=lesions,
-                )
+            image = ImagePlan(
+                *(seed, size, patient, side, view),
+                image_id=identifier(seed, size, patient, side, view),
+                study_id=identifier(seed, size, patient, "study"),
+                series_id=identifier(seed, size, patient, "series"),
+                density=person.density,
+                age=person.age,
+                birads=lesion_birads if side == affected else benign,
+                split=split,
+                healthy=False if lesions else None if side == affected else True,
+                lesions=lesions,
             )
+            images.append(image)
     return images
 
 
 def plan_study(seed: int, size: int, patients: int, finding_share: float) -> list[ImagePlan]:
-    """All images of a study, four a patient; every fifth patient of either arm is in the test split.
+    """Plan all images of a study, four a patient; every fifth patient with and without findings is in the test split.
 
-    The kinds of lesion take turns in both parts, so that even a small study holds several.
+    The kinds of lesion take turns in both splits, so that even a small study holds several.
     """
     order = np.random.default_rng(stream(seed, 2**31)).permutation(patients)
     with_finding = round(finding_share * patients)
@@ -139,5 +139,5 @@ def plan_study(seed: int, size: int, patients: int, finding_share: float) -> lis
 
 
 def single_view_only(image: ImagePlan) -> ImagePlan:
-    """The same image without its lesion; of an affected breast, so neither healthy nor a finding."""
+    """Return the same image without its lesion; of an affected breast, so neither healthy nor a finding."""
     return replace(image, lesions=(), healthy=None)

@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mammovae.config import InputError
+from mammovae.config import InputError, LesionKind
 from mammovae.data.dataset import Data
 from mammovae.detection.calibration import CALIBRATION
 from mammovae.detection.detector import Detector
 from mammovae.detection.quality import MEASURES, Quality, thumbnails
 from mammovae.models.run import Run
-from mammovae.perturbations.lesions import LesionKind
 from mammovae.perturbations.random_lesions import insert_random_lesion
 from mammovae.statistics.bootstrap import auroc
 from mammovae.storage import atomic_write
