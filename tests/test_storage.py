@@ -1,4 +1,4 @@
-"""Stage folders: begun once, continued by the same settings, refused to others, never half-written."""
+"""Stage folders: resumed by the same settings, refused to others, never half-written."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from mammovae.config import InputError, UsageError
 from mammovae.storage import MANIFEST, Journal, StageFolder, atomic_write, first_difference, read_manifest, write_json
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("old")
     with pytest.raises(RuntimeError), atomic_write(path) as partial:
@@ -19,7 +19,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: 
     assert [entry.name for entry in tmp_path.iterdir()] == ["table.csv"]
 
 
-def test_a_finished_stage_says_so_to_the_same_call(tmp_path: Path) -> None:
+def test_a_finished_stage_is_done_for_the_same_call(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with StageFolder(out, "prepare", {"size": 128}, {"root": "raw"}) as stage:
         assert not stage.done
@@ -30,7 +30,7 @@ def test_a_finished_stage_says_so_to_the_same_call(tmp_path: Path) -> None:
     assert [entry.name for entry in out.iterdir()] == [MANIFEST]
 
 
-def test_an_interrupted_stage_is_unfinished_and_can_be_continued(tmp_path: Path) -> None:
+def test_an_interrupted_stage_is_unfinished_and_can_be_resumed(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(RuntimeError), StageFolder(out, "train", {"epochs": 3}, {}):
         raise RuntimeError
@@ -52,7 +52,7 @@ def test_other_settings_are_refused_by_the_key_that_differs(tmp_path: Path) -> N
         pass
 
 
-def test_a_folder_with_other_files_is_not_written_into(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(UsageError, match="holds other files"), StageFolder(tmp_path, "train", {}, {}):
         pass
@@ -94,22 +94,22 @@ def test_the_first_difference_is_found_in_nested_values() -> None:
     assert first_difference({}, {"new": 1}) == ("new", None, 1)
 
 
-def test_a_journal_goes_on_after_a_line_that_a_kill_cut_off(tmp_path: Path) -> None:
+def test_a_journal_resumes_after_a_line_that_a_kill_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     with Journal(path, "work") as journal:
         for number in range(3):
-            journal.add({"row": number, "words": "ä" * 40_000})  # a line is longer than what is looked at at once
+            journal.add({"row": number, "words": "ä" * 40_000})  # a line is longer than what is read at once
     path.write_bytes(path.read_bytes()[:-5])
     with Journal(path, "work") as journal:
         assert [entry["row"] for entry in journal.entries()] == [0, 1]
         journal.add({"row": 7})
         assert [entry["row"] for entry in journal.entries()] == [0, 1, 7]
-        journal.forget()
+        journal.delete()
     assert not path.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b'{"journal of": "wo', b'{"journal of": "other"}\n{"row": 1}\n', b"\xff\n"])
-def test_a_journal_of_something_else_is_begun_anew(tmp_path: Path, content: bytes) -> None:
+def test_a_journal_of_another_job_starts_again(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
     with Journal(path, "work") as journal:

@@ -1,4 +1,4 @@
-"""Stage folders and their manifests: begun, continued, finished, and never half-written."""
+"""Stage folders, their manifests and journals: each file is written in one step, so that none is ever half-written."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a path beside path to write to, and rename it to path when the block ends without error."""
+    """Give a temporary path in the same folder to write to, and rename it to path when the block ends without error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
@@ -47,7 +47,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON object; InputError names the file when it is not there or is damaged."""
+    """Read a JSON object; InputError names a file that is missing or damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -64,12 +64,12 @@ def file_hash(path: Path) -> str:
 
 
 def digest(*values: Any) -> str:
-    """Return a short hash of plain values, in hexadecimal: a name for what they make."""
+    """Return a short hash of plain values, in hexadecimal, as a name for their result."""
     return hashlib.sha256(json.dumps(_to_json(values), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def acquire_lock(path: Path, out: Path) -> FileLock:
-    """Return the held lock of an output; UsageError, which names out, when another process writes it."""
+    """Return the lock of an output, held; UsageError, which names out, when another process writes it."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -79,25 +79,22 @@ def acquire_lock(path: Path, out: Path) -> FileLock:
 
 
 class StageFolder:
-    """One command's output folder while it is being written: begin, work, finish.
+    """One command's output folder while it is written.
 
-    The manifest is written first with state "running" and last with state "done". A second start with the
-    same settings finds what the first one left; one with other settings is refused, naming the key.
+    The manifest is written first with state "running" and last, by finish, with state "done". A second start with the
+    same settings resumes; one with other settings is refused, naming the key that differs.
     """
 
     def __init__(self, out: Path, command: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
         self.out = out
         self.done = False
-        self._manifest: dict[str, Any] = {
-            "command": command,
-            "state": "running",
-            "settings": _to_json(dict(settings)),
-            "inputs": dict(inputs),
-        }
+        self._manifest: dict[str, Any] = {"command": command, "state": "running"}
+        self._manifest |= {"settings": _to_json(dict(settings)), "inputs": dict(inputs)}
         self._begin = time.monotonic()
 
     def __enter__(self) -> Self:
-        if any(place.exists() and not place.is_dir() for place in (self.out, *self.out.parents)):
+        """Create or resume the folder, locked; UsageError when it holds something else."""
+        if any(path.exists() and not path.is_dir() for path in (self.out, *self.out.parents)):
             raise UsageError(f"--out {self.out} is, or lies in, a file: name a folder")
         path = self.out / MANIFEST
         foreign = self.out.is_dir() and not path.is_file() and any(self.out.iterdir())
@@ -106,11 +103,11 @@ class StageFolder:
         self.out.mkdir(parents=True, exist_ok=True)
         self._lock = acquire_lock(self.out / ".lock", self.out)
         try:
-            for left in self.out.rglob(".*.partial*"):
-                if re.search(r"\.\d+\.partial", left.name):
-                    left.unlink()  # a write that a kill cut off
+            for partial in self.out.rglob(".*.partial*"):
+                if re.search(r"\.\d+\.partial", partial.name):
+                    partial.unlink()  # a write that a kill cut off
             if path.is_file():
-                self._continue(read_json(path))
+                self._resume(read_json(path))
             else:
                 write_json(path, self._manifest | provenance())
         except BaseException:
@@ -118,56 +115,57 @@ class StageFolder:
             raise
         return self
 
-    def _continue(self, old: dict[str, Any]) -> None:
+    def _resume(self, old: dict[str, Any]) -> None:
         for part in ("command", "settings", "inputs"):
             difference = first_difference(old.get(part), self._manifest[part])
             if difference:
                 key, before, now = difference
-                what = "another command" if part == "command" else f"another {key or part}"
-                raise UsageError(f"{self.out} was begun with {what} ({before!r}, now {now!r}): name a new --out")
+                name = "command" if part == "command" else key or part
+                raise UsageError(
+                    f"{self.out} was begun with another {name} ({before!r}, now {now!r}): name a new --out"
+                )
         self.done = old.get("state") == "done"
         if self.done:
             print(f"{self.out} is done already", file=sys.stderr)
 
     def finish(self, **facts: Any) -> None:
-        """Write the final manifest with what the stage wants to be known of its result.
-
-        seconds is the time of the call that finished it, not of those interrupted before.
-        """
+        """Write the final manifest with facts about the result; seconds is the time of this call alone."""
         seconds = round(time.monotonic() - self._begin, 1)
         final = self._manifest | {"state": "done", "seconds": seconds} | provenance() | _to_json(facts)
         write_json(self.out / MANIFEST, final)
         self.done = True
 
     def facts(self) -> dict[str, Any]:
-        """Return the manifest as it stands on disk."""
+        """Return the manifest on disk."""
         return read_json(self.out / MANIFEST)
 
     def __exit__(self, *_: object) -> None:
+        """Release the lock, and remove it from a finished folder."""
         self._lock.release()
         if self.done:
             (self.out / ".lock").unlink(missing_ok=True)
 
 
 class Journal:
-    """The results of a long work, a line each as they come, from which the same work goes on when it was interrupted.
+    """The results of a long job, one JSON line each as they come, so that an interrupted job resumes.
 
-    Use as `with Journal(path, key) as journal:`; key names the work, and lines of another are thrown away. The process
-    may be killed at any moment: a line that it cut off is dropped when the journal is opened again.
+    Use as `with Journal(path, key) as journal:`; key identifies the job (the first line holds it as "journal of"), and
+    the lines of another job are dropped. So is a last line that a kill cut off.
     """
 
     def __init__(self, path: Path, key: str) -> None:
         self.path, self._key = path, key
 
     def __enter__(self) -> Self:
-        if self._is_ours():
+        """Open the journal for more results."""
+        if self._belongs_to_job():
             _cut_after_last_line(self.path)
         else:
             write_text(self.path, json.dumps({"journal of": self._key}) + "\n")
         self._file = self.path.open("a", encoding="utf-8")
         return self
 
-    def _is_ours(self) -> bool:
+    def _belongs_to_job(self) -> bool:
         try:
             with self.path.open(encoding="utf-8") as file:
                 return json.loads(file.readline()) == {"journal of": self._key}
@@ -175,22 +173,23 @@ class Journal:
             return False
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Write one result, of what JSON can hold."""
+        """Write one result, of values that JSON can hold."""
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
 
     def entries(self) -> Iterator[dict[str, Any]]:
-        """Yield the results so far, in the order in which they came; of a key written twice the later one counts."""
+        """Yield the results so far, in the order in which they came; of a key written twice the later one is valid."""
         with self.path.open(encoding="utf-8") as file:
             next(file)
             yield from map(json.loads, file)
 
-    def forget(self) -> None:
-        """Take the file away, once what it says stands elsewhere."""
+    def delete(self) -> None:
+        """Delete the file, once its results are stored elsewhere."""
         self._file.close()
         self.path.unlink(missing_ok=True)
 
     def __exit__(self, *_: object) -> None:
+        """Close the file."""
         self._file.close()
 
 
@@ -208,7 +207,7 @@ def _cut_after_last_line(path: Path) -> None:
 
 
 def read_manifest(folder: Path, *commands: str) -> dict[str, Any]:
-    """Return the manifest of a finished folder that one of commands wrote; InputError says what it is instead."""
+    """Return the manifest of a finished folder that one of the commands wrote; InputError says what it is instead."""
     command = commands[0]
     kind = {"prepare": "a DATA folder", "train": "a RUN folder"}.get(command, f"a folder of {command}")
     path = folder / MANIFEST
@@ -225,14 +224,11 @@ def read_manifest(folder: Path, *commands: str) -> dict[str, Any]:
 
 
 def provenance() -> dict[str, Any]:
-    """What made a folder: versions, the git commit where there is one, the machine's kind, the time."""
-    packages = ("numpy", "pandas", "pillow", "pydicom", "scipy", "torch")
+    """Return the origin of a folder: versions, the git commit where there is one, the kind of machine, the time."""
     versions = {"mammovae": __version__, "python": platform.python_version()}
-    for package in packages:
-        try:
+    for package in ("numpy", "pandas", "pillow", "pydicom", "scipy", "torch"):
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions,
@@ -242,35 +238,29 @@ def provenance() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    here = Path(__file__).resolve().parent
-    if not (here.parents[1] / ".git").exists():  # installed: a repository further up is somebody else's
+    package = Path(__file__).resolve().parent
+    if not (package.parents[1] / ".git").exists():  # installed: a repository further up is of another project
         return None
+    command = ["git", "-C", str(package), "rev-parse", "HEAD"]
     try:
-        answer = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip()
 
 
 def first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any] | None:
     """Return (dotted key, old value, new value) of the first place where two nested values differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*old, *(name for name in new if name not in old)]:
-            found = first_difference(old.get(name), new.get(name), f"{key}.{name}" if key else name)
-            if found:
-                return found
+            difference = first_difference(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+            if difference:
+                return difference
         return None
     return None if old == new else (key, old, new)
 
 
 def _to_json(value: Any) -> Any:
-    """Turn paths, tuples, NumPy scalars and NaN into what JSON can hold."""
+    """Turn paths, tuples, NumPy scalars and NaN into values that JSON can hold."""
     if isinstance(value, Mapping):
         return {str(key): _to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

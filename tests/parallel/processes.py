@@ -1,4 +1,4 @@
-"""What tests of processes wait for."""
+"""Waiting for what processes do, for several tests."""
 
 import time
 from collections.abc import Callable
@@ -6,15 +6,15 @@ from collections.abc import Callable
 import psutil
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 10) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> bool:
     end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
+    while not condition() and time.monotonic() < end:
         time.sleep(0.02)
-    return true()
+    return condition()
 
 
 def gone(pid: int) -> bool:
-    """Say whether a process has ended; where nobody waits for it, it stays as a zombie."""
+    """Say whether a process has ended; where no process waits for it, it stays as a zombie."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

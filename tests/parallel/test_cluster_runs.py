@@ -66,7 +66,7 @@ def test_prepare_and_score_survive_the_death_of_a_worker(
     assert there.read_bytes() == here.read_bytes()
 
 
-def test_the_squares_of_a_data_folder_are_scored_on_a_cluster_that_is_started_for_it(
+def test_a_data_folder_is_scored_on_a_cluster_that_is_started_for_it(
     trapped_data: Path, run: Path, tmp_path: Path
 ) -> None:
     here = mv.score(run, trapped_data, out=tmp_path / "here.csv")
@@ -75,14 +75,16 @@ def test_the_squares_of_a_data_folder_are_scored_on_a_cluster_that_is_started_fo
     assert here["finding"].to_numpy() == pytest.approx(there["finding"].to_numpy(), rel=1e-5, nan_ok=True)
 
 
-def test_workers_that_stand_in_another_folder_find_relative_paths(
+def test_workers_started_in_another_folder_find_relative_paths(
     trapped_raw: Path, run: Path, tmp_path: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(trapped_raw.parent)  # after the cluster was started
     raw, here = Path(trapped_raw.name), Path(os.path.relpath(run))
     facts = mv.prepare("dicom", raw, out=tmp_path / "data", size=32, limit=4, cluster=cluster)
     assert facts["counts"]["ok"] == 4
-    film = sorted(raw.rglob("*.dicom"))[0]
-    table = mv.score(here, film, out=tmp_path / "s.csv", maps=Path(os.path.relpath(tmp_path / "maps")), cluster=cluster)
-    assert list(table["source"]) == [str(film)] and table["finding"].notna().all()
-    assert (tmp_path / "maps" / f"{film.stem}.png").is_file()
+    image = sorted(raw.rglob("*.dicom"))[0]
+    table = mv.score(
+        here, image, out=tmp_path / "s.csv", maps=Path(os.path.relpath(tmp_path / "maps")), cluster=cluster
+    )
+    assert list(table["source"]) == [str(image)] and table["finding"].notna().all()
+    assert (tmp_path / "maps" / f"{image.stem}.png").is_file()

@@ -1,5 +1,6 @@
 """The same work on a Dask cluster: the same answers, whatever dies on the way."""
 
+import importlib
 import os
 import signal
 import socket
@@ -50,20 +51,20 @@ def announce_and_hang(number: int, *, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A cluster of two workers that is there already."""
+    """A cluster of two workers that is running already."""
     with dask_cluster.local_cluster(2) as address:
         yield address
 
 
-def test_errors_crashes_and_hangs_cost_only_themselves(address: str) -> None:
+def test_errors_crashes_and_hangs_affect_no_other_task(address: str) -> None:
     results = dict(pool.map_unordered(awkward, range(40), cluster=address, timeout=1))
     assert sorted(results) == list(range(40))
-    said = {number: str(result) for number, result in results.items() if isinstance(result, InputError)}
-    assert sorted(said) == [3, 5, 11]
-    assert said[3] == "three is refused"
-    assert said[5].startswith("decoding crashed the worker process (SIGSEGV)")
-    assert said[11].startswith("decoding took longer than 1 s")
-    assert all(results[number] == number**2 for number in results if number not in said)
+    errors = {number: str(result) for number, result in results.items() if isinstance(result, InputError)}
+    assert sorted(errors) == [3, 5, 11]
+    assert errors[3] == "three is refused"
+    assert errors[5].startswith("decoding crashed the worker process (SIGSEGV)")
+    assert errors[11].startswith("decoding took longer than 1 s")
+    assert all(results[number] == number**2 for number in results if number not in errors)
 
 
 def test_a_worker_killed_half_way_changes_no_answer(address: str) -> None:
@@ -78,7 +79,9 @@ def test_a_worker_killed_half_way_changes_no_answer(address: str) -> None:
     assert len(workers) >= 2
 
 
-def test_a_run_that_is_left_ends_its_work_on_the_cluster_and_its_children_there(address: str, tmp_path: Path) -> None:
+def test_a_run_that_is_left_ends_its_work_on_the_cluster_and_its_worker_processes_there(
+    address: str, tmp_path: Path
+) -> None:
     def tasks() -> Iterator[int]:
         yield from range(6)
         assert wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
@@ -104,7 +107,7 @@ def test_what_the_workers_cannot_import_ends_the_run(
 ) -> None:
     (tmp_path / "only_here.py").write_text("def double(number):\n    return 2 * number\n")
     monkeypatch.syspath_prepend(tmp_path)
-    from only_here import double
+    double = importlib.import_module("only_here").double
 
     with pytest.raises(UsageError, match=r"the Dask cluster at tcp://.* cannot do the work: .*'only_here'"):
         list(pool.map_unordered(double, range(4), cluster=address))
@@ -118,13 +121,13 @@ def test_a_file_with_which_every_worker_dies_is_one_answer(monkeypatch: pytest.M
 
 def test_workers_added_later_are_used_and_a_lost_scheduler_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_cluster, "SIZE_POLL_INTERVAL_S", 0.2)
-    taken = 0
+    requested = 0
 
     def tasks() -> Iterator[int]:
-        nonlocal taken
+        nonlocal requested
         while True:
-            taken += 1
-            yield taken
+            requested += 1
+            yield requested
 
     with dask_cluster.local_cluster(1) as address, worker_for(address):
         workers, most, killed = set(), 0, False
@@ -132,7 +135,7 @@ def test_workers_added_later_are_used_and_a_lost_scheduler_ends_the_run(monkeypa
             for answered, (_, result) in enumerate(pool.map_unordered(slow_square, tasks(), cluster=address), 1):
                 assert not isinstance(result, InputError)
                 workers.add(result[1])
-                most = max(most, taken - answered)
+                most = max(most, requested - answered)
                 assert answered < 1000
                 if len(workers) == 2 and most == 7 and not killed:  # four a worker, one of them just answered
                     killed = True
@@ -185,7 +188,7 @@ def test_without_dask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         list(pool.map_unordered(awkward, range(4), cluster="local"))
 
 
-def test_a_local_cluster_needs_no_main_guard_says_nothing_and_ends_with_its_script(tmp_path: Path) -> None:
+def test_a_local_cluster_needs_no_main_guard_prints_nothing_and_ends_with_its_script(tmp_path: Path) -> None:
     program = tmp_path / "script.py"
     program.write_text(
         "import os, psutil, signal\nfrom mammovae.parallel import pool\n"
@@ -211,7 +214,7 @@ def test_a_local_cluster_needs_no_main_guard_says_nothing_and_ends_with_its_scri
     first, *lines = answer.stdout.splitlines()
     rows = [line.split() for line in lines]
     assert first == "ran"
-    assert all(said == "True" or int(said) == int(number) ** 2 for number, said, _ in rows)
-    assert any(said == "True" for _, said, _ in rows)
+    assert all(result == "True" or int(result) == int(number) ** 2 for number, result, _ in rows)
+    assert any(result == "True" for _, result, _ in rows)
     assert int(rows[-1][0]) >= 100
     assert wait_until(lambda: all(gone(int(worker)) for *_, worker in rows))

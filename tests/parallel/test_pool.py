@@ -1,6 +1,7 @@
-"""Work in child processes: every task answered once, and one that crashes or hangs costs only itself."""
+"""Work in processes: every task answered once, and one that crashes or hangs affects no other."""
 
 import ctypes
+import importlib
 import math
 import multiprocessing
 import os
@@ -9,10 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -58,7 +60,7 @@ def square_or_hang(number: int) -> int:
 
 
 def killed_from_outside(number: int, *, folder: Path) -> int:
-    """Do as a child does that the kernel kills for want of memory: number 0 once, number 1 always."""
+    """Do as a worker does that the kernel kills for want of memory: number 0 once, number 1 always."""
     seen = folder / str(number)
     if number == 1 or (number == 0 and not seen.exists()):
         seen.touch()
@@ -81,7 +83,7 @@ def without_a_pickle(number: int) -> object:
     return threading.Lock() if number == 2 else number
 
 
-def reasons(results: dict[int, int | InputError]) -> dict[int, str]:
+def reasons(results: Mapping[int, object]) -> dict[int, str]:
     return {number: str(result) for number, result in results.items() if isinstance(result, InputError)}
 
 
@@ -106,29 +108,29 @@ def test_any_executor_serves_and_one_that_breaks_is_one_sentence() -> None:
         results = dict(pool.map_unordered(square_or_die, range(5), executor=executor))
     assert results == {number: number**2 for number in range(5)}
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn) as executor, pytest.raises(InputError, match="the executor given broke"):
+    with ProcessPoolExecutor(1, spawn) as executor, pytest.raises(InputError, match="the given executor broke"):
         list(pool.map_unordered(square_or_die, range(6, 12), executor=executor))
 
 
-def test_a_crash_costs_only_its_own_task() -> None:
+def test_a_crash_affects_no_other_task() -> None:
     results = dict(pool.map_unordered(square_or_die, range(40), workers=2))
-    said = reasons(results)
+    errors = reasons(results)
     assert sorted(results) == list(range(40))
-    assert sorted(said) == [5, 11]
-    assert said[5].startswith(f"{CRASHED} (SIGSEGV)")
-    assert said[11].startswith(f"{CRASHED} (exit status 0)")
+    assert sorted(errors) == [5, 11]
+    assert errors[5].startswith(f"{CRASHED} (SIGSEGV)")
+    assert errors[11].startswith(f"{CRASHED} (exit status 0)")
 
 
-def test_a_task_that_hangs_costs_itself_and_its_time() -> None:
-    begun = time.monotonic()
+def test_a_task_that_hangs_affects_no_other_task_either() -> None:
+    begin = time.monotonic()
     results = dict(pool.map_unordered(square_or_hang, range(40), workers=2, timeout=1))
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begin < 10
     assert sorted(results) == list(range(40))
     assert sorted(reasons(results)) == [5, 11]
     assert all(text.startswith(LATE) for text in reasons(results).values())
 
 
-def test_a_child_that_cannot_end_itself_is_ended_from_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_cannot_end_itself_is_killed_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "KILL_GRACE_S", 0.5)
     results = dict(pool.map_unordered(square_or_hang, range(44, 48), workers=2, timeout=1))
     assert list(reasons(results)) == [45]
@@ -143,7 +145,7 @@ def test_the_import_of_the_function_is_not_part_of_the_first_task(
         "if 'SLOW' in os.environ:\n    time.sleep(1.5)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    from slow_to_import import double
+    double = importlib.import_module("slow_to_import").double
 
     monkeypatch.setenv("SLOW", "1")
     assert dict(pool.map_unordered(double, range(4), workers=2, timeout=1)) == {0: 0, 1: 2, 2: 4, 3: 6}
@@ -162,21 +164,22 @@ def test_what_a_codec_prints_is_no_answer_and_it_computes_on_one_core() -> None:
     assert dict(pool.map_unordered(noisy, range(6), workers=2)) == {number: (number, "1") for number in range(6)}
 
 
-def test_tasks_are_taken_as_they_are_needed_and_children_end_with_the_run() -> None:
-    taken = 0
+def test_tasks_are_requested_as_they_are_needed_and_workers_end_with_the_run() -> None:
+    requested = 0
 
     def tasks() -> Iterator[int]:
-        nonlocal taken
+        nonlocal requested
         while True:
-            taken += 1
-            yield taken
+            requested += 1
+            yield requested
 
     answers = pool.map_unordered(square, tasks(), workers=2)
     for answered in range(1, 500):
         next(answers)
-        assert taken - answered < 8
+        assert requested - answered < 8
     ours = [process for process in psutil.Process().children() if "mammovae.parallel.worker" in process.cmdline()]
     assert len(ours) == 2
+    assert isinstance(answers, Generator)
     answers.close()
     assert all(gone(process.pid) for process in ours)
 
@@ -193,7 +196,7 @@ def test_a_run_that_is_interrupted_kills_what_hangs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_children_end_with_their_parent_and_say_nothing(number: signal.Signals, tmp_path: Path) -> None:
+def test_workers_end_with_their_parent_and_say_nothing(number: signal.Signals, tmp_path: Path) -> None:
     folder = tmp_path / "pids"
     folder.mkdir()
     program = script(
@@ -211,12 +214,12 @@ def test_children_end_with_their_parent_and_say_nothing(number: signal.Signals, 
     )
     assert wait_until(lambda: len(list(folder.iterdir())) == 2)
     os.killpg(process.pid, number)  # as a terminal does at Ctrl-C
-    _, said = process.communicate(timeout=10)
-    assert said.count("Traceback") == (number == signal.SIGINT), said
+    _, stderr = process.communicate(timeout=10)
+    assert stderr.count("Traceback") == (number == signal.SIGINT), stderr
     assert wait_until(lambda: all(gone(int(path.name)) for path in folder.iterdir()), 3)
 
 
-def test_a_child_ends_with_its_pipe_where_the_kernel_does_not_end_it() -> None:
+def test_a_worker_ends_with_its_pipe_where_the_kernel_does_not_end_it() -> None:
     process = subprocess.Popen([sys.executable, "-m", "mammovae.parallel.worker"], stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.close()
@@ -233,7 +236,7 @@ def test_a_script_without_a_main_guard_is_not_run_again_by_its_workers(tmp_path:
     assert answer.stdout.split() == ["ran", str(sum(math.isqrt(number) for number in range(100)))], answer.stderr
 
 
-def test_what_cannot_be_sent_to_a_child_is_one_sentence(tmp_path: Path) -> None:
+def test_what_cannot_be_sent_to_a_worker_is_one_sentence(tmp_path: Path) -> None:
     program = script(
         tmp_path,
         "from mammovae.parallel import pool\ndef half(number):\n    return number / 2\n"
@@ -243,25 +246,24 @@ def test_what_cannot_be_sent_to_a_child_is_one_sentence(tmp_path: Path) -> None:
     assert "put it in a module that can be imported" in answer.stdout, answer.stderr
     with pytest.raises(UsageError, match="cannot be sent between processes"):
         list(pool.map_unordered(lambda number: number, range(4), workers=2))
+    tasks_without_a_pickle: list[Any] = [threading.Lock()]
     with pytest.raises(UsageError, match="cannot be sent between processes"):
-        list(pool.map_unordered(square, [threading.Lock()], workers=2))
+        list(pool.map_unordered(square, tasks_without_a_pickle, workers=2))
     results = dict(pool.map_unordered(without_a_pickle, range(6), workers=2))
     assert list(reasons(results)) == [2]
     assert "cannot be sent between processes" in reasons(results)[2]
 
 
-def test_a_function_that_children_cannot_import_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_function_that_workers_cannot_import_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here_alone.py").write_text("def double(number):\n    return 2 * number\n")
     with monkeypatch.context() as patch:
         patch.syspath_prepend(tmp_path)
-        from here_alone import double
+        double = importlib.import_module("here_alone").double
     with pytest.raises(UsageError, match=r"cannot import the function .* No module named 'here_alone'"):
         list(pool.map_unordered(double, range(4), workers=2))
 
 
-def test_where_no_child_can_be_started_the_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_worker_can_be_started_the_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "START_RETRY_DELAYS_S", (0, 0.01))
     for broken in ("/bin/false", "/nowhere/python"):
         monkeypatch.setattr(sys, "executable", broken)
@@ -269,13 +271,13 @@ def test_where_no_child_can_be_started_the_run_says_so(monkeypatch: pytest.Monke
             list(pool.map_unordered(square, range(4), workers=2))
 
 
-def test_a_child_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(version, "__version__", "0.0.1")
     with pytest.raises(InputError, match=r"is installed, not 0\.0\.1"):
         list(pool.map_unordered(square, range(4), workers=2))
 
 
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"timeout": 0}, {"cluster": "local", "executor": "any"}])
-def test_wrong_use_is_said(wrong: dict) -> None:
+def test_wrong_use_is_refused(wrong: dict) -> None:
     with pytest.raises(UsageError):
         next(pool.map_unordered(square, range(4), **wrong))

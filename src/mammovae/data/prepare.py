@@ -161,7 +161,7 @@ def prepare(
                 facts = finalize(out, frame, journal.entries(), slots.images, slots.masks, chosen)
                 slots.finish()
                 stage.finish(phantoms=_is_phantom(root), **facts)
-                journal.forget()
+                journal.delete()
         else:
             (out / JOURNAL).unlink(missing_ok=True)  # where a kill came between the last two steps
         return stage.facts()

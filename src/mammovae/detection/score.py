@@ -110,7 +110,7 @@ def score(
                 if "finding" not in rows[key]:
                     sheet.refuse(rows[key])
             sheet.write(Path(review), out.name, len(table))
-        journal.forget()
+        journal.delete()
     return table
 
 

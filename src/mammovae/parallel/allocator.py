@@ -1,4 +1,4 @@
-"""How a process keeps memory between the steps of a training or a scoring."""
+"""Keep memory in the process between the steps of a training or a scoring."""
 
 import ctypes
 import sys
@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of mallopt(3)
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # mallopt(3)
 
 
 @contextmanager
 def retain_freed_memory() -> Iterator[None]:
     """Let freed memory stay with the process, where its C library is glibc; elsewhere do nothing.
 
-    A step of the seed network frees and asks again for half a gigabyte on a CPU. By default every large piece goes back
-    to the kernel, which hands it out anew page by page, cleared: a fifth of the step's time. Changes no result.
+    A step of the original network frees and requests half a gigabyte on a CPU. By default every large block goes back
+    to the kernel, which returns it page by page, cleared: a fifth of the step's time. Changes no result.
     """
     libc = _glibc()
     if libc is None:
@@ -37,7 +37,7 @@ def _glibc() -> Any:
         return None
     try:
         libc = ctypes.CDLL("libc.so.6")
-        libc.gnu_get_libc_version  # noqa: B018 - musl has a mallopt of its own mind, or none
+        libc.gnu_get_libc_version  # noqa: B018 - musl has another mallopt, or none
     except (OSError, AttributeError):
         return None
     return libc

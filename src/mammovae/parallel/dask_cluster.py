@@ -1,10 +1,8 @@
-"""Tasks on a Dask cluster: one started here for the run ("local"), or one that is there, by its scheduler's address.
+"""Tasks on a Dask cluster: one started here for the run ("local"), or a running one, by its scheduler's address.
 
-On a Dask worker a task runs in a child process of that worker's, one for each of its threads, so a file that crashes or
-hangs costs itself and never the worker. Dask itself runs the tasks of a worker that died elsewhere.
-
-Tasks go through Client.get_executor: its futures bring results over as they come, many at once, where Future.result
-would ask the scheduler for one after the other.
+On a Dask worker a task runs in a worker process, one for each thread, so a file that crashes or hangs never affects the
+Dask worker. Dask itself reruns elsewhere the tasks of a Dask worker that died. Tasks go through Client.get_executor:
+its futures fetch results as they come, many at once, where Future.result would ask the scheduler for one at a time.
 """
 
 import asyncio
@@ -33,42 +31,40 @@ NO_WORKER_TIMEOUT_S = 120.0
 """How long a cluster may be without any worker before the run gives up."""
 SIZE_POLL_INTERVAL_S = 5.0
 """How often the cluster's size is asked for."""
-_A_THREAD = 4
-"""Tasks under way for each thread of the workers: one that runs, and others that are there when it is done."""
 _LOGGERS = ("distributed", "distributed.client", "distributed.core", "tornado.application", "asyncio")
-_QUIET = {
+_SILENT = {
     "DASK_DISTRIBUTED__LOGGING": str(dict.fromkeys(_LOGGERS, "critical")),
     "PYTHONWARNINGS": "ignore::UserWarning:multiprocessing.resource_tracker",
 }
-"""Environment of a local cluster that keeps quiet, even when it is killed."""
+"""Environment of a local cluster that prints nothing, even when it is killed."""
 
 
 class DaskExecutor:
-    """What parallel.run needs of a cluster: submit a task, read a future's answer, say how many may be under way."""
+    """A cluster as the pool uses it: submit a task, read a future's answer, count the threads that work."""
 
     def __init__(self, client: "Client", address: str, work: WorkSpec) -> None:
         from distributed.scheduler import KilledWorker
 
-        self._client, self._address, self._killed = client, address, KilledWorker
+        self._client, self._address, self._killed_worker = client, address, KilledWorker
         self._executor = client.get_executor(pure=False)
-        # Not scattered: what a task of Dask's made is made again when the worker that holds it dies.
+        # Not scattered: what is the result of a Dask task is computed again when the worker that holds it dies.
         self._work = client.submit(WorkSpec._make, tuple(work), pure=False)
         self._token = work.token
-        self._threads, self._read_at, self._alone_since = 0, -SIZE_POLL_INTERVAL_S, time.monotonic()
+        self._threads, self._polled_at, self._last_seen_at = 0, -SIZE_POLL_INTERVAL_S, time.monotonic()
 
     def submit(self, task: Any) -> "Future[bytes]":
-        """Put one task on its way to any worker."""
+        """Send one task to any worker."""
         payload = serialise(task)
         try:
-            return self._executor.submit(do, self._work, payload)
+            return self._executor.submit(run_on_dask_worker, self._work, payload)
         except Exception:
             raise self._lost() from None
 
     def read(self, future: "Future[bytes]") -> Any:
-        """Return a task's result or its InputError. Raises InputError when it is the cluster that failed."""
+        """Return a task's result or its InputError; raise InputError when it is the cluster that failed."""
         try:
             return call_safely(pickle.loads, future.result())
-        except self._killed as error:
+        except self._killed_worker as error:
             deaths = error.allowed_failures + 1
             return InputError(f"{deaths} Dask workers died with this file: memory ran out, or they were taken away")
         except CancelledError:
@@ -79,69 +75,69 @@ class DaskExecutor:
             message = f"the Dask cluster at {self._address} failed: {type(error).__name__}: {error}"
             raise InputError(message) from error
 
-    def window(self) -> int:
-        """Return how many tasks to keep under way, from the workers that are there now."""
+    def count_threads(self) -> int:
+        """Return how many threads the current workers have; InputError when there was none for too long."""
         now = time.monotonic()
-        if now - self._read_at >= SIZE_POLL_INTERVAL_S:
+        if now - self._polled_at >= SIZE_POLL_INTERVAL_S:
             try:
                 self._threads = sum(self._client.nthreads().values())
             except Exception:
                 raise self._lost() from None
-            self._read_at = now
+            self._polled_at = now
             if self._threads:
-                self._alone_since = now
-            if now - self._alone_since >= NO_WORKER_TIMEOUT_S:
+                self._last_seen_at = now
+            if now - self._last_seen_at >= NO_WORKER_TIMEOUT_S:
                 raise InputError(
-                    f"the Dask scheduler at {self._address} has had no worker for {NO_WORKER_TIMEOUT_S:g} s: start workers, "
-                    "and the same command goes on from here"
+                    f"the Dask scheduler at {self._address} has had no worker for {NO_WORKER_TIMEOUT_S:g} s: "
+                    "start workers, and the same command resumes"
                 )
-        return _A_THREAD * max(1, self._threads)
+        return self._threads
 
     def close(self) -> None:
-        """Take back what is under way, and end the children that worked for this run."""
+        """Cancel what was submitted, and end the worker processes of this run."""
         if self._client.status != "running":
             return
         with suppress(Exception):
             self._executor.shutdown(wait=False)
-            self._client.run(dismiss, self._token, on_error="ignore")
+            self._client.run(end_run_on_dask_worker, self._token, on_error="ignore")
 
     def _lost(self) -> InputError:
         return InputError(
             f"the Dask scheduler at {self._address} was lost, or dropped the work: "
-            "start it again, and the same command goes on from here"
+            "start it again, and the same command resumes"
         )
 
 
-_children: dict[int, WorkerProcess] = {}
-"""On a Dask worker: the child of each of its threads."""
-_dismissed: set[str] = set()
+_processes: dict[int, WorkerProcess] = {}
+"""On a Dask worker: the worker process of each of its threads."""
+_ended_runs: set[str] = set()
 """On a Dask worker: the tokens of runs that are over."""
 
 
-def do(work: WorkSpec, payload: bytes) -> bytes:
-    """On a Dask worker: do one task in this thread's child, and return the pickle of its result or InputError."""
-    if work.token in _dismissed:  # A task that was taken back, but not before it reached this worker.
+def run_on_dask_worker(work: WorkSpec, payload: bytes) -> bytes:
+    """Run one task in this thread's worker process, and return the pickle of its result or InputError."""
+    if work.token in _ended_runs:  # A task that was cancelled, but not before it reached this worker.
         raise CancelledError
     thread = threading.get_ident()
-    child = _children.get(thread)
-    if child is None or child.work != work:
-        if child is not None:
-            child.close()
-        child = _children[thread] = WorkerProcess(work)
-    return child.ask(payload)
+    process = _processes.get(thread)
+    if process is None or process.work != work:
+        if process is not None:
+            process.close()
+        process = _processes[thread] = WorkerProcess(work)
+    return process.run_task(payload)
 
 
-def dismiss(token: str) -> None:
-    """On a Dask worker: end the children of one run, whatever they are doing."""
-    _dismissed.add(token)
-    for child in list(_children.values()):
-        if child.work.token == token:
-            # This is the worker's event loop, which must not wait for processes.
-            threading.Thread(target=child.close, daemon=True).start()
+def end_run_on_dask_worker(token: str) -> None:
+    """End the worker processes of one run, whatever they are doing."""
+    _ended_runs.add(token)
+    for process in list(_processes.values()):
+        if process.work.token == token:
+            # The Dask worker's event loop, which runs this, must not wait for processes.
+            threading.Thread(target=process.close, daemon=True).start()
 
 
 @contextmanager
-def connected(cluster: str, work: WorkSpec, workers: int) -> Iterator[DaskExecutor]:
+def connect(cluster: str, work: WorkSpec, workers: int) -> Iterator[DaskExecutor]:
     """Connect to a cluster, or start one of so many workers for "local"; both end with the context.
 
     Raises UsageError without dask.distributed, InputError when there is no scheduler, no worker or another mammovae.
@@ -150,10 +146,10 @@ def connected(cluster: str, work: WorkSpec, workers: int) -> Iterator[DaskExecut
         from distributed import Client
     except ImportError:
         raise UsageError("a cluster needs Dask, which is not installed: pip install 'mammovae[cluster]'") from None
-    with _quiet(), local_cluster(workers) if cluster == "local" else nullcontext(cluster) as address:
+    with _silenced_logs(), local_cluster(workers) if cluster == "local" else nullcontext(cluster) as address:
         try:
-            with ThreadPoolExecutor(1) as thread:  # not here, where an event loop may be running, as in a notebook
-                thread.submit(asyncio.run, _knock(address)).result()
+            with ThreadPoolExecutor(1) as thread:  # An event loop may be running in this one, as in a notebook.
+                thread.submit(asyncio.run, _check_scheduler(address)).result()
             client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
         except Exception as error:
             raise InputError(
@@ -172,14 +168,14 @@ def connected(cluster: str, work: WorkSpec, workers: int) -> Iterator[DaskExecut
                 client.close()
 
 
-async def _knock(address: str) -> None:
-    """Wait for an answer, for which Client would wait for ever at a port of something else, the dashboard's say."""
+async def _check_scheduler(address: str) -> None:
+    """Wait for a scheduler's answer; Client itself would wait forever at another port, such as the dashboard's."""
     from distributed import Security
     from distributed.core import rpc
 
     secrets = Security().get_connection_args("client")
-    async with rpc(address, timeout=CONNECT_TIMEOUT_S, connection_args=secrets) as there:
-        identity: Any = await asyncio.wait_for(there.identity(), CONNECT_TIMEOUT_S + 1)
+    async with rpc(address, timeout=CONNECT_TIMEOUT_S, connection_args=secrets) as remote:
+        identity: Any = await asyncio.wait_for(remote.identity(), CONNECT_TIMEOUT_S + 1)
     if identity["type"] != "Scheduler":
         raise ValueError(f"it is the address of a {identity['type']}")
 
@@ -189,11 +185,10 @@ def _check_workers(client: "Client", address: str) -> None:
     try:
         client.wait_for_workers(1, timeout=CONNECT_TIMEOUT_S)
     except TimeoutError:
-        raise InputError(
-            f"the Dask scheduler at {address} has no workers: start some (dask worker {address})"
-        ) from None
+        message = f"the Dask scheduler at {address} has no workers: start some (dask worker {address})"
+        raise InputError(message) from None
 
-    def installed() -> str:  # Within a function, so that it is sent as code: the module is what may be missing there.
+    def installed() -> str:  # A local function is sent as code: a module might be missing on the worker.
         from mammovae import version
 
         return version.__version__
@@ -203,26 +198,25 @@ def _check_workers(client: "Client", address: str) -> None:
         versions["the scheduler"] = client.run_on_scheduler(installed)
     except Exception as error:
         versions["the scheduler"] = error
-    for place, there in versions.items():
-        # A worker that died since is not one with another version; one that joins later is checked by its children.
-        if there != version.__version__ and not isinstance(there, OSError):
+    for place, found in versions.items():
+        # An OSError is a worker that died since; one that joins later is checked by its own worker processes.
+        if found != version.__version__ and not isinstance(found, OSError):
             raise InputError(
                 f"mammovae {version.__version__} is needed all over the Dask cluster at {address}, "
-                f"but on {place} it is {there}: install the same version there"
+                f"but on {place} it is {found}: install the same version there"
             )
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what Dask logs of connections that close off the user's screen."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
+def _silenced_logs() -> Iterator[None]:
+    """Keep Dask's messages about closing connections off the user's screen."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
+    for logger in levels:
         logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in levels.items():
             logger.setLevel(level)
 
 
@@ -233,15 +227,11 @@ def local_cluster(workers: int) -> Iterator[str]:
     It lives in a process of its own, because Dask would run the user's script again in each worker, and ends when
     this process does.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "mammovae.parallel.dask_cluster", str(workers)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment() | _QUIET,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
+    command = [sys.executable, "-P", "-m", "mammovae.parallel.dask_cluster", str(workers)]
+    pipe, variables = subprocess.PIPE, environment() | _SILENT
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, env=variables, text=True, start_new_session=True
+    ) as process:
         assert process.stdin is not None and process.stdout is not None
         try:
             address = process.stdout.readline().strip()
@@ -256,8 +246,8 @@ def local_cluster(workers: int) -> Iterator[str]:
                 process.kill()
 
 
-def _serve(workers: int) -> None:
-    """Be the local cluster until the process that started it closes standard input, or dies."""
+def _run_local_cluster(workers: int) -> None:
+    """Run a cluster until the process that started this one closes standard input, or dies."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     from distributed import LocalCluster
@@ -273,4 +263,4 @@ def _serve(workers: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _run_local_cluster(int(sys.argv[1]))

@@ -1,12 +1,13 @@
-"""Run one function over many inputs, here or on a Dask cluster, where one that crashes or hangs costs only itself."""
+"""Run one function over many inputs, here or on a Dask cluster; an input that crashes or hangs affects no other."""
 
 import os
 import pickle
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
-from queue import Empty, LifoQueue, SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -16,12 +17,14 @@ from mammovae.parallel.worker import WorkerProcess, WorkerStartError, WorkSpec, 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_WINDOW = 64
-"""Tasks under way in an executor that was given, whose size is not known."""
 DEFAULT_TIMEOUT_S = 600.0
-"""Seconds that a task may take in a child where no limit is given: a file that hangs must not hold up an archive."""
+"""How long a task may take in a worker process where no limit is given."""
 POLL_INTERVAL_S = 5.0
-"""Seconds without an answer after which the size of the window is looked at again."""
+"""Time without an answer after which more tasks are submitted if workers have joined."""
+_TASKS_PER_WORKER = 4
+"""Tasks submitted for each worker: one that runs, and others that are ready when it is done."""
+_EXECUTOR_TASKS = 64
+"""Tasks submitted to a given executor, whose size is not known."""
 
 
 def map_unordered(
@@ -35,16 +38,26 @@ def map_unordered(
 ) -> Iterator[tuple[Task, Result | InputError]]:
     """Yield (task, result) as results come, in no fixed order; a task that raised, crashed or hung gives an InputError.
 
-    The work is done in child processes, each one task at a time: as many as there are cores, or workers. With workers=1
-    and no time limit it is done in this process, where a crash ends the run. timeout is the longest that a task may
-    take in a child, by default ten minutes; an executor and this process know no limit. cluster is the address of a
-    Dask scheduler, whose workers then do it in children of theirs, or "local", which starts a Dask cluster of as many
-    workers here. An executor given does the work as it does any: there a crash breaks the executor.
+    Tasks are taken as they are needed, so memory stays flat. Function and tasks are pickled: the function must belong
+    to a module that can be imported. With workers=1 and no timeout, and in an executor, a crash ends the run.
 
-    Tasks are taken as they are needed, four a worker at most, so memory stays flat. function and tasks are pickled:
-    the function is one that a module defines. Raises UsageError when it is not or dask.distributed is needed and not
-    there, InputError when no worker can be started or reached, or the cluster is lost: then what was not yet
-    answered never is.
+    Parameters
+    ----------
+    workers
+        Number of worker processes, each with one task at a time; by default one for each core.
+    cluster
+        Address of a Dask scheduler, or "local", which starts a Dask cluster of as many workers here.
+    executor
+        Runs the tasks in place of worker processes, without a time limit.
+    timeout
+        Seconds that a task may take, by default 600.
+
+    Raises
+    ------
+    UsageError
+        When the function cannot be sent to other processes, or dask.distributed is needed and not installed.
+    InputError
+        When no worker can be started or reached, or the cluster is lost: open tasks are then never answered.
     """
     if workers is not None and workers < 1:
         raise UsageError(f"workers is {workers}: give at least 1")
@@ -54,18 +67,18 @@ def map_unordered(
         raise UsageError("a cluster and an executor are two ways to do the same: give one of them")
     count = workers or available_cores()
     if executor is not None:
-        yield from _in_executor(executor, function, tasks)
+        yield from _run_in_executor(executor, function, tasks)
     elif cluster is not None:
-        from mammovae.parallel.dask_cluster import connected
+        from mammovae.parallel.dask_cluster import connect
 
-        with connected(cluster, WorkSpec.of(function, timeout or DEFAULT_TIMEOUT_S), count) as dask:
-            yield from _through(dask.submit, dask.read, tasks, dask.window)
+        with connect(cluster, WorkSpec.of(function, timeout or DEFAULT_TIMEOUT_S), count) as dask:
+            yield from _run(dask.submit, dask.read, tasks, lambda: _TASKS_PER_WORKER * max(1, dask.count_threads()))
     elif count == 1 and timeout is None:
         for task in tasks:
             yield task, call_safely(function, task)
     else:
-        with _children(WorkSpec.of(function, timeout or DEFAULT_TIMEOUT_S), count) as submit:
-            yield from _through(submit, Future.result, tasks, lambda: 4 * count)
+        with _worker_processes(WorkSpec.of(function, timeout or DEFAULT_TIMEOUT_S), count) as submit:
+            yield from _run(submit, Future.result, tasks, lambda: _TASKS_PER_WORKER * count)
 
 
 def available_cores() -> int:
@@ -73,73 +86,70 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _through(
+def _run(
     submit: Callable[[Task], Future[Any]],
     read: Callable[[Future[Any]], Any],
     tasks: Iterable[Task],
-    window: Callable[[], int],
+    most_submitted: Callable[[], int],
 ) -> Iterator[tuple[Task, Any]]:
-    """Keep window() tasks under way, and yield each with what was read from its future."""
-    remaining, futures = iter(tasks), dict[Future[Any], Task]()
+    """Keep at most most_submitted() tasks submitted, and yield each with what was read from its future."""
+    remaining, task_of = iter(tasks), dict[Future[Any], Task]()
     done: SimpleQueue[Future[Any]] = SimpleQueue()
     while True:
-        for task in islice(remaining, max(0, window() - len(futures))):
+        for task in islice(remaining, max(0, most_submitted() - len(task_of))):
             future = submit(task)
-            futures[future] = task
+            task_of[future] = task
             future.add_done_callback(done.put)
-        if not futures:
+        if not task_of:
             return
         try:
             future = done.get(timeout=POLL_INTERVAL_S)
         except Empty:
             continue
-        yield futures.pop(future), read(future)
+        yield task_of.pop(future), read(future)
 
 
 @contextmanager
-def _children(work: WorkSpec, count: int) -> Iterator[Callable[[Any], Future[Any]]]:
-    """Give a function that submits a task to count children, which are killed at the end, finished or not."""
-    children = [WorkerProcess(work) for _ in range(count)]
-    idle: LifoQueue[WorkerProcess] = (
-        LifoQueue()
-    )  # The last one to answer is asked first: few tasks start few processes.
-    for child in children:
-        idle.put(child)
+def _worker_processes(work: WorkSpec, count: int) -> Iterator[Callable[[Any], Future[Any]]]:
+    """Give a function that submits a task to one of count worker processes, which are killed at the end."""
+    workers = [WorkerProcess(work) for _ in range(count)]
+    unassigned, of_thread = iter(workers), threading.local()
 
-    def ask(task: Any) -> Any:
+    def assign() -> None:
+        of_thread.worker = next(unassigned)
+
+    def run(task: Any) -> Any:
         payload = serialise(task)
-        child = idle.get()
         try:
-            return call_safely(pickle.loads, child.ask(payload))
+            return call_safely(pickle.loads, of_thread.worker.run_task(payload))
         except WorkerStartError as error:
             raise InputError(f"{error}: use --workers 1 (workers=1)") from None
-        finally:
-            idle.put(child)
 
-    threads = ThreadPoolExecutor(count, thread_name_prefix="mammovae")
+    # A thread is only added while all others are busy: few tasks start few processes.
+    threads = ThreadPoolExecutor(count, thread_name_prefix="mammovae", initializer=assign)
     try:
-        yield lambda task: threads.submit(ask, task)
+        yield lambda task: threads.submit(run, task)
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
-        for child in children:
-            child.close()
+        for worker in workers:
+            worker.close()
         threads.shutdown()
 
 
-def _in_executor(
+def _run_in_executor(
     executor: Executor, function: Callable[[Task], Result], tasks: Iterable[Task]
 ) -> Iterator[tuple[Task, Result | InputError]]:
-    pending: WeakSet[Future[Any]] = WeakSet()
+    submitted: WeakSet[Future[Any]] = WeakSet()
 
     def submit(task: Task) -> Future[Any]:
         future = executor.submit(call_safely, function, task)
-        pending.add(future)
+        submitted.add(future)
         return future
 
     try:
-        yield from _through(submit, Future.result, tasks, lambda: _WINDOW)
+        yield from _run(submit, Future.result, tasks, lambda: _EXECUTOR_TASKS)
     except BrokenExecutor as error:
-        raise InputError(f"the executor given broke, perhaps of a file that crashed its worker: {error}") from error
+        raise InputError(f"the given executor broke, perhaps because a file crashed its worker: {error}") from error
     finally:
-        for future in pending:
+        for future in submitted:
             future.cancel()
