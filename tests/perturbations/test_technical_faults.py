@@ -1,4 +1,4 @@
-"""Planted faults: each does what its name says, the same for the same seed, and the two families differ."""
+"""Inserted faults: each does what its name says, the same for the same seed, and the two families differ."""
 
 import numpy as np
 import pytest
@@ -7,30 +7,25 @@ from mammovae.config import InputError
 from mammovae.data.prepare import prepare_decoded
 from mammovae.data.segmentation import find_breast
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid
-from mammovae.perturbations.technical_faults import FAULTS, FaultFamily, Source, insert_fault
+from mammovae.perturbations.technical_faults import FAULTS, FaultContext, FaultFamily, SourceImage, insert_fault
 from mammovae.phantoms.anatomy import make_phantom
 
-FILM = make_phantom(3, 1, "L", "MLO", size=384)
-OTHER = make_phantom(4, 2, "L", "MLO", size=384).image
-CC = make_phantom(3, 1, "L", "CC", size=384).image
-BREAST = find_breast(FILM.image)
+PHANTOM = make_phantom(3, 1, "L", "MLO", size=384)
+BREAST = find_breast(PHANTOM.image)
+CONTEXT = FaultContext(
+    BREAST.mask,
+    BREAST.chest_wall,
+    PHANTOM.mm_per_pixel,
+    donor=make_phantom(4, 2, "L", "MLO", size=384).image,
+    other_view=make_phantom(3, 1, "L", "CC", size=384).image,
+)
 
 
-def spoiled(fault: str, family: FaultFamily = "test", seed: int = 0) -> Source:
-    return insert_fault(
-        Source(FILM.image, "L", "MLO"),
-        BREAST.mask,
-        BREAST.chest_wall,
-        mm_per_pixel=FILM.mm_per_pixel,
-        fault=fault,
-        family=family,
-        donor=OTHER,
-        other_view=CC,
-        seed=[seed],
-    )
+def damaged(fault: str, family: FaultFamily = "test", seed: int = 0) -> SourceImage:
+    return insert_fault(SourceImage(PHANTOM.image, "L", "MLO"), CONTEXT, fault, family, [seed])
 
 
-def picture(pixels: np.ndarray) -> DecodedImage:
+def decoded(pixels: np.ndarray) -> DecodedImage:
     return DecodedImage(pixels, {}, (), PixelGrid(*pixels.shape))
 
 
@@ -40,22 +35,22 @@ def test_all_the_faults_of_an_archive_are_there() -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_changes_the_image_or_its_header_the_same_way_for_one_seed(fault: str) -> None:
-    first, again, select = spoiled(fault), spoiled(fault), spoiled(fault, "validation")
+    first, again, validation = damaged(fault), damaged(fault), damaged(fault, "validation")
     assert first.side == again.side and (first.pixels == again.pixels).all()
-    changed = first.side != "L" or first.pixels.shape != FILM.image.shape or (first.pixels != FILM.image).any()
+    changed = first.side != "L" or first.pixels.shape != PHANTOM.image.shape or (first.pixels != PHANTOM.image).any()
     assert changed and first.pixels.dtype == np.uint16
     if fault not in ("wrong_side", "upside_down", "other_view"):
-        assert select.pixels.shape != first.pixels.shape or (select.pixels != first.pixels).any()
+        assert validation.pixels.shape != first.pixels.shape or (validation.pixels != first.pixels).any()
 
 
 def test_a_wrong_side_leaves_every_pixel_as_it_is() -> None:
-    assert spoiled("wrong_side").side == "R" and (spoiled("wrong_side").pixels == FILM.image).all()
+    assert damaged("wrong_side").side == "R" and (damaged("wrong_side").pixels == PHANTOM.image).all()
 
 
 @pytest.mark.parametrize("fault", ["blank", "inverted"])
 def test_what_shows_no_breast_is_refused_by_prepare(fault: str) -> None:
     with pytest.raises(InputError):
-        prepare_decoded(picture(spoiled(fault, "validation").pixels), size=64)
+        prepare_decoded(decoded(damaged(fault, "validation").pixels), size=64)
 
 
 MEASURE = {
@@ -75,6 +70,6 @@ MEASURE = {
 @pytest.mark.parametrize("fault", MEASURE)
 def test_the_measure_that_is_meant_for_a_fault_moves_the_way_it_should(fault: str) -> None:
     name, sign = MEASURE[fault]
-    clean = prepare_decoded(picture(FILM.image), size=64).measures[name]
-    moved = [prepare_decoded(picture(spoiled(fault, seed=s).pixels), size=64).measures[name] for s in range(3)]
-    assert sign * (np.mean(moved) - clean) > 0.005
+    clean = prepare_decoded(decoded(PHANTOM.image), size=64).measures[name]
+    with_fault = [prepare_decoded(decoded(damaged(fault, seed=s).pixels), size=64).measures[name] for s in range(3)]
+    assert sign * (np.mean(with_fault) - clean) > 0.005

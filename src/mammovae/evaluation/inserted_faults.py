@@ -17,7 +17,7 @@ from mammovae.detection.quality import MEASURES, TEMPLATE, Quality, thumbnails
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid
 from mammovae.imageio.read import image_files, read
 from mammovae.parallel import pool
-from mammovae.perturbations.technical_faults import FAULTS, FaultFamily, Source, insert_fault
+from mammovae.perturbations.technical_faults import FAULTS, FaultContext, FaultFamily, SourceImage, insert_fault
 from mammovae.phantoms.anatomy import make_phantom
 from mammovae.report.progress import Progress
 from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flatten_estimates
@@ -108,23 +108,10 @@ def corrupt_and_prepare(job: CorruptionJob, *, sort: CorruptionSettings) -> list
     if find_breast(other).chest_wall != breast.chest_wall:
         other = np.ascontiguousarray(other[:, ::-1])
     donor, results = read(job.donor).pixels, []
-    untouched, mm = Source(picture.pixels, job.side, job.view), job.mm or guessed_mm_per_pixel(breast.mask)
-
-    def spoiled(fault: str) -> Source:
-        return insert_fault(
-            untouched,
-            breast.mask,
-            breast.chest_wall,
-            mm_per_pixel=mm,
-            fault=fault,
-            family=sort.family,
-            donor=donor,
-            other_view=other,
-            seed=[sort.seed, job.row],
-        )
-
+    untouched, mm = SourceImage(picture.pixels, job.side, job.view), job.mm or guessed_mm_per_pixel(breast.mask)
+    context = FaultContext(breast.mask, breast.chest_wall, mm, donor, other)
     for fault in ("", *FAULTS):
-        source = spoiled(fault) if fault else untouched
+        source = insert_fault(untouched, context, fault, sort.family, [sort.seed, job.row]) if fault else untouched
         try:
             made = prepare_decoded(
                 DecodedImage(source.pixels, {}, (), PixelGrid(*source.pixels.shape)),

@@ -1,4 +1,4 @@
-"""Shapes of planted lesions: three families of generators that share nothing but their names.
+"""Shapes of inserted lesions: three families of generators that share nothing but their names.
 
 A shape is a function of a random generator, of positions `y`, `x` in units of the lesion's radius, and of that radius
 in mm. It gives the lesion's thickness, 0..1 with a peak near 1, and 0 at a radius of 1 and beyond.
@@ -13,12 +13,8 @@ Shape = Callable[[np.random.Generator, np.ndarray, np.ndarray, float], np.ndarra
 Pull = Callable[[np.random.Generator, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def _polar(y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.hypot(y, x), np.arctan2(y, x)
-
-
 def _waves(rng: np.random.Generator, angle: np.ndarray, orders: range, size: float, decay: float = 1.0) -> np.ndarray:
-    """A random periodic function of the angle with the given harmonics."""
+    """Draw a periodic function of the angle with the given harmonics."""
     total = np.zeros_like(angle)
     for order in orders:
         strength, phase = size * rng.standard_normal() / order**decay, 2 * np.pi * rng.random()
@@ -27,12 +23,12 @@ def _waves(rng: np.random.Generator, angle: np.ndarray, orders: range, size: flo
 
 
 def _smooth_noise(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, cells: float) -> np.ndarray:
-    """Smooth noise of variance about 1 with `cells` lumps over the lesion's diameter, the same at any sampling."""
+    """Draw smooth noise of variance about 1 with `cells` lumps over the lesion's diameter, the same at any sampling."""
     nodes = int(np.ceil(cells)) + 5
     grid = ndimage.spline_filter(rng.standard_normal((nodes, nodes)))
     scale = cells / 2
-    at = ((y + 1) * scale + 2, (x + 1) * scale + 2)
-    return 1.6 * ndimage.map_coordinates(grid, at, order=3, mode="mirror", prefilter=False)
+    position = ((y + 1) * scale + 2, (x + 1) * scale + 2)
+    return 1.6 * ndimage.map_coordinates(grid, position, order=3, mode="mirror", prefilter=False)
 
 
 def _rotated(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +41,7 @@ def _window(y: np.ndarray, x: np.ndarray, power: float = 1.0) -> np.ndarray:
 
 
 def _segment(y: np.ndarray, x: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distance to a segment from (y, x) `start` to `end`, and the share of the way along it, 0..1."""
+    """Return the distance to a segment from (y, x) `start` to `end`, and the share of the way along it, 0..1."""
     along = end - start
     share = ((y - start[0]) * along[0] + (x - start[1]) * along[1]) / max(float(along @ along), 1e-9)
     share = np.clip(share, 0, 1)
@@ -53,16 +49,17 @@ def _segment(y: np.ndarray, x: np.ndarray, start: np.ndarray, end: np.ndarray) -
 
 
 def oval_mass(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """An oval with a wavy margin; from a flat disc with a sharp edge to a soft hill, even or mottled inside."""
+    """Draw an oval with a wavy margin; from a flat disc with a sharp edge to a soft hill, even or mottled inside."""
     y, x = _rotated(rng, y, x)
-    r, angle = _polar(y, x * (1 + 0.8 * rng.random()))
+    narrowed = x * (1 + 0.8 * rng.random())
+    r, angle = np.hypot(y, narrowed), np.arctan2(y, narrowed)
     edge = 0.92 + np.clip(_waves(rng, angle, range(2, 8), 0.02 + 0.12 * rng.random()), -0.4, 0.08)
     mottled = 1 + 0.3 * rng.random() * _smooth_noise(rng, y, x, 5.0)
     return np.clip(1 - (r / edge) ** 2, 0, 1) ** float(rng.uniform(0.4, 1.6)) * np.clip(mottled, 0.3, 1.5) / 1.2
 
 
 def lobed_mass(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """A union of three to five soft discs."""
+    """Draw a union of three to five soft discs."""
     total = np.zeros_like(y)
     for _ in range(int(rng.integers(3, 6))):
         size = 0.42 + 0.16 * rng.random()
@@ -73,16 +70,14 @@ def lobed_mass(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm
 
 
 def rugged_mass(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """A ball whose surface is displaced by smooth noise: an indistinct, irregular margin."""
-    noise = _smooth_noise(rng, y, x, 4.0)
-    fine = _smooth_noise(rng, y, x, 9.0)
-    r = np.hypot(y, x)
+    """Draw a ball whose surface is displaced by smooth noise: an indistinct, irregular margin."""
+    noise, fine, r = _smooth_noise(rng, y, x, 4.0), _smooth_noise(rng, y, x, 9.0), np.hypot(y, x)
     body = np.clip(0.72 + 0.12 * noise + 0.05 * fine - r, 0, None) / 0.72
     return np.clip(1.35 * body, 0, 1) ** 0.85 * np.clip((1 - r) * 8, 0, 1)
 
 
 def straight_star(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """An oval core, large or hardly there, with straight tapering spikes, few or many, fine or coarse."""
+    """Draw an oval core, large or hardly visible, with straight tapering spikes, few or many, fine or coarse."""
     core, strength = rng.uniform(0.25, 0.6), rng.uniform(0.35, 0.85)
     total = rng.uniform(0.5, 1.0) * oval_mass(rng, y / core, x / core, radius_mm)
     for _ in range(int(rng.integers(8, 26))):
@@ -95,15 +90,15 @@ def straight_star(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius
 
 
 def jagged_star(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """One body whose margin is a rough function of the angle."""
-    r, angle = _polar(y, x)
+    """Draw one body whose margin is a rough function of the angle."""
+    r, angle = np.hypot(y, x), np.arctan2(y, x)
     rough = np.abs(_waves(rng, angle, range(3, 26), 0.55, decay=0.55))
     edge = np.clip(0.3 + 0.33 * rough, 0.25, 0.98)
     return np.clip(1 - r / edge, 0, 1) ** 0.6 * np.clip(1.3 - 0.6 * r, 0, 1)
 
 
 def branching_star(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """A rugged core with curved spikes that fork."""
+    """Draw a rugged core with curved spikes that fork."""
     total = rugged_mass(rng, y / 0.5, x / 0.5, radius_mm)
 
     def grow(start: np.ndarray, heading: float, left: float, width: float, strength: float) -> None:
@@ -125,20 +120,13 @@ def branching_star(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radiu
 
 
 def _specks(
-    rng: np.random.Generator,
-    y: np.ndarray,
-    x: np.ndarray,
-    radius_mm: float,
-    places: np.ndarray,
-    sizes_mm: np.ndarray,
-    elongation: float,
+    rng: np.random.Generator, y: np.ndarray, x: np.ndarray, centres: np.ndarray, halves: np.ndarray, elongation: float
 ) -> np.ndarray:
-    """Small ellipses at the given places (specks, 2), with diameters in mm, each kept inside the unit circle."""
+    """Draw small ellipses at centres (specks, 2), with half axes in radii, each kept inside the unit circle."""
     total = np.zeros_like(y)
-    for place, size in zip(places, sizes_mm, strict=True):
-        half = 0.5 * size / radius_mm
-        place = place * min(1.0, (1 - 2 * half) / max(float(np.hypot(*place)), 1e-9))
-        dy, dx = _rotated(rng, y - place[0], x - place[1])
+    for centre, half in zip(centres, halves, strict=True):
+        centre = centre * min(1.0, (1 - 2 * half) / max(float(np.hypot(*centre)), 1e-9))
+        dy, dx = _rotated(rng, y - centre[0], x - centre[1])
         stretch = 1 + elongation * rng.random()
         r = np.hypot(dy / half * stretch**0.5, dx / half / stretch**0.5)
         total = np.maximum(total, (0.6 + 0.4 * rng.random()) * np.sqrt(np.clip(1 - r * r, 0, 1)))
@@ -146,33 +134,32 @@ def _specks(
 
 
 def round_specks(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """5 to 12 round specks of 0.3-0.6 mm, denser in the middle."""
+    """Draw 5 to 12 round specks of 0.3-0.6 mm, denser in the middle."""
     count = int(rng.integers(5, 13))
-    places = np.clip(0.4 * rng.standard_normal((count, 2)), -0.9, 0.9)
-    return _specks(rng, y, x, radius_mm, places, 0.3 + 0.3 * rng.random(count), 0.0)
+    centres = np.clip(0.4 * rng.standard_normal((count, 2)), -0.9, 0.9)
+    return _specks(rng, y, x, centres, 0.5 * (0.3 + 0.3 * rng.random(count)) / radius_mm, 0.0)
 
 
 def oval_specks(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """8 to 20 slightly longish specks of 0.2-0.5 mm, even over a disc."""
+    """Draw 8 to 20 slightly elongated specks of 0.2-0.5 mm, even over a disc."""
     count = int(rng.integers(8, 21))
     angle, r = 2 * np.pi * rng.random(count), np.sqrt(rng.random(count))
-    places = np.column_stack([r * np.sin(angle), r * np.cos(angle)]) * 0.95
-    return _specks(rng, y, x, radius_mm, places, 0.2 + 0.3 * rng.random(count), 0.6)
+    centres = np.column_stack([r * np.sin(angle), r * np.cos(angle)]) * 0.95
+    return _specks(rng, y, x, centres, 0.5 * (0.2 + 0.3 * rng.random(count)) / radius_mm, 0.6)
 
 
 def ductal_specks(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """10 to 28 specks of 0.15-0.8 mm and of many forms, strewn along two or three lines, as in ducts."""
+    """Draw 10 to 28 specks of 0.15-0.8 mm and of many forms, along up to three lines, as in ducts."""
     count = int(rng.integers(10, 29))
     heading = 2 * np.pi * rng.random() + np.array([0.0, 0.5, -0.5])[rng.integers(0, 3, count)]
     along = 2 * rng.random(count) - 1
-    places = np.column_stack([along * np.sin(heading), along * np.cos(heading)])
-    places += 0.1 * rng.standard_normal((count, 2))
-    sizes = 0.15 + 0.65 * rng.random(count) ** 2
-    return _specks(rng, y, x, radius_mm, places, sizes, 2.0)
+    centres = np.column_stack([along * np.sin(heading), along * np.cos(heading)])
+    centres += 0.1 * rng.standard_normal((count, 2))
+    return _specks(rng, y, x, centres, 0.5 * (0.15 + 0.65 * rng.random(count) ** 2) / radius_mm, 2.0)
 
 
 def lumpy_patch(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """A broad hill, round or longish, steep or flat, uneven by smooth noise of two scales."""
+    """Draw a broad hill, round or elongated, steep or flat, uneven by smooth noise of two scales."""
     turned, across = _rotated(rng, y, x)
     hill = _window(turned * (1 + rng.random()), across, float(rng.uniform(0.7, 2.0)))
     lumps = rng.uniform(0.1, 0.45) * _smooth_noise(rng, y, x, 4.0) + 0.2 * rng.random() * _smooth_noise(rng, y, x, 9.0)
@@ -180,14 +167,14 @@ def lumpy_patch(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_m
 
 
 def clouded_patch(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """A cloud of noise of several scales, bounded by a soft window."""
+    """Draw a cloud of noise of several scales, bounded by a soft window."""
     scales = ((2.5, 1.0), (5.0, 0.5), (10.0, 0.25), (20.0, 0.13))
     noise = sum(weight * _smooth_noise(rng, y, x, cells) for cells, weight in scales)
     return _window(y, x, 0.7) * 0.5 * (1 + np.tanh(0.6 + np.asarray(noise)))
 
 
 def stranded_patch(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """A longish patch of strands with concave borders, like an island of gland."""
+    """Draw an elongated patch of strands with concave borders, like an island of gland."""
     y, x = _rotated(rng, y, x)
     strands = _smooth_noise(rng, np.clip(3 * y, -3, 3) / 3, 0.6 * x, 12.0)
     border = _smooth_noise(rng, y, x, 4.0)
@@ -196,33 +183,28 @@ def stranded_patch(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radiu
 
 
 def pinch(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An even pull towards the centre."""
+    """Return an even pull towards the centre."""
     size = _window(y, x, 2.0)
     return y * size, x * size
 
 
 def twist(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A pull that turns about the centre."""
+    """Return a pull that turns about the centre."""
     size = _window(y, x, 2.0)
     turn = float(rng.choice([-1.0, 1.0])) * (0.8 + 0.4 * rng.random())
     return size * (0.6 * y + turn * x), size * (0.6 * x - turn * y)
 
 
 def rays(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A pull along some directions more than along others, towards a short line: radiating folds."""
+    """Return a pull along some directions more than others, towards a short line: radiating folds."""
     y, x = _rotated(rng, y, x)
-    _, angle = _polar(y, x)
-    size = _window(y, x, 1.6) * np.clip(1 + _waves(rng, angle, range(5, 10), 0.9, decay=0.5), 0, 2)
+    waves = _waves(rng, np.arctan2(y, x), range(5, 10), 0.9, decay=0.5)
+    size = _window(y, x, 1.6) * np.clip(1 + waves, 0, 2)
     return size * y, size * np.sign(x) * np.clip(np.abs(x) - 0.2, 0, None)
 
 
 SHAPES: dict[str, dict[str, Shape]] = {
-    "train": {
-        "mass": oval_mass,
-        "spiculated": straight_star,
-        "calcification": round_specks,
-        "asymmetry": lumpy_patch,
-    },
+    "train": {"mass": oval_mass, "spiculated": straight_star, "calcification": round_specks, "asymmetry": lumpy_patch},
     "validation": {
         "mass": lobed_mass,
         "spiculated": jagged_star,
