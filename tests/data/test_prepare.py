@@ -77,7 +77,7 @@ def test_benign_no_finding_is_healthy_unless_birads1_is_asked_for(
 
     benign = truth["trapped"]["benign"]
     assert frame.loc[benign, "healthy"].all()
-    strict = SOURCES["vindr"](trapped_raw, healthy="birads1").set_index("image_id")
+    strict = SOURCES["vindr"].list_images(trapped_raw, healthy="birads1").set_index("image_id")
     assert strict.loc[benign, "healthy"].isna().all()
 
 

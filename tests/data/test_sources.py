@@ -1,69 +1,35 @@
 """Sources: what each data set says of its images, with the traps that the set is known for."""
 
-import csv
 import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from tests.data.example_trees import (
+    BREASTS,
+    FINDINGS,
+    case,
+    cbis_tree,
+    dicom_file,
+    finding_row,
+    mias_tree,
+    picture,
+    vindr_tree,
+    write_csv,
+)
 
 from mammovae.config import InputError
 from mammovae.data import index
 from mammovae.data.sources import SOURCES
-from mammovae.data.sources.cbis_ddsm import cbis_ddsm
-from mammovae.data.sources.dicom_tree import dicom
-from mammovae.data.sources.image_folder import folder
-from mammovae.data.sources.mias import mias
-from mammovae.data.sources.vindr import vindr
+from mammovae.data.sources.cbis_ddsm import list_images as cbis_ddsm
+from mammovae.data.sources.dicom_tree import list_images as dicom
+from mammovae.data.sources.image_folder import list_images as folder
+from mammovae.data.sources.mias import list_images as mias
+from mammovae.data.sources.vindr import list_images as vindr
 
 MIAS = Path(__file__).parents[3] / "shared" / "data" / "mias"
-
-
-def write_csv(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def picture(path, shape=(8, 6)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.zeros(shape, np.uint8)).save(path)
-
-
-def dicom_file(path, **attributes):
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    values = {
-        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.2",
-        "SOPInstanceUID": generate_uid(),
-        "Modality": "MG",
-        "Rows": 2,
-        "Columns": 2,
-        "BitsAllocated": 8,
-        "BitsStored": 8,
-        "HighBit": 7,
-        "PixelRepresentation": 0,
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "PixelData": b"\0\1\2\3",
-    }
-    for name, value in (values | attributes).items():
-        if value is not None:
-            setattr(dataset, name, value)
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.save_as(path, enforce_file_format=True)
-    return dataset
 
 
 def one(frame, image_id) -> dict[str, Any]:
@@ -87,60 +53,6 @@ def refused(source, root, *words, **options):
     assert "\n" not in sentence
     for word in words:
         assert str(word) in sentence, sentence
-
-
-def image_row(study, side, view, birads=1, **more):
-    return {
-        "study_id": study,
-        "series_id": f"series{study}",
-        "image_id": f"{study}{side}{view}",
-        "laterality": side,
-        "view_position": view,
-        "height": 3518,
-        "width": 2800,
-        "breast_birads": f"BI-RADS {birads}",
-        "breast_density": "DENSITY C",
-        "split": "training",
-        **more,
-    }
-
-
-def finding_row(row, categories="['No Finding']", box=("", "", "", ""), birads=""):
-    return (
-        row
-        | {"finding_categories": categories, "finding_birads": birads}
-        | dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
-    )
-
-
-BREASTS = [
-    *(image_row("a", side, view) for side in "LR" for view in ("CC", "MLO")),
-    image_row("b", "L", "CC", 2),
-    image_row("b", "L", "MLO", 2),
-    image_row("b", "R", "CC", 4),
-    image_row("b", "R", "MLO", 4, split="test", study_id="b2", image_id="b2RMLO"),
-    image_row("c", "L", "CC", 3, breast_density="", split="test"),
-    image_row("d", "L", "CC", 1),
-    image_row("d", "L", "MLO", 2),
-]
-FINDINGS = [
-    finding_row(BREASTS[0]),
-    finding_row(BREASTS[2], "['Mass', 'Skin Thickening']", (-3.5, 10, 100, 90), "BI-RADS 4"),
-    finding_row(BREASTS[2], "['Mass']", (2700, 3500, 2900, 3600), "BI-RADS 3"),
-    finding_row(image_row("c", "L", "MLO", 3), "['Asymmetry']", (1, 2, 3, 4)),
-]
-
-
-def vindr_tree(root, breasts=BREASTS, findings=FINDINGS, metadata=None, images=True):
-    write_csv(root / "breast-level_annotations.csv", breasts)
-    write_csv(root / "finding_annotations.csv", findings)
-    if metadata:
-        write_csv(root / "metadata.csv", metadata)
-    for row in breasts if images else ():
-        path = root / "images" / row["study_id"] / f"{row['image_id']}.dicom"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return root
 
 
 def test_vindr_lists_every_image_in_the_tables_order(tmp_path):
@@ -280,25 +192,6 @@ def test_a_bad_cell_is_named_with_its_file_row_and_field(tmp_path, table, change
     refused(vindr, vindr_tree(tmp_path, breasts, findings, images=False), *words)
 
 
-INFO = """  THE DATABASE of films such as mdb001
-2nd column: tissue
-mdb001 G CIRC B 535 425 197
-mdb002 G NORM
-mdb003 D CALC M *NOTE 3*
-mdb005 F CIRC B 477 133 30
-mdb005 F SPIC M 1000 1000 60
-mdb006 F NORM \nmdb059 F ASYM B
-END of rows
-"""
-
-
-def mias_tree(root, info=INFO, films=(1, 2, 3, 5, 59, 60)):
-    (root / "Info.txt").write_text(info, encoding="latin-1")
-    for number in films:
-        picture(root / f"mdb{number:03d}.pgm", (1024, 1024))
-    return root
-
-
 def test_mias_is_read_with_all_its_traps(tmp_path):
     frame = mias(mias_tree(tmp_path))
     assert health(frame) == {
@@ -344,51 +237,6 @@ def test_the_real_mias_films_are_counted_right():
     assert (frame["status"] == "ok").all()
     placed = [any(f["xmin"] is not None for f in findings) for findings in frame["findings"]]
     assert sum(placed) == 70
-
-
-def case(kind, split, patient, side, view, number=1, **more):
-    name = f"{kind}-{split}_{patient}_{side}_{view}"
-    density = "breast_density" if kind == "Mass" else "breast density"
-    return {
-        "patient_id": patient,
-        density: 3,
-        "left or right breast": side,
-        "image view": view,
-        "abnormality id": number,
-        "abnormality type": "mass" if kind == "Mass" else "calcification",
-        "assessment": 4,
-        "pathology": "MALIGNANT",
-        "subtlety": 4,
-        "image file path": f"{name}/1.2.3/1.2.4/000000.dcm",
-        "ROI mask file path": f"{name}_1/1.2.5/1.2.6/000001.dcm\n",
-        **more,
-    }
-
-
-def cbis_tree(root):
-    write_csv(
-        root / "mass_case_description_train_set.csv",
-        [
-            case("Mass", "Training", "P_00001", "LEFT", "CC"),
-            case("Mass", "Training", "P_00001", "LEFT", "CC", 2, pathology="BENIGN_WITHOUT_CALLBACK", assessment=2),
-            case("Mass", "Training", "P_00002", "RIGHT", "MLO"),
-            case("Mass", "Training", "P_00009", "RIGHT", "MLO", breast_density=0),
-        ],
-    )
-    write_csv(
-        root / "calc_case_description_train_set.csv",
-        [case("Calc", "Training", "P_00001", "LEFT", "CC", **{"breast density": 3})],
-    )
-    write_csv(root / "calc_case_description_test_set.csv", [case("Calc", "Test", "P_00002", "RIGHT", "CC")])
-    for name in (
-        "Mass-Training_P_00001_LEFT_CC",
-        "Calc-Training_P_00001_LEFT_CC",
-        "Mass-Training_P_00001_LEFT_CC_1",
-        "Mass-Training_P_00002_RIGHT_MLO",
-        "Calc-Test_P_00002_RIGHT_CC",
-    ):
-        dicom_file(root / "CBIS-DDSM" / name / "07-20-2016-DDSM" / "1.0-full" / "1-1.dcm")
-    return root
 
 
 def test_cbis_joins_the_tables_of_one_film_and_matches_files_by_folder(tmp_path):
@@ -619,7 +467,7 @@ def test_a_dicom_tree_is_listed_by_content(tmp_path):
     assert row["healthy"] is None and row["status"] == "ok"
 
 
-def test_a_uid_that_occurs_again_is_numbered_and_remarked_on(tmp_path):
+def test_a_uid_that_occurs_again_is_numbered_and_gets_a_warning(tmp_path):
     for name in "abc":
         dicom_file(tmp_path / f"{name}.dcm", SOPInstanceUID="1.2.3")
     frame = dicom(tmp_path)
@@ -661,15 +509,15 @@ def test_a_tree_without_dicom_is_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_every_source_refuses_what_is_no_folder(tmp_path, kind):
-    refused(SOURCES[kind], tmp_path / "nowhere", tmp_path / "nowhere")
+    refused(SOURCES[kind].list_images, tmp_path / "nowhere", tmp_path / "nowhere")
     (tmp_path / "file").touch()
-    refused(SOURCES[kind], tmp_path / "file", tmp_path / "file")
+    refused(SOURCES[kind].list_images, tmp_path / "file", tmp_path / "file")
 
 
 def test_every_source_gives_the_same_table_twice(tmp_path):
     for kind, make in (("vindr", vindr_tree), ("mias", mias_tree), ("cbis-ddsm", cbis_tree)):
         (tmp_path / kind).mkdir()
         make(tmp_path / kind)
-        first, second = (SOURCES[kind](tmp_path / kind) for _ in range(2))
+        first, second = (SOURCES[kind].list_images(tmp_path / kind) for _ in range(2))
         pd.testing.assert_frame_equal(first, second)
         assert list(first.columns) == index.COLUMNS

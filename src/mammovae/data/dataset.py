@@ -15,6 +15,7 @@ from mammovae.config import InputError, TrainSettings, UsageError
 from mammovae.data import index
 from mammovae.data.geometry import Geometry
 from mammovae.data.measurements import MEASUREMENTS
+from mammovae.data.sources import SOURCES, Source
 from mammovae.data.split import include_unlabelled
 from mammovae.storage import file_hash, read_manifest
 
@@ -107,6 +108,11 @@ class Data:
             raise UsageError(
                 f"{self.path} was prepared with stretch {ours}, the run's data with {theirs}: prepare alike"
             )
+
+    @property
+    def source(self) -> Source:
+        """What the kind of raw data says of itself; generated images are a folder of images."""
+        return SOURCES.get(self.manifest["inputs"]["kind"], SOURCES["folder"])
 
     @property
     def size(self) -> int:

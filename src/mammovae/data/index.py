@@ -62,6 +62,8 @@ SCHEMA = pa.schema(
 reason says why a row failed, or what is odd about one that is ok."""
 
 COLUMNS = SCHEMA.names
+ABSENT = "listed, but the file is not there"
+"""The reason of a row with status missing."""
 ALLOWED = {
     "side": ("L", "R"),
     "view": ("CC", "MLO"),
@@ -85,16 +87,8 @@ def finding(
     box: tuple[float, float, float, float] | None = None,
 ) -> dict:
     """Make one entry of the findings column; box is (xmin, ymin, xmax, ymax) in source pixels."""
-    xmin, ymin, xmax, ymax = box or (None, None, None, None)
-    return {
-        "category": category,
-        "birads": birads,
-        "severity": severity,
-        "xmin": xmin,
-        "ymin": ymin,
-        "xmax": xmax,
-        "ymax": ymax,
-    }
+    edges = dict(zip(("xmin", "ymin", "xmax", "ymax"), box or (None,) * 4, strict=True))
+    return {"category": category, "birads": birads, "severity": severity, **edges}
 
 
 def table(rows: Iterable[Mapping], root: Path | None = None) -> pd.DataFrame:
@@ -111,10 +105,9 @@ def table(rows: Iterable[Mapping], root: Path | None = None) -> pd.DataFrame:
         if columns["findings"][-1] is None:
             columns["findings"][-1] = []
         if columns["status"][-1] is None:
-            here = root is None or row.get("source") is None or (root / row["source"]).is_file()
-            columns["status"][-1] = "ok" if here else "missing"
-            if not here:
-                columns["reason"][-1] = "listed, but the file is not there"
+            is_present = root is None or row.get("source") is None or (root / row["source"]).is_file()
+            columns["status"][-1] = "ok" if is_present else "missing"
+            columns["reason"][-1] = columns["reason"][-1] if is_present else ABSENT
     try:
         arrow = pa.Table.from_pydict(columns, schema=SCHEMA)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -125,17 +118,17 @@ def table(rows: Iterable[Mapping], root: Path | None = None) -> pd.DataFrame:
 def check(frame: pd.DataFrame) -> pd.DataFrame:
     """Return frame when it keeps the schema's rules, else raise InputError with the first breach.
 
-    Rules: all columns there, image_id unique and not null, listed values only, and no patient in two
-    splits ("unused" aside).
+    Rules: no column is absent, image_id is unique and not null, choices have allowed values only, and no patient is in
+    two splits ("unused" aside).
     """
     lacking = [name for name in COLUMNS if name not in frame]
     if lacking:
         raise InputError(f"the index lacks the column {lacking[0]!r}: prepare the data again")
     if frame["image_id"].isna().any():
         raise InputError(f"row {frame['image_id'].isna().argmax()} of the index has no image_id")
-    twice = frame["image_id"].duplicated()
-    if twice.any():
-        raise InputError(f"image_id {frame.loc[twice, 'image_id'].iloc[0]!r} stands in two rows: make ids unique")
+    repeated = frame["image_id"].duplicated()
+    if repeated.any():
+        raise InputError(f"image_id {frame.loc[repeated, 'image_id'].iloc[0]!r} stands in two rows: make ids unique")
     for name, allowed in ALLOWED.items():
         wrong = frame[name].notna() & ~frame[name].isin(allowed)
         if wrong.any():
@@ -179,14 +172,14 @@ def other_breasts(frame: pd.DataFrame, usable: np.ndarray) -> np.ndarray:
     several images could be meant, as in a patient with several examinations, none is taken.
     """
     names = [name for name in ("patient_id", "study_id", "view", "side") if name in frame]
-    known = usable & frame[["patient_id", "view", "side"]].notna().all(axis=1).to_numpy(bool)
+    known = np.flatnonzero(usable & frame[["patient_id", "view", "side"]].notna().all(axis=1).to_numpy(bool))
     keys = [tuple(row) for row in frame[names].astype(object).fillna("").to_numpy()]
-    places: dict[tuple[str, ...], list[int]] = {}
-    for row in np.flatnonzero(known):
-        places.setdefault(keys[row], []).append(int(row))
-    found = np.full(len(frame), -1)
-    for row in np.flatnonzero(known):
-        others = places.get((*keys[row][:-1], {"L": "R", "R": "L"}[keys[row][-1]]), [])
-        if len(others) == 1:
-            found[row] = others[0]
-    return found
+    rows_by_key: dict[tuple[str, ...], list[int]] = {}
+    for row in known:
+        rows_by_key.setdefault(keys[row], []).append(int(row))
+    others = np.full(len(frame), -1)
+    for row in known:
+        candidates = rows_by_key.get((*keys[row][:-1], {"L": "R", "R": "L"}[keys[row][-1]]), [])
+        if len(candidates) == 1:
+            others[row] = candidates[0]
+    return others

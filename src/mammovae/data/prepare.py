@@ -133,13 +133,15 @@ def prepare(
     root, out = Path(path), Path(out)
     if kind not in SOURCES:
         raise UsageError(f"there is no kind of data {kind!r}: choose one of {', '.join(SOURCES)}")
-    if kind != "vindr" and "healthy" in settings:
-        raise UsageError(f"healthy is a rule for vindr: {kind} says itself who is healthy")
+    if "healthy" in settings and not SOURCES[kind].healthy_rules:
+        kinds = ", ".join(name for name, source in SOURCES.items() if source.healthy_rules)
+        raise UsageError(f"healthy is a rule for {kinds}: {kind} states itself which images are healthy")
     if not root.is_dir():
         raise InputError(f"there is no folder {root}: name the folder that holds the raw {kind} data")
     frame = _listing(kind, root, chosen)
     if frame.empty:
-        raise InputError(f"no image in {root} matches: check --side, --view and the kind of data")
+        reads = SOURCES[kind].reads
+        raise InputError(f"no image in {root} matches: check --side, --view and the kind ({kind} reads {reads})")
     said = frame[["image_id", "source", "split", "healthy", "status", "findings"]].to_json(orient="records")
     inputs = {"kind": kind, "root": str(root.resolve()), "listing": hashlib.sha256(said.encode()).hexdigest()}
     with StageFolder(out, "prepare", chosen.model_dump(), inputs) as stage:
@@ -174,7 +176,7 @@ def _is_phantom(root: Path) -> bool:
 
 def _listing(kind: str, root: Path, settings: PrepareSettings) -> pd.DataFrame:
     source = SOURCES[kind]
-    frame = source(root, healthy=settings.healthy) if kind == "vindr" else source(root)
+    frame = source.list_images(root, **({"healthy": settings.healthy} if source.healthy_rules else {}))
     # Sources have read what headers say, so what is null here is unknown, and no match.
     for name in ("side", "view"):
         wanted = getattr(settings, name)

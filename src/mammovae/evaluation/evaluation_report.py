@@ -54,7 +54,7 @@ def build_report(
     prepared, manifest = data.manifest, run.manifest
     kind = prepared["inputs"]["kind"] + (" (phantoms, no patients)" if prepared["phantoms"] else "")
     selection = " ".join(filter(None, [run.settings.side, run.settings.view]))
-    healthy_rule = prepared["settings"]["healthy"] if prepared["inputs"]["kind"] == "vindr" else "as the set says"
+    healthy_rule = prepared["settings"]["healthy"] if data.source.healthy_rules else "as the set says"
     return EvaluationReport(
         title=f"mammovae: {kind}, preset {manifest['preset']}",
         subtitle=f"Protocol {protocol}: " + ("; ".join(notes) or "the test split of the data"),
@@ -170,8 +170,4 @@ def _cases(run: Run, data: Data, table: pd.DataFrame, each: int = 4) -> list[Exa
 def _limits(run: Run, data: Data) -> list[str]:
     size = max(member.size for member in run.members.values())
     limits = [f"Images are {size} x {size} pixels: what is smaller than a pixel there cannot be found."]
-    if data.manifest["inputs"]["kind"] == "vindr" and data.manifest["settings"]["healthy"] != "birads1":
-        limits.append('"No finding" in VinDr-Mammo may still be BI-RADS 2: benign findings are not boxed there.')
-    if data.manifest["settings"]["healthy"] == "image":
-        limits.append("Healthy means no box on the image: BI-RADS 3 to 5, or a box in another view, count too.")
-    return limits
+    return [*limits, *data.source.healthy_rules.get(data.manifest["settings"]["healthy"], ())]

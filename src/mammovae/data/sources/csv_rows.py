@@ -1,4 +1,4 @@
-"""What the sources share: CSV files whose cells know where they stand, and names in raw trees."""
+"""What the sources share: CSV files whose errors name the cell, and names in raw trees."""
 
 import csv
 import difflib
@@ -15,6 +15,7 @@ from mammovae.imageio.read import IMAGE_SUFFIXES
 T = TypeVar("T")
 
 SIDES = {"l": "L", "left": "L", "r": "R", "right": "R"}
+VIEWS = {"cc": "CC", "mlo": "MLO"}
 SPLITS = {"train": "train", "training": "train", "test": "test"}
 DENSITIES = {letter: letter.upper() for letter in "abcd"} | {f"density{letter}": letter.upper() for letter in "abcd"}
 BOX = ("xmin", "ymin", "xmax", "ymax")
@@ -28,7 +29,7 @@ def normalise_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class CsvRow:
-    """One row of a CSV file: cells by plain column name, and the place that an error names."""
+    """One row of a CSV file: cells by normalised column name, and the file and row that an error names."""
 
     place: str
     cells: Mapping[str, str]
@@ -37,7 +38,7 @@ class CsvRow:
         """Return the cell, or None where the column or its value is missing."""
         return self.cells.get(normalise_name(column)) or None
 
-    def needed(self, column: str) -> str:
+    def required(self, column: str) -> str:
         """Return the cell, which must not be empty."""
         value = self.text(column)
         if value is None:
@@ -75,13 +76,12 @@ class CsvRow:
         return int(match[1])
 
     def one_of(self, column: str, allowed: Mapping[str, T]) -> T | None:
-        """Return what allowed has for the cell, case, spaces and underscores aside."""
+        """Return what allowed gives for the cell, case, spaces and underscores aside."""
         value = self.text(column)
         if value is None:
             return None
         if normalise_name(value) not in allowed:
-            known = ", ".join(allowed)
-            raise InputError(f"{self.place}: {column} is {value!r}, where one of {known} belongs")
+            raise InputError(f"{self.place}: {column} is {value!r}, where one of {', '.join(allowed)} belongs")
         return allowed[normalise_name(value)]
 
     def box(self, rows: float | None, columns: float | None) -> tuple[float, float, float, float] | None:
@@ -99,27 +99,26 @@ def clipped(
     box: Sequence[float], rows: float | None, columns: float | None
 ) -> tuple[float, float, float, float] | None:
     """Return a box (xmin, ymin, xmax, ymax) within an image of rows x columns, None where nothing of it is."""
-    right, bottom = columns or float("inf"), rows or float("inf")
     xmin, ymin = max(box[0], 0.0), max(box[1], 0.0)
-    xmax, ymax = min(box[2], right), min(box[3], bottom)
+    xmax, ymax = min(box[2], columns or float("inf")), min(box[3], rows or float("inf"))
     return (xmin, ymin, xmax, ymax) if xmin < xmax and ymin < ymax else None
 
 
-def read_csv(path: Path, needed: Sequence[str] = ()) -> list[CsvRow]:
-    """Return a CSV file's rows; InputError names the columns that are needed and not there."""
+def read_csv(path: Path, required: Sequence[str] = ()) -> list[CsvRow]:
+    """Return a CSV file's rows; InputError names the required columns that it lacks."""
     header = [normalise_name(name) for name in column_names(path)]
-    twice = [name for name in needed if header.count(normalise_name(name)) > 1]
+    twice = [name for name in required if header.count(normalise_name(name)) > 1]
     if twice:
         raise InputError(f"{path} has two columns {twice[0]!r}: remove or rename one")
-    lacking = [name for name in needed if normalise_name(name) not in header]
+    lacking = [name for name in required if normalise_name(name) not in header]
     if lacking:
         raise InputError(f"{path} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}")
-    lines = []
+    rows = []
     for number, cells in _cells(path)[1:]:
         if len(cells) > len(header):
             raise InputError(f"{path}, row {number}: it has {len(cells)} cells for {len(header)} columns")
-        lines.append(CsvRow(f"{path}, row {number}", dict(zip(header, cells, strict=False))))
-    return lines
+        rows.append(CsvRow(f"{path}, row {number}", dict(zip(header, cells, strict=False))))
+    return rows
 
 
 def column_names(path: Path) -> list[str]:
@@ -143,7 +142,7 @@ def _cells(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def suggest_column(name: str, known: Sequence[str]) -> str:
-    """Return the end of an error's sentence: the known name next to name, or all of them."""
+    """Return the end of an error's sentence: the known name nearest to name, or all of them."""
     close = difflib.get_close_matches(normalise_name(name), known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 

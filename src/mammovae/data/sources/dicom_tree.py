@@ -9,26 +9,27 @@ from mammovae.config import InputError
 from mammovae.data import index
 from mammovae.data.sources.csv_rows import relative
 from mammovae.data.sources.labels import read_labels
+from mammovae.data.sources.source import Source
 from mammovae.imageio.dicom_reader import is_dicom
 from mammovae.imageio.read import DICOM_SUFFIXES, read_header, walk
 
-_NO_PICTURES = {"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "REG", "DOC", "AU"}
+_MODALITIES_WITHOUT_IMAGES = {"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "REG", "DOC", "AU"}
 
 
-def dicom(root: Path) -> pd.DataFrame:
+def list_images(root: Path) -> pd.DataFrame:
     """List every DICOM image under root, a row a file in order of path; suffixes do not matter.
 
     image_id is the SOP Instance UID, patient_id the PatientID, study_id the Study Instance UID. Objects without
-    a picture (DICOMDIR, structured reports, presentation states, segmentations) are passed over, and so is
+    an image (DICOMDIR, structured reports, presentation states, segmentations) are passed over, and so is
     whatever is no DICOM, unless its suffix says that it should be: that is a row, which reading then fails
-    with its reason. A UID that occurs again is numbered (UID#2) and remarked on: the copies of an export twice
-    made, which prepare finds by their pixels, or the work of an anonymiser that gave all files one UID.
+    with its reason. A UID that occurs again is numbered (UID#2) and gets a warning: the copies of an export made
+    twice, which prepare finds by their pixels, or the work of an anonymiser that gave all files one UID.
 
     Health is null, unless the only CSV file at root (or index.csv; see `read_labels`) or a folder named
     healthy/ or finding/ says so.
     """
     labels = read_labels(root, strict=False)
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     rows = []
     for path in walk(root):
         source = relative(path, root)
@@ -36,10 +37,12 @@ def dicom(root: Path) -> pd.DataFrame:
         if row is None:
             continue
         uid = row["image_id"]
-        seen[uid] += 1
-        again = {"image_id": f"{uid}#{seen[uid]}", "reason": "an earlier file has the same SOP Instance UID"}
-        rows.append({**row, **labels.of(source, uid), "image_id": uid, **(again if seen[uid] > 1 else {})})
-    rows += labels.absent()
+        counts[uid] += 1
+        row |= labels.of(source, uid) | {"image_id": uid}
+        if counts[uid] > 1:
+            row |= {"image_id": f"{uid}#{counts[uid]}", "reason": "an earlier file has the same SOP Instance UID"}
+        rows.append(row)
+    rows += labels.missing()
     if not rows:
         raise InputError(f"there is no DICOM image under {root}: for other images use the kind folder")
     return index.table(rows, root)
@@ -57,4 +60,7 @@ def _row(path: Path, source: str) -> dict | None:
     except InputError:
         return bare
     # A mammogram cut off before its rows is a row that fails; what has none by its nature is no image.
-    return None if header.get("modality") in _NO_PICTURES else bare | header
+    return None if header.get("modality") in _MODALITIES_WITHOUT_IMAGES else bare | header
+
+
+SOURCE = Source(reads="any tree of DICOM files, known by their content", list_images=list_images)

@@ -9,17 +9,18 @@ from mammovae.config import InputError
 from mammovae.data import index
 from mammovae.data.sources.csv_rows import relative, without_suffix
 from mammovae.data.sources.labels import read_labels
+from mammovae.data.sources.source import Source
 from mammovae.imageio.dicom_reader import is_dicom
 from mammovae.imageio.read import image_files, read_header
 
 
-def folder(root: Path) -> pd.DataFrame:
+def list_images(root: Path) -> pd.DataFrame:
     """List every DICOM, PNG, TIFF, JPEG and PGM file under root, a row a file in order of path.
 
     image_id is the CSV's, else the path without suffix (with it where two files differ in nothing else).
     index.csv, or the only CSV file at root, may say what is known: see `read_labels`. Health is what the CSV
     says, else True under healthy/ and False under finding/, else null. What DICOM headers say fills the rest.
-    Files that the CSV does not list are rows too; files that it lists and that are not there are missing.
+    Files that the CSV does not list are rows too; files that it lists and that are absent are missing.
     """
     labels = read_labels(root, strict=True)
     sources = [relative(path, root) for path in image_files(root)]
@@ -27,8 +28,8 @@ def folder(root: Path) -> pd.DataFrame:
     rows = []
     for source in sources:
         image_id = without_suffix(source) if stems[without_suffix(source)] == 1 else source
-        rows.append({"image_id": image_id, **_header(root / source), **labels.of(source, image_id)})
-    rows += labels.absent()
+        rows.append({**_header(root / source), "image_id": image_id, **labels.of(source, image_id)})
+    rows += labels.missing()
     if not rows:
         raise InputError(f"there is no DICOM, PNG, TIFF, JPEG or PGM file under {root}: name the folder of the images")
     return index.table(rows, root)
@@ -36,10 +37,10 @@ def folder(root: Path) -> pd.DataFrame:
 
 def _header(path: Path) -> dict:
     """Return what a DICOM file says of itself; one that cannot be read fails later, with its reason."""
-    if not is_dicom(path):
-        return {}
     try:
-        header = read_header(path)
+        return read_header(path) if is_dicom(path) else {}
     except InputError:
         return {}
-    return {name: value for name, value in header.items() if name != "image_id"}
+
+
+SOURCE = Source(reads="any folder of DICOM, PNG, TIFF, JPEG or PGM files", list_images=list_images)

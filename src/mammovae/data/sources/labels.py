@@ -3,6 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mammovae.config import InputError
 from mammovae.data import index
@@ -10,6 +11,7 @@ from mammovae.data.sources.csv_rows import (
     BOX,
     DENSITIES,
     SIDES,
+    VIEWS,
     CsvRow,
     column_names,
     normalise_name,
@@ -19,51 +21,43 @@ from mammovae.data.sources.csv_rows import (
 )
 
 _HEALTHY = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-_VIEWS = {"cc": "CC", "mlo": "MLO"}
 _SPLITS = {"train": "train", "test": "test"}  # validation and calibration are carved out of train
 _KEYS = ("source", "image_id", "SOPInstanceUID")
 _TEXT = ("patient_id", "study_id", "vendor", "model")
-_COLUMNS = (
-    *_KEYS,
-    *_TEXT,
-    "side",
-    "view",
-    "healthy",
-    "split",
-    "density",
-    "birads",
-    "age",
-    "mm_per_pixel",
-    "category",
-    "severity",
-    *BOX,
-)
+_CHOICES: dict[str, dict[str, Any]] = {
+    "side": SIDES,
+    "view": VIEWS,
+    "healthy": _HEALTHY,
+    "split": _SPLITS,
+    "density": DENSITIES,
+}
+_NUMBERS = ("age", "mm_per_pixel")
+_COLUMNS = (*_KEYS, *_TEXT, *_CHOICES, "birads", *_NUMBERS, "category", "severity", *BOX)
 
 
 @dataclass
 class Labels:
-    """What a CSV says by the name that it gives a file, and which of its names were found."""
+    """What a CSV says by the name that it gives a file, and which of its names a file matched."""
 
     rows: dict[str, dict] = field(default_factory=dict)
-    found: set[str] = field(default_factory=set)
+    matched: set[str] = field(default_factory=set)
 
     def of(self, source: str, image_id: str) -> dict:
         """Return what is known of a file, named by its path, its id or its bare name, suffix or not."""
         bare = source.rpartition("/")[2]
         names = (source, image_id, without_suffix(source), bare, without_suffix(bare))
         key = next((name for name in names if name in self.rows), None)
-        said = {name: value for name, value in self.rows.get(key or "", {}).items() if value is not None}
+        known = {name: value for name, value in self.rows.get(key or "", {}).items() if value is not None}
         if key:
-            self.found.add(key)
-        return {"healthy": folder_health(source), **said, "source": source}
+            self.matched.add(key)
+        return {"healthy": folder_health(source), **known, "source": source}
 
-    def absent(self) -> list[dict]:
-        """Return index rows, status missing, for what the CSV lists and nothing was found for."""
-        told = {"status": "missing", "reason": "listed, but the file is not there"}
+    def missing(self) -> list[dict]:
+        """Return index rows, status missing, for what the CSV lists and no file matched."""
         return [
-            {**row, "image_id": row["image_id"] or without_suffix(key), **told}
+            {**row, "image_id": row["image_id"] or without_suffix(key), "status": "missing", "reason": index.ABSENT}
             for key, row in self.rows.items()
-            if key not in self.found
+            if key not in self.matched
         ]
 
 
@@ -91,7 +85,7 @@ def read_labels(root: Path, *, strict: bool) -> Labels:
     names = {normalise_name(name): name for name in column_names(path)}
     if not strict and not named and not names.keys() & {"source", "imageid", "sopinstanceuid", "healthy"}:
         return Labels()
-    known = {normalise_name(name): name for name in _COLUMNS}
+    known = {normalise_name(name) for name in _COLUMNS}
     for name in names:
         if name not in known:
             raise InputError(f"{path} has the unknown column {names[name]!r}: {suggest_column(name, list(_COLUMNS))}")
@@ -99,43 +93,38 @@ def read_labels(root: Path, *, strict: bool) -> Labels:
     if key is None:
         raise InputError(f"{path} does not say which file a row is about: add a column source or image_id")
     groups: dict[str, list[CsvRow]] = defaultdict(list)
-    for line in read_csv(path, list(names.values())):
-        groups[line.needed(key).replace("\\", "/").removeprefix("./")].append(line)
-    return Labels({name: _merged(lines) for name, lines in groups.items()})
+    for row in read_csv(path, list(names.values())):
+        groups[row.required(key).replace("\\", "/").removeprefix("./")].append(row)
+    return Labels({name: _merged(rows) for name, rows in groups.items()})
 
 
-def _merged(lines: list[CsvRow]) -> dict:
+def _merged(rows: list[CsvRow]) -> dict:
     """Join the rows of one file: the same facts, and a finding from each."""
-    facts = [_facts(line) for line in lines]
-    for line, fact in zip(lines[1:], facts[1:], strict=True):
-        differing = [name for name in fact if fact[name] != facts[0][name]]
+    first, *others = ((row, _facts(row)) for row in rows)
+    for row, facts in others:
+        differing = [name for name in facts if facts[name] != first[1][name]]
         if differing:
-            raise InputError(f"{line.place}: {differing[0]} differs from an earlier row about the same file")
-        if line.text("category") is None:
-            raise InputError(f"{line.place}: the file has an earlier row, and this one names no category of finding")
-    row = facts[0]
-    row["findings"] = [
-        index.finding(line.text("category"), severity=line.text("severity"), box=line.box(None, None))
-        for line in lines
-        if line.text("category") or line.text("xmin")
+            raise InputError(f"{row.place}: {differing[0]} differs from an earlier row about the same file")
+        if row.text("category") is None:
+            raise InputError(f"{row.place}: the file has an earlier row, and this one names no category of finding")
+    merged = first[1]
+    merged["findings"] = [
+        index.finding(row.text("category"), severity=row.text("severity"), box=row.box(None, None))
+        for row in rows
+        if row.text("category") or row.text("xmin")
     ] or None
-    if row["findings"] and row["healthy"]:
-        raise InputError(f"{lines[0].place}: healthy is true, but a finding is listed: correct one of them")
-    row["healthy"] = False if row["findings"] else row["healthy"]
-    return row
+    if merged["findings"] and merged["healthy"]:
+        raise InputError(f"{rows[0].place}: healthy is true, but a finding is listed: correct one of them")
+    merged["healthy"] = False if merged["findings"] else merged["healthy"]
+    return merged
 
 
-def _facts(line: CsvRow) -> dict:
+def _facts(row: CsvRow) -> dict[str, Any]:
     return {
-        "image_id": line.text("image_id") or line.text("SOPInstanceUID"),
-        "source": line.text("source"),
-        **{name: line.text(name) for name in _TEXT},
-        "side": line.one_of("side", SIDES),
-        "view": line.one_of("view", _VIEWS),
-        "healthy": line.one_of("healthy", _HEALTHY),
-        "split": line.one_of("split", _SPLITS),
-        "density": line.one_of("density", DENSITIES),
-        "birads": line.birads("birads"),
-        "age": line.number("age"),
-        "mm_per_pixel": line.number("mm_per_pixel"),
+        "image_id": row.text("image_id") or row.text("SOPInstanceUID"),
+        "source": row.text("source"),
+        **{name: row.text(name) for name in _TEXT},
+        **{name: row.one_of(name, allowed) for name, allowed in _CHOICES.items()},
+        "birads": row.birads("birads"),
+        **{name: row.number(name) for name in _NUMBERS},
     }

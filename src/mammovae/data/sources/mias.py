@@ -8,6 +8,7 @@ import pandas as pd
 from mammovae.config import InputError
 from mammovae.data import index
 from mammovae.data.sources.csv_rows import clipped, find_entry
+from mammovae.data.sources.source import Source
 from mammovae.imageio.read import read_header
 
 SIZE = 1024
@@ -22,11 +23,11 @@ _ROW = re.compile(
 )
 
 
-def mias(root: Path) -> pd.DataFrame:
+def list_images(root: Path) -> pd.DataFrame:
     """List mini-MIAS (Suckling et al., Excerpta Medica ICS 1069:375-378, 1994), a row a film in order of number.
 
     Expects Info.txt with the films (mdb001.pgm, ...) beside it. Healthy is class NORM; a film of any other
-    class is not. A film that Info.txt lists is missing where it does not lie there; one that lies there and is
+    class is not. A film that Info.txt lists and that is not in the folder is missing; one in the folder that is
     not listed has unknown health. The patient is the pair of films 2k-1 and 2k. The tissue letter is
     not BI-RADS density, so density is null. Findings carry the class code, the severity, and as box the square
     round the circle, clipped to the film.
@@ -38,31 +39,30 @@ def mias(root: Path) -> pd.DataFrame:
     info = find_entry(root, "Info.txt")
     if info is None:
         raise InputError(f"{root} is not mini-MIAS: it holds no Info.txt, expected beside mdb001.pgm and the others")
-    findings = _listed(info)
+    findings = _listed_findings(info)
     if not findings:
         raise InputError(f"{info} lists no film: its rows should look like 'mdb001 G CIRC B 535 425 197'")
-    here = {path.stem.lower(): path.name for path in root.iterdir() if path.suffix.lower() == ".pgm"}
-    for name in here.values():
+    files = {path.stem.lower(): path.name for path in root.iterdir() if path.suffix.lower() == ".pgm"}
+    for name in files.values():
         _check_size(root / name)
-    unlisted = {name for name in here if _FILM.fullmatch(name)} - set(findings)
+    unlisted = {name for name in files if _FILM.fullmatch(name)} - set(findings)
     rows = []
     for film in sorted({*findings, *unlisted}):
         number = int(film[3:])
         first = number - (number + 1) % 2
-        found = findings.get(film)
         rows.append(
             {
                 "image_id": film,
                 "patient_id": f"mdb{first:03d}-{first + 1:03d}",
                 "side": "L" if number % 2 else "R",
                 "view": "MLO",
-                "healthy": None if found is None else not found,
-                "source": here.get(film, f"{film}.pgm"),
+                "healthy": None if film in unlisted else not findings[film],
+                "source": files.get(film, f"{film}.pgm"),
                 "rows": SIZE,
                 "columns": SIZE,
                 "mm_per_pixel": 0.2,
-                "findings": found or [],
-                "reason": "Info.txt does not list this film" if found is None else None,
+                "findings": findings.get(film, []),
+                "reason": "Info.txt does not list this film" if film in unlisted else None,
             }
         )
     return index.table(rows, root)
@@ -81,7 +81,7 @@ def _check_size(path: Path) -> None:
         )
 
 
-def _listed(info: Path) -> dict[str, list[dict]]:
+def _listed_findings(info: Path) -> dict[str, list[dict]]:
     """Return each listed film's findings, none for a normal one."""
     findings: dict[str, list[dict]] = {}
     for number, text in enumerate(info.read_text(encoding="latin-1").splitlines(), start=1):
@@ -91,11 +91,18 @@ def _listed(info: Path) -> dict[str, list[dict]]:
         row = _ROW.fullmatch(film["rest"])
         if not row or row["kind"] not in (None, *_CLASSES):
             raise InputError(f"{info}, line {number}: {text.strip()!r} should look like 'mdb001 G CIRC B 535 425 197'")
-        found = findings.setdefault(film["film"].lower(), [])
+        film_findings = findings.setdefault(film["film"].lower(), [])
         if row["kind"]:
             box = None
             if row["x"]:
                 x, y, radius = int(row["x"]), SIZE - int(row["y"]), int(row["radius"])
                 box = clipped((x - radius, y - radius, x + radius, y + radius), SIZE, SIZE)
-            found.append(index.finding(row["kind"], severity=_SEVERITY[row["severity"]], box=box))
+            film_findings.append(index.finding(row["kind"], severity=_SEVERITY[row["severity"]], box=box))
     return findings
+
+
+SOURCE = Source(
+    reads="mini-MIAS, Info.txt beside the films (mdb001.pgm and so on)",
+    list_images=list_images,
+    finding_shape="round",
+)

@@ -11,16 +11,31 @@ from PIL import Image, UnidentifiedImageError
 
 from mammovae.config import HealthyRule, InputError
 from mammovae.data import index
-from mammovae.data.sources.csv_rows import BOX, DENSITIES, SIDES, SPLITS, CsvRow, find_entry, normalise_name, read_csv
+from mammovae.data.sources.csv_rows import (
+    BOX,
+    DENSITIES,
+    SIDES,
+    SPLITS,
+    VIEWS,
+    CsvRow,
+    find_entry,
+    normalise_name,
+    read_csv,
+)
+from mammovae.data.sources.source import Source
 from mammovae.imageio.dicom_header import age_in_years
 from mammovae.imageio.read import IMAGE_SUFFIXES, RASTER_SUFFIXES
 
-_IMAGE = ("study_id", "image_id", "laterality", "view_position", "breast_birads")
-_FINDING = ("study_id", "image_id", "laterality", "finding_categories", *BOX)
-_VIEWS = {"cc": "CC", "mlo": "MLO"}
+_IMAGE_COLUMNS = ("study_id", "image_id", "laterality", "view_position", "breast_birads")
+_FINDING_COLUMNS = ("study_id", "image_id", "laterality", "finding_categories", *BOX)
+
+Breast = tuple[str, str | None]
+"""study_id and side."""
+ImageFindings = list[tuple[str, CsvRow]]
+"""Category and table row of each finding of an image."""
 
 
-def vindr(root: Path, *, healthy: HealthyRule = "birads12") -> pd.DataFrame:
+def list_images(root: Path, *, healthy: HealthyRule = "birads12") -> pd.DataFrame:
     """List VinDr-Mammo (Nguyen et al., Scientific Data 10:277, 2023), a row an image in the table's order.
 
     Released: images/STUDY/IMAGE.dicom, breast-level_annotations.csv, finding_annotations.csv and, where it is
@@ -36,28 +51,30 @@ def vindr(root: Path, *, healthy: HealthyRule = "birads12") -> pd.DataFrame:
     (a cut-down table) make no row, but count for the health of their breast. A PNG of another size than the
     table says has its boxes scaled where the proportions agree, and loses their place where they do not.
     """
-    breast, found, details, folder = _tables(root)
-    findings, affected = _findings(found)
-    worst: dict[tuple[str, str | None], list[int | None]] = defaultdict(list)
-    for line in breast:
-        worst[_breast(line)].append(line.birads("breast_birads"))
+    image_rows, finding_rows, details, folder = _tables(root)
+    findings, affected = _findings(finding_rows)
+    grades: dict[Breast, list[int | None]] = defaultdict(list)
+    for row in image_rows:
+        grades[_breast(row)].append(row.birads("breast_birads"))
     allowed = (1,) if healthy == "birads1" else (1, 2)
-    lying = lru_cache(64)(_lying)  # for this call alone: files may come between two
+
+    def health(row: CsvRow) -> bool | None:
+        if findings[row.required("image_id")]:
+            return False
+        breast = _breast(row)
+        unaffected = breast not in affected and all(grade in allowed for grade in grades[breast])
+        return True if healthy == "image" or unaffected else None
+
+    existing_files = lru_cache(64)(_existing_files)  # for this call alone: files may come between two
     rows = []
-    for line in breast:
-        image_id = line.needed("image_id")
-        own = findings[image_id]
-        if own:
-            health = False
-        elif healthy == "image":
-            health = True
-        else:
-            clean = _breast(line) not in affected and all(grade in allowed for grade in worst[_breast(line)])
-            health = True if clean else None
-        rows.append(
-            _row(root, folder, lying(folder / line.needed("study_id")), line, own, details.get(image_id))
-            | {"healthy": health}
-        )
+    for row in image_rows:
+        study, image_id = row.required("study_id"), row.required("image_id")
+        suffix = ".dicom" if normalise_name(folder.name) == "images" else ".png"
+        name = existing_files(folder / study).get(image_id, image_id + suffix)
+        source = f"{folder.name}/{study}/{name}"
+        fields = _fields(row, _raster_shape(root / source), findings[image_id])
+        detail = details.get(image_id)
+        rows.append(fields | {"source": source, "healthy": health(row)} | (_detail(detail) if detail else {}))
     return index.table(rows, root)
 
 
@@ -67,82 +84,75 @@ def _tables(root: Path) -> tuple[list[CsvRow], list[CsvRow], dict[str, CsvRow], 
     metadata = find_entry(root, "metadata.csv")
     folder = find_entry(root, "images") or find_entry(root, "Processed_Images") or root / "images"
     if released:
-        named = find_entry(root, "finding_annotations.csv") or root / "finding_annotations.csv"
-        details = {line.text("SOP Instance UID"): line for line in read_csv(metadata)} if metadata else {}
-        known = {name: line for name, line in details.items() if name}
-        return read_csv(released, _IMAGE), read_csv(named, _FINDING), known, folder
+        findings = find_entry(root, "finding_annotations.csv") or root / "finding_annotations.csv"
+        by_uid = {row.text("SOP Instance UID"): row for row in read_csv(metadata)} if metadata else {}
+        details = {uid: row for uid, row in by_uid.items() if uid}
+        return read_csv(released, _IMAGE_COLUMNS), read_csv(findings, _FINDING_COLUMNS), details, folder
     if metadata:
-        found = read_csv(metadata, [*_IMAGE, *_FINDING[3:]])
-        firsts = {line.needed("image_id"): line for line in reversed(found)}
-        return [line for line in found if firsts[line.needed("image_id")] is line], found, {}, folder
+        rows = read_csv(metadata, [*_IMAGE_COLUMNS, *_FINDING_COLUMNS[3:]])
+        firsts = {row.required("image_id"): row for row in reversed(rows)}
+        return [row for row in rows if firsts[row.required("image_id")] is row], rows, {}, folder
     raise InputError(
         f"{root} is not VinDr-Mammo: it holds neither breast-level_annotations.csv (as released) "
         "nor Metadata.csv (the PNG copy)"
     )
 
 
-def _breast(line: CsvRow) -> tuple[str, str | None]:
-    return line.needed("study_id"), line.one_of("laterality", SIDES)
+def _breast(row: CsvRow) -> Breast:
+    return row.required("study_id"), row.one_of("laterality", SIDES)
 
 
-def _findings(lines: list[CsvRow]) -> tuple[dict[str, list[tuple[str, CsvRow]]], set[tuple[str, str | None]]]:
-    """Return (category, line) of each finding by image, and the breasts that have any."""
-    findings: dict[str, list[tuple[str, CsvRow]]] = defaultdict(list)
+def _findings(rows: list[CsvRow]) -> tuple[dict[str, ImageFindings], set[Breast]]:
+    """Return the findings by image, and the breasts that have any."""
+    findings: dict[str, ImageFindings] = defaultdict(list)
     affected = set()
-    for line in lines:
-        for category in _categories(line):
-            findings[line.needed("image_id")].append((category, line))
-            affected.add(_breast(line))
+    for row in rows:
+        for category in _categories(row):
+            findings[row.required("image_id")].append((category, row))
+            affected.add(_breast(row))
     return findings, affected
 
 
-def _categories(line: CsvRow) -> list[str]:
-    text = line.needed("finding_categories")
+def _categories(row: CsvRow) -> list[str]:
+    text = row.required("finding_categories")
     try:
         names = ast.literal_eval(text) if text.startswith("[") else [text]
     except (SyntaxError, ValueError):
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{line.place}: finding_categories is {text!r}, where a list such as ['Mass'] belongs")
+        raise InputError(f"{row.place}: finding_categories is {text!r}, where a list such as ['Mass'] belongs")
     return [name for name in dict.fromkeys(names) if normalise_name(name) != "nofinding"]
 
 
-def _row(
-    root: Path, folder: Path, lying: dict[str, str], line: CsvRow, own: list[tuple[str, CsvRow]], detail: CsvRow | None
-) -> dict:
-    study, image_id = line.needed("study_id"), line.needed("image_id")
-    expected = image_id + (".dicom" if normalise_name(folder.name) == "images" else ".png")
-    name = lying.get(image_id, expected)
-    source = f"{folder.name}/{study}/{name}"
-    rows, columns = line.whole("height"), line.whole("width")
-    here = _png_shape(root / source) or (rows, columns)
-    findings, reason = _placed(own, (rows, columns), here)
+def _fields(row: CsvRow, raster_shape: tuple[int, int] | None, findings: ImageFindings) -> dict:
+    """Return what the table says of an image whose file, where it is no DICOM, has raster_shape."""
+    table_shape = row.whole("height"), row.whole("width")
+    shape = raster_shape or table_shape
+    placed, reason = _place(findings, table_shape, shape)
     return {
-        "image_id": image_id,
-        "patient_id": study,
-        "study_id": study,
-        "side": line.one_of("laterality", SIDES),
-        "view": _VIEWS.get(normalise_name(line.text("view_position") or "")),
-        "split": line.one_of("split", SPLITS),
-        "density": line.one_of("breast_density", DENSITIES),
-        "birads": line.birads("breast_birads"),
-        "source": source,
-        "rows": here[0],
-        "columns": here[1],
-        "findings": findings,
+        "image_id": row.text("image_id"),
+        "patient_id": row.text("study_id"),
+        "study_id": row.text("study_id"),
+        "side": row.one_of("laterality", SIDES),
+        "view": VIEWS.get(normalise_name(row.text("view_position") or "")),
+        "split": row.one_of("split", SPLITS),
+        "density": row.one_of("breast_density", DENSITIES),
+        "birads": row.birads("breast_birads"),
+        "rows": shape[0],
+        "columns": shape[1],
+        "findings": placed,
         "reason": reason,
-        **(_detail(detail) if detail else {}),
     }
 
 
-def _lying(study: Path) -> dict[str, str]:
-    """Return the names of the images that lie in a study's folder by image_id."""
+def _existing_files(study: Path) -> dict[str, str]:
+    """Return the names of the images in a study's folder by image_id."""
     names = sorted(path.name for path in study.iterdir()) if study.is_dir() else []
     return {name.rpartition(".")[0]: name for name in names if name.lower().endswith(IMAGE_SUFFIXES)}
 
 
-def _png_shape(path: Path) -> tuple[int, int] | None:
-    """Return rows and columns of a copy that is no DICOM; None leaves the judgement to reading."""
+def _raster_shape(path: Path) -> tuple[int, int] | None:
+    """Return rows and columns of a copy that is no DICOM; None where reading will have to say what is wrong."""
     if path.suffix.lower() not in RASTER_SUFFIXES or not path.is_file():
         return None
     try:
@@ -152,28 +162,43 @@ def _png_shape(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _placed(own: list[tuple[str, CsvRow]], listed: tuple, here: tuple) -> tuple[list[dict], str | None]:
-    """Make the findings with boxes in pixels of the file that is here, and say where that was impossible."""
-    made, reason = [], None
-    for category, line in own:
-        box = line.box(*listed)
+def _place(findings: ImageFindings, table_shape: tuple, shape: tuple) -> tuple[list[dict], str | None]:
+    """Return the findings with boxes in pixels of the file, of some shape, and a sentence where that failed."""
+    placed, reason = [], None
+    for category, row in findings:
+        box = row.box(*table_shape)
         if box is None:
             reason = "a finding has no box, or one outside the image: its place is unknown"
-        elif None not in listed and here != listed:
-            down, across = here[0] / listed[0], here[1] / listed[1]
+        elif None not in table_shape and shape != table_shape:
+            down, across = shape[0] / table_shape[0], shape[1] / table_shape[1]
             alike = abs(down - across) <= 0.01 * down
             box = (box[0] * across, box[1] * down, box[2] * across, box[3] * down) if alike else None
-            size = f"{here[0]} x {here[1]} pixels, the table says {listed[0]} x {listed[1]}"
+            size = f"{shape[0]} x {shape[1]} pixels, the table says {table_shape[0]} x {table_shape[1]}"
             reason = f"the image has {size}: {'boxes were scaled' if alike else 'where its findings are is unknown'}"
-        made.append(index.finding(category, birads=line.birads("finding_birads"), box=box))
-    return made, reason
+        placed.append(index.finding(category, birads=row.birads("finding_birads"), box=box))
+    return placed, reason
 
 
-def _detail(line: CsvRow) -> dict:
-    spacing = [float(value) for value in re.findall(r"\d+(?:\.\d+)?", line.text("Imager Pixel Spacing") or "")]
+def _detail(row: CsvRow) -> dict:
+    spacing = [float(value) for value in re.findall(r"\d+(?:\.\d+)?", row.text("Imager Pixel Spacing") or "")]
     return {
-        "age": age_in_years(line.text("Patient's Age")),
-        "vendor": line.text("Manufacturer"),
-        "model": line.text("Manufacturer's Model Name"),
+        "age": age_in_years(row.text("Patient's Age")),
+        "vendor": row.text("Manufacturer"),
+        "model": row.text("Manufacturer's Model Name"),
         "mm_per_pixel": spacing[0] if spacing and 0 < spacing[0] == spacing[-1] else None,
     }
+
+
+_NOT_BOXED = '"No finding" in VinDr-Mammo may still be BI-RADS 2: benign findings are not boxed there.'
+SOURCE = Source(
+    reads="VinDr-Mammo, as released or as the PNG copy",
+    list_images=list_images,
+    healthy_rules={
+        "birads12": (_NOT_BOXED,),
+        "birads1": (),
+        "image": (
+            _NOT_BOXED,
+            "Healthy means no box on the image: BI-RADS 3 to 5, or a box in another view, count too.",
+        ),
+    },
+)
