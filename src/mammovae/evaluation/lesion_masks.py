@@ -7,7 +7,7 @@ from mammovae.data.dataset import Data
 
 
 def lesion_masks(data: Data, positions: np.ndarray, size: int) -> np.ndarray:
-    """Return the annotated regions of images, bool (n, size, size): boxes, or ellipses in them where the source says so.
+    """Return the annotated regions of images, bool (n, size, size): boxes, or the ellipses in them where findings are round.
 
     A region smaller than a pixel is the pixel that holds its centre. Images without a position have none.
     """
