@@ -1,4 +1,4 @@
-"""Both layouts of VinDr-Mammo, with every trap in them, from raw files to a report."""
+"""Both layouts of VinDr-Mammo, with every defect of real archives, from raw files to a report."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 import mammovae as mv
+from mammovae.config import Layout
 
 
 @pytest.mark.parametrize("layout", ["vindr", "vindr-png"])
-def test_a_tree_with_every_trap_goes_the_whole_way(layout: str, tmp_path: Path) -> None:
+def test_a_tree_with_every_defect_goes_the_whole_way(layout: Layout, tmp_path: Path) -> None:
     raw = mv.phantom(tmp_path / "raw", layout=layout, patients=24, size=96, traps=True, workers=2)
     truth = json.loads((raw / "truth.json").read_text())
     facts = mv.prepare("vindr", raw, out=tmp_path / "data", size=32, workers=2)

@@ -29,7 +29,7 @@ def decoded(pixels: np.ndarray) -> DecodedImage:
     return DecodedImage(pixels, {}, (), PixelGrid(*pixels.shape))
 
 
-def test_all_the_faults_of_an_archive_are_there() -> None:
+def test_every_fault_has_a_name_of_its_own() -> None:
     assert len(FAULTS) == 21 and len(set(FAULTS)) == 21
 
 

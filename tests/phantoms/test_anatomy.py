@@ -15,7 +15,7 @@ from mammovae.phantoms.patient import DENSITY_SHARES, SIDES, VIEWS, make_breast,
 
 
 def spectrum_slope(phantom, points=128, low=0.06, high=0.7):
-    """Slope of log power over log frequency (cycles per mm) in the square at the breast's widest place."""
+    """Slope of log power over log frequency (cycles per mm) in the window at the breast's widest place."""
     tissue = phantom.mask & ~phantom.muscle
     room = np.asarray(ndimage.distance_transform_edt(np.pad(tissue, 1)))[1:-1, 1:-1]
     half = points // 2
@@ -53,8 +53,8 @@ def test_another_process_makes_the_same_pixels():
     code = (
         "from mammovae.phantoms.anatomy import make_phantom as m; print(int(m(5, 3, 'L', 'MLO', size=64).image.sum()))"
     )
-    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert int(there) == int(make_phantom(5, 3, "L", "MLO", size=64).image.sum())
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(answer) == int(make_phantom(5, 3, "L", "MLO", size=64).image.sum())
 
 
 @pytest.mark.parametrize("change", [{"seed": 6}, {"patient": 4}, {"side": "R"}, {"view": "CC"}])

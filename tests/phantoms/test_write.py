@@ -1,4 +1,4 @@
-"""Phantom studies on disk: each layout's tree and tables, the planted traps, and the same bytes every time."""
+"""Phantom studies on disk: each layout's tree and tables, the defects of real archives, and the same bytes every time."""
 
 import ast
 import json
@@ -45,8 +45,8 @@ def vindr(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trapped(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("trapped") / "raw"
+def defective(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("defective") / "raw"
     return write_phantoms(out, patients=FEWEST_PATIENTS, size=64, seed=3, traps=True, workers=1)
 
 
@@ -155,17 +155,17 @@ def test_the_dicom_layout_holds_files_for_presentation_that_say_what_they_are(tm
     assert len(uids) == 8
 
 
-def test_every_trap_is_planted_and_recorded(trapped):
-    recorded = truth_of(trapped)["trapped"]
+def test_every_defect_is_added_and_recorded(defective):
+    recorded = truth_of(defective)["trapped"]
     assert set(recorded) == {*FILE_DEFECTS, *DICOM_DEFECTS, *TABLE_DEFECTS, "benign", "metadata_columns"}
     assert all(recorded.values())
     single = [recorded[name][0] for name in (*FILE_DEFECTS, *DICOM_DEFECTS, *TABLE_DEFECTS)]
     assert len(set(single)) == len(single)
 
 
-def test_file_traps_are_what_they_say(trapped):
-    truth = truth_of(trapped)
-    path = {name: trapped / truth["images"][ids[0]]["path"] for name, ids in truth["trapped"].items()}
+def test_file_defects_are_what_they_say(defective):
+    truth = truth_of(defective)
+    path = {name: defective / truth["images"][ids[0]]["path"] for name, ids in truth["trapped"].items()}
     assert not path["missing_file"].exists()
     assert pydicom.dcmread(path["truncated"], stop_before_pixels=True).Rows == 64
     with pytest.raises((ValueError, AttributeError)):
@@ -176,19 +176,19 @@ def test_file_traps_are_what_they_say(trapped):
     shown = presented(path["wrong_pose"]) > 0.05
     on_left = shown[:, 0].sum() > shown[:, -1].sum()
     assert on_left == (image["side"] == "R")
-    one, other = (presented(trapped / truth["images"][name]["path"]) for name in truth["trapped"]["duplicate_pixels"])
+    one, other = (presented(defective / truth["images"][name]["path"]) for name in truth["trapped"]["duplicate_pixels"])
     assert np.array_equal(one, other)
     background = presented(path["background"])
     assert np.percentile(background, 5) > 0.03
 
 
 @pytest.mark.parametrize("name", ["monochrome1", "voi_lut", "jpeg2000", "jpeg_ls", "rle"])
-def test_encoded_differently_an_image_shows_the_same(trapped, name):
-    truth = truth_of(trapped)
+def test_encoded_differently_an_image_shows_the_same(defective, name):
+    truth = truth_of(defective)
     image = truth["images"][truth["trapped"][name][0]]
     plain = make_phantom(3, image["patient"], image["side"], image["view"], size=64).image / 65535
-    assert np.abs(presented(trapped / image["path"]) - plain).max() < (0.02 if name == "voi_lut" else 0.001)
-    dataset = pydicom.dcmread(trapped / image["path"])
+    assert np.abs(presented(defective / image["path"]) - plain).max() < (0.02 if name == "voi_lut" else 0.001)
+    dataset = pydicom.dcmread(defective / image["path"])
     signs = {
         "monochrome1": dataset.PhotometricInterpretation == "MONOCHROME1",
         "voi_lut": "VOILUTSequence" in dataset,
@@ -196,17 +196,17 @@ def test_encoded_differently_an_image_shows_the_same(trapped, name):
     assert signs.get(name, dataset.file_meta.TransferSyntaxUID.is_compressed)
 
 
-def test_a_file_for_processing_says_so_and_is_dark_where_the_breast_is(trapped):
-    truth = truth_of(trapped)
-    dataset = pydicom.dcmread(trapped / truth["images"][truth["trapped"]["for_processing"][0]]["path"])
+def test_a_file_for_processing_says_so_and_is_dark_where_the_breast_is(defective):
+    truth = truth_of(defective)
+    dataset = pydicom.dcmread(defective / truth["images"][truth["trapped"]["for_processing"][0]]["path"])
     assert dataset.PresentationIntentType == "FOR PROCESSING"
     assert dataset.SOPClassUID.name.endswith("For Processing")
     assert np.percentile(dataset.pixel_array, 5) < 0.5 * np.percentile(dataset.pixel_array, 95)
 
 
-def test_table_traps_are_what_they_say(trapped):
-    recorded = truth_of(trapped)["trapped"]
-    table = pd.read_csv(trapped / "finding_annotations.csv")
+def test_table_defects_are_what_they_say(defective):
+    recorded = truth_of(defective)["trapped"]
+    table = pd.read_csv(defective / "finding_annotations.csv")
     rows = {name: table[table["image_id"] == recorded[name][0]] for name in TABLE_DEFECTS}
     assert len(rows["several_rows"]) == 2
     assert len(ast.literal_eval(rows["two_categories"]["finding_categories"].iloc[0])) == 2
@@ -216,7 +216,7 @@ def test_table_traps_are_what_they_say(trapped):
     assert sorted(breast["xmin"].isna()) == [False, True]
     benign = table[table["image_id"].isin(recorded["benign"])]
     assert set(benign["breast_birads"]) == {"BI-RADS 2"} and set(benign["finding_categories"]) == {"['No Finding']"}
-    assert "Patient's Age" not in pd.read_csv(trapped / "metadata.csv")
+    assert "Patient's Age" not in pd.read_csv(defective / "metadata.csv")
 
 
 @pytest.mark.parametrize(

@@ -203,20 +203,11 @@ def rays(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> tuple[np.nda
     return size * y, size * np.sign(x) * np.clip(np.abs(x) - 0.2, 0, None)
 
 
+_KINDS = ("mass", "spiculated", "calcification", "asymmetry")
 SHAPES: dict[str, dict[str, Shape]] = {
-    "train": {"mass": oval_mass, "spiculated": straight_star, "calcification": round_specks, "asymmetry": lumpy_patch},
-    "validation": {
-        "mass": lobed_mass,
-        "spiculated": jagged_star,
-        "calcification": oval_specks,
-        "asymmetry": clouded_patch,
-    },
-    "test": {
-        "mass": rugged_mass,
-        "spiculated": branching_star,
-        "calcification": ductal_specks,
-        "asymmetry": stranded_patch,
-    },
+    "train": dict(zip(_KINDS, (oval_mass, straight_star, round_specks, lumpy_patch), strict=True)),
+    "validation": dict(zip(_KINDS, (lobed_mass, jagged_star, oval_specks, clouded_patch), strict=True)),
+    "test": dict(zip(_KINDS, (rugged_mass, branching_star, ductal_specks, stranded_patch), strict=True)),
 }
 
 PULLS: dict[str, Pull] = {"train": pinch, "validation": twist, "test": rays}

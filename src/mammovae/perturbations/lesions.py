@@ -12,6 +12,7 @@ from mammovae.perturbations.lesion_shapes import PULLS, SHAPES
 
 LesionFamily = Literal["train", "validation", "test"]
 
+# Their order is part of the random key: new kinds go at the end.
 LESION_KINDS: tuple[LesionKind, ...] = get_args(LesionKind)
 FAMILIES: tuple[LesionFamily, ...] = get_args(LesionFamily)
 """Learn from the first, choose settings by the second, report the third: they share no shape, blending or number."""
@@ -26,28 +27,16 @@ _COARSE_ROWS = 128
 
 @dataclass(frozen=True)
 class LesionSpec:
-    """The lesion to insert.
-
-    Parameters
-    ----------
-    diameter_mm
-        Full extent, 2 to 40 mm, with all spikes; for calcifications that of the cluster, whose specks are 0.15 to
-        0.8 mm and fade in coarse pixels.
-    contrast
-        Rise at the lesion's thickest point, for a pixel of the local mean grey, as a share of `contrast_unit`; at
-        least 0, above 1 useful for calcifications. For a distortion it is the longest displacement over half the
-        radius, at most 1.
-
-    Raises
-    ------
-    ValueError
-        For a value out of its range.
-    """
+    """The lesion to insert; a value out of its range is a ValueError."""
 
     kind: LesionKind
     family: LesionFamily
     diameter_mm: float
+    """Full extent, 2 to 40, with all spikes; for calcifications that of the cluster, whose specks are 0.15 to 0.8 mm
+    and fade in coarse pixels."""
     contrast: float
+    """Rise at the lesion's thickest point, for a pixel of the local mean grey, as a share of `contrast_unit`: at least
+    0, above 1 useful for calcifications. For a distortion the longest displacement over half the radius, at most 1."""
     seed: int
 
     def __post_init__(self) -> None:

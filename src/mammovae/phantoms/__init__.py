@@ -1,1 +1,1 @@
-"""Synthetic mammograms with known truth: healthy breasts, planted lesions, and raw trees in the form of real sets."""
+"""Synthetic mammograms with known truth: healthy breasts, inserted lesions, raw trees in the form of real data sets."""

@@ -11,9 +11,7 @@ from mammovae.phantoms.plan import ImagePlan
 Lesions = list[dict]
 """What truth.json says of one image's lesions: kind, categories, birads, box and so on."""
 
-_NO_FINDING = {"finding_categories": "['No Finding']"} | dict.fromkeys(
-    ("finding_birads", "xmin", "ymin", "xmax", "ymax")
-)
+_FINDING = ("finding_categories", "finding_birads", "xmin", "ymin", "xmax", "ymax")
 
 
 def tables(
@@ -56,21 +54,15 @@ def _findings(plans: list[ImagePlan], lesions: dict[str, Lesions], negative_xmin
     """Return finding_annotations.csv: a row a finding, and one with an empty box for an image without."""
     rows = []
     for plan in plans:
-        findings = [_finding(lesion, plan.image_id in negative_xmin) for lesion in lesions[plan.image_id]]
-        rows += [{**_annotation(plan), **finding, "split": plan.split} for finding in findings or [_NO_FINDING]]
+        for lesion in lesions[plan.image_id] or [None]:
+            values: list[object] = ["['No Finding']", *[None] * 5]
+            if lesion:
+                box = [float(edge) for edge in lesion["box"]]
+                if plan.image_id in negative_xmin:
+                    box[0] = -3.25
+                values = [str(lesion["categories"]), f"BI-RADS {lesion['birads']}", *box]
+            rows.append(_annotation(plan) | dict(zip(_FINDING, values, strict=True)) | {"split": plan.split})
     return _csv(rows)
-
-
-def _finding(lesion: dict, negative_xmin: bool) -> dict:
-    xmin, ymin, xmax, ymax = map(float, lesion["box"])
-    return {
-        "finding_categories": str(lesion["categories"]),
-        "finding_birads": f"BI-RADS {lesion['birads']}",
-        "xmin": -3.25 if negative_xmin else xmin,
-        "ymin": ymin,
-        "xmax": xmax,
-        "ymax": ymax,
-    }
 
 
 def _metadata(plans: list[ImagePlan], *, incomplete: bool) -> str:

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from mammovae.config import LesionKind
+from mammovae.config import LesionKind, UsageError
 from mammovae.perturbations.lesions import LesionSpec
-from mammovae.phantoms.plan import CATEGORIES, ImagePlan, LesionPlan, single_view_only
+from mammovae.phantoms.plan import CATEGORIES, ImagePlan, LesionPlan
 
 FILE_DEFECTS = ("missing_file", "truncated", "not_an_image", "wrong_pose", "duplicate_pixels", "background")
 DICOM_DEFECTS = ("monochrome1", "voi_lut", "for_processing", "jpeg2000", "jpeg_ls", "rle")
@@ -27,7 +27,7 @@ def assign_defects(images: list[ImagePlan], layout: str) -> tuple[list[ImagePlan
 
     Raises
     ------
-    ValueError
+    UsageError
         Where the study is too small.
     """
     changed = {image.image_id: image for image in images}
@@ -40,7 +40,7 @@ def assign_defects(images: list[ImagePlan], layout: str) -> tuple[list[ImagePlan
     names = FILE_DEFECTS + (DICOM_DEFECTS if layout in ("vindr", "dicom") else ())
     in_tables = TABLE_DEFECTS if layout.startswith("vindr") else ()
     if len(healthy) < len(names) + 1 or len(affected) < len(in_tables):
-        raise ValueError(
+        raise UsageError(
             f"the defects need {len(names) + 1} patients without and {len(in_tables)} with findings, this study has"
             f" {len(healthy)} and {len(affected)}: ask for {FEWEST_PATIENTS} patients or more"
         )
@@ -49,7 +49,7 @@ def assign_defects(images: list[ImagePlan], layout: str) -> tuple[list[ImagePlan
         duplicate = name == "duplicate_pixels"
         changed[image.image_id] = replace(image, defect=name, pixels_of=twin.patient if duplicate else None)
         image_ids[name] = [image.image_id, twin.image_id] if duplicate else [image.image_id]
-    # A box can only begin beyond the image's left edge where the chest wall, and so the breast, is there.
+    # A box can only begin beyond the image's left edge where the chest wall, and so the breast, is on that side.
     affected.sort(key=lambda group: any(image.lesions and image.side == "L" for image in group))
     for name, group in zip(in_tables, reversed(affected), strict=False):
         image = next(image for image in group if image.lesions)
@@ -71,8 +71,9 @@ def _with_table_defect(name: str, image: ImagePlan, group: list[ImagePlan]) -> l
         pair = tuple(dict.fromkeys((*lesion.categories, "Mass", "Suspicious Calcification")))[:2]
         return [replace(image, lesions=(replace(lesion, categories=pair),))]
     if name == "one_view":
+        # The other view is of an affected breast and shows no lesion: neither healthy nor a finding.
         others = [other for other in group if other.side == image.side and other.view != image.view]
-        return [single_view_only(other) for other in others]
+        return [replace(other, lesions=(), healthy=None) for other in others]
     return [image]
 
 

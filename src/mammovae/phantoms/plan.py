@@ -1,7 +1,7 @@
 """Who is in a phantom study and what each image shows, decided before any image is made."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -136,8 +136,3 @@ def plan_study(seed: int, size: int, patients: int, finding_share: float) -> lis
         position = place if kind else place - with_finding
         role[int(patient)] = ("test" if position % 5 == 2 else "training", kind)
     return [image for patient in range(patients) for image in _plan_patient(seed, size, patient, *role[patient])]
-
-
-def single_view_only(image: ImagePlan) -> ImagePlan:
-    """Return the same image without its lesion; of an affected breast, so neither healthy nor a finding."""
-    return replace(image, lesions=(), healthy=None)

@@ -1,4 +1,4 @@
-"""Writes a phantom study as a raw tree that `prepare` can read, with the truth beside it."""
+"""A phantom study as a raw tree that `prepare` can read, with the truth in truth.json."""
 
 import io
 from dataclasses import replace
@@ -17,8 +17,6 @@ from mammovae.phantoms.dicom_files import encode
 from mammovae.phantoms.plan import ImagePlan, plan_study
 from mammovae.report.progress import Progress
 from mammovae.storage import StageFolder, atomic_write, write_json, write_text
-
-TRUTH = "truth.json"
 
 _TRUTH_FIELDS = (
     *("path", "patient", "patient_id", "study_id", "side", "view", "density", "age", "birads", "split", "healthy"),
@@ -56,10 +54,7 @@ def write_phantoms(  # noqa: PLR0913
     out = Path(out)
     plans, defects = plan_study(seed, size, patients, finding_share), {}
     if traps:
-        try:
-            plans, defects = assign_defects(plans, layout)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+        plans, defects = assign_defects(plans, layout)
     plans = [replace(plan, path=_path(plan, layout)) for plan in plans]
     settings = {"layout": layout, "patients": patients, "size": size, "seed": seed, "finding_share": finding_share}
     settings["traps"] = traps
@@ -73,7 +68,7 @@ def write_phantoms(  # noqa: PLR0913
                 | {"trap": plan.defect, "lesions": lesions[plan.image_id]}
                 for plan in plans
             }
-            write_json(out / TRUTH, {**settings, "images": images, "trapped": defects})
+            write_json(out / "truth.json", {**settings, "images": images, "trapped": defects})
             stage.finish(images=len(plans))
     return out
 
