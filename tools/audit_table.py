@@ -32,4 +32,4 @@ for key in METRICS:
     if "_less_" in key and not key.endswith(("_low", "_high")):
         print(f"| {key.replace('_', ' ')} | {cell('', key)} |")
 print()
-print("\n".join(f"- {line}" for line in METRICS["verdicts"]))
+print("\n".join(f"- {line}" for line in METRICS["conclusions"]))

@@ -38,7 +38,7 @@ keys = {
     "main arm (the planned comparison)": f"auroc_{rest}",
     "second arm": f"auroc_affected_{rest}",
     "all healthy films": f"auroc_both_arms_{rest}",
-    "main arm, losses pooled as they are": f"auroc_{rest}_as_it_is",
+    "main figure, losses pooled raw": f"auroc_{rest}_raw",
 }
 table(["finding score less the seed preset's loss", ""], [[label, interval(key)] for label, key in keys.items()])
 places = {

@@ -332,7 +332,7 @@ def crossval(
 
     given = settings.given()
     metrics = crossval(data, out=out, preset=preset, folds=folds, cache=cache, other_view=other_view, **given)
-    print("\n".join(metrics["verdicts"]) if "verdicts" in metrics else headline(metrics))
+    print("\n".join(metrics["conclusions"]) if "conclusions" in metrics else headline(metrics))
     print(f"report: {out / 'report.html'}")
 
 
@@ -391,8 +391,8 @@ def audit(
     """
     from mammovae.auditing.audit import audit
 
-    for verdict in audit(generated, run, data, out=out, seed=seed, utility=utility)["verdicts"]:
-        print(verdict)
+    for conclusion in audit(generated, run, data, out=out, seed=seed, utility=utility)["conclusions"]:
+        print(conclusion)
     print(f"report: {out / 'report.html'}")
 
 

@@ -1,4 +1,4 @@
-"""The audit: figures with their floor, and the cheats that it must catch."""
+"""The audit: figures with their reference, and the cheats that it must catch."""
 
 import json
 import shutil
@@ -12,6 +12,7 @@ from scipy import ndimage
 import mammovae as mv
 from mammovae import config
 from mammovae.auditing import subsampling
+from mammovae.auditing.subsampling import REAL_REFERENCE
 from mammovae.cross_validation import reference
 from mammovae.data import index
 from mammovae.models.run import Run
@@ -74,17 +75,17 @@ def films(data: Path, split: str, count: int = 80) -> tuple[np.ndarray, np.ndarr
     return np.array(opened.images[positions]), np.array(opened.masks[positions])
 
 
-def verdicts(made: Path, run: Path, data: Path, out: Path) -> dict[str, str]:
-    said = mv.audit(made, run, data, out=out)["verdicts"]
-    return dict(line.split(": ", 1) for line in said)
+def conclusions(made: Path, run: Path, data: Path, out: Path) -> dict[str, str]:
+    lines = mv.audit(made, run, data, out=out)["conclusions"]
+    return dict(line.split(": ", 1) for line in lines)
 
 
 def test_training_images_given_as_generated_are_called_copied(
     generated: Path, tiny: Path, held_out_data: Path, tmp_path: Path
 ) -> None:
     images, masks = films(held_out_data, "train")
-    said = verdicts(cheat(generated, images, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
-    assert said["Privacy"].startswith("Copied") and "very pixels" in said["Privacy"]
+    audited = conclusions(cheat(generated, images, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
+    assert audited["Privacy"].startswith("Copied") and "very pixels" in audited["Privacy"]
     metrics = json.loads((tmp_path / "audit" / "metrics.json").read_text())
     assert metrics["exact_copies"] == len(images) and metrics["membership_auroc_low"] > 0.9
 
@@ -95,8 +96,8 @@ def test_training_images_made_brighter_and_noisy_are_called_copied_too(
     images, masks = films(held_out_data, "train")
     noise = np.random.default_rng(0).normal(0, 600, images.shape)
     changed = np.clip((images * 0.9 + 2000.0 + noise) * masks, 0, 65535)
-    said = verdicts(cheat(generated, changed, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
-    assert said["Privacy"].startswith("Copied") and "nearer to films of" in said["Privacy"]
+    audited = conclusions(cheat(generated, changed, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
+    assert audited["Privacy"].startswith("Copied") and "nearer to images of" in audited["Privacy"]
 
 
 def test_one_image_many_times_has_no_diversity(
@@ -104,22 +105,22 @@ def test_one_image_many_times_has_no_diversity(
 ) -> None:
     images, masks = films(held_out_data, "test", 1)
     images, masks = np.repeat(images, 60, axis=0), np.repeat(masks, 60, axis=0)
-    said = verdicts(cheat(generated, images, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
-    assert said["Diversity"].startswith("No diversity")
+    audited = conclusions(cheat(generated, images, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
+    assert audited["Diversity"].startswith("No diversity")
 
 
 def test_blurred_real_images_are_unrealistic(generated: Path, tiny: Path, held_out_data: Path, tmp_path: Path) -> None:
     images, masks = films(held_out_data, "test")
     blurred = ndimage.gaussian_filter(images.astype(float), (0, 1.5, 1.5)) * masks
-    said = verdicts(cheat(generated, blurred, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
-    assert said["Realism"].startswith("Unrealistic")
+    audited = conclusions(cheat(generated, blurred, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
+    assert audited["Realism"].startswith("Unrealistic")
 
 
 def test_noise_is_unrealistic(generated: Path, tiny: Path, held_out_data: Path, tmp_path: Path) -> None:
     images, masks = films(held_out_data, "test")
     noise = np.random.default_rng(0).integers(0, 65536, images.shape) * masks
-    said = verdicts(cheat(generated, noise, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
-    assert said["Realism"].startswith("Unrealistic") and said["Diversity"].startswith("No diversity")
+    audited = conclusions(cheat(generated, noise, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
+    assert audited["Realism"].startswith("Unrealistic") and audited["Diversity"].startswith("No diversity")
 
 
 def test_real_images_of_others_pass_as_real_varied_and_nobody_s_copy(
@@ -128,23 +129,24 @@ def test_real_images_of_others_pass_as_real_varied_and_nobody_s_copy(
     images, masks = films(held_out_data, "calibration")
     more = films(held_out_data, "validation")
     images, masks = np.concatenate([images, more[0]]), np.concatenate([masks, more[1]])
-    said = verdicts(cheat(generated, images, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
-    assert not said["Realism"].startswith("Unrealistic")
-    assert not said["Diversity"].startswith("No diversity") and said["Privacy"].startswith("No copies")
+    audited = conclusions(cheat(generated, images, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
+    assert not audited["Realism"].startswith("Unrealistic")
+    assert not audited["Diversity"].startswith("No diversity") and audited["Privacy"].startswith("No copies")
 
 
-def test_every_figure_stands_beside_its_floor_with_an_interval(
+def test_every_figure_stands_beside_its_reference_with_an_interval(
     generated: Path, tiny: Path, held_out_data: Path, tmp_path: Path
 ) -> None:
     metrics = mv.audit(generated, tiny, held_out_data, out=tmp_path / "audit")
     for key in ("kernel_distance", "frechet_distance", "spectrum_error", "ks_area", "two_sample_auroc", "recall",
                 "coverage", "membership_auroc", "kernel_distance_encoder"):  # fmt: skip
         assert metrics[f"{key}_low"] <= metrics[key] <= metrics[f"{key}_high"]
-        assert metrics[f"floor_{key}_low"] <= metrics[f"floor_{key}"] <= metrics[f"floor_{key}_high"]
-    assert metrics["floor_two_sample_auroc_low"] < 0.5 < metrics["floor_two_sample_auroc_high"]
-    assert metrics["floor_kernel_distance"] < metrics["kernel_distance"]
+        assert metrics[f"reference_{key}_low"] <= metrics[f"reference_{key}"] <= metrics[f"reference_{key}_high"]
+    assert metrics["reference_two_sample_auroc_low"] < 0.5 < metrics["reference_two_sample_auroc_high"]
+    assert metrics["reference_kernel_distance"] < metrics["kernel_distance"]
     page = (tmp_path / "audit" / "report.html").read_text()
-    assert "derived from" in page and "real against real" in page
+    assert "derived from" in page and REAL_REFERENCE in page
+    assert "Phantoms, no patients." in page and "It shows patients’ images" not in page
     before = (tmp_path / "audit" / "metrics.json").read_bytes()
     assert mv.audit(generated, tiny, held_out_data, out=tmp_path / "audit") == json.loads(before)
 

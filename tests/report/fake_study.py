@@ -1,10 +1,24 @@
 """A study made of numbers: blobs for breasts and scores that know a little, in the shape a real report has."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from mammovae.report.evaluation_page import EvaluationReport, ExampleImage
+from mammovae.report.evaluation_page import (
+    ExampleImage,
+    cases_section,
+    data_section,
+    detection_section,
+    generated_section,
+    introduction,
+    reconstructions_section,
+    training_section,
+)
 from mammovae.report.images import MapScale
+from mammovae.report.page import Facts, Page, limits_section, provenance_section
+from mammovae.report.summary_text import LIMITS
 from mammovae.statistics.detection_metrics import detection_metrics
 
 CATEGORIES = ("Mass", "Suspicious Calcification", "Asymmetry", "Architectural Distortion")
@@ -61,79 +75,98 @@ def history(epochs: int = 60) -> pd.DataFrame:
 
 
 def cases(size: int = 64) -> list[ExampleImage]:
-    """Return two groups of cases: planted blobs found, and healthy breasts with calm maps."""
+    """Return two groups of cases: inserted blobs that are detected, and healthy breasts whose maps stay near zero."""
     rng = np.random.default_rng(3)
     y, x = np.mgrid[:size, :size]
-    found = []
+    examples = []
     for number, image in enumerate(breasts(6, size, seed=9)):
-        calm = np.abs(rng.normal(0, 0.05, (size, size))) * (image > 0)
+        noise = np.abs(rng.normal(0, 0.05, (size, size))) * (image > 0)
         centre = (0.3 * size + 2 * number, 0.5 * size)
         blob = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * (0.06 * size) ** 2))
-        sick = number < 4
-        found.append(
+        has_finding = number < 4
+        examples.append(
             ExampleImage(
                 image_id=f"image-{number:04d}",
                 image=image,
                 reconstruction=np.clip(image / 65535 * 0.95, 0, 1),
-                map=calm + blob * 0.35 * sick,
-                boxes=[(centre[0] - 6, centre[1] - 6, centre[0] + 6, centre[1] + 6)] if sick else [],
-                caption="mass, percentile 99" if sick else "healthy, percentile 97",
-                group="Findings scored highest" if sick else "Healthy images scored highest",
+                anomaly_map=noise + blob * 0.35 * has_finding,
+                boxes=[(centre[0] - 6, centre[1] - 6, centre[0] + 6, centre[1] + 6)] if has_finding else [],
+                caption="mass, percentile 99" if has_finding else "healthy, percentile 97",
+                group="Findings scored highest" if has_finding else "Healthy images scored highest",
             )
         )
-    return found
+    return examples
 
 
-def study(size: int = 64, resamples: int = 300) -> EvaluationReport:
-    """Return a whole report with every section filled."""
+def study(size: int = 64, resamples: int = 300) -> dict[str, dict[str, Any]]:
+    """Return what each section of a whole report is made of, by section: see page."""
     images = breasts(24, size)
     splits = ["train", "validation", "calibration", "test", "unused"]
-    return EvaluationReport(
-        title="Right MLO, seed preset",
-        subtitle="1,000 healthy images of a made-up archive, judged on 300 test images",
-        facts={"Data": "fake (phantoms)", "Images": 1500, "Preset": "original", "AUROC": "see section 5"},
-        data={
-            "Source": "vindr",
-            "Healthy": "no finding and BI-RADS 1 or 2",
-            "Pixels": "128 × 128",
-            "Split": "by patient",
+    data = {"Source": "vindr", "Healthy": "no finding and BI-RADS 1 or 2", "Pixels": "128 × 128", "Split": "by patient"}
+    counts = {
+        "healthy": [1000, 100, 200, 210, 0],
+        "finding": [0, 0, 0, 80, 310],
+        "unknown": [0, 0, 0, 10, 90],
+        "failed": [1, 0, 0, 2, 0],
+    }
+    settings = {
+        "seed": 0,
+        "side": "R",
+        "view": "MLO",
+        "fit": {"epochs": 60, "learning_rate": 1e-3},
+        "vae": {"latent": 1024, "filters": (32, 64)},
+    }
+    metrics = detection_metrics(
+        table(),
+        {"loss": "Reconstruction loss", "kl": "KL divergence"},
+        {"grey": "Mean grey", "area": "Breast area", "pca": "PCA residual"},
+        resamples=resamples,
+    )
+    provenance = {
+        "version": "0.1.0",
+        "commit": "0" * 40,
+        "command": "mammovae evaluate RUN DATA --out OUT",
+        "seeds": {"train": 0},
+    }
+    training = {"Parameters": 51125505, "Time": "1 h 12 min", "Training images": 1000}
+    return {
+        "data": {"facts": data, "counts": pd.DataFrame(counts, index=splits)},
+        "training": {"facts": training, "history": history(), "settings": settings},
+        "reconstructions": {
+            "originals": images[:12],
+            "reconstructions": images[:12] // 65535 + images[:12] / 65535 * 0.95,
         },
-        counts=pd.DataFrame(
-            {
-                "healthy": [1000, 100, 200, 210, 0],
-                "finding": [0, 0, 0, 80, 310],
-                "unknown": [0, 0, 0, 10, 90],
-                "failed": [1, 0, 0, 2, 0],
-            },
-            index=splits,
-        ),
-        settings={
-            "seed": 0,
-            "side": "R",
-            "view": "MLO",
-            "fit": {"epochs": 60, "learning_rate": 1e-3},
-            "vae": {"latent": 1024, "filters": (32, 64)},
-        },
-        training={"Parameters": 51125505, "Time": "1 h 12 min", "Training images": 1000},
-        history=history(),
-        originals=images[:12],
-        reconstructions=images[:12] // 65535 + images[:12] / 65535 * 0.95,
-        generated=breasts(24, size, seed=4),
-        real=images,
-        judgement=detection_metrics(
-            table(),
-            {"loss": "Reconstruction loss", "kl": "KL divergence"},
-            {"grey": "Mean grey", "area": "Breast area", "pca": "PCA residual"},
-            resamples=resamples,
-        ),
-        score_label="Reconstruction loss (nats)",
-        cases=cases(size),
-        map_scale=MapScale.of_healthy(0.13),
-        limits=["The test split has one vendor only."],
-        provenance={
-            "version": "0.1.0",
-            "commit": "0" * 40,
-            "command": "mammovae evaluate RUN DATA --out OUT",
-            "seeds": {"train": 0},
-        },
+        "generated": {"generated": breasts(24, size, seed=4), "real": images},
+        "detection": {"metrics": metrics, "score_label": "Reconstruction loss (nats)"},
+        "cases": {"cases": cases(size), "scale": MapScale.of_healthy(0.13)},
+        "limits": {"limits": ["The test split has one vendor only.", *LIMITS]},
+        "provenance": {"values": provenance},
+    }
+
+
+def page(parts: Mapping[str, Mapping[str, Any]], title: str = "Right MLO, original preset", **changes: Any) -> Page:
+    """Return a report of those parts; a section of which there is none is built from nothing.
+
+    changes: SECTION={argument: value}, to be put in the place of what parts says.
+    """
+    builders = {
+        "data": data_section,
+        "training": training_section,
+        "reconstructions": reconstructions_section,
+        "generated": generated_section,
+        "detection": detection_section,
+        "cases": cases_section,
+        "limits": limits_section,
+        "provenance": provenance_section,
+    }
+    nothing = {"limits": {"limits": LIMITS}, "provenance": {"values": {}}}
+    arguments = {name: {**(parts.get(name) or nothing.get(name, {})), **changes.get(name, {})} for name in builders}
+    by_patient = arguments["detection"].get("by_patient", True)
+    return Page(
+        "mammovae study report",
+        title,
+        "1,000 healthy images of a made-up archive, measured on 300 test images",
+        [Facts(changes.get("facts", {"Data": "fake (phantoms)", "Images": 1500, "Preset": "original"}))],
+        introduction(by_patient=by_patient),
+        [builder(**arguments[name]) for name, builder in builders.items()],  # pyrefly: ignore
     )

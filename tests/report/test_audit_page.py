@@ -1,11 +1,14 @@
-"""The page of an audit: whole in one file, true to its numbers, and clean where a part is missing."""
+"""The page of an audit: whole in one file, true to its numbers, and tidy where a part is missing."""
 
 import base64
 import io
 import itertools
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +17,33 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 from tests.report.fake_study import breasts
-from tests.report.test_evaluation_page import Page
+from tests.report.test_evaluation_page import ParsedPage
 
 from mammovae.report.audit_charts import arm_forest, distance_chart, latent_map, number_texts, spectrum_chart
-from mammovae.report.audit_page import AuditReport, AuditRow, Latent, Spectra, render, write_audit
+from mammovae.report.audit_page import (
+    LIMITS,
+    AuditRow,
+    Conclusion,
+    LatentView,
+    images_section,
+    introduction,
+    latent_section,
+    measures_section,
+    nearest_section,
+    spectrum_section,
+    utility_section,
+)
+from mammovae.report.page import Conclusions, Facts, Page, limits_section, provenance_section, render, write_page
 from mammovae.report.style import to_svg
 from mammovae.statistics.bootstrap import Estimate
 
-ARMS = ("real against real", "original, vary", "original, prior", "generate, latent")
+Parts = dict[str, dict[str, Any]]
+ARMS = ("real-vs-real reference", "original, vary", "original, prior", "generate, latent")
+CONCLUSIONS: tuple[Conclusion, ...] = (
+    ("Realism", "Farther from real images than real ones are.", "bad"),
+    ("Diversity", "A part of the range is missing.", "caution"),
+    ("Privacy", "No generated image is a copy.", "good"),
+)
 SECTIONS = ("measures", "images", "spectrum", "nearest", "latent", "utility", "limits", "provenance")
 
 
@@ -37,100 +59,138 @@ def row(name: str, better: str, values: tuple[float | None, ...], primary: bool 
     return AuditRow(name, name.capitalize(), better, cells, f"what {name} is", primary)  # pyrefly: ignore
 
 
-def audit(size: int = 32) -> AuditReport:
-    """Return a page with every section filled."""
+def audit(size: int = 32) -> Parts:
+    """Return what every section of a page is made of: see page_of."""
     rng = np.random.default_rng(0)
-    films, frequencies = breasts(8, size), np.arange(1, size // 2 + 1)
+    images, frequencies = breasts(8, size), np.arange(1, size // 2 + 1)
     power = 60 - 9 * np.log2(frequencies)
-    return AuditReport(
-        title="Generated right MLO images",
-        subtitle="Three samplers of two runs.",
-        facts={"Runs": ["original", "generate"], "Images": 1500},
-        verdicts=(
-            ("Realism", "Farther from real images than real ones are.", "bad"),
-            ("Diversity", "A part of the range is missing.", "caution"),
-            ("Privacy", "No generated image is a copy.", "good"),
-        ),
-        arms=ARMS,
-        derived=("original, vary",),
-        sections={
-            "Realism": (
-                row("kernel", "lower", (0.00021, 0.0484, 0.0913, 0.0123), True),
-                row("precision", "higher", (0.962, 0.312, 0.104, 0.781)),
-            ),
-            "Diversity": (row("recall", "higher", (0.958, 0.221, 0.052, 0.655), True),),
-            "Privacy": (row("membership", "half", (None, 0.721, 0.541, 0.522), True),),
+    curves = {name: (power - k, power - k - 2, power - k + 2) for k, name in enumerate(("real images", *ARMS[1:]))}
+    latent = LatentView(
+        traversals=np.stack([images[:5], images[3:]]),
+        row_labels=("dimension 3, 2.1 nats", "dimension 11, 0.9 nats"),
+        column_labels=("−2", "−1", "0", "1", "2"),
+        strip=images[:6],
+        points=rng.normal(size=(60, 2)),
+        point_labels=["real"] * 30 + ["generate, latent"] * 30,
+        variance=(0.31, 0.094),
+    )
+    return {
+        "measures": {
+            "arms": ARMS,
+            "derived": ("original, vary",),
+            "rows": {
+                "Realism": (
+                    row("kernel", "lower", (0.00021, 0.0484, 0.0913, 0.0123), True),
+                    row("precision", "higher", (0.962, 0.312, 0.104, 0.781)),
+                ),
+                "Diversity": (row("recall", "higher", (0.958, 0.221, 0.052, 0.655), True),),
+                "Privacy": (row("membership", "half", (None, 0.721, 0.541, 0.522), True),),
+            },
+            "differences": (("Kernel, latent less prior", estimate(-0.079)), ("Recall, not paired", None)),
         },
-        differences=(("Kernel, density less prior", estimate(-0.079)), ("Recall, not paired", None)),
-        images={"real films": films, "original, vary": films / 70000, "generate, latent": films[:3]},
-        spectra=Spectra(
-            frequencies,
-            {arm: (power - k, power - k - 2, power - k + 2) for k, arm in enumerate(("real films", *ARMS[1:]))},
-        ),
-        pairs=[(films[k], films[k + 1], f"distance {k}.25") for k in range(3)],
-        distances={
-            "nearest training image": rng.gamma(20, size=500),
-            "nearest held-out image": rng.gamma(22, size=500),
+        "images": {
+            "images": {"real images": images, "original, vary": images / 70000, "generate, latent": images[:3]},
+            "derived": ("original, vary",),
         },
-        distance_label="distance between features",
-        latent=Latent(
-            traversals=np.stack([films[:5], films[3:]]),
-            row_labels=("dimension 3, 2.1 nats", "dimension 11, 0.9 nats"),
-            column_labels=("−2", "−1", "0", "1", "2"),
-            strip=films[:6],
-            points=rng.normal(size=(60, 2)),
-            point_labels=["real"] * 30 + ["generate, latent"] * 30,
-            variance=(0.31, 0.094),
-        ),
-        utility=(("real images", Estimate(0.713, 0.62, 0.801, 60, 44)), ("generated images", None)),
-        settings={"audit": {"subsamples": 500}},
-        provenance={"version": "0.2.0", "seeds": {"audit": 0}},
+        "spectrum": {"frequencies": frequencies, "curves": curves},
+        "nearest": {
+            "pairs": [(images[k], images[k + 1], f"distance {k}.25") for k in range(3)],
+            "distances": {
+                "nearest training image": rng.gamma(20, size=500),
+                "nearest held-out image": rng.gamma(22, size=500),
+            },
+            "distance_label": "distance between features",
+            "derived": True,
+        },
+        "latent": {"view": latent},
+        "utility": {"estimates": (("real images", Estimate(0.713, 0.62, 0.801, 60, 44)), ("generated images", None))},
+        "limits": {"limits": LIMITS},
+        "provenance": {"values": {"audit": {"subsamples": 500}, "version": "0.2.0", "seeds": {"audit": 0}}},
+    }
+
+
+def page_of(
+    parts: Parts,
+    title: str = "Generated right MLO images",
+    conclusions: Sequence[Conclusion] = CONCLUSIONS,
+    introduced: Mapping[str, bool] = MappingProxyType({"derived": True, "shows_patients": True}),
+) -> Page:
+    """Return the page of those parts; a section of which there is none is built from nothing."""
+    builders = {
+        "measures": measures_section,
+        "images": images_section,
+        "spectrum": spectrum_section,
+        "nearest": nearest_section,
+        "latent": latent_section,
+        "utility": utility_section,
+        "limits": limits_section,
+        "provenance": provenance_section,
+    }
+    nothing = {"limits": {"limits": LIMITS}, "provenance": {"values": {}}}
+    return Page(
+        "mammovae audit of generated images",
+        title,
+        "Three samplers of two runs.",
+        [Conclusions(conclusions), Facts({"Runs": ["original", "generate"], "Images": 1500})],
+        introduction(**introduced),
+        [builder(**(parts.get(name) or nothing.get(name, {}))) for name, builder in builders.items()],  # pyrefly: ignore
     )
 
 
+def words_of(parts: Parts, **about: Any) -> str:
+    """Return the words of a page: see page_of."""
+    return ParsedPage(render(page_of(parts, **about))).words
+
+
+def changed(parts: Parts, **changes: Mapping[str, Any]) -> Parts:
+    """Return the parts with arguments of sections put in place of theirs."""
+    assert set(changes) <= set(parts)
+    return {name: {**part, **changes.get(name, {})} for name, part in parts.items()}
+
+
 @pytest.fixture(scope="module")
-def report() -> AuditReport:
+def parts() -> Parts:
     return audit()
 
 
 @pytest.fixture(scope="module")
-def html(report: AuditReport) -> str:
-    return render(report)
+def html(parts: Parts) -> str:
+    return render(page_of(parts))
 
 
 @pytest.fixture(scope="module")
-def page(html: str) -> Page:
-    return Page(html)
+def page(html: str) -> ParsedPage:
+    return ParsedPage(html)
 
 
-def test_the_file_needs_nothing_but_itself(page: Page, html: str) -> None:
+def test_the_file_needs_nothing_but_itself(page: ParsedPage, html: str) -> None:
     assert all(link.startswith(("data:image/", "#")) for link in page.links)
     assert not any(word in html for word in ("@import", "url(", "<script"))
 
 
-def test_every_section_is_there_filled_and_every_anchor_leads_somewhere(page: Page, html: str) -> None:
+def test_every_section_is_there_filled_and_every_anchor_leads_somewhere(page: ParsedPage, html: str) -> None:
     assert set(SECTIONS) <= set(page.ids)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
     assert 'class="absent"' not in html
 
 
-def test_every_picture_has_a_text_for_those_who_do_not_see_it(page: Page) -> None:
+def test_every_image_has_a_text_for_those_who_do_not_see_it(page: ParsedPage) -> None:
     # Forest, three grids, spectrum, distances, three pairs, two traversals, the strip and the map.
     assert len(page.images) == 13
     assert all(image.get("alt") for image in page.images)
 
 
-def test_the_opening_says_its_verdicts_in_words_and_marks(page: Page, report: AuditReport) -> None:
+def test_the_opening_says_its_conclusions_in_words_and_marks(page: ParsedPage) -> None:
     start = page.words.index("How to read this page")
-    for heading, sentence, kind in report.verdicts:
+    for heading, sentence, kind in CONCLUSIONS:
         assert 0 < page.words.index(heading) < page.words.index(sentence) < start
         assert f"{ {'good': '✓', 'caution': '!', 'bad': '✗'}[kind] } {kind}" in page.words[:start]
 
 
-def test_the_terms_are_explained(page: Page) -> None:
+def test_the_terms_are_explained(page: ParsedPage) -> None:
     for text in (
-        "Two halves of the real patients against each other: the floor of every figure",
+        "Two halves of the real patients against each other: the reference of every figure",
         "From 2.5 to 97.5 % of subsamples of half of the patients, drawn without replacement",
         "It is not an FID",
         "0.5 is guessing",
@@ -140,11 +200,11 @@ def test_the_terms_are_explained(page: Page) -> None:
         assert text in page.words
 
 
-def test_every_figure_stands_with_its_interval_and_images(page: Page, report: AuditReport) -> None:
-    for rows in report.sections.values():
-        for found in itertools.chain(*(measure.estimates.values() for measure in rows)):
-            if found is not None:
-                assert all(text in page.words for text in number_texts(found))
+def test_every_figure_stands_with_its_interval_and_images(page: ParsedPage, parts: Parts) -> None:
+    for rows in parts["measures"]["rows"].values():
+        for cell in itertools.chain(*(measure.estimates.values() for measure in rows)):
+            if cell is not None:
+                assert all(text in page.words for text in number_texts(cell))
     assert "52 and 52 real" in page.words and "500 generated" in page.words and "104 real" in page.words
     assert "0.71 (0.62–0.80)" in page.words
 
@@ -158,18 +218,19 @@ def test_a_measure_rows_arms_are_in_the_order_of_the_head(html: str) -> None:
     assert re.findall(r"<td>([^<]+)", membership)[:4] == ["–", "0.721", "0.541", "0.522"]
 
 
-def test_numbers_of_images_stand_by_the_figures_where_they_differ(report: AuditReport) -> None:
+def test_numbers_of_images_stand_by_the_figures_where_they_differ(parts: Parts) -> None:
     odd = replace(row("odd", "lower", (0.1, 0.2, 0.3, 0.4)), estimates={"original, prior": estimate(0.3, 77, 104)})
-    words = Page(render(replace(report, sections={**report.sections, "Realism": [odd]}))).words
+    rows = {**parts["measures"]["rows"], "Realism": [odd]}
+    words = words_of(changed(parts, measures={"rows": rows}))
     assert words.count("77 generated") == 1 and words.count("500 generated") > 3
 
 
-def test_a_difference_says_whether_its_interval_holds_zero(page: Page) -> None:
+def test_a_difference_says_whether_its_interval_includes_zero(page: ParsedPage) -> None:
     assert "−0.0790 −0.0869 to −0.0695 no".replace(" ", "") in page.words.replace(" ", "")
 
 
 def test_an_empty_page_says_why_each_section_is_empty() -> None:
-    words = Page(render(AuditReport("Nothing"))).words
+    words = words_of({}, conclusions=(), introduced={})
     for reason in (
         "No measures",
         "No images",
@@ -182,65 +243,66 @@ def test_an_empty_page_says_why_each_section_is_empty() -> None:
     assert "No provenance" in words and "derived" not in words and "patients’ images" not in words
 
 
-def test_the_caller_can_give_the_reason_or_a_remark(report: AuditReport) -> None:
-    notes = {"latent": "The set came without its run.", "utility": "Second row: <b>synthetic</b> alone."}
-    text = render(replace(report, latent=None, notes=notes))
+def test_the_caller_can_give_the_reason_or_a_note(parts: Parts) -> None:
+    latent = {"view": None, "note": "The set came without its run."}
+    text = render(page_of(changed(parts, latent=latent, utility={"note": "Second row: <b>synthetic</b> alone."})))
     assert "The set came without its run." in text and "No view of the latent" not in text
     assert "Second row: &lt;b&gt;synthetic" in text and "Not tested" not in text
 
 
-def test_a_single_set_without_latent_use_or_differences_gives_a_clean_page(report: AuditReport) -> None:
-    arms = ("real against real", "generate, latent")
-    words = Page(render(replace(report, arms=arms, derived=(), differences=(), latent=None, utility=None))).words
-    assert "original, prior less" not in words and "Holds 0" not in words
+def test_a_single_set_without_latent_use_or_differences_gives_a_clean_page(parts: Parts) -> None:
+    measures = {"arms": ("real-vs-real reference", "generate, latent"), "derived": (), "differences": ()}
+    words = words_of(changed(parts, measures=measures, latent={"view": None}, utility={"estimates": ()}))
+    assert "original, prior less" not in words and "Includes 0" not in words
     assert "0.0123" in words and "0.0913" not in words
     assert "this audit did not look into the network" in words and "no detector was trained" in words
 
 
-def test_missing_parts_of_the_latent_view_are_left_out(report: AuditReport) -> None:
-    latent = Latent(strip=breasts(3, 32))
-    words = Page(render(replace(report, latent=latent))).words
+def test_missing_parts_of_the_latent_view_are_not_shown(parts: Parts) -> None:
+    words = words_of(changed(parts, latent={"view": LatentView(strip=breasts(3, 32))}))
     assert "From one image to another" in words
     assert "One dimension moved" not in words and "Where the images lie" not in words
 
 
-def test_unknown_patients_and_phantoms_are_said(report: AuditReport) -> None:
-    words = Page(render(replace(report, by_patient=False, phantoms=True))).words
+def test_unknown_patients_and_phantoms_are_said(parts: Parts) -> None:
+    unknown = {"by_patient": False}
+    words = words_of(changed(parts, measures=unknown, utility=unknown), introduced=unknown)
     assert words.lower().count("not by patient") >= 3
-    assert "half of the patients" not in words and "Phantoms, no patients." in words
+    assert "half of the patients" not in words
     assert "It shows patients’ images" not in words
 
 
-def test_text_from_outside_is_escaped(report: AuditReport) -> None:
+def test_text_from_outside_is_escaped(parts: Parts) -> None:
     evil = '"><script>alert(1)</script> $\\frac$'
-    films = breasts(2, 32)
+    images = breasts(2, 32)
     measure = AuditRow(evil, evil, "lower", {evil: estimate(0.1)}, evil, True)
-    shown = AuditReport(
-        title=evil,
-        subtitle=evil,
-        facts={evil: evil},
-        verdicts=[(evil, evil, "good")],
-        arms=[evil],
-        derived=[evil],
-        sections={evil: [measure]},
-        differences=[(evil, estimate(0.1))],
-        images={evil: films},
-        spectra=Spectra([1, 2, 4], {evil: ([3, 2, 1], [2, 1, 0], [4, 3, 2])}),
-        pairs=[(films[0], films[1], evil)],
-        distances={evil: [1.0, 2.0]},
-        distance_label=evil,
-        latent=Latent(films[None], [evil], [evil] * 2, films, np.eye(2), [evil] * 2),
-        utility=[(evil, None)],
-        provenance={evil: evil},
-        notes=dict.fromkeys(SECTIONS, evil),
-    )
-    text = render(shown)
-    Page(text)
+    shown = {
+        "measures": {
+            "arms": [evil],
+            "derived": [evil],
+            "rows": {evil: [measure]},
+            "differences": [(evil, estimate(0.1))],
+        },
+        "images": {"images": {evil: images}, "derived": [evil]},
+        "spectrum": {"frequencies": [1, 2, 4], "curves": {evil: ([3, 2, 1], [2, 1, 0], [4, 3, 2])}},
+        "nearest": {
+            "pairs": [(images[0], images[1], evil)],
+            "distances": {evil: [1.0, 2.0]},
+            "distance_label": evil,
+        },
+        "latent": {"view": LatentView(images[None], [evil], [evil] * 2, images, np.eye(2), [evil] * 2)},
+        "utility": {"estimates": [(evil, None)]},
+        "limits": {"limits": [evil]},
+        "provenance": {"values": {evil: evil}},
+    }
+    notes = {name: {**part, "note": evil} if name in SECTIONS[:6] else part for name, part in shown.items()}
+    text = render(page_of(notes, title=evil, conclusions=[(evil, evil, "good")]))
+    ParsedPage(text)
     assert "<script" not in text and "&lt;script" in text
 
 
-def test_the_file_is_written_whole_and_the_same_each_time(report: AuditReport, html: str, tmp_path: Path) -> None:
-    write_audit(tmp_path / "new" / "report.html", report)
+def test_the_file_is_written_whole_and_the_same_each_time(parts: Parts, html: str, tmp_path: Path) -> None:
+    write_page(tmp_path / "new" / "report.html", page_of(parts))
     assert (tmp_path / "new" / "report.html").read_text(encoding="utf-8") == html
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
 
@@ -280,40 +342,41 @@ def overlaps(figure: Figure) -> list[tuple[str, str]]:
     """Return the texts of a figure that lie over each other, or over its edge."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    hidden, found = unseen(figure), figure.findobj(Text)
-    shown = [text for text in found if text.get_visible() and text.get_text().strip() and text not in hidden]  # pyrefly: ignore
+    hidden = unseen(figure)
+    shown = [
+        text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip() and text not in hidden
+    ]  # pyrefly: ignore
     boxes = [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in shown]  # pyrefly: ignore
     outside = [(name, "edge") for name, box in boxes if box.x0 < -1 or box.x1 > figure.bbox.x1 + 1]
     return outside + [(a, b) for (a, one), (b, two) in itertools.combinations(boxes, 2) if one.padded(-1).overlaps(two)]
 
 
-def charts(report: AuditReport) -> list[Figure]:
-    assert report.spectra is not None and report.latent is not None and report.latent.points is not None
-    rows = [measure for rows in report.sections.values() for measure in rows]
+def charts(parts: Parts) -> list[Figure]:
+    measures, spectrum, nearest, view = parts["measures"], parts["spectrum"], parts["nearest"], parts["latent"]["view"]
+    rows = [measure for rows in measures["rows"].values() for measure in rows]
     panels = [(f"{measure.label}, a label of some length", measure.better, measure.estimates) for measure in rows]
     return [
-        spectrum_chart(report.spectra.frequencies, report.spectra.curves),
-        distance_chart(report.distances, report.distance_label),
-        latent_map(report.latent.points, report.latent.point_labels, report.latent.variance),
-        arm_forest(report.arms, panels),
-        arm_forest(report.arms[:2], panels[:1]),
-        arm_forest(report.arms, [*panels, *panels[:1]]),
-        arm_forest(["real against real", "a run with a name as long as somebody may give it, density"], panels[:3]),
+        spectrum_chart(spectrum["frequencies"], spectrum["curves"]),
+        distance_chart(nearest["distances"], nearest["distance_label"]),
+        latent_map(view.points, view.point_labels, view.variance),
+        arm_forest(ARMS, panels),
+        arm_forest(ARMS[:2], panels[:1]),
+        arm_forest(ARMS, [*panels, *panels[:1]]),
+        arm_forest(["real-vs-real reference", "a run with a name as long as somebody may give it, latent"], panels[:3]),
     ]
 
 
-def test_no_text_of_a_chart_lies_over_another_or_over_the_edge(report: AuditReport) -> None:
-    for figure in charts(report):
+def test_no_text_of_a_chart_lies_over_another_or_over_the_edge(parts: Parts) -> None:
+    for figure in charts(parts):
         assert overlaps(figure) == []
 
 
-def test_charts_are_the_same_bytes_each_time(report: AuditReport) -> None:
-    assert [to_svg(figure) for figure in charts(report)] == [to_svg(figure) for figure in charts(report)]
+def test_charts_are_the_same_bytes_each_time(parts: Parts) -> None:
+    assert [to_svg(figure) for figure in charts(parts)] == [to_svg(figure) for figure in charts(parts)]
 
 
-def test_lines_of_a_chart_differ_in_colour_and_in_dashes(report: AuditReport) -> None:
-    assert report.spectra is not None
-    lines = spectrum_chart(report.spectra.frequencies, report.spectra.curves).axes[0].lines
+def test_lines_of_a_chart_differ_in_colour_and_in_dashes(parts: Parts) -> None:
+    lines = spectrum_chart(**parts["spectrum"]).axes[0].lines
     assert len({(line.get_color(), str(line.get_linestyle()), line.is_dashed()) for line in lines}) == len(lines)
     assert len({str(line._dash_pattern) for line in lines[1:]}) == len(lines) - 1  # pyrefly: ignore
 
@@ -347,7 +410,7 @@ def test_few_images_are_as_large_as_many() -> None:
         Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
         for count in (2, 12)
         for uri in re.findall(
-            r'src="(data:image/png[^"]+)"', render(AuditReport("x", images={"a": breasts(count, 32)}))
+            r'src="(data:image/png[^"]+)"', render(page_of({"images": {"images": {"a": breasts(count, 32)}}}))
         )
     )
     assert few.width == many.width

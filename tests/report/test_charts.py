@@ -75,11 +75,11 @@ def test_forest_shows_rows_without_a_value_or_an_interval() -> None:
 
 
 def test_the_same_input_gives_the_same_bytes() -> None:
-    judged = detection_metrics(table(40), {"loss": "Loss"}, {"grey": "Grey"}, resamples=50)
-    assert judged.curve is not None
+    metrics = detection_metrics(table(40), {"loss": "Loss"}, {"grey": "Grey"}, resamples=50)
+    assert metrics.curve is not None
     for draw in (
-        lambda: to_svg(roc(judged.curve, judged.baseline_curves)),  # pyrefly: ignore
-        lambda: to_svg(score_points(judged.groups)),
+        lambda: to_svg(roc(metrics.curve, metrics.baseline_curves)),  # pyrefly: ignore
+        lambda: to_svg(score_points(metrics.groups)),
         lambda: to_svg(loss_curve(history())),
         lambda: to_png(image_grid(breasts(2), 2)),
     ):
@@ -88,20 +88,20 @@ def test_the_same_input_gives_the_same_bytes() -> None:
 
 def test_a_healthy_map_leaves_the_image_grey_and_a_high_one_does_not() -> None:
     image, scale = np.full((64, 64), 0.5, np.float32), MapScale.of_healthy(0.2)
-    calm = pixels(case_panel(image, map=np.full((64, 64), 0.09), scale=scale, legend=False, titles=False))
-    high = pixels(case_panel(image, map=np.full((64, 64), 0.4), scale=scale, legend=False, titles=False))
-    spread = [np.ptp(shown[:, -60:-10].astype(int), axis=2).max() for shown in (calm, high)]
+    flat = pixels(case_panel(image, anomaly_map=np.full((64, 64), 0.09), scale=scale, decorated=False))
+    high = pixels(case_panel(image, anomaly_map=np.full((64, 64), 0.4), scale=scale, decorated=False))
+    spread = [np.ptp(shown[:, -60:-10].astype(int), axis=2).max() for shown in (flat, high)]
     assert spread[0] <= 2 and spread[1] > 80
 
 
 def test_cases_need_neither_map_nor_reconstruction_nor_boxes() -> None:
     assert pixels(case_panel(breasts(1)[0])).size
-    assert pixels(case_panel(breasts(1)[0], breasts(1)[0], boxes=[(1, 1, 9, 9)], caption="mass")).size
+    assert pixels(case_panel(breasts(1)[0], breasts(1)[0], boxes=[(1, 1, 9, 9)])).size
 
 
 def test_a_scale_without_width_still_has_a_legend() -> None:
     assert to_svg(map_legend(MapScale.of_healthy(0.0)))
-    assert pixels(case_panel(breasts(1)[0], map=np.zeros((64, 64)), scale=MapScale.of_healthy(0.0))).size
+    assert pixels(case_panel(breasts(1)[0], anomaly_map=np.zeros((64, 64)), scale=MapScale.of_healthy(0.0))).size
 
 
 def test_overlay_is_written_with_its_legend(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_save_follows_the_suffix(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes().startswith(start)
 
 
-def test_a_map_coarser_than_its_image_covers_the_same_square():
-    figure = case_panel(np.zeros((128, 128)), map=np.ones((64, 64)), scale=MapScale(0.0, 1.0))
-    drawn = figure.axes[1].images
-    assert len(drawn) == 2 and drawn[0].get_extent() == drawn[1].get_extent()
+def test_a_map_coarser_than_its_image_covers_the_same_square() -> None:
+    figure = case_panel(np.zeros((128, 128)), anomaly_map=np.ones((64, 64)), scale=MapScale(0.0, 1.0))
+    layers = figure.axes[1].images
+    assert len(layers) == 2 and layers[0].get_extent() == layers[1].get_extent()

@@ -4,19 +4,22 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from tests.report.fake_study import breasts, cases, study, table
+from tests.report import fake_study
+from tests.report.fake_study import breasts, cases, table
 
-from mammovae.report.evaluation_page import EvaluationReport, render, write_report
+from mammovae.report.page import render, write_page
 from mammovae.statistics.detection_metrics import detection_metrics
 
 SECTIONS = ("data", "training", "reconstructions", "generated", "detection", "cases", "limits", "provenance")
+Parts = dict[str, dict[str, Any]]
 VOID = {"meta", "img", "br", "link", "hr"}
 
 
-class Page(HTMLParser):
+class ParsedPage(HTMLParser):
     """Collects what the tests ask about, and checks that every element is closed in order."""
 
     def __init__(self, text: str) -> None:
@@ -25,6 +28,7 @@ class Page(HTMLParser):
         self.ids: list[str] = []
         self.images: list[dict[str, str | None]] = []
         self.links: list[str] = []
+        self.heads: list[dict[str, str | None]] = []
         self.words = ""
         self.feed(text)
         assert not self.open
@@ -35,6 +39,8 @@ class Page(HTMLParser):
         self.links += [str(values[name]) for name in ("src", "href") if name in values]
         if tag == "img":
             self.images.append(values)
+        if tag == "th":
+            self.heads.append(values)
         if tag not in VOID:
             self.open.append(tag)
 
@@ -47,48 +53,59 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def report() -> EvaluationReport:
-    return study()
+def parts() -> Parts:
+    return fake_study.study()
 
 
 @pytest.fixture(scope="module")
-def plain(report: EvaluationReport) -> EvaluationReport:
-    """The study without its pictures, for tests of words alone."""
-    return replace(report, history=None, originals=None, generated=None, cases=())
+def plain(parts: Parts) -> Parts:
+    """The study without its images, for tests of words alone."""
+    return {
+        name: part for name, part in parts.items() if name not in ("training", "reconstructions", "generated", "cases")
+    }
 
 
 @pytest.fixture(scope="module")
-def html(report: EvaluationReport) -> str:
-    return render(report)
+def html(parts: Parts) -> str:
+    return render(fake_study.page(parts))
 
 
 @pytest.fixture(scope="module")
-def page(html: str) -> Page:
-    return Page(html)
+def page(html: str) -> ParsedPage:
+    return ParsedPage(html)
 
 
-def test_the_file_needs_nothing_but_itself(page: Page, html: str) -> None:
+def words(parts: Parts, **changes: Any) -> str:
+    """Return the words of a page: see fake_study.page."""
+    return ParsedPage(render(fake_study.page(parts, **changes))).words
+
+
+def test_the_file_needs_nothing_but_itself(page: ParsedPage, html: str) -> None:
     assert all(link.startswith(("data:image/", "#")) for link in page.links)
     assert not any(word in html for word in ("@import", "url(", "<script"))
 
 
-def test_every_section_is_there_and_every_anchor_leads_somewhere(page: Page) -> None:
+def test_every_section_is_there_and_every_anchor_leads_somewhere(page: ParsedPage) -> None:
     assert set(SECTIONS) <= set(page.ids)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
 
 
-def test_every_picture_has_a_text_for_those_who_do_not_see_it(page: Page) -> None:
+def test_every_image_has_a_text_for_those_who_do_not_see_it(page: ParsedPage) -> None:
     assert len(page.images) >= 14
     assert all(image.get("alt") for image in page.images)
 
 
-def test_numbers_in_the_text_are_those_given(page: Page, report: EvaluationReport) -> None:
-    judged = report.judgement
-    assert judged is not None
-    for row in (*judged.scores, *judged.baselines, *judged.differences, *sum(judged.tables.values(), ())):
+def test_every_head_of_a_table_says_what_it_is_the_head_of(page: ParsedPage) -> None:
+    assert len(page.heads) > 50
+    assert {head.get("scope") for head in page.heads} == {"col", "row"}
+
+
+def test_numbers_in_the_text_are_those_given(page: ParsedPage, parts: Parts) -> None:
+    metrics = parts["detection"]["metrics"]
+    for row in (*metrics.scores, *metrics.baselines, *metrics.differences, *sum(metrics.tables.values(), ())):
         assert row.text in page.words
-    assert f"{judged.headline.n_healthy} healthy images and {judged.headline.n_finding} with a finding" in page.words
+    assert f"{metrics.headline.n_healthy} healthy images and {metrics.headline.n_finding} with a finding" in page.words
     assert "51,125,505" in page.words and "too few" in page.words
 
 
@@ -96,84 +113,89 @@ def test_no_patient_is_named(html: str) -> None:
     assert "SECRET" not in html
 
 
-def test_varied_images_are_called_derived_from_one_patient(page: Page) -> None:
+def test_varied_images_are_called_derived_from_one_patient(page: ParsedPage) -> None:
     assert "derived from one patient’s image" in page.words
-    other = EvaluationReport(title="x", generated=breasts(2), generated_mode="latent")
-    assert "derived from one patient" not in Page(render(other)).words
+    for real in (None, breasts(2)):
+        section = {"generated": breasts(2), "mode": "vary", "real": real}
+        assert "derived from one patient" in words({}, generated=section)
+        assert "derived from one patient" not in words({}, generated=section | {"mode": "latent"})
 
 
 def test_an_empty_report_says_why_each_section_is_empty() -> None:
-    words = Page(render(EvaluationReport(title="Nothing"))).words
+    empty = words({})
     for reason in ("No counts", "No loss curve", "No reconstructions", "No generated images", "No detection figures"):
-        assert reason in words
-    assert "No cases" in words and "No provenance" in words
-    assert "no diagnosis" in words
+        assert reason in empty
+    assert "No cases" in empty and "No provenance" in empty
+    assert "no diagnosis" in empty
 
 
-def test_data_without_findings_gets_no_detection_figures(plain: EvaluationReport) -> None:
-    judged = detection_metrics(table(30, findings=False), {"loss": "Loss"}, resamples=20)
-    words = Page(render(replace(plain, judgement=judged))).words
-    assert "No detection figures: the data has no image with a finding." in words
+def test_data_without_findings_gets_no_detection_figures(plain: Parts) -> None:
+    metrics = detection_metrics(table(30, findings=False), {"loss": "Loss"}, resamples=20)
+    absent = "No detection figures: the data has no image with a finding."
+    assert absent in words(plain, detection={"metrics": metrics})
 
 
 def test_the_caller_can_give_the_reason() -> None:
-    assert "Run generate first." in render(EvaluationReport(title="x", notes={"generated": "Run generate first."}))
+    assert "Run generate first." in words({}, generated={"note": "Run generate first."})
 
 
-def test_small_data_prints_too_few_instead_of_an_interval(plain: EvaluationReport) -> None:
-    judged = detection_metrics(table(12), {"loss": "Loss"}, resamples=20)
-    words = Page(render(replace(plain, judgement=judged))).words
-    assert "(too few)" in words and "says nothing about other images" in words
+def test_small_data_prints_too_few_instead_of_an_interval(plain: Parts) -> None:
+    metrics = detection_metrics(table(12), {"loss": "Loss"}, resamples=20)
+    text = words(plain, detection={"metrics": metrics})
+    assert "(too few)" in text and "says nothing about other images" in text
 
 
-def test_unknown_patients_are_said_with_every_figure_of_detection(plain: EvaluationReport) -> None:
-    words = Page(render(replace(plain, by_patient=False))).words
-    assert words.lower().count("not by patient") >= 5
-    assert "whole patients" not in words
+def test_unknown_patients_are_said_with_every_figure_of_detection(plain: Parts) -> None:
+    text = words(plain, data={"by_patient": False}, detection={"by_patient": False})
+    assert text.lower().count("not by patient") >= 5
+    assert "whole patients" not in text
 
 
-def test_text_from_outside_is_escaped(report: EvaluationReport) -> None:
+def test_text_from_outside_is_escaped(parts: Parts) -> None:
     evil = '"><script>alert(1)</script>'
-    shown = replace(
-        report,
-        title=evil,
-        facts={evil: evil},
-        limits=[evil],
-        provenance={evil: evil},
-        cases=[replace(cases()[0], image_id=evil, caption=evil, group=evil)],
-        judgement=detection_metrics(
-            table(40).assign(categories=[[evil]] * 80), {"loss": evil}, {"grey": evil}, resamples=20
-        ),
+    metrics = detection_metrics(
+        table(40).assign(categories=[[evil]] * 80), {"loss": evil}, {"grey": evil}, resamples=20
     )
-    text = render(shown)
-    Page(text)
+    text = render(
+        fake_study.page(
+            parts,
+            title=evil,
+            facts={evil: evil},
+            limits={"limits": [evil]},
+            provenance={"values": {evil: evil}},
+            cases={"cases": [replace(cases()[0], image_id=evil, caption=evil, group=evil)]},
+            generated={"mode": evil, "note": evil},
+            detection={"metrics": metrics},
+        )
+    )
+    ParsedPage(text)
     assert "<script" not in text and "&lt;script" in text
 
 
 def test_one_image_and_cases_without_maps_are_enough() -> None:
     one = np.zeros((1, 64, 64), np.uint16)
-    bare = [replace(case, map=None, reconstruction=None) for case in cases()[:1]]
-    few = EvaluationReport(title="x", originals=one, reconstructions=one, generated=one, cases=bare)
-    assert "No maps were made." in Page(render(few)).words
+    bare = [replace(case, anomaly_map=None, reconstruction=None) for case in cases()[:1]]
+    few = {
+        "reconstructions": {"originals": one, "reconstructions": one},
+        "generated": {"generated": one},
+        "cases": {"cases": bare},
+    }
+    assert "No maps were made." in words(few)
 
 
-def test_the_file_is_written_whole_and_the_same_each_time(report: EvaluationReport, html: str, tmp_path: Path) -> None:
-    write_report(tmp_path / "new" / "report.html", report)
+def test_the_file_is_written_whole_and_the_same_each_time(parts: Parts, html: str, tmp_path: Path) -> None:
+    write_page(tmp_path / "new" / "report.html", fake_study.page(parts))
     assert (tmp_path / "new" / "report.html").read_text(encoding="utf-8") == html
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
 
 
-def test_a_score_that_is_a_baseline_in_disguise_is_called_so(plain: EvaluationReport) -> None:
+def test_a_score_that_is_a_baseline_in_disguise_is_called_so(plain: Parts) -> None:
     rows = table(40).assign(loss=lambda frame: 2 * frame["area"])
-    words = Page(
-        render(
-            replace(plain, judgement=detection_metrics(rows, {"loss": "Loss"}, {"area": "Breast area"}, resamples=20))
-        )
-    ).words
-    assert "goes with breast area (Spearman 1.00)" in words
+    metrics = detection_metrics(rows, {"loss": "Loss"}, {"area": "Breast area"}, resamples=20)
+    assert "goes with breast area (Spearman 1.00)" in words(plain, detection={"metrics": metrics})
 
 
-def test_the_headline_says_when_guessing_is_not_beaten(plain: EvaluationReport) -> None:
+def test_the_headline_says_when_guessing_is_not_beaten(plain: Parts) -> None:
     rows = table(40).assign(loss=np.random.default_rng(1).normal(size=80))
-    words = Page(render(replace(plain, judgement=detection_metrics(rows, {"loss": "Loss"}, resamples=100)))).words
-    assert "The interval includes 0.5" in words
+    metrics = detection_metrics(rows, {"loss": "Loss"}, resamples=100)
+    assert "The interval includes 0.5" in words(plain, detection={"metrics": metrics})

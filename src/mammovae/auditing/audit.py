@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mammovae import config
-from mammovae.auditing.audit_report import write_audit_report
+from mammovae.auditing.audit_report import AuditContext, AuditedSets, write_audit_report
 from mammovae.auditing.image_set import ImageSet
 from mammovae.auditing.latent_space import latent_view
 from mammovae.auditing.subsampling import BLURRED, audit_sets
@@ -63,25 +63,20 @@ def audit(
             held, train = real_images(opened, real, unknown, made.size)
             arm = arm_name(opened, made)
             arms = {arm: generated_images(opened, made), BLURRED: held.blurred({0: encoder(opened)})}
-            figures = audit_sets(held, train, arms, seed)
             derived = [arm] if made.manifest.get("sampling", {}).get("mode") in DERIVED else []
-            utilities = None if utility is None else measure_utility(stage.out, real, made, utility, seed)
-            metrics = write_audit_report(
-                stage.out,
-                held,
-                train,
-                arms,
-                figures,
-                real,
-                title=f"Audit of {len(arms[arm]):,} generated images",
-                latent=None if opened.generator is None else latent_view(opened, train, held, {arm: arms[arm]}, seed),
-                derived=derived,
-                failed=int((made.index["status"] != "ok").sum()),
-                utility=utilities,
-                settings=opened.settings.model_dump(exclude_none=True),
-                provenance={"seed": seed}
-                | {name: opened.manifest[name] for name in ("versions", "git_commit", "weights")},
+            sets = AuditedSets(held, train, arms, derived, int((made.index["status"] != "ok").sum()))
+            result = audit_sets(held, train, arms, seed)
+            manifest = opened.manifest
+            settings = opened.settings.model_dump(exclude_none=True)
+            context = AuditContext(
+                f"Audit of {len(arms[arm]):,} generated images",
+                real.manifest["by_patient"],
+                real.manifest["phantoms"],
+                settings | {"seed": seed} | {name: manifest[name] for name in ("versions", "git_commit", "weights")},
             )
+            latent = None if opened.generator is None else latent_view(opened, train, held, {arm: arms[arm]}, seed)
+            used = None if utility is None else measure_utility(stage.out, real, made, utility, seed)
+            metrics = write_audit_report(stage.out, sets, result, context, latent, used)
             write_json(stage.out / "metrics.json", metrics)
             stage.finish()
         return read_json(stage.out / "metrics.json")

@@ -1,6 +1,7 @@
-"""What an audit's page and metrics.json say: the measures of every set, their differences, and the conclusions."""
+"""What an audit says: its measures as metrics.json, the three conclusions on each generated set, and its page."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,104 +11,155 @@ from mammovae.auditing.image_set import ImageSet
 from mammovae.auditing.privacy import copied_by_chance, nearest_neighbours
 from mammovae.auditing.spectrum import frequencies
 from mammovae.auditing.subsampling import BLURRED, REAL_REFERENCE, AuditResult
-from mammovae.data.dataset import Data
-from mammovae.report.audit_page import AuditReport, Kind, Latent, Spectra, write_audit
+from mammovae.report import audit_page as sections
+from mammovae.report.audit_page import Conclusion, LatentView
+from mammovae.report.page import Conclusions, Facts, Page, limits_section, provenance_section, write_page
 from mammovae.statistics.bootstrap import Estimate, flatten_estimates
 
 PLANNED = ("kernel_distance", "spectrum_error")
 """The figures by which sets of generated images are compared in pairs."""
-KEYS = {REAL_REFERENCE: "floor", BLURRED: "blurred"}
-TOLD_APART, SHARE, POOR_SHARE, CHANCE = 0.9, 0.8, 0.4, 0.01
-"""Told apart nearly always; enough of the floor's recall and coverage; hardly any; more copies than chance allows."""
-_PAIRS = 12
+KEYS = {REAL_REFERENCE: "reference", BLURRED: "blurred"}
+DISTINGUISHED, SHARE, POOR_SHARE, CHANCE = 0.9, 0.8, 0.4, 0.01
+"""Nearly always distinguished; enough of the reference's recall and coverage; hardly any; more copies than by chance."""
+_SHOWN, _PAIRS = 12, 12
+
+
+@dataclass(frozen=True)
+class AuditedSets:
+    """The sets of images that an audit compares: held-out and training images, and the generated sets by name."""
+
+    held: ImageSet
+    train: ImageSet
+    arms: Mapping[str, ImageSet]
+    """Generated sets, the one that the others are compared with last, and BLURRED."""
+    derived: Sequence[str]
+    """Arms whose images are each derived from patients' images."""
+    n_failed: int
+    """Generated images that are not usable."""
+
+    @property
+    def generated(self) -> list[str]:
+        """Names of the generated sets."""
+        return [arm for arm in self.arms if arm != BLURRED]
+
+    def key(self, arm: str) -> str:
+        """Return the prefix of an arm's keys in metrics.json; a single generated set has none."""
+        if arm in KEYS:
+            return f"{KEYS[arm]}_"
+        return "" if len(self.generated) == 1 else f"{arm.replace(', ', '_')}_"
+
+
+@dataclass(frozen=True)
+class AuditContext:
+    """What an audit's page says beside its figures: title, provenance, and what the data are."""
+
+    title: str
+    by_patient: bool
+    phantoms: bool
+    provenance: Mapping[str, Any]
+    """Settings of the run, versions, commit, seeds."""
 
 
 def write_audit_report(
     out: Path,
-    held: ImageSet,
-    train: ImageSet,
-    arms: Mapping[str, ImageSet],
-    figures: AuditResult,
-    data: Data,
-    *,
-    title: str,
-    latent: Latent | None,
-    derived: Sequence[str],
-    failed: int,
-    utility: Mapping[str, Estimate] | None,
-    settings: Mapping[str, Any],
-    provenance: Mapping[str, Any],
+    sets: AuditedSets,
+    result: AuditResult,
+    context: AuditContext,
+    latent: LatentView | None = None,
+    utility: Mapping[str, Estimate] | None = None,
 ) -> dict[str, Any]:
-    """Write report.html and return the flat metrics: KEY for each measure of the first arm, ARM_KEY for the others."""
-    judged = [arm for arm in arms if arm != BLURRED]
-    best = judged[-1]
-    sections = figures.rows()
-    metrics: dict[str, Any] = {}
-    for rows in sections.values():
-        for row in rows:
-            for arm, estimate in row.estimates.items():
-                if estimate is not None:
-                    metrics |= flatten_estimates({f"{_key(arm, judged)}{row.name}": estimate})
-    differences = {
-        f"{_key(arm, judged)}less_{_key(best, judged)}{name}".strip("_"): (
-            f"{name.replace('_', ' ')}: {arm} less {best}",
-            figures.difference(arm, best, name),
-        )
-        for arm in judged[:-1]
-        for name in PLANNED
-    }
-    metrics |= flatten_estimates({key: estimate for key, (_, estimate) in differences.items()})
+    """Write report.html and return the flat metrics: KEY for each measure of a single arm, ARM_KEY for several."""
+    several = len(sets.generated) > 1
+    conclusions = [line for arm in sets.generated for line in _conclusions(arm, result, several, arm in sets.derived)]
+    differences = _differences(sets, result)
+    metrics = _metrics(sets, result) | flatten_estimates({key: estimate for key, (_, estimate) in differences.items()})
     metrics |= flatten_estimates({f"utility_{key}": estimate for key, estimate in (utility or {}).items()})
-    verdicts = [line for arm in judged for line in _verdicts(arm, figures, len(judged) > 1, arm in derived)]
-    for arm in judged:
-        prefix, (train_reached, held_reached) = _key(arm, judged), figures.reached[arm]
-        metrics |= {
-            f"{prefix}exact_copies": figures.exact[arm],
-            f"{prefix}training_patients_reached": train_reached,
-            f"{prefix}held_out_patients_reached": held_reached,
-        }
-    metrics |= {"n_real": len(held), "n_train": len(train), "n_generated": len(arms[best]), "n_failed": failed}
-    metrics["verdicts"] = [f"{heading}: {sentence}" for heading, sentence, _ in verdicts]
-    again = ", some in several folds" if len(np.unique(held.fold)) > 1 else ""
-    report = AuditReport(
-        title=title,
-        subtitle="Judged beside real films of patients whom the network never saw.",
-        facts={
-            "real": f"{len(held):,} held-out films of {len(np.unique(held.groups)):,} patients" + again,
-            "trained on": f"{len(np.unique(train.groups)):,} patients",
-            "generated": ", ".join(f"{len(arms[arm]):,}" for arm in judged) + f" usable, {failed:,} failed",
-            "a subsample": f"{figures.counts[0]:,} against as many",
-        },
-        verdicts=verdicts,
-        arms=[REAL_REFERENCE, *arms],
-        derived=derived,
-        sections=sections,
-        differences=list(differences.values()),
-        images={"real films": _spaced(held.images), **{arm: _spaced(arms[arm].images) for arm in judged}},
-        spectra=Spectra(
-            frequencies(held.images.shape[-1]),
-            {"real films": _band(held.spectra)} | {arm: _band(films.spectra) for arm, films in arms.items()},
-        ),
-        pairs=_closest(arms[best], train),
-        distances=_distances(held, train, arms[best]),
-        distance_label=f"distance of an image of {best} to the nearest film",
-        latent=latent,
-        utility=None if utility is None else [(name.replace("_", " "), estimate) for name, estimate in utility.items()],
-        settings=settings,
-        provenance=provenance,
-        notes={"latent": "Drawn from the first fold's run."} if len(np.unique(held.fold)) > 1 else {},
-        by_patient=data.manifest["by_patient"],
-        phantoms=data.manifest["phantoms"],
+    metrics["conclusions"] = [f"{heading}: {sentence}" for heading, sentence, _ in conclusions]
+    folds = len(np.unique(sets.held.fold)) > 1
+    best = sets.arms[sets.generated[-1]]
+    spectra = {"real images": sets.held} | dict(sets.arms)
+    images = {"real images": sets.held} | {arm: sets.arms[arm] for arm in sets.generated}
+    page = Page(
+        "mammovae audit of generated images",
+        context.title,
+        "Compared with real images of patients whom the network never saw."
+        + (" Phantoms, no patients." if context.phantoms else ""),
+        [Conclusions(conclusions), Facts(_facts(sets, result, folds))],
+        sections.introduction(context.by_patient, bool(sets.derived), not context.phantoms),
+        [
+            sections.measures_section(
+                [REAL_REFERENCE, *sets.arms],
+                result.rows(),
+                list(differences.values()),
+                sets.derived,
+                context.by_patient,
+            ),
+            sections.images_section({name: _spaced(one.images) for name, one in images.items()}, sets.derived),
+            sections.spectrum_section(
+                frequencies(sets.held.images.shape[-1]), {name: _band(one.spectra) for name, one in spectra.items()}
+            ),
+            sections.nearest_section(
+                _closest(best, sets.train),
+                _distances(sets.held, sets.train, best),
+                f"distance of an image of {sets.generated[-1]} to the nearest image",
+                bool(sets.derived),
+            ),
+            sections.latent_section(latent, "Drawn from the first fold's run." if folds else ""),
+            sections.utility_section(
+                [(name.replace("_", " "), row) for name, row in (utility or {}).items()], context.by_patient
+            ),
+            limits_section(sections.LIMITS),
+            provenance_section(context.provenance, "Settings, versions and seeds."),
+        ],
     )
-    write_audit(out / "report.html", report)
+    write_page(out / "report.html", page)
     return metrics
 
 
-def _key(arm: str, judged: Sequence[str]) -> str:
-    """Return the prefix of an arm's keys in metrics.json; a single generated set has none."""
-    if arm in KEYS:
-        return f"{KEYS[arm]}_"
-    return "" if len(judged) == 1 else f"{arm.replace(', ', '_')}_"
+def _metrics(sets: AuditedSets, result: AuditResult) -> dict[str, Any]:
+    """Return every measure of every arm, and what is counted over all images, as flat keys."""
+    measures = {
+        f"{sets.key(arm)}{row.name}": estimate
+        for rows in result.rows().values()
+        for row in rows
+        for arm, estimate in row.estimates.items()
+        if estimate is not None
+    }
+    metrics: dict[str, Any] = dict(flatten_estimates(measures))
+    for arm in sets.generated:
+        prefix, (train_reached, held_reached) = sets.key(arm), result.reached[arm]
+        metrics |= {
+            f"{prefix}exact_copies": result.exact[arm],
+            f"{prefix}training_patients_reached": train_reached,
+            f"{prefix}held_out_patients_reached": held_reached,
+        }
+    counts = {"n_real": len(sets.held), "n_train": len(sets.train)}
+    return metrics | counts | {"n_generated": len(sets.arms[sets.generated[-1]]), "n_failed": sets.n_failed}
+
+
+def _differences(sets: AuditedSets, result: AuditResult) -> dict[str, tuple[str, Estimate]]:
+    """Return the planned figures of each generated set less those of the last, with a label, by key."""
+    *others, best = sets.generated
+    return {
+        f"{sets.key(arm)}less_{sets.key(best)}{name}".strip("_"): (
+            f"{name.replace('_', ' ')}: {arm} less {best}",
+            result.difference(arm, best, name),
+        )
+        for arm in others
+        for name in PLANNED
+    }
+
+
+def _facts(sets: AuditedSets, result: AuditResult, folds: bool) -> dict[str, str]:
+    patients = [len(np.unique(one.groups)) for one in (sets.held, sets.train)]
+    repeated = ", some in several folds" if folds else ""
+    usable = ", ".join(f"{len(sets.arms[arm]):,}" for arm in sets.generated)
+    return {
+        "real": f"{len(sets.held):,} held-out images of {patients[0]:,} patients" + repeated,
+        "trained on": f"{patients[1]:,} patients",
+        "generated": f"{usable} usable, {sets.n_failed:,} failed",
+        "a subsample": f"{result.counts[0]:,} against as many",
+    }
 
 
 def _band(spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -117,86 +169,84 @@ def _band(spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _spaced(images: np.ndarray) -> np.ndarray:
     """Return evenly spaced images, so that all folds are shown."""
-    return images[np.linspace(0, len(images) - 1, min(12, len(images))).round().astype(int)]
+    return images[np.linspace(0, len(images) - 1, min(_SHOWN, len(images))).round().astype(int)]
 
 
-def _closest(films: ImageSet, train: ImageSet) -> list[tuple[np.ndarray, np.ndarray, str]]:
-    """Return the generated images nearest to a training film of their own fold, the closest first."""
-    found = []
-    for fold in np.unique(films.fold):
-        made, inside = films[films.fold == fold], train[train.fold == fold]
-        distance, index = nearest_neighbours(made.coarse, inside.coarse)
-        found += [
-            (float(d), made.images[row], inside.images[i])
-            for row, (d, i) in enumerate(zip(distance, index, strict=True))
-        ]
-    found.sort(key=lambda pair: pair[0])
-    return [(made, film, f"distance {distance:.2f}") for distance, made, film in found[:_PAIRS]]
+def _closest(generated: ImageSet, train: ImageSet) -> list[tuple[np.ndarray, np.ndarray, str]]:
+    """Return the generated images nearest to a training image of their own fold, the closest first."""
+    pairs = []
+    for fold in np.unique(generated.fold):
+        images, training = generated[generated.fold == fold], train[train.fold == fold]
+        distances, indices = nearest_neighbours(images.coarse, training.coarse)
+        pairs += list(zip(distances, images.images, training.images[indices], strict=True))
+    pairs.sort(key=lambda pair: pair[0])
+    return [(image, training, f"distance {distance:.2f}") for distance, image, training in pairs[:_PAIRS]]
 
 
-def _distances(held: ImageSet, train: ImageSet, films: ImageSet) -> dict[str, np.ndarray]:
-    """Return the distance of each generated image to the nearest of equally many training and held-out films."""
-    found: dict[str, list[np.ndarray]] = {"training films": [], "held-out films": []}
-    for fold in np.unique(films.fold):
-        made, sides = films[films.fold == fold], [real[real.fold == fold] for real in (train, held)]
+def _distances(held: ImageSet, train: ImageSet, generated: ImageSet) -> dict[str, np.ndarray]:
+    """Return the distance of each generated image to the nearest of equally many training and held-out images."""
+    distances: dict[str, list[np.ndarray]] = {"training images": [], "held-out images": []}
+    for fold in np.unique(generated.fold):
+        images, sides = generated[generated.fold == fold], [real[real.fold == fold] for real in (train, held)]
         n = min(len(side) for side in sides)
-        for name, side in zip(found, sides, strict=True):
+        for name, side in zip(distances, sides, strict=True):
             chosen = np.random.default_rng(int(fold)).permutation(len(side))[:n]
-            found[name].append(nearest_neighbours(made.coarse, side.coarse[chosen])[0])
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+            distances[name].append(nearest_neighbours(images.coarse, side.coarse[chosen])[0])
+    return {name: np.concatenate(parts) for name, parts in distances.items()}
 
 
-def _verdicts(arm: str, figures: AuditResult, several: bool, derived: bool) -> list[tuple[str, str, Kind]]:
-    """Say in words what the figures mean."""
-
-    def mean(name: str) -> float:
-        return float(figures.draws[arm][name].mean())
-
-    def text(name: str, of: str = arm) -> str:
-        estimate = figures.estimate(of, name)
-        return "–" if estimate is None else estimate.text
-
-    head = f" of {arm}" if several else ""
-    apart = (
-        f"A classifier tells the images from real ones with an AUROC of {text('two_sample_auroc')} (real from real: "
-        f"{text('two_sample_auroc', REAL_REFERENCE)})"
-    )
-    above = figures.difference(arm, REAL_REFERENCE, "two_sample_auroc")
-    if mean("two_sample_auroc") >= TOLD_APART:
-        real: tuple[str, Kind] = (f"Unrealistic to these features. {apart}.", "bad")
-    elif above.low is not None and above.low > 0:
-        real = (f"Near to real, and still told apart. {apart}.", "caution")
-    else:
-        real = (f"Not told from real films at this number. {apart}.", "good")
-    shares = (
-        f"Recall is {text('recall_share')} and coverage {text('coverage_share')} of what two halves of the real films "
-        "reach"
-    )
-    least = min(mean("recall_share"), mean("coverage_share"))
-    if least < POOR_SHARE:
-        varied: tuple[str, Kind] = (f"No diversity to speak of. {shares}.", "bad")
-    elif least < SHARE:
-        varied = (f"Less varied than real films. {shares}.", "caution")
-    else:
-        varied = (f"About as varied as real films. {shares}.", "good")
-    private = _privacy_verdict(arm, figures, derived, text("membership_auroc"))
+def _conclusions(arm: str, result: AuditResult, several: bool, derived: bool) -> list[Conclusion]:
+    """Return in words what the figures of a generated set mean: realism, diversity, privacy."""
+    suffix = f" of {arm}" if several else ""
     return [
-        (f"Realism{head}", real[0], real[1]),
-        (f"Diversity{head}", varied[0], varied[1]),
-        (f"Privacy{head}", private[0], private[1]),
+        (f"Realism{suffix}", *_realism(arm, result)),
+        (f"Diversity{suffix}", *_diversity(arm, result)),
+        (f"Privacy{suffix}", *_privacy(arm, result, derived)),
     ]
 
 
-def _privacy_verdict(arm: str, figures: AuditResult, derived: bool, member: str) -> tuple[str, Kind]:
-    exact, reached, pool = figures.exact[arm], figures.reached[arm], figures.pool
-    said = f"Membership inference from the images alone: AUROC {member}, 0.5 is chance"
+def _text(result: AuditResult, arm: str, name: str) -> str:
+    estimate = result.estimate(arm, name)
+    return "–" if estimate is None else estimate.text
+
+
+def _realism(arm: str, result: AuditResult) -> tuple[str, sections.Grade]:
+    name = "two_sample_auroc"
+    figures = (
+        f"A classifier distinguishes the images from real ones with an AUROC of {_text(result, arm, name)} (real from "
+        f"real: {_text(result, REAL_REFERENCE, name)})"
+    )
+    above = result.difference(arm, REAL_REFERENCE, name)
+    if result.draws[arm][name].mean() >= DISTINGUISHED:
+        return f"Unrealistic to these features. {figures}.", "bad"
+    if above.low is not None and above.low > 0:
+        return f"Near to real, and still distinguished. {figures}.", "caution"
+    return f"Not distinguished from real images at this number. {figures}.", "good"
+
+
+def _diversity(arm: str, result: AuditResult) -> tuple[str, sections.Grade]:
+    names = ("recall_share", "coverage_share")
+    recall, coverage = (_text(result, arm, name) for name in names)
+    figures = f"Recall is {recall} and coverage {coverage} of what two halves of the real images reach"
+    least = min(result.draws[arm][name].mean() for name in names)
+    if least < POOR_SHARE:
+        return f"No diversity to speak of. {figures}.", "bad"
+    if least < SHARE:
+        return f"Less varied than real images. {figures}.", "caution"
+    return f"About as varied as real images. {figures}.", "good"
+
+
+def _privacy(arm: str, result: AuditResult, derived: bool) -> tuple[str, sections.Grade]:
+    name = "membership_auroc"
+    exact, reached, pool = result.exact[arm], result.reached[arm], result.pool
+    figures = f"Membership inference from the images alone: AUROC {_text(result, arm, name)}, 0.5 is chance"
     if exact:
-        return f"Copied: {exact:,} images have the very pixels of training films. {said}.", "bad"
+        return f"Copied: {exact:,} images have the very pixels of training images. {figures}.", "bad"
     if copied_by_chance(*reached, *pool) < CHANCE:
-        nearer = f"images lie nearer to films of {reached[0]:,} of {pool[0]:,} training patients than two patients' do"
-        return f"Copied: {nearer}, and to films of {reached[1]:,} of {pool[1]:,} held-out ones. {said}.", "bad"
+        nearer = f"images lie nearer to images of {reached[0]:,} of {pool[0]:,} training patients than two patients' do"
+        return f"Copied: {nearer}, and to images of {reached[1]:,} of {pool[1]:,} held-out ones. {figures}.", "bad"
     if derived:
-        return f"Each image is derived from patients' images and must be handled like them. {said}.", "bad"
-    if np.percentile(figures.draws[arm]["membership_auroc"], 2.5) > 0.5:
-        return f"No copies were found, but the images show whom the network learnt from. {said}.", "caution"
-    return f"No copies were found, and the images do not show whom the network learnt from. {said}.", "good"
+        return f"Each image is derived from patients' images and must be handled like them. {figures}.", "bad"
+    if np.percentile(result.draws[arm][name], 2.5) > 0.5:
+        return f"No copies were found, but the images show whom the network learned from. {figures}.", "caution"
+    return f"No copies were found, and the images do not show whom the network learned from. {figures}.", "good"

@@ -9,12 +9,12 @@ from mammovae.auditing.image_set import ImageSet
 from mammovae.auditing.subsampling import REAL_REFERENCE
 from mammovae.generation.samplers import LatentSampler
 from mammovae.models.run import Run, device
-from mammovae.report.audit_page import Latent
+from mammovae.report.audit_page import LatentView
 
 _ROWS, _REACH, _STEPS = 5, 2.0, 7
 
 
-def latent_view(run: Run, train: ImageSet, real: ImageSet, arms: Mapping[str, ImageSet], seed: int) -> Latent:
+def latent_view(run: Run, train: ImageSet, real: ImageSet, arms: Mapping[str, ImageSet], seed: int) -> LatentView:
     """Draw a run's most active dimensions, an interpolation of two samples, and a map of real and generated images.
 
     No picture starts from a patient's image: dimensions are moved around the training latents' mean, and the way leads
@@ -31,7 +31,7 @@ def latent_view(run: Run, train: ImageSet, real: ImageSet, arms: Mapping[str, Im
     ends = LatentSampler(run, "latent", seed).latents(np.arange(2)).double().numpy()
     share = np.linspace(0, 1, _STEPS)[:, None]
     points, labels, variance = _map(real, arms)
-    return Latent(
+    return LatentView(
         traversals=moved.reshape(_ROWS, _STEPS, *moved.shape[1:])[: len(active)],
         row_labels=[f"dimension {dimension}" for dimension in active],
         column_labels=[f"{move:+.1f}".replace("-", "−") for move in moves],

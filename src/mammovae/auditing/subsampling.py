@@ -30,7 +30,7 @@ from mammovae.report.audit_page import AuditRow
 from mammovae.statistics import Bools, Floats, Integers
 from mammovae.statistics.bootstrap import Estimate
 
-REAL_REFERENCE = "real against real"
+REAL_REFERENCE = "real-vs-real reference"
 BLURRED = "real, blurred"
 SUBSAMPLES = 200
 NEIGHBOURS = 5
@@ -62,14 +62,14 @@ MEASURES = (
     _Measure("ks_area", "Breast area", "lower", "Realism", "Kolmogorov-Smirnov distance"),
     _Measure("ks_density", "Dense share", "lower", "Realism", "Kolmogorov-Smirnov distance"),
     _Measure("ks_grey", "Mean grey", "lower", "Realism", "Kolmogorov-Smirnov distance"),
-    _Measure("two_sample_auroc", "Told apart by a classifier", "half", "Realism", "AUROC; 1 = always told apart"),
+    _Measure("two_sample_auroc", "Classifier two-sample test", "half", "Realism", "AUROC; 1 = always distinguished"),
     _Measure("precision", "Precision", "higher", "Diversity", "generated among the real"),
     _Measure("recall", "Recall", "higher", "Diversity", "real among the generated", True),
     _Measure("density", "Density", "higher", "Diversity", "real neighbourhoods a generated image is in"),
     _Measure("coverage", "Coverage", "higher", "Diversity", "real neighbourhoods reached"),
-    _Measure("recall_share", "Recall, share of the floor's", "higher", "Diversity", "1 = as two halves of real films"),
+    _Measure("recall_share", "Recall, share of the reference", "higher", "Diversity", "1 = as two halves of real films"),
     _Measure(
-        "coverage_share", "Coverage, share of the floor's", "higher", "Diversity", "1 = as two halves of real films"
+        "coverage_share", "Coverage, share of the reference", "higher", "Diversity", "1 = as two halves of real films"
     ),
     _Measure("spread", "Spread", "higher", "Diversity", "mean distance of two images, over that of real films"),
     _Measure(

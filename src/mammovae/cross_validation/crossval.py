@@ -10,9 +10,9 @@ import pandas as pd
 from mammovae import config
 from mammovae.config import PresetName, TrainSettings, UsageError
 from mammovae.cross_validation import reference
+from mammovae.cross_validation.crossval_report import write_pooled_report
 from mammovae.cross_validation.generators import audit_generators, only_generates
 from mammovae.cross_validation.model_selection import inserted_lesion_table, summarise_selection
-from mammovae.cross_validation.pooled_metrics import write_pooled_report
 from mammovae.data.dataset import Data
 from mammovae.data.split import assign_folds, split_fold
 from mammovae.detection.calibration import Calibration

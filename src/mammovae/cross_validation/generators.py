@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mammovae.auditing.audit import generated_images, healthy_of, real_images
-from mammovae.auditing.audit_report import write_audit_report
+from mammovae.auditing.audit_report import AuditContext, AuditedSets, write_audit_report
 from mammovae.auditing.image_set import ImageSet, concatenate
 from mammovae.auditing.latent_space import latent_view
 from mammovae.auditing.subsampling import BLURRED, audit_sets
@@ -79,18 +79,12 @@ def audit_generators(
     latent = latent_view(
         runs[0], train[train.fold == 0], held[held.fold == 0], dict(list(first.items())[-1:]), chosen.seed
     )
-    return write_audit_report(
-        out,
-        held,
-        train,
-        arms | blurred,
-        figures,
-        data,
-        title=f"Generated images, {data.manifest['inputs']['kind']}, {len(folds)} folds",
-        latent=latent,
-        derived=[f"{reference.REFERENCE}, vary"],
-        failed=failed,
-        utility=None,
-        settings=chosen.model_dump(exclude_none=True),
-        provenance={name: runs[0].manifest[name] for name in ("versions", "git_commit", "machine")},
+    sets = AuditedSets(held, train, arms | blurred, [f"{reference.REFERENCE}, vary"], failed)
+    context = AuditContext(
+        f"Generated images, {data.manifest['inputs']['kind']}, {len(folds)} folds",
+        data.manifest["by_patient"],
+        data.manifest["phantoms"],
+        chosen.model_dump(exclude_none=True)
+        | {name: runs[0].manifest[name] for name in ("versions", "git_commit", "machine")},
     )
+    return write_audit_report(out, sets, figures, context, latent)

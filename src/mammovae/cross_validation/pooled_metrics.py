@@ -1,5 +1,6 @@
-"""What the folds of a cross-validation say together: both arms, localisation, planted lesions and faults."""
+"""What the folds of a cross-validation say together: detection, localisation, inserted lesions and faults."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,92 +11,72 @@ from mammovae.data.dataset import Data
 from mammovae.detection.calibration import CALIBRATION, Calibration, flagged, realised_rate_range
 from mammovae.evaluation.evaluate import BASELINES
 from mammovae.evaluation.evaluation_report import FINDING, score_label
-from mammovae.evaluation.inserted_faults import fault_figures
+from mammovae.evaluation.inserted_faults import FaultFigures, fault_figures
 from mammovae.evaluation.localisation import Localisation, localise
-from mammovae.evaluation.stress import found_share, lesion_metrics, with_identity, write_stress
+from mammovae.evaluation.stress import lesion_metrics, with_identity
 from mammovae.models.run import Run
-from mammovae.report.charts import froc_curve
-from mammovae.report.crossval_page import CrossvalReport, write_crossval
-from mammovae.report.style import save
 from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flatten_estimates
 from mammovae.statistics.detection_metrics import Arms, DetectionMetrics, detection_metrics
-from mammovae.storage import atomic_write
 
 REFERENCE_LOSS = "original_reconstruction_loss"
 RATES = (0.05, 0.1, 0.2)
 """Stated false-positive rates at which the realised one is read."""
 PREVALENCE = 0.006
 """Cancers found a screened woman: about 6 in 1,000 (Lehman et al., Radiology 283:49, 2017: 5.1)."""
-_HIDDEN = ("position", "blob_hit")
 
 
-def write_pooled_report(out: Path, data: Data, runs: list[Run]) -> dict[str, Any]:
-    """Pool the folds' scores; write scores.csv, results.csv, charts and report.html; return the flat metrics."""
+@dataclass(frozen=True)
+class PooledMetrics:
+    """What the folds of a cross-validation say together; None where a fold lacks what it is measured on."""
+
+    table: pd.DataFrame
+    """A row an image: identity and raw scores."""
+    detection: DetectionMetrics
+    extra: dict[str, Estimate]
+    """Bilateral scores, patients as one, and the original preset's loss, by key of metrics.json."""
+    localisation: Localisation | None
+    lesions: pd.DataFrame
+    faults: pd.DataFrame | None
+    fault_figures: FaultFigures | None
+    calibration: list[dict[str, float]]
+    predictive: list[dict[str, float]]
+
+    def flat(self) -> dict[str, Any]:
+        """Return the flat keys of metrics.json."""
+        metrics: dict[str, Any] = self.detection.metrics() | flatten_estimates(self.extra)
+        metrics |= {} if self.localisation is None else self.localisation.metrics()
+        metrics |= lesion_metrics(self.lesions)
+        metrics |= {} if self.fault_figures is None else self.fault_figures.metrics()
+        return metrics | {
+            f"rate_{row['stated']:g}_{key}".replace(".", "_"): row[key] for row in self.calibration for key in row
+        }
+
+
+def pool_folds(out: Path, data: Data, runs: list[Run]) -> PooledMetrics:
+    """Measure the folds of a folder together."""
     parts = [pd.read_parquet(out / f"fold-{fold}" / "scores.parquet") for fold in range(len(runs))]
     table = pd.concat(parts, ignore_index=True)
-    with atomic_write(out / "scores.csv") as partial:
-        listed = table.assign(
-            categories=[" ".join(names) for names in table["categories"]],
-            severity=[" ".join(names) for names in table["severity"]],
-        )
-        listed.drop(columns=list(_HIDDEN)).to_csv(partial, index=False, float_format="%.6g")
     fused = runs[0].settings.fused
     scores = {FINDING: "Finding score"} | {name: score_label(name) for name in fused if len(fused) > 1}
-    baselines = BASELINES | {REFERENCE_LOSS: "Seed preset's loss"}
-    judged = pd.concat([_in_deviations(part, run) for part, run in zip(parts, runs, strict=True)], ignore_index=True)
-    judgement = detection_metrics(judged, scores, baselines, strata="fold")
-    known = judged[judged["healthy"].notna()].reset_index(drop=True)
+    baselines = BASELINES | {REFERENCE_LOSS: "Original preset's loss"}
+    standard = pd.concat([_in_deviations(part, run) for part, run in zip(parts, runs, strict=True)], ignore_index=True)
+    known = standard[standard["healthy"].notna()].reset_index(drop=True)
     arms = Arms.of(known)
     bootstrap = PatientBootstrap(known["patient_id"].astype(str), arms.finding, known["fold"].tolist())
     raw_loss = table.loc[table["healthy"].notna(), REFERENCE_LOSS].to_numpy(np.float64)
-    extra = _more(bootstrap, known, raw_loss, arms)
-    metrics = judgement.metrics() | flatten_estimates(extra)
-    places = _localised(out, table, runs, bootstrap, arms)
-    if places is not None:
-        metrics |= places.metrics()
-        froc = froc_curve(list(places.froc), list(places.froc.values()), places.pointing.n_finding)
-        save(froc, out / "froc.png")
-    lesions = _planted(out, "lesions.parquet", data, len(runs))
+    lesions, faults = (_planted(out, name, data, len(runs)) for name in ("lesions.parquet", "faults.parquet"))
     assert lesions is not None
-    metrics |= lesion_metrics(lesions)
-    faults = _planted(out, "faults.parquet", data, len(runs))
-    figures = None if faults is None else fault_figures(faults)
-    if faults is not None and figures is not None:
-        metrics |= figures.metrics()
-        write_stress(out, faults, lesions, figures)
-    calibration = _realised(table, runs)
-    metrics |= {f"rate_{row['stated']:g}_{key}".replace(".", "_"): row[key] for row in calibration for key in row}
-    rows = result_rows(judgement, extra)
-    with atomic_write(out / "results.csv") as partial:
-        rows.to_csv(partial, index=False)
-    report = CrossvalReport(
-        title=f"mammovae: {data.manifest['inputs']['kind']}, preset {runs[0].manifest['preset']}, {len(runs)} folds",
-        judgement=judgement,
-        results=rows,
-        localisation=None if places is None else places.metrics(),
-        froc=None if places is None else out / "froc.png",
-        found=found_share(lesions),
-        pointed=found_share(lesions, "hit"),
-        faults=None if figures is None else figures.table(),
-        mean_faults=None if figures is None else {name: row.text for name, row in figures.mean.items()},
-        calibration=calibration,
-        precision=_predictive(known, arms, _promised(runs)),
-        prevalence=PREVALENCE,
-        primary=[
-            row.text
-            for row in (
-                next(row for row in judgement.differences if row.name == REFERENCE_LOSS),
-                extra[f"auroc_affected_minus_{REFERENCE_LOSS}"],
-                extra[f"auroc_minus_{REFERENCE_LOSS}_as_it_is"],
-            )
-        ],
-        by_patient=data.manifest["by_patient"],
-        phantoms=data.manifest["phantoms"],
-        settings=runs[0].settings.model_dump(exclude_none=True),
-        provenance={key: runs[0].manifest[key] for key in ("versions", "git_commit", "machine")},
+    return PooledMetrics(
+        table,
+        detection_metrics(standard, scores, baselines, strata="fold"),
+        _more(bootstrap, known, raw_loss, arms),
+        _localised(out, table, runs, bootstrap, arms),
+        lesions,
+        faults,
+        None if faults is None else fault_figures(faults),
+        _realised(table, runs),
+        _predictive(known, arms, _promised(runs)),
     )
-    write_crossval(out / "report.html", report)
-    return metrics
 
 
 def _planted(out: Path, name: str, data: Data, folds: int) -> pd.DataFrame | None:
@@ -124,7 +105,7 @@ def _in_deviations(part: pd.DataFrame, run: Run) -> pd.DataFrame:
 def _more(bootstrap: PatientBootstrap, known: pd.DataFrame, raw_loss: np.ndarray, arms: Arms) -> dict[str, Estimate]:
     """Return bilateral scores in both arms where the other breast is there, the patient level, and both arms as one.
 
-    raw_loss: the seed preset's loss in nats, pooled as it is, so that the primary comparison can be read that way too.
+    raw_loss: the original preset's loss in nats, pooled raw, so that the primary comparison can be read that way too.
     """
     found = {}
     for name in (str(name) for name in known if str(name).endswith("_bilateral")):
@@ -137,11 +118,11 @@ def _more(bootstrap: PatientBootstrap, known: pd.DataFrame, raw_loss: np.ndarray
                 found[f"gain_{name}{arm}"] = gain.named(name, score_label(name), "difference")
     finding = known[FINDING].to_numpy()
     found["auroc_both_arms"] = bootstrap.auroc(finding).named(FINDING, "Finding score, both arms")
-    for name, label in (BASELINES | {REFERENCE_LOSS: "the seed preset's loss"}).items():
+    for name, label in (BASELINES | {REFERENCE_LOSS: "the original preset's loss"}).items():
         less = bootstrap.difference(finding, known[name], arms.with_affected)
         found[f"auroc_affected_minus_{name}"] = less.named(name, label, "difference")
     found["auroc_both_arms_minus_original_reconstruction_loss"] = bootstrap.difference(finding, known[REFERENCE_LOSS])
-    found["auroc_minus_original_reconstruction_loss_as_it_is"] = bootstrap.difference(finding, raw_loss, arms.with_unaffected)
+    found["auroc_minus_original_reconstruction_loss_raw"] = bootstrap.difference(finding, raw_loss, arms.with_unaffected)
     grouped = known.groupby("patient_id", sort=True)
     worst, healthy = grouped[FINDING].max(), grouped["healthy"].min().astype(bool)
     whole = PatientBootstrap(worst.index.astype(str), ~healthy.to_numpy(), grouped["fold"].first().tolist())

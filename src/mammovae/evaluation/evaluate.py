@@ -12,10 +12,10 @@ from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector
 from mammovae.detection.fusion import FusedScore
 from mammovae.evaluation.baselines import PcaResidual, blob_map, image_statistics
-from mammovae.evaluation.evaluation_report import build_report, score_labels
+from mammovae.evaluation.evaluation_report import ImageSelection, build_page, score_labels
 from mammovae.evaluation.lesion_masks import sizes_mm
 from mammovae.models.run import Run
-from mammovae.report.evaluation_page import write_report
+from mammovae.report.page import write_page
 from mammovae.statistics.detection_metrics import detection_metrics
 from mammovae.storage import StageFolder, atomic_write, file_hash, read_json, write_json
 from mammovae.training.leakage import exclude_training_images
@@ -60,8 +60,8 @@ def evaluate(
             judgement = detection_metrics(table, score_labels(opened), baselines)
             metrics = {"protocol": protocol, **judgement.metrics()}
             write_json(stage.out / "metrics.json", metrics)
-            report = build_report(opened, prepared, table, judgement, protocol, seed, notes)
-            write_report(stage.out / "report.html", report)
+            selection = ImageSelection(protocol, seed, notes)
+            write_page(stage.out / "report.html", build_page(opened, prepared, table, judgement, selection))
             stage.finish()
         return read_json(stage.out / "metrics.json")
 

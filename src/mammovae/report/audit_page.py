@@ -1,42 +1,39 @@
-"""The page of an audit: is a set of generated images realistic, varied, and nobody's copy?"""
+"""The sections of an audit's page: are generated images realistic and varied, and do they copy no patient."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from markupsafe import Markup
+from numpy.typing import ArrayLike
 
 from mammovae.report import audit_charts as charts
-from mammovae.report.evaluation_page import flat, page_environment
-from mammovae.report.images import grey, image_grid
-from mammovae.report.style import FONTS, data_uri, to_png, to_svg
+from mammovae.report.evaluation_page import ImageArray
+from mammovae.report.images import grey
+from mammovae.report.page import Block, Cell, Figure, Images, Section, Table, Terms, Text
 from mammovae.statistics.bootstrap import Estimate
-from mammovae.storage import write_text
 
-Images = NDArray[np.generic]
-Kind = Literal["good", "caution", "bad"]
+Grade = Literal["good", "caution", "bad"]
+Conclusion = tuple[str, str, Grade]
+"""Heading, sentence, and whether that is good."""
 LIMITS = (
     "It is research software. No generated image may be used for a diagnosis, and no figure here says that one could.",
     "The figures see what their features see. A fault that the features miss is not counted.",
-    "The floor is no surer than its patients are many. With few, two halves of them differ by chance, and a generated "
-    "set that departs by less looks as good as real.",
+    "The real-vs-real reference is no surer than its patients are many. With few, two halves of them differ by chance, "
+    "and a generated set that departs by less looks as good as real.",
     "Privacy is tested against the attacks listed, on these images. Another attack may succeed: no figure here proves "
     "that the images are anonymous.",
     "The figures hold for this network, sampler, seed and image size. Figures of other data, sizes or features cannot "
     "be set beside them.",
     "Several measures are listed without correction for their number: one that stands out may do so by chance.",
 )
-_MARKS = {"good": "✓", "caution": "!", "bad": "✗"}
 _QUESTIONS = {
     "Realism": "Could the generated images be from the same source as the real ones?",
     "Diversity": "Are they as different from each other as real images are?",
     "Privacy": "Do they show more of the training patients than of any others?",
 }
-_SHOWN_IMAGES = 12
-_COLUMNS = 6
-_SHOWN_PAIRS = 12
+_SHOWN_IMAGES, _COLUMNS, _SHOWN_PAIRS = 12, 6, 12
 
 
 @dataclass(frozen=True)
@@ -57,207 +54,255 @@ class AuditRow:
 
 
 @dataclass(frozen=True)
-class Spectra:
-    """Power by spatial frequency."""
+class LatentView:
+    """A look into the latent space; whatever is None is not shown. Images are integers or floats in 0..1."""
 
-    frequencies: ArrayLike
-    """(B,) in cycles a square, above 0."""
-    curves: Mapping[str, charts.Band]
-    """Label -> mean, low and high, each (B,) in dB; the first is the real set."""
-
-
-@dataclass(frozen=True)
-class Latent:
-    """A look into the latent space; whatever is None is left out. Images are integers or floats in 0..1."""
-
-    traversals: Images | None = None
+    traversals: ImageArray | None = None
     """(R, C, S, S): a row for each dimension that is moved while the others stay."""
     row_labels: Sequence[str] = ()
     """R, as "dimension 3, 2.1 nats"."""
     column_labels: Sequence[str] = ()
     """C, as "−2", or none."""
-    strip: Images | None = None
+    strip: ImageArray | None = None
     """(K, S, S): the way from one image to another."""
     points: ArrayLike | None = None
-    """(N, 2): images on the first two axes of a linear map."""
+    """(N, 2): images on the first two axes of a linear projection."""
     point_labels: Sequence[str] = ()
     """N: the set that each point belongs to, "real" or an arm."""
     variance: tuple[float, float] = (0.0, 0.0)
     """Share of the whole variance along each axis, 0 to 1."""
 
 
-@dataclass(frozen=True)
-class AuditReport:
-    """What the page of an audit shows; whatever is None or empty makes its section say why it is not there.
-
-    Images are of any integer type or floats in 0..1, all shown on that one scale.
-    """
-
-    title: str
-    subtitle: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """The few facts at the top: run, preset, sampler, images, real images, patients ..."""
-    verdicts: Sequence[tuple[str, str, Kind]] = ()
-    """Heading, sentence and kind: the page's opening."""
-    arms: Sequence[str] = ()
-    """The first is the floor, "real against real"; the others are generated sets."""
-    derived: Sequence[str] = ()
-    """Those arms whose images are each derived from one patient's image (mode vary)."""
-    sections: Mapping[str, Sequence[AuditRow]] = field(default_factory=dict)
-    """Measures by question: Realism, Diversity, Privacy."""
-    differences: Sequence[tuple[str, Estimate | None]] = ()
-    """Paired differences of arms, in the same subsamples."""
-    images: Mapping[str, Images] = field(default_factory=dict)
-    """Arm or "real films" -> (n, S, S); the first 12 are shown."""
-    spectra: Spectra | None = None
-    pairs: Sequence[tuple[Images, Images, str]] = ()
-    """Generated (S, S), its nearest training image (S, S) and a caption, the closest first."""
-    distances: Mapping[str, ArrayLike] = field(default_factory=dict)
-    """Label -> distance of each generated image to its nearest image of one set, training or held out."""
-    distance_label: str = "distance to the nearest image"
-    latent: Latent | None = None
-    utility: Sequence[tuple[str, Estimate | None]] | None = None
-    """AUROC of a detector trained on real or generated images, on the same films (healthy, with a finding)."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the audit, nested as in config.toml."""
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    """Versions, commit, seeds, command lines, hashes; nested mappings are flattened."""
-    notes: Mapping[str, str] = field(default_factory=dict)
-    """By section (measures, images, spectrum, nearest, latent, utility): a remark, or why it is empty."""
-    by_patient: bool = True
-    """False where patients are unknown; the page then says so."""
-    phantoms: bool = False
-
-
-def write_audit(path: Path, report: AuditReport) -> None:
-    """Write the page to path in one step; the same report gives the same bytes."""
-    write_text(path, render(report))
-
-
-def render(report: AuditReport) -> str:
-    """Return the page as HTML; every text in it is escaped."""
-    return (
-        page_environment()
-        .get_template("audit.html.j2")
-        .render(
-            report=report,
-            fonts=FONTS,
-            missing=_missing(report),
-            marks=_MARKS,
-            questions=_QUESTIONS,
-            better=charts.BETTER,
-            heads=[_head(report, arm) for arm in report.arms],
-            groups={name: [_row(report.arms, row) for row in rows] for name, rows in report.sections.items() if rows},
-            differences=[(label, *_difference(estimate)) for label, estimate in report.differences],
-            figures=_figures(report),
-            grids=_grids(report),
-            pairs=[
-                (caption, _picture(np.array([grey(made), grey(film)]), 2))
-                for made, film, caption in report.pairs[:_SHOWN_PAIRS]
-            ],
-            traversals=_traversals(report.latent),
-            strip=_strip(report.latent),
-            utility=[(label, estimate) for label, estimate in report.utility or ()],
-            limits=LIMITS,
-            provenance=flat({**report.settings, **report.provenance}),
+def introduction(by_patient: bool = True, derived: bool = False, shows_patients: bool = False) -> Section:
+    """Return how to read the page; derived: some images start from a patient's; shows_patients: real images are shown."""
+    unit = "patients" if by_patient else "images"
+    words = Markup(
+        "<strong>Research software, no diagnosis.</strong> A network learned from real mammograms and made new ones. "
+        "This page asks whether they look like real ones, whether they vary as much, and whether they give away the "
+        "images that it learned from."
+    )
+    if shows_patients:
+        words += Markup(" <strong>It shows patients’ images: keep it where those are kept.</strong>")
+    terms = {
+        "Real vs real": f"Two halves of the real {unit} against each other: the reference of every figure. No generated "
+        "set can be asked for more.",
+        "Intervals": f"From 2.5 to 97.5 % of subsamples of half of the {unit}, drawn without replacement"
+        + ("." if by_patient else " (patients are unknown: not by patient)."),
+        "Kernel distance": "The primary figure of realism. It is not an FID, which falls with the number of images "
+        "alone, and cannot be set beside one.",
+        "Membership inference": "The AUROC of an attacker who distinguishes training images from held-out ones. 0.5 is "
+        "guessing: the reference.",
+    }
+    if derived:
+        terms["Derived"] = (
+            "An image of mode “vary” is derived from one patient’s image by construction, and must be handled like it."
         )
+    return Section("what", "How to read this page", [Text(words), Terms(terms)])
+
+
+def measures_section(
+    arms: Sequence[str] = (),
+    rows: Mapping[str, Sequence[AuditRow]] | None = None,
+    differences: Sequence[tuple[str, Estimate | None]] = (),
+    derived: Sequence[str] = (),
+    by_patient: bool = True,
+    note: str = "",
+) -> Section:
+    """Return every measure of every arm.
+
+    Parameters
+    ----------
+    arms
+        The first is the real-vs-real reference; the others are generated sets.
+    rows
+        Measures by question: Realism, Diversity, Privacy.
+    differences
+        Paired differences of arms, in the same subsamples.
+    derived
+        Those arms whose images are each derived from one patient's image.
+    """
+    blocks: list[Block] = []
+    measures = {name: rows_of for name, rows_of in (rows or {}).items() if rows_of}
+    primary = [(row.label, row.better, row.estimates) for part in measures.values() for row in part if row.primary]
+    if primary and arms:
+        alt = "The primary measures, a row for each arm with its interval, and the real-vs-real reference as a band."
+        caption = "The primary measures with their intervals. Shaded band: real vs real."
+        blocks.append(Figure.chart(charts.arm_forest(arms, primary), alt, caption))
+    if measures and arms:
+        shared = {arm: _shared_counts(arm, arm == arms[0], measures) for arm in arms}
+        heads = [Cell(arm, ("derived" if arm in derived else "", *shared[arm])) for arm in arms]
+        caption = (
+            f"Every measure, with its interval underneath.{'' if by_patient else ' Not by patient.'} –: not measured."
+        )
+        groups = {
+            Cell(name, (_QUESTIONS[name],) if name in _QUESTIONS else ()): [_row(arms, shared, row) for row in part]
+            for name, part in measures.items()
+        }
+        blocks.append(Table(("Measure", *heads), groups, caption, layout="numbers measures"))
+    if differences:
+        caption = (
+            "Differences of arms in the same subsamples. Where the interval includes 0, these images do not show which "
+            "is better."
+        )
+        cells = [(label, *_difference(estimate)) for label, estimate in differences]
+        blocks.append(Table(("Difference", "Value", "Interval", "Includes 0"), cells, caption))
+    return Section(
+        "measures", "Measures", blocks, note, "" if measures else "No measures: none were handed to this page."
     )
 
 
-def _missing(report: AuditReport) -> dict[str, str]:
-    """Return why a section is empty, for each that is."""
-    reasons = {}
-    if not any(report.sections.values()):
-        reasons["measures"] = "No measures: none were handed to this page."
-    if not any(len(images) for images in report.images.values()):
-        reasons["images"] = "No images: none were picked to show."
-    if report.spectra is None or not report.spectra.curves:
-        reasons["spectrum"] = "No spectrum: none was measured."
-    if not report.pairs and not report.distances:
-        reasons["nearest"] = "No nearest images: no distances to training images were measured."
-    if report.latent is None:
-        reasons["latent"] = "No view of the latent space: this audit did not look into the network."
-    if not report.utility:
-        reasons["utility"] = "Not tested: no detector was trained on these images."
-    return {name: report.notes.get(name, reason) for name, reason in reasons.items()}
+def images_section(
+    images: Mapping[str, ImageArray] | None = None, derived: Sequence[str] = (), note: str = ""
+) -> Section:
+    """Return the first 12 images (n, S, S) of each set."""
+    blocks: list[Block] = []
+    for name, one_set in (images or {}).items():
+        if not len(one_set):
+            continue
+        shown = np.array([grey(image) for image in one_set[:_SHOWN_IMAGES]])
+        # White fills the row, so that images of all sets are of one size.
+        blank = np.ones((max(0, _COLUMNS - len(shown)), *shown.shape[1:]), shown.dtype)
+        caption = Markup("<strong>{}</strong>{}").format(
+            name, ": each derived from one patient’s image" if name in derived else ""
+        )
+        alt = f"A grid of {len(shown)} images: {name}."
+        blocks.append(Figure.grid(np.concatenate([shown, blank]), _COLUMNS, alt, caption))
+    if blocks:
+        blocks.insert(0, Text("All on one grey scale, none stretched."))
+    return Section("images", "Images", blocks, note, "" if blocks else "No images: none were picked to show.")
 
 
-def _head(report: AuditReport, arm: str) -> dict[str, Any]:
-    """Return the head of an arm's column: its name, and the numbers of images where all measures share them."""
-    rows = [row.estimates.get(arm) for rows in report.sections.values() for row in rows]
-    numbers = {_images(row, arm == report.arms[0]) for row in rows if row is not None}
-    return {"name": arm, "images": numbers.pop() if len(numbers) == 1 else ()}
+def spectrum_section(
+    frequencies: ArrayLike = (), curves: Mapping[str, charts.Band] | None = None, note: str = ""
+) -> Section:
+    """Return power by spatial frequency; see spectrum_chart."""
+    if not curves:
+        return Section("spectrum", "Spectrum", [], note, "No spectrum: none was measured.")
+    alt = "Two curves by spatial frequency: power, and its difference from the real mean, for each set."
+    caption = (
+        "Left: power by spatial frequency. Right: the same less the real mean. Band: 2.5 to 97.5 % of the real images. "
+        "At high frequencies, a set below the band is blurred, and one above it has noise that real images do not have."
+    )
+    return Section(
+        "spectrum", "Spectrum", [Figure.chart(charts.spectrum_chart(frequencies, curves), alt, caption)], note
+    )
 
 
-def _images(estimate: Estimate, floor: bool) -> tuple[str, ...]:
+def nearest_section(
+    pairs: Sequence[tuple[ImageArray, ImageArray, str]] = (),
+    distances: Mapping[str, ArrayLike] | None = None,
+    distance_label: str = "distance to the nearest image",
+    derived: bool = False,
+    note: str = "",
+) -> Section:
+    """Return distances to the nearest training and held-out images, and the closest pairs.
+
+    pairs: a generated image (S, S), its nearest training image (S, S) and a caption, the closest first.
+    """
+    blocks: list[Block] = []
+    if distances:
+        alt = "Share of generated images by the distance to their nearest image, a step line for each set."
+        caption = (
+            "The distance from each generated image to its nearest one. Copies would put the training line left of the "
+            "held-out line and start it near 0. Only sets of equally many images compare: of more images, one is nearer "
+            "by chance."
+        )
+        blocks.append(Figure.chart(charts.distance_chart(distances, distance_label), alt, caption))
+    if pairs:
+        words = "Left: a generated image. Right: the training image nearest to it."
+        if derived:
+            words += " An image of mode “vary” is expected to be near the one that it was derived from."
+        alt = "A generated image beside its nearest training image."
+        figures = [
+            Figure.grid(np.array([grey(generated), grey(training)]), 2, alt, caption)
+            for generated, training, caption in pairs[:_SHOWN_PAIRS]
+        ]
+        blocks += [Text("Closest pairs", "heading"), Text(words), Images(figures)]
+    absent = "" if blocks else "No nearest images: no distances to training images were measured."
+    return Section("nearest", "Nearest training images", blocks, note, absent)
+
+
+def latent_section(view: LatentView | None = None, note: str = "") -> Section:
+    """Return what the latent dimensions do, the way between two images, and where images lie."""
+    blocks: list[Block] = []
+    if view is None:
+        absent = "No view of the latent space: this audit did not look into the network."
+        return Section("latent", "Latent space", blocks, note, absent)
+    if view.traversals is not None:
+        strips = [
+            Figure.grid(row, len(row), f"Images along {label}.", label.replace(", ", ",\n"))
+            for label, row in zip(view.row_labels, view.traversals, strict=True)
+        ]
+        blocks += [
+            Text("One dimension moved, the others held", "heading"),
+            Images(strips, "strips", columns=view.column_labels),
+        ]
+    if view.strip is not None:
+        caption = "Equal steps through the latent space. Breasts should turn into one another, not fade."
+        strip = Figure.grid(view.strip, len(view.strip), "Images on the way from one image to another.", caption)
+        blocks += [Text("From one image to another", "heading"), strip]
+    if view.points is not None:
+        alt = "Images as points on the first two axes of the latent space, real and generated."
+        caption = (
+            "The two axes along which images differ most. Generated images should cover the real ones: bare regions are "
+            "kinds of breast that are not made."
+        )
+        chart = charts.latent_map(view.points, view.point_labels, view.variance)
+        blocks += [Text("Where the images lie", "heading"), Figure.chart(chart, alt, caption)]
+    return Section("latent", "Latent space", blocks, note)
+
+
+def utility_section(
+    estimates: Sequence[tuple[str, Estimate | None]] = (), by_patient: bool = True, note: str = ""
+) -> Section:
+    """Return the AUROC of a detector trained on real or generated images, on the same real images."""
+    if not estimates:
+        return Section("utility", "Utility", [], note, "Not tested: no detector was trained on these images.")
+    caption = "The same detector, trained on real or on generated images and evaluated on the same real images."
+    rows = [
+        (label, *(("–", "–", "–") if row is None else (row.n_healthy, row.n_finding, row.text)))
+        for label, row in estimates
+    ]
+    headers = ("Trained on", "Healthy", "With finding", "AUROC (95 % interval)")
+    table = Table(headers, rows, caption + ("" if by_patient else " Not by patient."), layout="numbers even")
+    return Section("utility", "Utility", [table], note)
+
+
+def _shared_counts(arm: str, reference: bool, measures: Mapping[str, Sequence[AuditRow]]) -> tuple[str, ...]:
+    """Return the numbers of images of an arm where all measures share them."""
+    estimates = [row.estimates.get(arm) for part in measures.values() for row in part]
+    counts = {_counts(estimate, reference) for estimate in estimates if estimate is not None}
+    return counts.pop() if len(counts) == 1 else ()
+
+
+def _counts(estimate: Estimate, reference: bool) -> tuple[str, ...]:
     """Return the numbers of images behind a figure, a line each."""
-    if floor:
+    if reference:
         return (f"{estimate.n_healthy:,} and {estimate.n_finding:,} real",)
     return f"{estimate.n_finding:,} generated", f"{estimate.n_healthy:,} real"
 
 
-def _row(arms: Sequence[str], row: AuditRow) -> dict[str, Any]:
-    """Return a measure with its texts by arm; None is an en dash."""
-    cells = [(arm, row.estimates.get(arm)) for arm in arms]
-    return {
-        "row": row,
-        "cells": [
-            ("–", "", ()) if estimate is None else (*charts.number_texts(estimate), _images(estimate, arm == arms[0]))
-            for arm, estimate in cells
-        ],
-    }
+def _row(arms: Sequence[str], shared: Mapping[str, tuple[str, ...]], row: AuditRow) -> list[Cell]:
+    """Return a measure with its texts by arm; an arm's numbers of images where its head does not give them."""
+    cells = [
+        Cell(row.label + (" (primary)" if row.primary else ""), (charts.BETTER[row.better], row.note), row.primary)
+    ]
+    for arm in arms:
+        estimate = row.estimates.get(arm)
+        if estimate is None:
+            cells.append(Cell("–"))
+            continue
+        figure, interval = charts.number_texts(estimate)
+        counts = () if shared[arm] else _counts(estimate, arm == arms[0])
+        cells.append(Cell(figure, (interval, *counts)))
+    return cells
 
 
 def _difference(estimate: Estimate | None) -> tuple[str, str, str]:
-    """Return a difference, its interval, and whether that holds 0."""
+    """Return a difference, its interval, and whether that includes 0."""
     if estimate is None:
         return "–", "–", "–"
-    value, interval = charts.number_texts(estimate)
+    figure, interval = charts.number_texts(estimate)
     if estimate.value is None or estimate.low is None or estimate.high is None:
-        return value, interval or "–", "–"
-    return value, interval, "yes" if estimate.low <= 0 <= estimate.high else "no"
-
-
-def _figures(report: AuditReport) -> dict[str, str]:
-    """Return data URIs by the name of the figure, for what the page has."""
-    figures = {}
-    chosen = [
-        (row.label, row.better, row.estimates) for rows in report.sections.values() for row in rows if row.primary
-    ]
-    if chosen and report.arms:
-        figures["forest"] = charts.arm_forest(report.arms, chosen)
-    if report.spectra is not None and report.spectra.curves:
-        figures["spectrum"] = charts.spectrum_chart(report.spectra.frequencies, report.spectra.curves)
-    if report.distances:
-        figures["distances"] = charts.distance_chart(report.distances, report.distance_label)
-    if report.latent is not None and report.latent.points is not None:
-        figures["map"] = charts.latent_map(report.latent.points, report.latent.point_labels, report.latent.variance)
-    return {name: data_uri(to_svg(figure)) for name, figure in figures.items()}
-
-
-def _grids(report: AuditReport) -> list[dict[str, Any]]:
-    """Return the pictures of each set, filled up with white so that images of all sets are of one size."""
-    grids = []
-    for name, images in report.images.items():
-        shown = np.array([grey(image) for image in images[:_SHOWN_IMAGES]])
-        if not len(shown):
-            continue
-        blank = np.ones((max(0, _COLUMNS - len(shown)), *shown.shape[1:]), shown.dtype)
-        grid = {"name": name, "count": len(shown), "derived": name in report.derived}
-        grids.append({**grid, "uri": _picture(np.concatenate([shown, blank]), _COLUMNS)})
-    return grids
-
-
-def _traversals(latent: Latent | None) -> list[tuple[str, str]]:
-    """Return label and picture of each dimension that is moved."""
-    if latent is None or latent.traversals is None:
-        return []
-    return [(label, _picture(row, len(row))) for label, row in zip(latent.row_labels, latent.traversals, strict=True)]
-
-
-def _strip(latent: Latent | None) -> str | None:
-    return None if latent is None or latent.strip is None else _picture(latent.strip, len(latent.strip))
-
-
-def _picture(images: Images, columns: int) -> str:
-    return data_uri(to_png(image_grid(images, columns)))
+        return figure, interval or "–", "–"
+    return figure, interval, "yes" if estimate.low <= 0 <= estimate.high else "no"

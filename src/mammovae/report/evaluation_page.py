@@ -1,26 +1,26 @@
-"""The report of a study: one HTML file without any outside part, for the screen and for A4 paper."""
+"""The sections of a study's report, each built from what the stage it tells of has made."""
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from numpy.typing import NDArray
 
-from mammovae.report import charts, formatting, summary_text
-from mammovae.report.images import UNIT, MapScale, case_panel, grey, image_grid, map_legend
-from mammovae.report.style import FONTS, data_uri, to_png, to_svg
-from mammovae.statistics.bootstrap import signed
+from mammovae.report import charts, summary_text
+from mammovae.report.formatting import value
+from mammovae.report.images import UNIT, MapScale, case_panel, grey, map_legend
+from mammovae.report.page import Block, Cell, Facts, Figure, Images, Section, Table, Text, pairs_table
+from mammovae.statistics.bootstrap import Estimate, signed
 from mammovae.statistics.detection_metrics import DetectionMetrics
-from mammovae.storage import write_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-Images = NDArray[np.generic]
+ImageArray = NDArray[np.generic]
+"""Images (N, S, S) of any integer type, or floats in 0..1: all shown on that one scale."""
 _TABLES = {
     "category": "By category of finding: all healthy images against the images with that category.",
     "severity": "By severity of the finding: all healthy images against the images with findings of that severity.",
@@ -28,202 +28,250 @@ _TABLES = {
     "density": "By breast density: healthy images and images with a finding of that density.",
     "vendor": "By vendor: healthy images and images with a finding of that vendor.",
 }
-_SHOWN_PAIRS = 16
-_SHOWN_GENERATED = 24
-_COLUMNS = 8
-_BESIDE = 6
+_SHOWN_PAIRS, _SHOWN_GENERATED, _COLUMNS, _COLUMNS_BESIDE = 16, 24, 8, 6
 
 
 @dataclass(frozen=True)
 class ExampleImage:
-    """An image to look at with its map; cases of one group ("Findings scored highest") stand together."""
+    """An image to look at with its anomaly map; those of one group ("Findings scored highest") stand together."""
 
     image_id: str
-    image: Images
+    image: ImageArray
     group: str
-    map: Images | None = None
-    reconstruction: Images | None = None
+    anomaly_map: ImageArray | None = None
+    reconstruction: ImageArray | None = None
     boxes: Sequence[Sequence[float]] = ()
     """(xmin, ymin, xmax, ymax) in pixels of image."""
     caption: str = ""
 
 
-@dataclass(frozen=True)
-class EvaluationReport:
-    """What a report shows; whatever is None or empty makes its section say why it is not there.
-
-    Images are (N, S, S) of any integer type or floats in 0..1, all shown on that one scale.
-    """
-
-    title: str
-    subtitle: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """The few facts at the top: data set, images, preset, ..."""
-    data: Mapping[str, Any] = field(default_factory=dict)
-    """Facts on the data: source, healthy rule, size, ..."""
-    counts: "DataFrame | None" = None
-    """Images: a row a split (the index), a column each for healthy, finding, unknown, failed."""
-    by_patient: bool = True
-    """False where patients are unknown; every figure then says so."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the training, nested as in config.toml."""
-    training: Mapping[str, Any] = field(default_factory=dict)
-    """Facts on the training: parameters, time, images."""
-    history: "DataFrame | None" = None
-    """A row an epoch: see charts.loss_curve."""
-    originals: Images | None = None
-    reconstructions: Images | None = None
-    generated: Images | None = None
-    generated_mode: str = "vary"
-    real: Images | None = None
-    """Real images to stand beside the generated ones."""
-    judgement: DetectionMetrics | None = None
-    score_label: str = "score"
-    cases: Sequence[ExampleImage] = ()
-    map_scale: MapScale = UNIT
-    limits: Sequence[str] = ()
-    """What this study cannot say, beside what no such study can."""
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    """Versions, commit, seeds, command lines, hashes; nested mappings are flattened."""
-    notes: Mapping[str, str] = field(default_factory=dict)
-    """By section (data, training, reconstructions, generated, detection, cases): a remark, or why it is empty."""
-
-
-def write_report(path: Path, report: EvaluationReport) -> None:
-    """Write the report to path in one step; the same report gives the same bytes."""
-    write_text(path, render(report))
-
-
-def page_environment() -> Environment:
-    """Return what fills the templates; every text is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+def introduction(unlabelled: bool = False, by_patient: bool = True) -> Section:
+    """Return what the report is: unlabelled says that the network learned from images of unknown health."""
+    learned = (
+        "A network learned what a mammogram looks like from images whose health nobody stated: findings may be among "
+        "them. It makes new images, and says how far a given image is from those it learned from, and where."
+        if unlabelled
+        else "A network learned from healthy breasts alone what a mammogram looks like. It makes new images, and says "
+        "how far a given image is from healthy, and where. It was never shown a disease, and does not name one."
     )
-    environment.filters["value"] = formatting.value
-    return environment
+    unit = "whole patients" if by_patient else "images, as patients are unknown (not by patient)"
+    figures = Markup(
+        "Every figure below stands with the number of images behind it and, where there are enough patients, a 95 % "
+        "interval from resamples of {}. What the figures leave open is listed under "
+        '<a href="#limits">What it cannot say</a>.'
+    )
+    blocks = [Text(Markup("<strong>Research software, no diagnosis.</strong> ") + learned), Text(figures.format(unit))]
+    return Section("what", "What this is, and what it cannot say", blocks)
 
 
-def render(report: EvaluationReport) -> str:
-    """Return the report as HTML; every text in it is escaped."""
-    judged, missing = report.judgement, _missing(report)
-    return (
-        page_environment()
-        .get_template("report.html.j2")
-        .render(
-            report=report,
-            fonts=FONTS,
-            missing=missing,
-            counts=_counts(report.counts),
-            settings=flat(report.settings),
-            provenance=flat(report.provenance),
-            figures=_figures(report, missing),
-            reconstructions=[] if "reconstructions" in missing else _pairs(report),
-            cases=_cases(report),
-            sentences=summary_text.summarise_detection(judged, report.by_patient) if judged else [],
-            judged=judged,
-            tables=_TABLES,
-            correlations=correlations(judged),
-            limits=[*report.limits, *summary_text.LIMITS],
+def data_section(
+    facts: Mapping[str, Any] | None = None,
+    counts: "DataFrame | None" = None,
+    by_patient: bool = True,
+    note: str = "",
+) -> Section:
+    """Return facts on the data and its images; counts: a row a split, columns healthy, finding, unknown, failed."""
+    blocks: list[Block] = [Facts(facts)] if facts else []
+    if counts is not None:
+        patients = "Patients are unknown: images of one patient may be in two splits (not by patient)."
+        caption = f"Images by split and health. {'No patient is in two splits.' if by_patient else patients}"
+        rows = [(str(split), *map(int, row)) for split, *row in counts.itertuples()]
+        total = ("all", *(int(number) for number in counts.sum()))
+        blocks.append(Table(("Split", *(str(name).capitalize() for name in counts)), rows, caption, total))
+    return Section("data", "Data", blocks, note, "No counts were handed to this report." if counts is None else "")
+
+
+def training_section(
+    facts: Mapping[str, Any] | None = None,
+    history: "DataFrame | None" = None,
+    settings: Mapping[str, Any] | None = None,
+    by_patient: bool = True,
+    note: str = "",
+) -> Section:
+    """Return facts on the training, its loss by epoch (see charts.loss_curve) and its settings, nested as in config."""
+    blocks: list[Block] = [Facts(facts)] if facts else []
+    has_history = history is not None and len(history) > 0
+    if history is not None and has_history:
+        blocks.append(
+            Figure.chart(
+                charts.loss_curve(history),
+                "Three curves by epoch: negative ELBO, reconstruction term and KL divergence, for training and validation.",
+                "Loss by epoch, and the two parts it is the sum of, in nats an image: training (line) and validation "
+                f"(dashed).{_by_patient(by_patient)}",
+            )
         )
-    )
+    if settings:
+        blocks.append(pairs_table(settings, "Settings of the training."))
+    absent = "" if has_history else "No loss curve: there is no history of the training."
+    return Section("training", "Training", blocks, note, absent)
 
 
-def _missing(report: EvaluationReport) -> dict[str, str]:
-    """Return why a section is empty, for each that is."""
-    judged = report.judgement
-    reasons = {}
-    if report.counts is None:
-        reasons["data"] = "No counts were handed to this report."
-    if report.history is None or not len(report.history):
-        reasons["training"] = "No loss curve: there is no history of the training."
-    if report.originals is None or report.reconstructions is None or not len(report.originals):
-        reasons["reconstructions"] = "No reconstructions: no image was set aside to show."
-    if report.generated is None or not len(report.generated):
-        reasons["generated"] = "No generated images: none were made for this report."
-    if judged is None:
-        reasons["detection"] = "No detection figures: no image was scored."
-    elif not judged.headline.n_finding:
-        reasons["detection"] = "No detection figures: the data has no image with a finding."
-    elif not judged.headline.n_healthy:
-        reasons["detection"] = "No detection figures: the data has no healthy image to compare with."
-    if not report.cases:
-        reasons["cases"] = "No cases: no image was picked to show."
-    return {name: report.notes.get(name, reason) for name, reason in reasons.items()}
-
-
-def _figures(report: EvaluationReport, missing: Mapping[str, str]) -> dict[str, str]:
-    """Return data URIs by the name of the figure, for what the report has."""
-    figures = {}
-    if report.history is not None and "training" not in missing:
-        figures["loss"] = data_uri(to_svg(charts.loss_curve(report.history)))
-    if report.generated is not None and "generated" not in missing:
-        beside = report.real is not None and len(report.real) > 0
-        for name, images in (("generated", report.generated), ("real", report.real if beside else None)):
-            if images is not None:
-                grid = image_grid(images[:_SHOWN_GENERATED], _BESIDE if beside else _COLUMNS)
-                figures[name] = data_uri(to_png(grid))
-    judged = report.judgement
-    if judged is not None and judged.curve is not None:
-        rows = [*judged.scores, *judged.baselines, *itertools.chain(*judged.tables.values())]
-        figures["points"] = data_uri(to_svg(charts.score_points(judged.groups, report.score_label)))
-        figures["roc"] = data_uri(to_svg(charts.roc(judged.curve, judged.baseline_curves)))
-        figures["forest"] = data_uri(to_svg(charts.auroc_forest(rows)))
-    if any(case.map is not None for case in report.cases):
-        figures["legend"] = data_uri(to_svg(map_legend(report.map_scale)))
-    return figures
-
-
-def _pairs(report: EvaluationReport) -> list[str]:
-    """Return pictures of up to eight originals each above their reconstructions."""
-    originals, made = report.originals, report.reconstructions
-    assert originals is not None and made is not None
-    total = min(len(originals), len(made), _SHOWN_PAIRS)
-    columns, uris = min(_COLUMNS, total), []
+def reconstructions_section(
+    originals: ImageArray | None = None, reconstructions: ImageArray | None = None, note: str = ""
+) -> Section:
+    """Return rows of up to eight originals, each row above its reconstructions."""
+    title = "Reconstructions"
+    if originals is None or reconstructions is None or not len(originals):
+        return Section("reconstructions", title, [], note, "No reconstructions: no image was set aside to show.")
+    total = min(len(originals), len(reconstructions), _SHOWN_PAIRS)
+    columns, figures = min(_COLUMNS, total), []
     for start in range(0, total, columns):
-        rows = [[grey(image) for image in images[start : start + columns]] for images in (originals, made)]
+        rows = [[grey(image) for image in images[start : start + columns]] for images in (originals, reconstructions)]
         # White fills the last row, so that its images are as large as those above.
         blank = [np.ones_like(rows[0][0])] * (columns - len(rows[0]))
         grid = np.array([*rows[0], *blank, *rows[1], *blank])
-        uris.append(data_uri(to_png(image_grid(grid, columns, row_labels=["real", "reconstruction"]))))
-    return uris
+        alt = "A row of real mammograms above the row of their reconstructions."
+        figures.append(Figure.grid(grid, columns, alt, row_labels=["real", "reconstruction"]))
+    caption = "Real images above what the network makes of them. All on one grey scale, none stretched."
+    return Section("reconstructions", title, [Images(figures, "stack", caption)], note)
 
 
-def _cases(report: EvaluationReport) -> dict[str, list[dict[str, str]]]:
-    groups: dict[str, list[dict[str, str]]] = {}
-    for case in report.cases:
-        panel = case_panel(
-            case.image, case.reconstruction, case.map, case.boxes, scale=report.map_scale, legend=False, titles=False
+def generated_section(
+    generated: ImageArray | None = None, mode: str = "vary", real: ImageArray | None = None, note: str = ""
+) -> Section:
+    """Return generated images, and real ones beside them; mode: the sampling mode."""
+    if generated is None or not len(generated):
+        absent = "No generated images: none were made for this report."
+        return Section("generated", "Generated images", [], note, absent)
+    blocks: list[Block] = []
+    if mode == "vary":
+        derived = Markup(
+            "<strong>Each generated image is derived from one patient’s image</strong> (mode “vary”: encoded, noise "
+            "added, decoded). It stays that patient’s and must be handled like the image it came from."
         )
-        shown = {"image_id": case.image_id, "caption": case.caption, "uri": data_uri(to_png(panel))}
-        groups.setdefault(case.group, []).append(shown)
-    return groups
+        blocks.append(Text(derived))
+    beside = real is not None and len(real) > 0
+    columns = _COLUMNS_BESIDE if beside else _COLUMNS
+    shown = [(generated, "A grid of generated mammograms.", f"Generated, mode “{mode}”.")]
+    if real is not None and beside:
+        shown.append((real, "A grid of real mammograms.", "Real, of the same data and on the same grey scale."))
+    figures = [Figure.grid(images[:_SHOWN_GENERATED], columns, alt, caption) for images, alt, caption in shown]
+    blocks.append(Images(figures) if beside else figures[0])
+    return Section("generated", "Generated images", blocks, note)
 
 
-def _counts(counts: "DataFrame | None") -> dict[str, Any]:
-    if counts is None:
-        return {}
-    table = counts.astype("Int64")
-    rows = [
-        (str(name), [None if v is None else f"{v:,}" for v in row])
-        for name, row in zip(table.index, table.to_numpy(object), strict=True)
+def detection_section(
+    metrics: DetectionMetrics | None = None, score_label: str = "score", by_patient: bool = True, note: str = ""
+) -> Section:
+    """Return the headline in words and charts, the baselines, and the tables by category, density and so on."""
+    absent = ""
+    if metrics is None:
+        absent = "No detection figures: no image was scored."
+    elif not metrics.headline.n_finding:
+        absent = "No detection figures: the data has no image with a finding."
+    elif not metrics.headline.n_healthy:
+        absent = "No detection figures: the data has no healthy image to compare with."
+    if metrics is None or absent:
+        return Section("detection", "Detection", [], note, absent)
+    headline = metrics.headline
+    words = Markup("<b>{}</b> AUROC of {} with its 95 % interval, {} healthy images and {} with a finding{}").format(
+        headline.text,
+        headline.label or headline.name,
+        value(headline.n_healthy),
+        value(headline.n_finding),
+        "" if by_patient else ", not by patient",
+    )
+    blocks: list[Block] = [
+        Text(words, "headline"),
+        *map(Text, summary_text.summarise_detection(metrics, by_patient)),
+        *detection_charts(metrics, score_label, by_patient),
+        _scores_table(metrics),
     ]
-    return {"columns": [str(name) for name in table], "rows": rows, "total": [f"{int(v):,}" for v in table.sum()]}
+    if metrics.affected:
+        caption = (
+            "Affected-patient controls: the same findings against healthy images whose patient has a finding elsewhere."
+        )
+        blocks.append(_estimates_table(metrics.affected.values(), caption, "Score"))
+    blocks += [_estimates_table(rows, _TABLES[name], name.capitalize()) for name, rows in metrics.tables.items()]
+    if "category" not in metrics.tables:
+        blocks.append(Text("No table by category: the data names no category of finding.", "absent"))
+    if "density" not in metrics.tables:
+        blocks.append(Text("No table by density: the data gives no breast density.", "absent"))
+    return Section("detection", "Detection", blocks, note)
 
 
-def correlations(judged: DetectionMetrics | None) -> dict[str, str]:
-    """Return the rank correlations of the headline with baselines and density, as texts by name."""
-    if judged is None:
-        return {}
-    return {name: "–" if rho is None else signed(rho) for name, rho in judged.correlations.items()}
+def detection_charts(metrics: DetectionMetrics, score_label: str, by_patient: bool) -> list[Figure]:
+    """Return every score as a point, the ROC curve, and all AUROCs in one column; none without both kinds of image."""
+    if metrics.curve is None:
+        return []
+    rows = [*metrics.scores, *metrics.baselines, *itertools.chain(*metrics.tables.values())]
+    shown = (
+        (
+            charts.score_points(metrics.groups, score_label),
+            "Every image's score as a point, in strips by group, with the median of each group.",
+            "Every scored image as a point. An image with findings of several categories is in the strip of each.",
+        ),
+        (
+            charts.roc(metrics.curve, metrics.baseline_curves),
+            "ROC curve of the headline score with its band, and those of the trivial baselines.",
+            "ROC curve with its pointwise 95 % band; thin lines are trivial baselines, which see no more than "
+            "brightness, size or a linear model.",
+        ),
+        (
+            charts.auroc_forest(rows),
+            "AUROCs with their intervals, one under another, for scores, baselines, categories and densities.",
+            "All AUROCs in one column. Bars are 95 % intervals; no bar: fewer than 10 patients in a group.",
+        ),
+    )
+    return [Figure.chart(chart, alt, caption + _by_patient(by_patient)) for chart, alt, caption in shown]
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values under dotted names, in their order."""
-    found: dict[str, Any] = {}
-    for name, item in values.items():
-        found |= flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {f"{prefix}{name}": item}
-    return found
+def correlation_texts(metrics: DetectionMetrics) -> dict[str, str]:
+    """Return the rank correlations of the headline with baselines and density, by name."""
+    return {name: "–" if rho is None else signed(rho) for name, rho in metrics.correlations.items()}
+
+
+def cases_section(cases: Sequence[ExampleImage] = (), scale: MapScale = UNIT, note: str = "") -> Section:
+    """Return example images with their boxes, reconstruction and anomaly map, by group; all maps on one scale."""
+    if not cases:
+        return Section("cases", "Cases", [], note, "No cases: no image was picked to show.")
+    has_maps = any(case.anomaly_map is not None for case in cases)
+    panels = ["the image"]
+    if any(case.reconstruction is not None for case in cases):
+        panels.append("its reconstruction")
+    if has_maps:
+        panels.append("the anomaly map over the image")
+    maps = "The colours mean the same in every image: no map is scaled to itself." if has_maps else "No maps were made."
+    blocks: list[Block] = [Text(f"From left to right: {', '.join(panels)}. Blue frames are annotated findings. {maps}")]
+    if has_maps:
+        alt = f"Colour bar of the anomaly maps, from {value(scale.low)} to {value(scale.high)}."
+        blocks.append(Figure.chart(map_legend(scale), alt, width="small"))
+    for group in dict.fromkeys(case.group for case in cases):
+        figures = [_case(case, scale) for case in cases if case.group == group]
+        blocks += [Text(group, "heading"), Images(figures)]
+    return Section("cases", "Cases", blocks, note)
+
+
+def _case(case: ExampleImage, scale: MapScale) -> Figure:
+    panel = case_panel(case.image, case.reconstruction, case.anomaly_map, case.boxes, scale, decorated=False)
+    caption = Markup("<code>{}</code> {}").format(case.image_id, case.caption)
+    return Figure.chart(panel, f"Case {case.image_id}: image with its anomaly map.", caption, dpi=panel.dpi)
+
+
+def _scores_table(metrics: DetectionMetrics) -> Table:
+    caption = (
+        "The score, and trivial baselines that a useful score must beat. Difference: the headline minus the baseline, "
+        "in the same resamples. Spearman: rank correlation with the headline among healthy images; near ±1, they "
+        "measure the same."
+    )
+    correlations = correlation_texts(metrics)
+    rows = [(Cell(row.label or row.name, bold=True), *_estimate_cells(row), "", "") for row in metrics.scores]
+    rows += [
+        (row.label or row.name, *_estimate_cells(row), difference.text, correlations[row.name])
+        for row, difference in zip(metrics.baselines, metrics.differences, strict=True)
+    ]
+    headers = ("Score", "Healthy", "With finding", "AUROC (95 % interval)", "Difference", "Spearman")
+    return Table(headers, rows, caption)
+
+
+def _estimates_table(rows: Sequence[Estimate], caption: str, heading: str) -> Table:
+    cells = [(row.label or row.name, *_estimate_cells(row)) for row in rows]
+    return Table((heading, "Healthy", "With finding", "AUROC (95 % interval)"), cells, caption, layout="numbers even")
+
+
+def _estimate_cells(row: Estimate) -> tuple[int, int, str]:
+    return row.n_healthy, row.n_finding, row.text
+
+
+def _by_patient(by_patient: bool) -> str:
+    return "" if by_patient else " Not by patient."

@@ -1,4 +1,4 @@
-"""Figures of images: grids, cases with their map on one fixed scale, and contact sheets; grey is never stretched."""
+"""Images side by side: grids, cases with their anomaly map on one fixed scale, contact sheets; grey is never stretched."""
 
 import math
 import textwrap
@@ -15,19 +15,20 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from mammovae.report.style import INK, MAP, SOFT, WIDTH, styled, to_png
+from mammovae.report.style import MAP, SOFT, WIDTH, styled, to_png
 
 BOX = "#4fd1ff"
+_OVERLAY = "anomaly map over image"
 _LARGEST = 256
 _OUTLINE = (255, 176, 0)
 
 
 class MapScale(NamedTuple):
-    """The one scale of a run's maps: the values at which colour begins and is full, and what they are."""
+    """The one scale of a run's anomaly maps: the values at which colour begins and is full, and what they are."""
 
     low: float
     high: float
-    label: str = "map value"
+    label: str = "anomaly map"
 
     @classmethod
     def of_healthy(cls, level: float) -> Self:
@@ -35,7 +36,7 @@ class MapScale(NamedTuple):
 
         A healthy breast therefore stays grey but for a speck, whatever its brightest value is.
         """
-        return cls(level / 2, 2 * level, f"map value (1 in 1,000 healthy pixels exceeds {level:.3g})")
+        return cls(level / 2, 2 * level, f"anomaly map (1 in 1,000 healthy pixels exceeds {level:.3g})")
 
 
 UNIT = MapScale(0.0, 1.0)
@@ -49,40 +50,33 @@ def grey(image: ArrayLike) -> NDArray[np.float32]:
 
 
 @styled
-def image_grid(
-    images: ArrayLike,
-    columns: int,
-    captions: Sequence[str] | None = None,
-    row_labels: Sequence[str] | None = None,
-) -> Figure:
+def image_grid(images: ArrayLike, columns: int, captions: Sequence[str] = (), row_labels: Sequence[str] = ()) -> Figure:
     """Draw images (N, S, S) row by row, all on the one grey scale 0..1, each pixel a whole number of dots.
 
     captions: N, under the images; row_labels: one a row, on the left. Images above 256 pixels are shown reduced.
     """
-    pictures = [_reduced(grey(image)) for image in np.asarray(images)]
-    columns = max(1, min(columns, len(pictures)))
-    rows = max(1, math.ceil(len(pictures) / columns))
-    tall, wide = pictures[0].shape if pictures else (1, 1)
-    gap = max(1, round(wide / 48))
+    shown = [_reduced(grey(image)) for image in np.asarray(images)]
+    columns = max(1, min(columns, len(shown)))
+    rows = max(1, math.ceil(len(shown) / columns))
+    height, width = shown[0].shape if shown else (1, 1)
+    gap = max(1, round(width / 48))
     left = 0.22 if row_labels else 0.0
-    # Pixels of a picture to the inch: the page's width is shared, but one image alone does not fill it.
-    density = max((columns * (wide + gap) - gap) / (WIDTH - left), wide / 1.6)
+    # Pixels of an image to the inch: the page's width is shared, but one image alone does not fill it.
+    density = max((columns * (width + gap) - gap) / (WIDTH - left), width / 1.6)
     start, foot = math.ceil(left * density), math.ceil(0.17 * density) if captions else 0
-    across, down = wide + gap, tall + gap + foot
+    across, down = width + gap, height + gap + foot
     mosaic = np.ones((rows * down - gap, start + columns * across - gap), np.float32)
-    for place, picture in enumerate(pictures):
-        y, x = place // columns * down, start + place % columns * across
-        mosaic[y : y + tall, x : x + wide] = picture
-    figure = Figure(
-        figsize=(mosaic.shape[1] / density, mosaic.shape[0] / density), dpi=math.ceil(200 / density) * density
-    )
+    corners = [(number // columns * down, start + number % columns * across) for number in range(len(shown))]
+    for (y, x), image in zip(corners, shown, strict=True):
+        mosaic[y : y + height, x : x + width] = image
+    size = (mosaic.shape[1] / density, mosaic.shape[0] / density)
+    figure = Figure(figsize=size, dpi=math.ceil(200 / density) * density)
     axes = figure.add_axes((0, 0, 1, 1))
     _show(axes, mosaic)
-    for place, caption in enumerate(captions or ()):
-        x, y = start + place % columns * across + wide / 2, place // columns * down + tall + foot / 2
-        axes.text(x, y, caption, fontsize=6.5, ha="center", va="center")
-    for row, label in enumerate((row_labels or ())[:rows]):
-        axes.text(start / 2, row * down + tall / 2, label, rotation=90, ha="center", va="center")
+    for (y, x), caption in zip(corners, captions, strict=False):
+        axes.text(x + width / 2, y + height + foot / 2, caption, fontsize=6.5, ha="center", va="center")
+    for row, label in enumerate(row_labels[:rows]):
+        axes.text(start / 2, row * down + height / 2, label, rotation=90, ha="center", va="center")
     return figure
 
 
@@ -90,51 +84,49 @@ def image_grid(
 def case_panel(
     image: ArrayLike,
     reconstruction: ArrayLike | None = None,
-    map: ArrayLike | None = None,
+    anomaly_map: ArrayLike | None = None,
     boxes: Sequence[Sequence[float]] = (),
-    caption: str = "",
     scale: MapScale = UNIT,
-    legend: bool = True,
-    titles: bool = True,
+    decorated: bool = True,
 ) -> Figure:
-    """Draw a case in panels: the image with its boxes, its reconstruction, the image with its map.
+    """Draw a case in panels: the image with its boxes, its reconstruction, the image with its anomaly map.
 
-    image, reconstruction, map: (S, S); boxes: (xmin, ymin, xmax, ymax) in pixels of image; scale: the same
-    for every case, never made from the map at hand; legend: with a colour bar (map_legend draws one for many cases);
-    titles: with a word above each panel.
+    Parameters
+    ----------
+    image, reconstruction, anomaly_map
+        (S, S); the map may be coarser than the image.
+    boxes
+        (xmin, ymin, xmax, ymax) in pixels of image.
+    scale
+        The same for every case, never made from the map at hand.
+    decorated
+        With a word above each panel and a colour bar; map_legend draws one bar for many cases.
     """
-    picture = grey(image)
-    panels: list[tuple[str, NDArray[np.float32]]] = [("image", picture)]
+    pixels = grey(image)
+    panels = [("image", pixels)]
     if reconstruction is not None:
         panels.append(("reconstruction", grey(reconstruction)))
-    if map is not None:
-        panels.append(("map over image", picture))
-    side, gap = 1.5, 0.03
-    across = side * picture.shape[1] / picture.shape[0]
-    bar = map is not None and legend
-    head, foot = (0.18 if titles else 0.0), (0.24 if caption else 0.06 if bar else 0.0)
-    width, height = len(panels) * (across + gap) + (1.05 if bar else 0), side + head + foot
-    figure = Figure(
-        figsize=(width, height), dpi=max(1, math.ceil(200 * side / picture.shape[0])) * picture.shape[0] / side
-    )
-    for place, (title, pixels) in enumerate(panels):
+    if anomaly_map is not None:
+        panels.append((_OVERLAY, pixels))
+    rows, columns = pixels.shape
+    side, gap, across = 1.5, 0.03, 1.5 * columns / rows
+    has_bar = decorated and anomaly_map is not None
+    head, foot = 0.18 * decorated, 0.06 * has_bar
+    width, height = len(panels) * (across + gap) + 1.05 * has_bar, side + head + foot
+    figure = Figure(figsize=(width, height), dpi=max(1, math.ceil(200 * side / rows)) * rows / side)
+    for place, (title, panel) in enumerate(panels):
         axes = figure.add_axes((place * (across + gap) / width, foot / height, across / width, side / height))
-        _show(axes, pixels)
-        if titles:
+        _show(axes, panel)
+        if decorated:
             axes.set_title(title, fontsize=7, fontweight="normal", color=SOFT, loc="center", pad=3)
-        if title == "map over image":
-            colours = MAP(Normalize(*scale[:2], clip=True)(np.asarray(map, float)))
-            # A map may be coarser than the image; both cover the same square.
-            axes.imshow(
-                colours, interpolation="nearest", extent=(-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5)
-            )
+        if title == _OVERLAY:
+            colours = MAP(Normalize(*scale[:2], clip=True)(np.asarray(anomaly_map, float)))
+            axes.imshow(colours, interpolation="nearest", extent=(-0.5, columns - 0.5, rows - 0.5, -0.5))
         for x0, y0, x1, y1 in boxes if title != "reconstruction" else ():
             axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=BOX, linewidth=0.9))
-    if bar:
-        start = (width - 0.98) / width
-        _bar(figure, figure.add_axes((start, foot / height, 0.09 / width, side / height)), scale, "vertical")
-    if caption:
-        figure.text(0.5, 0.09 / height, caption, fontsize=7, color=INK, ha="center", va="center")
+    if has_bar:
+        place = ((width - 0.98) / width, foot / height, 0.09 / width, side / height)
+        _bar(figure, figure.add_axes(place), scale, "vertical")
     return figure
 
 
@@ -142,46 +134,42 @@ def case_panel(
 def map_legend(scale: MapScale) -> Figure:
     """Draw the colour bar that all case panels share."""
     figure = Figure(figsize=(3.4, 0.5))
-    axes = figure.add_axes((0.03, 0.76, 0.94, 0.2))
-    _bar(figure, axes, scale, "horizontal")
+    _bar(figure, figure.add_axes((0.03, 0.76, 0.94, 0.2)), scale, "horizontal")
     return figure
 
 
-def save_overlay(image: ArrayLike, map: ArrayLike, level: float, path: Path) -> None:
-    """Write an image beside its map as PNG, coloured by MapScale.of_healthy(level), with the colour bar."""
-    path.write_bytes(to_png(case_panel(image, map=map, scale=MapScale.of_healthy(level))))
+def save_overlay(image: ArrayLike, anomaly_map: ArrayLike, level: float, path: Path) -> None:
+    """Write an image beside its anomaly map as PNG, coloured by MapScale.of_healthy(level), with the colour bar."""
+    path.write_bytes(to_png(case_panel(image, anomaly_map=anomaly_map, scale=MapScale.of_healthy(level))))
 
 
 def contact_sheet(
     images: NDArray[np.generic],
     masks: NDArray[np.generic] | None = None,
-    captions: Sequence[str] | None = None,
+    captions: Sequence[str] = (),
     columns: int = 16,
     size: int = 96,
 ) -> Image.Image:
-    """Return one picture of many prepared images (N, S, S) as thumbnails of size pixels, the mask's edge in orange.
+    """Return many prepared images (N, S, S) as thumbnails of size pixels, the mask's edge in orange.
 
-    masks: (N, S, S), above 0 is breast; captions: N, cut to the thumbnail's width; path: where to write it as PNG.
-    Made without matplotlib, so that hundreds take about a second; images may be a memory map, read one at a time.
+    masks: (N, S, S), above 0 is breast; captions: N, cut to the thumbnail's width. Made without matplotlib, so that
+    hundreds take about a second; images may be a memory map, read one at a time.
     """
-    total = len(images)
-    columns = max(1, min(columns, total))
-    foot = 13 if captions else 0
-    sheet = Image.new(
-        "RGB", (columns * (size + 2), max(1, math.ceil(total / columns)) * (size + foot + 2)), (38, 43, 48)
-    )
+    columns = max(1, min(columns, len(images)))
+    across, down = size + 2, size + 2 + (13 if captions else 0)
+    sheet = Image.new("RGB", (columns * across, max(1, math.ceil(len(images) / columns)) * down), (38, 43, 48))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=9)
-    for place in range(total):
-        x, y = place % columns * (size + 2) + 1, place // columns * (size + foot + 2) + 1
-        thumb = Image.fromarray((grey(images[place]) * 255).round().astype(np.uint8))
-        thumb = thumb.resize((size, size), Image.Resampling.BOX if thumb.width > size else Image.Resampling.BILINEAR)
-        sheet.paste(thumb, (x, y))
+    for number in range(len(images)):
+        x, y = number % columns * across + 1, number // columns * down + 1
+        thumbnail = Image.fromarray((grey(images[number]) * 255).round().astype(np.uint8))
+        smooth = Image.Resampling.BOX if thumbnail.width > size else Image.Resampling.BILINEAR
+        sheet.paste(thumbnail.resize((size, size), smooth), (x, y))
         if masks is not None:
-            breast = Image.fromarray((np.asarray(masks[place]) > 0).astype(np.uint8) * 255)
+            breast = Image.fromarray((np.asarray(masks[number]) > 0).astype(np.uint8) * 255)
             edge = _edge(np.asarray(breast.resize((size, size), Image.Resampling.BILINEAR)) > 127)
             sheet.paste(_OUTLINE, (x, y), Image.fromarray(edge.astype(np.uint8) * 200))
         if captions:
-            text = captions[place]
+            text = captions[number]
             while text and draw.textlength(text, font) > size:
                 text = text[:-2] + "…" if len(text) > 2 else ""
             draw.text((x + 1, y + size), text, (210, 216, 222), font)
@@ -211,7 +199,7 @@ def _reduced(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the mask's own outermost pixels; at the border of the picture the breast does not end, so no edge."""
+    """Return the mask's own outermost pixels; at the border of the image the breast does not end, so no edge."""
     around = np.pad(mask, 1, mode="edge")
     inner = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
     return mask & ~inner

@@ -1,4 +1,4 @@
-"""The review sheet: the most suspicious images of an archive, each with its map and the reason, on one page."""
+"""The review page: the most suspicious images of an archive, each with its anomaly map and the reason."""
 
 import heapq
 import io
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
-from mammovae.report.evaluation_page import page_environment
 from mammovae.report.images import MapScale, grey
-from mammovae.report.style import FONTS, MAP, data_uri
-from mammovae.storage import write_text
+from mammovae.report.page import Figure, Images, Page, Section, Table, Text, write_page
+from mammovae.report.style import MAP, data_uri
 
 SHOWN = 100
 _SIDE = 192
@@ -22,9 +22,9 @@ class ReviewPage:
     """Keeps the most suspicious of any number of images, and no more than it will show."""
 
     def __init__(self, level: float, shown: int = SHOWN) -> None:
-        """level: the value of maps that one healthy pixel in a thousand exceeds."""
+        """level: the value of anomaly maps that one healthy pixel in a thousand exceeds."""
         self._scale, self._shown = MapScale.of_healthy(level), shown
-        self._kept: list[tuple[float, str, int, dict[str, Any], bytes]] = []
+        self._heap: list[tuple[float, str, int, dict[str, Any], bytes]] = []
         self._refused: list[dict[str, Any]] = []
         self._number, self._n_refused = count(), 0
 
@@ -38,57 +38,65 @@ class ReviewPage:
     def _first_refused(self) -> list[dict[str, Any]]:
         return sorted(self._refused, key=lambda row: str(row["image_id"]))[: self._shown]
 
-    def add(self, row: dict[str, Any], suspicion: float, image: np.ndarray, map: np.ndarray) -> None:
-        """Take a scored image: its row of scores.csv, what to rank it by, its square (S, S) and its map (s, s).
+    def add(self, row: dict[str, Any], suspicion: float, image: np.ndarray, anomaly_map: np.ndarray) -> None:
+        """Take a scored image: its row of scores.csv, what to rank it by, the image (S, S) and its map (s, s).
 
         What is kept does not depend on the order in which images come.
         """
         rank = (suspicion, str(row["image_id"]))
-        if len(self._kept) == self._shown and rank <= self._kept[0][:2]:
+        if len(self._heap) == self._shown and rank <= self._heap[0][:2]:
             return
-        entry = (*rank, next(self._number), row, _thumbnail(image, map, self._scale))
-        if len(self._kept) < self._shown:
-            heapq.heappush(self._kept, entry)
+        entry = (*rank, next(self._number), row, _thumbnail(image, anomaly_map, self._scale))
+        if len(self._heap) < self._shown:
+            heapq.heappush(self._heap, entry)
         else:
-            heapq.heapreplace(self._kept, entry)
+            heapq.heapreplace(self._heap, entry)
 
     def write(self, path: Path, table: str, total: int) -> None:
         """Write the page: refused images first, then the most suspicious; table is the name of the file with all."""
-        cases = [
-            {
-                "image_id": row["image_id"],
-                "uri": data_uri(picture),
-                "finding": _percentile(row.get("finding_percentile")),
-                "quality": _percentile(row.get("quality_percentile")),
-                "reason": row.get("reason") or "nothing stands out",
-            }
-            for *_, row, picture in sorted(self._kept, key=lambda entry: (-entry[0], entry[1]))
-        ]
-        template = page_environment().get_template("review.html.j2")
-        text = template.render(
-            fonts=FONTS,
-            cases=cases,
-            refused=self._first_refused(),
-            n_refused=self._n_refused,
-            table=table,
-            total=total,
+        figures = [_figure(row, png) for *_, row, png in sorted(self._heap, key=lambda entry: (-entry[0], entry[1]))]
+        sections = [Section("suspicious", "Most suspicious", [Images(figures)])]
+        if refused := self._first_refused():
+            first = f", the first {len(refused)}" if self._n_refused > len(refused) else ""
+            rows = [(row["image_id"], row["reason"]) for row in refused]
+            listed = Table(("Image", "Reason"), rows, f"Images that could not be used{first}.", layout="pairs")
+            sections.insert(0, Section("refused", f"Refused: {self._n_refused:,}", [listed]))
+        words = Markup(
+            "<strong>Research software, no diagnosis.</strong> A high percentile says that an image is unlike healthy "
+            "ones, and the reason says in which measure. The colours mean the same in every image."
         )
-        write_text(path, text)
+        page = Page(
+            "mammovae review page",
+            f"{len(figures)} of {total:,} images, the most suspicious first",
+            f"Percentiles are places among healthy calibration images. All rows are in {table}.",
+            [],
+            Section("what", "How to read this page", [Text(words)]),
+            sections,
+        )
+        write_page(path, page)
+
+
+def _figure(row: dict[str, Any], png: bytes) -> Figure:
+    finding, quality = (_percentile(row.get(f"{name}_percentile")) for name in ("finding", "quality"))
+    reason = row.get("reason") or "nothing stands out"
+    words = "<code>{}</code> finding {}, quality {}: {}"
+    caption = Markup(words).format(row["image_id"], finding, quality, reason)
+    return Figure(data_uri(png), f"{row['image_id']}: image, and image with anomaly map", caption)
 
 
 def _percentile(value: float | None) -> str:
     return "–" if value is None or value != value else f"{value:.1f}"
 
 
-def _thumbnail(image: np.ndarray, map: np.ndarray, scale: MapScale) -> bytes:
+def _thumbnail(image: np.ndarray, anomaly_map: np.ndarray, scale: MapScale) -> bytes:
     """Return PNG bytes of an image beside itself under its map."""
-    square = Image.fromarray((255 * grey(image)).astype(np.uint8))
-    square = square.resize((_SIDE, _SIDE), Image.Resampling.BOX if square.width > _SIDE else Image.Resampling.BILINEAR)
-    colour = MAP(np.clip((map - scale.low) / (scale.high - scale.low), 0, 1))
-    over = Image.fromarray((255 * colour).astype(np.uint8), "RGBA").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-    pair = Image.new("RGB", (2 * _SIDE, _SIDE))
-    pair.paste(square, (0, 0))
-    pair.paste(Image.alpha_composite(square.convert("RGBA"), over).convert("RGB"), (_SIDE, 0))
+    size, both = (_SIDE, _SIDE), Image.new("RGB", (2 * _SIDE, _SIDE))
+    pixels = Image.fromarray((255 * grey(image)).astype(np.uint8))
+    pixels = pixels.resize(size, Image.Resampling.BOX if pixels.width > _SIDE else Image.Resampling.BILINEAR)
+    colours = MAP(np.clip((anomaly_map - scale.low) / (scale.high - scale.low), 0, 1))
+    overlay = Image.fromarray((255 * colours).astype(np.uint8), "RGBA").resize(size, Image.Resampling.BILINEAR)
+    both.paste(pixels, (0, 0))
+    both.paste(Image.alpha_composite(pixels.convert("RGBA"), overlay).convert("RGB"), (_SIDE, 0))
     buffer = io.BytesIO()
-    pair.save(buffer, "PNG")
+    both.save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,0 +1,196 @@
+"""A page is a title and sections of blocks: one HTML file without any outside part, for screen, phone and A4 paper."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure as MplFigure
+from numpy.typing import NDArray
+
+from mammovae.report import formatting
+from mammovae.report.images import image_grid
+from mammovae.report.style import FONTS, data_uri, to_png, to_svg
+from mammovae.storage import write_text
+
+Width = Literal["full", "medium", "small"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Short facts, each under its name."""
+
+    block: ClassVar = "facts"
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Terms and what they mean, one a line."""
+
+    block: ClassVar = "terms"
+    meanings: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph (str, or Markup where words are emphasised), a sub-heading, or why something is absent."""
+
+    block: ClassVar = "text"
+    text: str
+    kind: Literal["plain", "headline", "heading", "absent"] = "plain"
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of sentences."""
+
+    block: ClassVar = "bullets"
+    items: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Conclusions:
+    """What the figures mean: heading, sentence, and whether that is good, a caution or bad."""
+
+    block: ClassVar = "conclusions"
+    items: Sequence[tuple[str, str, Literal["good", "caution", "bad"]]]
+
+
+class Cell(NamedTuple):
+    """A cell of a table with small lines underneath; as a row's header it can make the row bold."""
+
+    text: Any
+    details: Sequence[str] = ()
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column heads the rows; cells are texts, numbers or a Cell.
+
+    rows may be parted into groups, by the heading of each; layout "pairs" is for names and texts, "measures" for cells
+    of several lines.
+    """
+
+    block: ClassVar = "table"
+    headers: Sequence[Any]
+    rows: Sequence[Sequence[Any]] | Mapping[Any, Sequence[Sequence[Any]]]
+    caption: str = ""
+    total: Sequence[Any] = ()
+    layout: Literal["numbers", "numbers even", "numbers measures", "pairs"] = "numbers"
+
+    @property
+    def groups(self) -> list[tuple[Any, Sequence[Sequence[Any]]]]:
+        """Rows by the heading of their group; a table that is not parted has one group without a heading."""
+        return list(self.rows.items()) if isinstance(self.rows, Mapping) else [(None, self.rows)]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure with its words for those who do not see it."""
+
+    block: ClassVar = "figure"
+    uri: str
+    alt: str
+    caption: str = ""
+    width: Width = "full"
+
+    @classmethod
+    def chart(cls, chart: MplFigure, alt: str, caption: str = "", width: Width = "full", dpi: float = 0) -> "Figure":
+        """Return a chart as SVG, or as PNG where a resolution is given."""
+        return cls(data_uri(to_png(chart, dpi) if dpi else to_svg(chart)), alt, caption, width)
+
+    @classmethod
+    def grid(cls, images: NDArray[np.generic], columns: int, alt: str, caption: str = "", **labels: Any) -> "Figure":
+        """Return images (N, S, S) side by side, as image_grid draws them."""
+        return cls(data_uri(to_png(image_grid(images, columns, **labels))), alt, caption)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Figures that belong together: side by side, one under another, or strips with their caption in front."""
+
+    block: ClassVar = "images"
+    figures: Sequence[Figure]
+    layout: Literal["beside", "stack", "strips"] = "beside"
+    caption: str = ""
+    columns: Sequence[str] = ()
+    """What stands under the columns of strips."""
+
+
+Block = Facts | Terms | Text | Bullets | Conclusions | Table | Figure | Images
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page under its heading; absent says why what it is for is missing, and note replaces that reason."""
+
+    anchor: str
+    title: str
+    blocks: Sequence[Block]
+    note: str = ""
+    absent: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page: what kind of report, title, opening (conclusions, facts), a callout on how to read it, and sections."""
+
+    kind: str
+    title: str
+    subtitle: str
+    opening: Sequence[Block]
+    callout: Section
+    sections: Sequence[Section]
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["value"] = formatting.value
+    return environment
+
+
+def render(page: Page) -> str:
+    """Return a page as HTML; every text in it is escaped, and the same page gives the same bytes."""
+    return _environment().get_template("page.html.j2").render(page=page, fonts=FONTS)
+
+
+def write_page(path: Path, page: Page) -> None:
+    """Write a page to path in one step."""
+    write_text(path, render(page))
+
+
+def provenance_section(values: Mapping[str, Any], caption: str = "What made this report.") -> Section:
+    """Return the last section of a page: versions, commit, seeds, hashes; nested values under dotted names."""
+    absent = "" if values else "No provenance was handed to this page: it cannot be repeated from it."
+    blocks = [pairs_table(values, caption)] if values else []
+    return Section("provenance", "Provenance", blocks, absent=absent)
+
+
+def limits_section(limits: Sequence[str]) -> Section:
+    """Return the section on what the figures leave open."""
+    return Section("limits", "What it cannot say", [Bullets(limits)])
+
+
+def pairs_table(values: Mapping[str, Any], caption: str) -> Table:
+    """Return settings or other nested values as a table of names and values."""
+    return Table(("Name", "Value"), list(flatten(values).items()), caption, layout="pairs")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values under dotted names, in their order."""
+    flat: dict[str, Any] = {}
+    for name, item in values.items():
+        flat |= flatten(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {f"{prefix}{name}": item}
+    return flat
