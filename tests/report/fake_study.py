@@ -161,7 +161,7 @@ def page(parts: Mapping[str, Mapping[str, Any]], title: str = "Right MLO, origin
     }
     nothing = {"limits": {"limits": LIMITS}, "provenance": {"values": {}}}
     arguments = {name: {**(parts.get(name) or nothing.get(name, {})), **changes.get(name, {})} for name in builders}
-    by_patient = arguments["detection"].get("by_patient", True)
+    by_patient = bool(arguments["detection"].get("by_patient", True))
     return Page(
         "mammovae study report",
         title,

@@ -1,4 +1,4 @@
-"""Audit a set of generated images: realistic, varied, nobody's copy, and of what use."""
+"""Audit a set of generated images: realistic, varied, no patient's copy, and of what use."""
 
 import json
 from pathlib import Path
@@ -34,12 +34,12 @@ def audit(
     seed: int = 0,
     utility: PresetName | None = None,
 ) -> dict[str, Any]:
-    """Judge generated images against the real ones of a DATA folder, and return what metrics.json says.
+    """Compare generated images with the real ones of a DATA folder, and return what metrics.json says.
 
     generated: a DATA folder that generate wrote (or prepare, from another generator's files); run: what made it; data:
     the DATA folder that the run was trained on, whose healthy test images, of patients that the run has not seen, stand
-    for "real". utility names a preset: it is trained on the generated and on as many real images, and both are judged on
-    the real test images, which reads their labels. The folder out gets metrics.json (flat keys, intervals as KEY_low
+    for "real". utility names a preset: it is trained on the generated and on as many real images, and both are measured
+    on the real test images, which reads their labels. The folder out gets metrics.json (flat keys, intervals as KEY_low
     and KEY_high) and report.html.
     """
     opened, real, made = Run.open(run), Data.open(data), Data.open(generated)

@@ -20,7 +20,7 @@ PLANNED = ("kernel_distance", "spectrum_error")
 """The figures by which sets of generated images are compared in pairs."""
 KEYS = {REAL_REFERENCE: "reference", BLURRED: "blurred"}
 DISTINGUISHED, SHARE, POOR_SHARE, CHANCE = 0.9, 0.8, 0.4, 0.01
-"""Nearly always distinguished; enough of the reference's recall and coverage; hardly any; more copies than by chance."""
+"""Nearly always distinguished; enough of the reference's recall and coverage; hardly any; copies beyond chance."""
 _SHOWN, _PAIRS = 12, 12
 
 

@@ -67,7 +67,9 @@ MEASURES = (
     _Measure("recall", "Recall", "higher", "Diversity", "real among the generated", True),
     _Measure("density", "Density", "higher", "Diversity", "real neighbourhoods a generated image is in"),
     _Measure("coverage", "Coverage", "higher", "Diversity", "real neighbourhoods reached"),
-    _Measure("recall_share", "Recall, share of the reference", "higher", "Diversity", "1 = as two halves of real films"),
+    _Measure(
+        "recall_share", "Recall, share of the reference", "higher", "Diversity", "1 = as two halves of real films"
+    ),
     _Measure(
         "coverage_share", "Coverage, share of the reference", "higher", "Diversity", "1 = as two halves of real films"
     ),

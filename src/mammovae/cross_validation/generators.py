@@ -79,7 +79,7 @@ def audit_generators(
     latent = latent_view(
         runs[0], train[train.fold == 0], held[held.fold == 0], dict(list(first.items())[-1:]), chosen.seed
     )
-    sets = AuditedSets(held, train, arms | blurred, [f"{reference.REFERENCE}, vary"], failed)
+    audited = AuditedSets(held, train, arms | blurred, [f"{reference.REFERENCE}, vary"], failed)
     context = AuditContext(
         f"Generated images, {data.manifest['inputs']['kind']}, {len(folds)} folds",
         data.manifest["by_patient"],
@@ -87,4 +87,4 @@ def audit_generators(
         chosen.model_dump(exclude_none=True)
         | {name: runs[0].manifest[name] for name in ("versions", "git_commit", "machine")},
     )
-    return write_audit_report(out, sets, figures, context, latent)
+    return write_audit_report(out, audited, figures, context, latent)

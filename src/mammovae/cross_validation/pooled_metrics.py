@@ -122,7 +122,9 @@ def _more(bootstrap: PatientBootstrap, known: pd.DataFrame, raw_loss: np.ndarray
         less = bootstrap.difference(finding, known[name], arms.with_affected)
         found[f"auroc_affected_minus_{name}"] = less.named(name, label, "difference")
     found["auroc_both_arms_minus_original_reconstruction_loss"] = bootstrap.difference(finding, known[REFERENCE_LOSS])
-    found["auroc_minus_original_reconstruction_loss_raw"] = bootstrap.difference(finding, raw_loss, arms.with_unaffected)
+    found["auroc_minus_original_reconstruction_loss_raw"] = bootstrap.difference(
+        finding, raw_loss, arms.with_unaffected
+    )
     grouped = known.groupby("patient_id", sort=True)
     worst, healthy = grouped[FINDING].max(), grouped["healthy"].min().astype(bool)
     whole = PatientBootstrap(worst.index.astype(str), ~healthy.to_numpy(), grouped["fold"].first().tolist())

@@ -80,7 +80,7 @@ def build_page(run: Run, data: Data, table: pd.DataFrame, metrics: DetectionMetr
         [
             _data_section(run, data),
             _training_section(run, by_patient),
-            sections.reconstructions_section(*(reconstruct(run, data, shown[:8]) if len(shown) else ())),
+            sections.reconstructions_section(*(reconstruct(run, data, shown[:8]) if len(shown) else (None, None))),
             _generated_section(run, data, parts["train"], selection.seed),
             sections.detection_section(metrics, score_name, by_patient),
             sections.cases_section(

@@ -74,7 +74,7 @@ class LatentView:
 
 
 def introduction(by_patient: bool = True, derived: bool = False, shows_patients: bool = False) -> Section:
-    """Return how to read the page; derived: some images start from a patient's; shows_patients: real images are shown."""
+    """Return how to read a page; derived: some images start from a patient’s; shows_patients: it shows real images."""
     unit = "patients" if by_patient else "images"
     words = Markup(
         "<strong>Research software, no diagnosis.</strong> A network learned from real mammograms and made new ones. "
@@ -84,8 +84,8 @@ def introduction(by_patient: bool = True, derived: bool = False, shows_patients:
     if shows_patients:
         words += Markup(" <strong>It shows patients’ images: keep it where those are kept.</strong>")
     terms = {
-        "Real vs real": f"Two halves of the real {unit} against each other: the reference of every figure. No generated "
-        "set can be asked for more.",
+        "Real vs real": f"Two halves of the real {unit} against each other: the reference of every figure. No "
+        "generated set can be asked for more.",
         "Intervals": f"From 2.5 to 97.5 % of subsamples of half of the {unit}, drawn without replacement"
         + ("." if by_patient else " (patients are unknown: not by patient)."),
         "Kernel distance": "The primary figure of realism. It is not an FID, which falls with the number of images "
@@ -204,8 +204,8 @@ def nearest_section(
         alt = "Share of generated images by the distance to their nearest image, a step line for each set."
         caption = (
             "The distance from each generated image to its nearest one. Copies would put the training line left of the "
-            "held-out line and start it near 0. Only sets of equally many images compare: of more images, one is nearer "
-            "by chance."
+            "held-out line and start it near 0. Only sets of equally many images compare: of more images, one is "
+            "nearer by chance."
         )
         blocks.append(Figure.chart(charts.distance_chart(distances, distance_label), alt, caption))
     if pairs:
@@ -244,8 +244,8 @@ def latent_section(view: LatentView | None = None, note: str = "") -> Section:
     if view.points is not None:
         alt = "Images as points on the first two axes of the latent space, real and generated."
         caption = (
-            "The two axes along which images differ most. Generated images should cover the real ones: bare regions are "
-            "kinds of breast that are not made."
+            "The two axes along which images differ most. Generated images should cover the real ones: bare regions "
+            "are kinds of breast that are not made."
         )
         chart = charts.latent_map(view.points, view.point_labels, view.variance)
         blocks += [Text("Where the images lie", "heading"), Figure.chart(chart, alt, caption)]

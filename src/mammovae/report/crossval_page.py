@@ -31,10 +31,10 @@ def introduction() -> Section:
     words = Markup(
         "<strong>Research software, no diagnosis.</strong> The networks learned from healthy breasts alone; settings "
         "were chosen by healthy validation images and inserted lesions. The one comparison that was planned is the "
-        "finding score against the original preset’s reconstruction loss; everything else is exploratory, and a table’s "
-        "best row flatters itself. The recipes behind the networks come from the literature and from trials made with "
-        "labels of such images in hand, and labels that are used for evaluation more than once flatter later attempts: "
-        "say beside a published figure which look at its labels it is."
+        "finding score against the original preset’s reconstruction loss; everything else is exploratory, and a "
+        "table’s best row flatters itself. The recipes behind the networks come from the literature and from trials "
+        "made with labels of such images in hand, and labels that are used for evaluation more than once flatter later "
+        "attempts: say beside a published figure which look at its labels it is."
     )
     return Section("what", "What this is, and what it cannot say", [Text(words)])
 
@@ -63,8 +63,8 @@ def detection_section(
     headline = metrics.headline
     unit = "whole patients" if by_patient else "images (patients are unknown)"
     headline_text = Markup(
-        "<b>{}</b> AUROC of the finding score, {} healthy images of patients without any finding and {} with a finding; "
-        "95 % interval over {:,} resamples of {}, stratified by fold"
+        "<b>{}</b> AUROC of the finding score, {} healthy images of patients without any finding and {} with a "
+        "finding; 95 % interval over {:,} resamples of {}, stratified by fold"
     ).format(headline.text, headline.n_healthy, headline.n_finding, metrics.resamples, unit)
     planned_text = Markup(
         "<strong>The planned comparison.</strong> AUROC of the finding score less that of the original preset’s "
@@ -81,9 +81,9 @@ def detection_section(
         Table(
             ("Score", "Healthy", "With finding", "AUROC", "Affected-patient controls", "AUROC against them"),
             [[int(cell) if isinstance(cell, float) else cell for cell in row] for row in shown.to_numpy()],
-            "All scores and groups, against healthy images of patients without any finding, and against affected-patient "
-            "controls: healthy images whose patient has a finding elsewhere. A score that compares the two breasts may "
-            "claim a gain in the first alone.",
+            "All scores and groups, against healthy images of patients without any finding, and against "
+            "affected-patient controls: healthy images whose patient has a finding elsewhere. A score that compares "
+            "the two breasts may claim a gain in the first alone.",
         ),
     ]
     labels = {row.name: row.label for row in metrics.baselines} | {"density": "Density"}
@@ -93,9 +93,9 @@ def detection_section(
         blocks.append(Table(headers, correlations, caption))
     if predictive:
         caption = (
-            "Flags at a stated false-positive rate, counted by image, and at that rate the share of flagged images that "
-            f"would show a cancer where {1000 * prevalence:g} in 1,000 do, if cancers were flagged as often as these "
-            "findings (benign ones are among them): few, at any rate."
+            "Flags at a stated false-positive rate, counted by image, and at that rate the share of flagged images "
+            f"that would show a cancer where {1000 * prevalence:g} in 1,000 do, if cancers were flagged as often as "
+            "these findings (benign ones are among them): few, at any rate."
         )
         headers = ("Stated false-positive rate", "Sensitivity", "Specificity", "Predictive value")
         blocks.append(Table(headers, [_texts(row, _PREDICTIVE) for row in predictive], caption))
@@ -154,8 +154,8 @@ def faults_section(table: "DataFrame | None", means: Mapping[str, str] | None) -
     ]
     recalls = [f"Recall at {name.removeprefix('recall_')} %" for name in means if name != "auroc"]
     caption = (
-        "Every fault, the most easily missed first; 95 % intervals over resamples of whole patients. Refused: the share "
-        "that prepare refuses, which counts as detected."
+        "Every fault, the most easily missed first; 95 % intervals over resamples of whole patients. Refused: the "
+        "share that prepare refuses, which counts as detected."
     )
     chart = Figure.chart(charts.fault_chart(table), "Recall by fault.", dpi=150)
     faults = Table(("Fault", "n", "Refused", "AUROC", *recalls), rows, caption)

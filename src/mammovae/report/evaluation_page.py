@@ -95,7 +95,7 @@ def training_section(
         blocks.append(
             Figure.chart(
                 charts.loss_curve(history),
-                "Three curves by epoch: negative ELBO, reconstruction term and KL divergence, for training and validation.",
+                "Three curves by epoch, for training and validation: negative ELBO, reconstruction, KL divergence.",
                 "Loss by epoch, and the two parts it is the sum of, in nats an image: training (line) and validation "
                 f"(dashed).{_by_patient(by_patient)}",
             )
@@ -181,7 +181,7 @@ def detection_section(
         caption = (
             "Affected-patient controls: the same findings against healthy images whose patient has a finding elsewhere."
         )
-        blocks.append(_estimates_table(metrics.affected.values(), caption, "Score"))
+        blocks.append(_estimates_table(list(metrics.affected.values()), caption, "Score"))
     blocks += [_estimates_table(rows, _TABLES[name], name.capitalize()) for name, rows in metrics.tables.items()]
     if "category" not in metrics.tables:
         blocks.append(Text("No table by category: the data names no category of finding.", "absent"))

@@ -1,4 +1,4 @@
-"""Images side by side: grids, cases with their anomaly map on one fixed scale, contact sheets; grey is never stretched."""
+"""Grids of images, cases with their anomaly map on one fixed scale, contact sheets; grey is never stretched."""
 
 import math
 import textwrap
