@@ -1,4 +1,4 @@
-"""Ten and a hundred times the work: does an image cost the same, and does memory stay flat?"""
+"""Ten and a hundred times the work: an image costs the same, and memory stays flat."""
 
 import tempfile
 from pathlib import Path
@@ -11,36 +11,36 @@ from memory import watched
 def lines(row: str, scope: Scope) -> list[Line]:
     """Measure growth: prepare, train and score as commands on folders of links to the same phantoms.
 
-    What is soon done is done several times: the least seconds count, and the highest peak.
+    Short commands run several times: the least seconds count, and the highest peak.
     """
     first, size, times = scope.pick((100, 384, (1, 10, 100)), (40, 128, (1, 2, 3)))
     counts = [first * many for many in times]
-    found: dict[str, list[tuple[float, float]]] = {stage: [] for stage in ("prepare", "train", "score")}
+    sizes_by_stage: dict[str, list[tuple[float, float]]] = {stage: [] for stage in ("prepare", "train", "score")}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        painted = materials.phantoms(folder / "painted", first, size)
+        phantoms = materials.phantoms(folder / "phantoms", first, size)
         for count, rounds in zip(counts, scope.pick((3, 2, 1), (1, 1, 1)), strict=True):
-            materials.links(painted, folder / f"{count}", count)
-            taken = [stages(folder / f"{count}", folder / f"{count}-{number}") for number in range(rounds)]
-            for stage, sizes in found.items():
-                seconds, memory = zip(*(one[stage] for one in taken), strict=True)
+            materials.links(phantoms, folder / f"{count}", count)
+            measured = [stages(folder / f"{count}", folder / f"{count}-{number}") for number in range(rounds)]
+            for stage, sizes in sizes_by_stage.items():
+                seconds, memory = zip(*(one[stage] for one in measured), strict=True)
                 sizes.append((min(seconds), max(memory)))
-    return [line for stage, taken in found.items() for line in both(stage, counts, taken)]
+    return [line for stage, sizes in sizes_by_stage.items() for line in growth_lines(stage, counts, sizes)]
 
 
 def stages(raw: Path, out: Path) -> dict[str, tuple[float, float]]:
     """Return the seconds and the peak of each command on a folder of images."""
     data, run = out / "data", out / "run"
     prepared = watched(materials.command("prepare", "folder", raw, "--out", data))
-    materials.deal(data)
+    materials.assign_splits(data)
     trained = watched(materials.command("train", data, "--preset", "tiny", "--epochs", 1, "--out", run))
     scored = watched(materials.command("score", run, data, "--out", out / "scores.csv"))
     return {"prepare": prepared, "train": trained, "score": scored}
 
 
-def both(stage: str, counts: list[int], taken: list[tuple[float, float]]) -> list[Line]:
+def growth_lines(stage: str, counts: list[int], sizes: list[tuple[float, float]]) -> list[Line]:
     """Return how a stage's time and memory grow."""
-    seconds, memory = zip(*taken, strict=True)
+    seconds, memory = zip(*sizes, strict=True)
     what = {"prepare": "prepare PNG phantoms", "train": "train tiny for an epoch", "score": "score a DATA folder"}[
         stage
     ]

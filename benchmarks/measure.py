@@ -1,4 +1,4 @@
-"""What every row is made of: a line of the table, works timed in turns, and one core for those that ask for it."""
+"""What every row needs: a line of the table, calls timed in turns, and one core for rows that ask for it."""
 
 import os
 import statistics
@@ -13,15 +13,15 @@ Amount = TypeVar("Amount")
 
 @dataclass(frozen=True)
 class Scope:
-    """How much is measured: tiny is the least work that shows that a row still runs, and its figures mean nothing."""
+    """How much is measured: tiny is the least work that shows that a row still runs; its figures mean nothing."""
 
     tiny: bool
     venv: Path
     """The virtual environment of pythae."""
 
-    def pick(self, whole: Amount, tiny: Amount) -> Amount:
-        """Return the amount of work for the whole benchmark or for a tiny one."""
-        return tiny if self.tiny else whole
+    def pick(self, full: Amount, tiny: Amount) -> Amount:
+        """Return the amount of work for the full benchmark or for a tiny one."""
+        return tiny if self.tiny else full
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,21 @@ class Line:
 
 
 def race(works: Sequence[Callable[[], float | None]], rounds: int) -> list[list[float]]:
-    """Run works in turns, so that noise hits all alike; return the seconds of each, a list for each work.
+    """Run calls in turns, so that noise hits all alike; return the seconds of each, a list for each call.
 
-    A work that returns a number says itself how long what counts took.
+    A call that returns a number has measured itself the seconds that count.
     """
     seconds: list[list[float]] = [[] for _ in works]
     for _ in range(rounds):
         for place, work in enumerate(works):
             begin = time.perf_counter()
-            said = work()
-            seconds[place].append(time.perf_counter() - begin if said is None else said)
+            measured = work()
+            seconds[place].append(time.perf_counter() - begin if measured is None else measured)
     return seconds
 
 
 def spread(seconds: Sequence[float]) -> str:
-    """Say the best and the median of rounds, so that a reader sees the noise."""
+    """Return the best and the median of rounds in words, so that a reader sees the noise."""
     return f"best {min(seconds):.3g} s, median {statistics.median(seconds):.3g} s of {len(seconds)}"
 
 

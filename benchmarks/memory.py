@@ -7,30 +7,30 @@ import time
 from pathlib import Path
 
 PROC = Path("/proc")
-EVERY = 0.1
-"""Seconds between two looks: a peak that is shorter may be missed."""
+INTERVAL_S = 0.1
+"""Time between two readings: a shorter peak may be missed."""
 
 
 def watched(command: list[str]) -> tuple[float, float]:
     """Run a command; return its seconds and its peak in MB, summed over its process tree."""
-    peaks, over = [0], threading.Event()
-    with tempfile.TemporaryFile("w+") as said:
+    peaks, ended = [0], threading.Event()
+    with tempfile.TemporaryFile("w+") as output:
         begin = time.perf_counter()
-        process = subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
 
-        def look() -> None:
-            while not over.wait(EVERY):
+        def read_memory() -> None:
+            while not ended.wait(INTERVAL_S):
                 peaks.append(sum(map(anonymous, tree(process.pid))))
 
-        watcher = threading.Thread(target=look)
+        watcher = threading.Thread(target=read_memory)
         watcher.start()
         status = process.wait()
         seconds = time.perf_counter() - begin
-        over.set()
+        ended.set()
         watcher.join()
         if status:
-            said.seek(0)
-            raise RuntimeError(f"{' '.join(command)} failed: {said.read().strip()[-2000:]}")
+            output.seek(0)
+            raise RuntimeError(f"{' '.join(command)} failed: {output.read().strip()[-2000:]}")
     return seconds, max(peaks) / 1e6
 
 
@@ -41,14 +41,14 @@ def tree(root: int) -> list[int]:
         try:
             text = (folder / "stat").read_text()
         except OSError:
-            continue  # it ended meanwhile
+            continue  # it ended in the meantime
         # The name, in brackets, may hold anything.
         parent = int(text.rpartition(")")[2].split()[1])
         children.setdefault(parent, []).append(int(folder.name))
-    found = [root]
-    for process in found:
-        found += children.get(process, [])
-    return found
+    processes = [root]
+    for process in processes:
+        processes += children.get(process, [])
+    return processes
 
 
 def anonymous(process: int) -> int:

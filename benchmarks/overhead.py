@@ -1,4 +1,4 @@
-"""What handing a file to a worker costs beside the work itself: a child process here, and a Dask cluster."""
+"""What handing a file to a worker costs apart from the work: a worker process here, and a Dask cluster."""
 
 import math
 import time
@@ -9,12 +9,12 @@ from mammovae.parallel import pool
 
 
 def lines(row: str, scope: Scope) -> list[Line]:
-    """Measure overhead: tasks that do nothing, by two children and by a local Dask cluster of two workers."""
+    """Measure overhead: tasks that do nothing, by two worker processes and by a local Dask cluster of two workers."""
     count = scope.pick(4000, 40)
-    children, dask = (each(count, cluster) for cluster in (None, "local"))
-    work = f"a task that does nothing, of {count}; usual: by 2 child processes, ours: by a Dask cluster of 2 here"
+    processes, dask = (each(count, cluster) for cluster in (None, "local"))
+    work = f"a task that does nothing, of {count}; usual: by 2 worker processes, ours: by a Dask cluster of 2 here"
     notes = (f"without starting; {1 / dask:.0f} tasks a second through a scheduler that shares these cores",)
-    return [Line(row, work, "ms", 1000 * children, 1000 * dask, children / dask, notes)]
+    return [Line(row, work, "ms", 1000 * processes, 1000 * dask, processes / dask, notes)]
 
 
 def each(count: int, cluster: str | None) -> float:

@@ -1,4 +1,4 @@
-"""The seed network and its loop as they would be written at first; nothing but torch, for pythae's environment too."""
+"""The original network and its loop as a first version would be; torch alone, for pythae's environment too."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -11,7 +11,7 @@ PARAMETERS = 51_125_505
 
 
 class Plain(nn.Module):
-    """ReLU before max-pooling, a sigmoid at the end; made in the order of mammovae's, so a seed gives its weights."""
+    """ReLU before max-pooling, a sigmoid at the end; layers in the order of mammovae's, so a seed gives its weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,10 +32,12 @@ class Plain(nn.Module):
         self.decoder = nn.Sequential(*back[:-1], nn.Sigmoid())
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean and log-variance of z."""
         features = self.encoder(image)
         return self.mean(features), self.log_variance(features)
 
     def decode(self, z: Tensor) -> Tensor:
+        """Return the image, in 0..1."""
         return self.decoder(self.from_latent(z).view(-1, FILTERS[-1], SIDE, SIDE))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -48,12 +50,12 @@ class Plain(nn.Module):
 
     def score(self, image: Tensor) -> Tensor:
         """Return the Bernoulli loss of each image at z = mean."""
-        made = self.decode(self.encode(image)[0])
-        return nn.functional.binary_cross_entropy(made, image, reduction="none").sum(dim=(1, 2, 3))
+        reconstruction = self.decode(self.encode(image)[0])
+        return nn.functional.binary_cross_entropy(reconstruction, image, reduction="none").sum(dim=(1, 2, 3))
 
 
 class Trainer:
-    """The default loop: Adam as it comes, a step a batch."""
+    """The default loop: Adam with its defaults, a step a batch."""
 
     def __init__(self, seed: int = 0) -> None:
         torch.manual_seed(seed)

@@ -35,23 +35,23 @@ def image(row: str, scope: Scope) -> Line:
         folder = Path(name)
         files = materials.encoded(kind, folder / "films", count)
         works = (lambda: usual.prepare(files, folder), lambda: store(files, folder))
-        theirs, ours = race(works, rounds)
+        usual_seconds, ours = race(works, rounds)
     work = f"{count} {materials.FILMS}, {ENCODINGS[kind]}, to 128 px, one core"
-    notes = (f"usual, all films: {spread(theirs)}; ours: {spread(ours)}",)
-    each = min(theirs) / count, min(ours) / count
+    notes = (f"usual, all films: {spread(usual_seconds)}; ours: {spread(ours)}",)
+    each = min(usual_seconds) / count, min(ours) / count
     return Line(row, work, "s/image", *each, each[0] / each[1], notes)
 
 
 def store(files: list[Path], out: Path) -> None:
-    """Prepare files and write squares, masks and a journal, as mammovae prepare does."""
+    """Prepare files and write images, masks and a journal, as mammovae prepare does."""
     shape = (len(files), usual.SIZE, usual.SIZE)
     images = np.lib.format.open_memmap(out / "images.npy", mode="w+", dtype=np.uint16, shape=shape)
     masks = np.lib.format.open_memmap(out / "masks.npy", mode="w+", dtype=np.uint8, shape=shape)
     with (out / "rows.jsonl").open("w", encoding="utf-8") as journal:
         for number, file in enumerate(files):
-            made = prepare_image(file, size=usual.SIZE)
-            images[number], masks[number] = made.image, made.mask
-            journal.write(json.dumps([made.fields, made.digest, made.measures]) + "\n")
+            prepared = prepare_image(file, size=usual.SIZE)
+            images[number], masks[number] = prepared.image, prepared.mask
+            journal.write(json.dumps([prepared.fields, prepared.digest, prepared.measures]) + "\n")
     images.flush()
     masks.flush()
 
@@ -78,12 +78,12 @@ def cores(row: str, scope: Scope) -> Line:
                 source = folder / f"{count}"
                 materials.call("prepare", "folder", source, "--out", Path(out) / "data", "--workers", workers)
 
-        asked = [(count, workers) for count in (few, many) for workers in (1, 2)]
-        taken = race([lambda one=one: work(*one) for one in asked], rounds)
-    best = {one: min(times) for one, times in zip(asked, taken, strict=True)}
+        cases = [(count, workers) for count in (few, many) for workers in (1, 2)]
+        seconds_by_case = race([lambda one=one: work(*one) for one in cases], rounds)
+    best = {one: min(times) for one, times in zip(cases, seconds_by_case, strict=True)}
     each = {workers: (best[many, workers] - best[few, workers]) / (many - few) for workers in (1, 2)}
     starts = (f"{workers} worker(s): {best[few, workers] - few * each[workers]:.2f} s" for workers in (1, 2))
-    whole = f"whole command on {many} files: {best[many, 1]:.1f} s and {best[many, 2]:.1f} s"
+    total = f"whole command on {many} files: {best[many, 1]:.1f} s and {best[many, 2]:.1f} s"
     work_words = f"{many} links to {few} {materials.FILMS}, RLE; usual: --workers 1, ours: --workers 2"
-    notes = (f"start-up and end, left out of the ratio: {', '.join(starts)}; {whole}",)
+    notes = (f"start-up and end, left out of the ratio: {', '.join(starts)}; {total}",)
     return Line(row, work_words, "s/image", each[1], each[2], each[1] / each[2], notes)

@@ -1,4 +1,4 @@
-"""Run by train-pythae in pythae's own environment: train its VAE with the seed network, print the epochs' seconds."""
+"""Trains pythae's VAE, its layers the original network's, and prints the epochs' seconds; run by train-pythae."""
 
 import argparse
 import json
@@ -17,21 +17,27 @@ from pythae.trainers.training_callbacks import TrainingCallback
 
 
 class Encoder(BaseEncoder):
+    """The plain network's encoder in pythae's form."""
+
     def __init__(self, plain: Plain) -> None:
         super().__init__()
         self.features, self.mean, self.log_variance = plain.encoder, plain.mean, plain.log_variance
 
     def forward(self, image: torch.Tensor) -> ModelOutput:
+        """Return the mean and log-variance of z."""
         features = self.features(image)
         return ModelOutput(embedding=self.mean(features), log_covariance=self.log_variance(features))
 
 
 class Decoder(BaseDecoder):
+    """The plain network's decoder in pythae's form."""
+
     def __init__(self, plain: Plain) -> None:
         super().__init__()
         self.from_latent, self.pixels = plain.from_latent, plain.decoder
 
     def forward(self, z: torch.Tensor) -> ModelOutput:
+        """Return the reconstruction."""
         return ModelOutput(reconstruction=self.pixels(self.from_latent(z).view(-1, 256, 8, 8)))
 
 
@@ -42,18 +48,21 @@ class Clock(TrainingCallback):
         self.seconds: list[float] = []
 
     def on_epoch_begin(self, training_config: BaseTrainerConfig, **kwargs: object) -> None:
+        """Start the clock."""
         self._begin = time.perf_counter()
 
     def on_epoch_end(self, training_config: BaseTrainerConfig, **kwargs: object) -> None:
+        """Stop the clock."""
         self.seconds.append(time.perf_counter() - self._begin)
 
 
 def main() -> None:
+    """Train and print the seconds of each epoch as JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("images")
     parser.add_argument("--epochs", type=int, default=2)
-    given = parser.parse_args()
-    images, plain, clock = torch.from_numpy(np.load(given.images)), Plain(), Clock()
+    arguments = parser.parse_args()
+    images, plain, clock = torch.from_numpy(np.load(arguments.images)), Plain(), Clock()
     model = VAE(
         VAEConfig(input_dim=tuple(images.shape[1:]), latent_dim=LATENT, reconstruction_loss="bce"),
         encoder=Encoder(plain),
@@ -63,7 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = BaseTrainerConfig(
             output_dir=folder,
-            num_epochs=given.epochs,
+            num_epochs=arguments.epochs,
             learning_rate=1e-3,
             per_device_train_batch_size=32,
             optimizer_cls="Adam",

@@ -3,7 +3,7 @@
 make bench                                                  every row, half an hour on two cores
 python benchmarks/run_benchmarks.py prepare-jp2 [ROW ...] [--json FILE]     these rows alone
 
-Every row runs in a process of its own. Times are the best of rounds taken in turns, so that noise hits both.
+Every row runs in a process of its own. Times are the best of rounds taken in turns, so that noise hits both alike.
 """
 
 import argparse
@@ -50,7 +50,7 @@ ROWS: dict[str, str] = {
 }
 """The module that measures each row; some rows print several lines."""
 ONE_CORE = {name for name in ROWS if name.startswith("prepare-")} - {"prepare-cores"}
-WANTED: dict[str, str] = {
+BOUNDS: dict[str, str] = {
     "prepare-jp2": ">= 10",
     **{f"prepare-{kind}": ">= 2" for kind in ("rle", "raw", "jpegls", "png16", "png8")},
     "prepare-cores": ">= 1.8",
@@ -69,58 +69,59 @@ WIDTHS = {"row": 22, "work": 98, "usual": 18, "ours": 18, "ratio": 7, "wanted": 
 
 
 def main() -> int:
-    """Run the rows asked for, print the table as they come, and write JSON where asked."""
+    """Run the rows asked for, print each as it is measured, and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"one of {', '.join(ROWS)}; by default all")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file too")
     parser.add_argument("--tiny", action="store_true", help="the least work that shows that a row runs")
-    parser.add_argument("--venv", type=Path, default=VENV, metavar="DIR", help="pythae's environment; made when absent")
+    parser.add_argument("--venv", type=Path, default=VENV, metavar="DIR", help="pythae's environment, made if absent")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    for row in given.rows:
+    arguments = parser.parse_args()
+    for row in arguments.rows:
         if row not in ROWS:
             parser.error(f"there is no row {row!r}: choose from {', '.join(ROWS)}")
-    if given.inside:
-        inside(given.rows[0], Scope(given.tiny, given.venv.absolute()), given.json)
+    if arguments.inside:
+        measure_here(arguments.rows[0], Scope(arguments.tiny, arguments.venv.absolute()), arguments.json)
         return 0
     where = machine()
     print(" ".join(f"{name:<{width}}" for name, width in WIDTHS.items()), flush=True)
     records, failed = [], False
-    for row in given.rows or ROWS:
-        found, trouble, seconds = apart(row, given)
-        failed |= trouble is not None
-        if trouble is not None:
-            print(f"{row:<{WIDTHS['row']}} FAILED: {trouble}", flush=True)
-        for line in found:
+    for row in arguments.rows or ROWS:
+        lines, error, seconds = measure_apart(row, arguments)
+        failed |= error is not None
+        if error is not None:
+            print(f"{row:<{WIDTHS['row']}} FAILED: {error}", flush=True)
+        for line in lines:
             records.append(record(row, line, seconds))
             print(table_line(records[-1]), flush=True)
     for entry in records:
         for words in entry["notes"]:
             print(f"{entry['name']}: {words}")
-    if given.json is not None:
-        given.json.write_text(json.dumps({"machine": where, "rows": records}, indent=1) + "\n", encoding="utf-8")
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"machine": where, "rows": records}, indent=1) + "\n", encoding="utf-8")
     return int(failed)
 
 
-def inside(row: str, scope: Scope, target: Path) -> None:
+def measure_here(row: str, scope: Scope, target: Path) -> None:
     """Measure one row in this process."""
     if row in ONE_CORE:
         one_core()
-    lines = importlib.import_module(ROWS[row]).lines(row, scope)
-    target.write_text(json.dumps([asdict(line) for line in lines]), encoding="utf-8")
+    measured = importlib.import_module(ROWS[row]).lines(row, scope)
+    target.write_text(json.dumps([asdict(line) for line in measured]), encoding="utf-8")
 
 
-def apart(row: str, given: argparse.Namespace) -> tuple[list[Line], str | None, float]:
+def measure_apart(row: str, arguments: argparse.Namespace) -> tuple[list[Line], str | None, float]:
     """Measure one row in a process of its own; return its lines, what went wrong, and how long it took."""
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "lines.json"
-        flags = ["--inside", "--json", str(target), "--venv", str(given.venv), *(["--tiny"] if given.tiny else [])]
-        done = subprocess.run([sys.executable, __file__, row, *flags], capture_output=True, text=True, check=False)
+        venv, tiny = str(arguments.venv), ["--tiny"] if arguments.tiny else []
+        flags = ["--inside", "--json", str(target), "--venv", venv, *tiny]
+        answer = subprocess.run([sys.executable, __file__, row, *flags], capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - begin
-        if done.returncode:
-            last = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            print(done.stderr, file=sys.stderr)
+        if answer.returncode:
+            last = answer.stderr.strip().splitlines() or [f"exit status {answer.returncode}"]
+            print(answer.stderr, file=sys.stderr)
             return [], last[-1], seconds
         entries = json.loads(target.read_text(encoding="utf-8"))
     return [Line(**entry | {"notes": tuple(entry["notes"])}) for entry in entries], None, seconds
@@ -128,22 +129,22 @@ def apart(row: str, given: argparse.Namespace) -> tuple[list[Line], str | None, 
 
 def record(row: str, line: Line, seconds: float) -> dict[str, Any]:
     """Return a line with its bound, whether that is met, and how to repeat it."""
-    wanted = WANTED.get(line.name)
+    bound = BOUNDS.get(line.name)
     return asdict(line) | {
-        "wanted": wanted,
-        "met": None if wanted is None else met(wanted, line),
+        "wanted": bound,
+        "met": None if bound is None else met(bound, line),
         "repeat": f"python benchmarks/run_benchmarks.py {row}",
         "seconds": round(seconds, 1),
     }
 
 
-def met(wanted: str, line: Line) -> bool:
-    """Say whether a bound such as ">= 10" holds of the ratio, or one such as "<= 2 s" of ours."""
-    sign, bound, *unit = wanted.split()
+def met(bound: str, line: Line) -> bool:
+    """Check a bound such as ">= 10" on the ratio, or one such as "<= 2 s" on ours."""
+    sign, limit, *unit = bound.split()
     value = line.ours if unit else line.ratio
     if value is None:
         return False
-    return value >= float(bound) if sign == ">=" else value <= float(bound)
+    return value >= float(limit) if sign == ">=" else value <= float(limit)
 
 
 def table_line(entry: dict[str, Any]) -> str:
@@ -161,14 +162,14 @@ def table_line(entry: dict[str, Any]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Say what the figures are measured on, and how busy it is before."""
+    """Describe the machine, and its load before measuring."""
     cpu, commit = platform.processor(), ""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     with contextlib.suppress(OSError):
-        asked = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
-        commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+        command = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     packages = ("mammovae", "torch", "numpy", "pillow", "pydicom")
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

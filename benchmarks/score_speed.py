@@ -23,17 +23,17 @@ STAGES = {
     "model": ("detection/detector.py", "squares"),
     "writing": ("pandas/core/generic.py", "to_csv"),
 }
-"""The function of each stage whose time counts, callees included; decoding, which preparing calls, is taken from it."""
+"""The function of each stage whose time counts, callees included; decoding, part of preparing, is subtracted there."""
 
 
 def lines(row: str, scope: Scope) -> list[Line]:
     """Measure score or score-dicom."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        made = materials.run(folder / "made", "original")
+        run = materials.run(folder / "trained", "original")
         if row == "score-dicom":
-            return [dicom(f"score-{kind}", kind, made, folder, scope) for kind in ("jp2", "rle")]
-        return prepared(row, made, folder, scope)
+            return [dicom(f"score-{kind}", kind, run, folder, scope) for kind in ("jp2", "rle")]
+        return prepared(row, run, folder, scope)
 
 
 def prepared(row: str, run: Path, folder: Path, scope: Scope) -> list[Line]:
@@ -48,20 +48,20 @@ def prepared(row: str, run: Path, folder: Path, scope: Scope) -> list[Line]:
         lambda: table(run, data, folder),
     )
     one, batches, ours = race(works, rounds)
-    found = []
-    for name, words, theirs in ((row, "one by one", one), (f"{row}-batches", "in batches of 16", batches)):
-        work = f"{count} prepared images, seed network; usual: the eager network alone {words}"
+    measured = []
+    for name, words, usual_seconds in ((row, "one by one", one), (f"{row}-batches", "in batches of 16", batches)):
+        work = f"{count} prepared images, original network; usual: the eager network alone {words}"
         notes = (
-            f"{torch.get_num_threads()} threads; usual: {spread(theirs)}; ours: {spread(ours)}",
+            f"{torch.get_num_threads()} threads; usual: {spread(usual_seconds)}; ours: {spread(ours)}",
             "ours: opening the run, scores, maps, quality, percentiles, reasons, CSV",
         )
-        rates = count / min(theirs), count / min(ours)
-        found.append(Line(name, work, "images/s", *rates, rates[1] / rates[0], notes))
-    return found
+        rates = count / min(usual_seconds), count / min(ours)
+        measured.append(Line(name, work, "images/s", *rates, rates[1] / rates[0], notes))
+    return measured
 
 
 def loop(network: plain.Plain, images: np.ndarray, batch: int) -> None:
-    """Score squares in an eager loop."""
+    """Score prepared images in an eager loop."""
     losses: list[float] = []
     with torch.no_grad():
         for start in range(0, len(images), batch):
@@ -77,12 +77,12 @@ def table(run: Path, path: Path, folder: Path) -> None:
 
 
 def dicom(name: str, kind: str, run: Path, folder: Path, scope: Scope) -> Line:
-    """Score DICOM files in one process against decoding, resizing and the plain network; then say where time goes."""
+    """Score DICOM files in one process against decoding, resizing and the plain network; then note where time goes."""
     count, rounds = scope.pick((6, 2), (1, 1))
     films = materials.encoded(kind, folder / kind, count)
     network = plain.Plain().eval()
 
-    def theirs() -> None:
+    def usual_way() -> None:
         with (folder / "usual.csv").open("w", encoding="utf-8") as file, torch.no_grad():
             writer = csv.writer(file)
             for film in films:
@@ -92,7 +92,7 @@ def dicom(name: str, kind: str, run: Path, folder: Path, scope: Scope) -> Line:
     def ours() -> None:
         table(run, folder / kind, folder)
 
-    seconds = race((theirs, ours), rounds)
+    seconds = race((usual_way, ours), rounds)
     best = [min(times) / count for times in seconds]
     work = f"{count} {materials.FILMS}, {kind.upper()}; usual: pydicom, scikit-image, plain network"
     return Line(name, work, "s/image", *best, best[0] / best[1], (f"time of ours for {count} files: {shares(ours)}",))
@@ -103,15 +103,15 @@ def shares(work: Callable[[], None]) -> str:
     profile = cProfile.Profile()
     profile.runcall(work)
     stats = pstats.Stats(profile)
-    whole = stats.total_tt  # pyrefly: ignore
-    taken = dict.fromkeys(STAGES, 0.0)
+    total = stats.total_tt  # pyrefly: ignore
+    seconds_by_stage = dict.fromkeys(STAGES, 0.0)
     for (file, _, function), (*_, cumulative, _) in stats.stats.items():  # pyrefly: ignore
-        for stage, (end, wanted) in STAGES.items():
-            if function == wanted and file.endswith(end):
-                taken[stage] = max(taken[stage], cumulative)
-    for stage, seconds in taken.items():
+        for stage, (end, name) in STAGES.items():
+            if function == name and file.endswith(end):
+                seconds_by_stage[stage] = max(seconds_by_stage[stage], cumulative)
+    for stage, seconds in seconds_by_stage.items():
         if not seconds:
-            raise RuntimeError(f"no call of {STAGES[stage]} was seen: has {stage} moved? see STAGES in {__file__}")
-    taken["preparing"] -= taken["decoding"]
-    taken["other"] = whole - sum(taken.values())
-    return ", ".join(f"{stage} {seconds / whole:.0%}" for stage, seconds in taken.items())
+            raise RuntimeError(f"no call of {STAGES[stage]} was profiled: has {stage} moved? see STAGES in {__file__}")
+    seconds_by_stage["preparing"] -= seconds_by_stage["decoding"]
+    seconds_by_stage["other"] = total - sum(seconds_by_stage.values())
+    return ", ".join(f"{stage} {seconds / total:.0%}" for stage, seconds in seconds_by_stage.items())

@@ -57,15 +57,14 @@ def help_page(row: str, scope: Scope) -> Line:
         commands = ([sys.executable, str(folder / "start.py"), "--help"], materials.command("--help"))
 
         def work(command: list[str]) -> None:
-            said = subprocess.run(command, capture_output=True, check=True).stdout
-            assert said.count(b"\n") > count
+            output = subprocess.run(command, capture_output=True, check=True).stdout
+            assert output.count(b"\n") > count
 
-        theirs, ours = race([lambda one=one: work(one) for one in commands], scope.pick(25, 2))
-    notes = (
-        f"{len(ours)} times in turns; medians {statistics.median(theirs):.3f} s and {statistics.median(ours):.3f} s",
-    )
+        usual_seconds, ours = race([lambda one=one: work(one) for one in commands], scope.pick(25, 2))
+    medians = " and ".join(f"{statistics.median(seconds):.3f} s" for seconds in (usual_seconds, ours))
+    notes = (f"{len(ours)} times in turns; medians {medians}",)
     work_words = f"--help; usual: a bare cyclopts program with {count} commands"
-    return Line(row, work_words, "s", min(theirs), min(ours), min(theirs) / min(ours), notes)
+    return Line(row, work_words, "s", min(usual_seconds), min(ours), min(usual_seconds) / min(ours), notes)
 
 
 def first_step(row: str, scope: Scope) -> Line:
@@ -76,10 +75,10 @@ def first_step(row: str, scope: Scope) -> Line:
         def work() -> float:
             with tempfile.TemporaryDirectory(dir=name) as out:
                 script = [sys.executable, HERE / "first_step.py", data, Path(out) / "run"]
-                done = subprocess.run([*map(str, script)], capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise RuntimeError(f"first_step.py failed: {done.stderr.strip()[-2000:]}")
-            return float(done.stdout.splitlines()[-1])
+                answer = subprocess.run([*map(str, script)], capture_output=True, text=True, check=False)
+            if answer.returncode:
+                raise RuntimeError(f"first_step.py failed: {answer.stderr.strip()[-2000:]}")
+            return float(answer.stdout.splitlines()[-1])
 
         (seconds,) = race([work], scope.pick(5, 1))
     notes = (f"best of {len(seconds)}, median {statistics.median(seconds):.2f} s; nothing usual to compare with",)

@@ -1,4 +1,4 @@
-"""How near training comes to the images a second that this machine's matrix multiplication would allow."""
+"""How near training is to the images a second that this machine's matrix multiplication would allow."""
 
 import resource
 import tempfile
@@ -11,7 +11,7 @@ import plain
 import torch
 from measure import Line, Scope, race
 from torch import nn
-from train import epoch_ours, in_memory
+from train_speed import epoch_ours, in_memory
 
 from mammovae.config import preset
 from mammovae.data.dataset import Batch
@@ -59,7 +59,7 @@ def lines(row: str, scope: Scope) -> list[Line]:
 
 
 def step_notes() -> tuple[str, ...]:
-    """Say where a step of ours goes, and what it would cost if memory were not kept between steps."""
+    """Return in words where a step of ours spends time, and its cost without memory retained between steps."""
     network = build_members(preset("original"))["vae"].to(memory_format=torch.channels_last)  # pyrefly: ignore
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     image = torch.rand(BATCH, 1, 128, 128)
@@ -80,12 +80,12 @@ def step_notes() -> tuple[str, ...]:
         for _ in range(6):
             step()
             profile.step()
-    taken: dict[str, float] = dict.fromkeys([*KINDS, "pooling, ReLU, loss and the rest"], 0.0)
+    milliseconds: dict[str, float] = dict.fromkeys([*KINDS, "pooling, ReLU, loss and the rest"], 0.0)
     for event in profile.key_averages():
         kind = next((kind for kind, names in KINDS.items() if event.key in names), "pooling, ReLU, loss and the rest")
-        taken[kind] += event.self_cpu_time_total / 1000
+        milliseconds[kind] += event.self_cpu_time_total / 1000
     return (
-        f"one step of ours, profiled: {', '.join(f'{kind} {taken[kind]:.0f} ms' for kind in taken)}",
+        f"one step of ours, profiled: {', '.join(f'{kind} {milliseconds[kind]:.0f} ms' for kind in milliseconds)}",
         f"a step takes {1000 * stayed:.0f} ms and {few:.0f} page faults with memory kept between steps, "
         f"{1000 * given_back:.0f} ms and {again:.0f} without",
     )
@@ -116,14 +116,14 @@ def multiply(rows: int, inner: int, columns: int, seconds: float = 0.2) -> float
 
 def operations() -> list[tuple[tuple[int, int, int], int]]:
     """Return, for each layer that multiplies, its shape as a matrix product of a batch and its operations an image."""
-    found: list[tuple[tuple[int, int, int], int]] = []
+    operations_by_layer: list[tuple[tuple[int, int, int], int]] = []
 
-    def note(layer: nn.Module, given: tuple[torch.Tensor], made: torch.Tensor) -> None:
+    def count_operations(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
         if isinstance(layer, nn.Linear):
             shape, count = (BATCH, layer.in_features, layer.out_features), layer.in_features * layer.out_features
         elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
             # Transposed, the roles of the two sides are exchanged.
-            ends = (made, given[0]) if isinstance(layer, nn.ConvTranspose2d) else (given[0], made)
+            ends = (output, inputs[0]) if isinstance(layer, nn.ConvTranspose2d) else (inputs[0], output)
             large, small = (end.shape[-1] for end in ends)
             kernel, channels = layer.kernel_size[0], layer.in_channels * layer.out_channels
             inner = kernel**2 * layer.in_channels
@@ -133,15 +133,15 @@ def operations() -> list[tuple[tuple[int, int, int], int]]:
             count = channels * taps(large, small, kernel, layer.stride[0], layer.padding[0]) ** 2
         else:
             return
-        found.append((shape, 2 * count))
+        operations_by_layer.append((shape, 2 * count))
 
     network = plain.Plain()
     assert sum(values.numel() for values in network.parameters()) == plain.PARAMETERS
     for layer in network.modules():
-        layer.register_forward_hook(note)
+        layer.register_forward_hook(count_operations)
     with torch.no_grad():
         network(torch.rand(1, 1, 128, 128))
-    return found
+    return operations_by_layer
 
 
 def taps(large: int, small: int, kernel: int, stride: int, padding: int) -> int:

@@ -1,4 +1,4 @@
-"""Training the seed network: an epoch from files and from memory, against plain PyTorch and against pythae."""
+"""Training the original network: an epoch from files and from memory, against plain PyTorch and against pythae."""
 
 import json
 import subprocess
@@ -36,10 +36,10 @@ def lines(row: str, scope: Scope) -> list[Line]:
 def train_ours(
     data: Data, train: np.ndarray, epochs: int, *, validation: np.ndarray | None = None, seed: int = 0
 ) -> pd.DataFrame:
-    """Fit the seed network and return its history, whose seconds are those of each epoch."""
+    """Fit the original network and return its history, whose seconds are those of each epoch."""
     settings = preset("original", {"epochs": epochs, "seed": seed})
-    nothing = np.zeros(0, np.int64)
-    parts = {"train": train, "validation": nothing if validation is None else validation, "calibration": nothing}
+    empty = np.zeros(0, np.int64)
+    parts = {"train": train, "validation": empty if validation is None else validation, "calibration": empty}
     with tempfile.TemporaryDirectory() as folder:
         return fit(build_members(settings)["vae"], data, parts, Path(folder) / "vae", settings, ProcessGroup())
 
@@ -56,7 +56,7 @@ def in_memory(path: Path, count: int) -> tuple[Data, torch.Tensor]:
 
 
 def files(row: str, scope: Scope) -> Line:
-    """Open, resize and convert each PNG in every epoch, the seed study's way, against our epoch on a DATA folder."""
+    """Open, resize and convert each PNG in every epoch, as the original study did, against our epoch on DATA."""
     bits = int(row.removeprefix("train-png"))
     distinct, count, rounds = scope.pick((8, 64, 3), (1, 32, 1))
     with tempfile.TemporaryDirectory() as name:
@@ -65,21 +65,21 @@ def files(row: str, scope: Scope) -> Line:
         begin = time.perf_counter()
         mammovae.prepare("folder", folder / "raw", out=folder / "data")
         once = time.perf_counter() - begin
-        loader = DataLoader(usual.Pictures(links), batch_size=32, shuffle=True, num_workers=0)
+        loader = DataLoader(usual.ImageFiles(links), batch_size=32, shuffle=True, num_workers=0)
         trainer, data = plain.Trainer(), Data.open(folder / "data")
         works = (lambda: void(trainer.epoch(loader)), lambda: epoch_ours(data, count))
-        theirs, ours = race(works, rounds)
+        usual_seconds, ours = race(works, rounds)
     rows, columns = materials.SHAPE
-    work = f"an epoch of {count} PNG, {bits} bit, {rows} x {columns}, seed network, batch 32"
+    work = f"an epoch of {count} PNG, {bits} bit, {rows} x {columns}, original network, batch 32"
     notes = (
-        f"links to {distinct} real films resized to that size; usual: {spread(theirs)}; ours: {spread(ours)}",
+        f"links to {distinct} real films resized to that size; usual: {spread(usual_seconds)}; ours: {spread(ours)}",
         f"preparing them once took {once:.1f} s, left out of the ratio",
     )
-    return Line(row, work, "s/epoch", min(theirs), min(ours), min(theirs) / min(ours), notes)
+    return Line(row, work, "s/epoch", min(usual_seconds), min(ours), min(usual_seconds) / min(ours), notes)
 
 
 def void(_: object) -> None:
-    """Let a work's time be taken, whatever it returns."""
+    """Return None, so that the time of the call counts and not its value."""
 
 
 def eager(row: str, scope: Scope) -> Line:
@@ -90,13 +90,15 @@ def eager(row: str, scope: Scope) -> Line:
         trainer = plain.Trainer()
         trainer.epoch([images[:32]])  # as ours has had an epoch before the one that counts
         works = (lambda: void(trainer.epoch(plain.shuffled(images))), lambda: epoch_ours(data, count))
-        theirs, ours = race(works, rounds)
-    return _rates(row, f"{count // 32} steps of the seed network, batch 32, images in memory", count, theirs, ours)
+        usual_seconds, ours = race(works, rounds)
+    return _rates(
+        row, f"{count // 32} steps of the original network, batch 32, images in memory", count, usual_seconds, ours
+    )
 
 
-def _rates(row: str, work: str, count: int, theirs: list[float], ours: list[float]) -> Line:
-    notes = (f"{torch.get_num_threads()} threads; usual: {spread(theirs)}; ours: {spread(ours)}",)
-    rates = count / min(theirs), count / min(ours)
+def _rates(row: str, work: str, count: int, usual_seconds: list[float], ours: list[float]) -> Line:
+    notes = (f"{torch.get_num_threads()} threads; usual: {spread(usual_seconds)}; ours: {spread(ours)}",)
+    rates = count / min(usual_seconds), count / min(ours)
     return Line(row, work, "images/s", *rates, rates[1] / rates[0], notes)
 
 
@@ -109,18 +111,18 @@ def pythae(row: str, scope: Scope) -> Line:
         np.save(Path(name) / "images.npy", images.numpy())
         script = [python, HERE / "pythae_train.py", Path(name) / "images.npy", "--epochs", "2"]
 
-        def theirs() -> float:
-            done = subprocess.run([*map(str, script)], capture_output=True, text=True, check=False, cwd=name)
-            if done.returncode:
-                raise RuntimeError(f"pythae failed: {done.stderr.strip()[-2000:]}")
-            return json.loads(done.stdout.splitlines()[-1])[-1]
+        def pythae_epoch() -> float:
+            answer = subprocess.run([*map(str, script)], capture_output=True, text=True, check=False, cwd=name)
+            if answer.returncode:
+                raise RuntimeError(f"pythae failed: {answer.stderr.strip()[-2000:]}")
+            return json.loads(answer.stdout.splitlines()[-1])[-1]
 
-        seconds = race((theirs, lambda: epoch_ours(data, count)), rounds)
-    return _rates(row, f"{count // 32} steps in pythae 0.1.2, seed network, batch 32, in memory", count, *seconds)
+        seconds = race((pythae_epoch, lambda: epoch_ours(data, count)), rounds)
+    return _rates(row, f"{count // 32} steps in pythae 0.1.2, original network, batch 32, in memory", count, *seconds)
 
 
 def environment(folder: Path) -> Path:
-    """Make pythae's virtual environment where it is not there yet, and return its Python."""
+    """Make pythae's virtual environment where it does not exist yet, and return its Python."""
     python, ready = folder / "bin" / "python", folder / ".installed"
     if not ready.exists():
         venv.create(folder, with_pip=True, clear=True)

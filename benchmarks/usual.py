@@ -1,4 +1,4 @@
-"""The usual way from a file to a small picture, as it is found in studies: no mask, no geometry, no side."""
+"""The usual way from a file to a small image, as studies do it: no mask, no geometry, no side."""
 
 from pathlib import Path
 
@@ -25,16 +25,18 @@ def prepare(files: list[Path], out: Path) -> None:
         Image.fromarray(np.rint(small(file) * 255).astype(np.uint8)).save(out / f"{file.stem}.png")
 
 
-class Pictures(Dataset):
-    """PNG files, opened, resized and made tensors anew in every epoch."""
+class ImageFiles(Dataset):
+    """PNG files, opened, resized and converted to tensors anew in every epoch."""
 
     def __init__(self, files: list[Path]) -> None:
         self._files = files
 
     def __len__(self) -> int:
+        """Count the files."""
         return len(self._files)
 
-    def __getitem__(self, place: int) -> Tensor:
-        image = Image.open(self._files[place])
+    def __getitem__(self, position: int) -> Tensor:
+        """Read one image (1, S, S), in 0..1."""
+        image = Image.open(self._files[position])
         most = 65535 if image.mode.startswith("I") else 255
         return torch.from_numpy(np.array(image.resize((SIZE, SIZE)), dtype=np.float32))[None] / most
