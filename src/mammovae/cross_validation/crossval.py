@@ -21,7 +21,7 @@ from mammovae.detection.fusion import FusedScore
 from mammovae.detection.quality import REFERENCE_MEASUREMENTS, TEMPLATES, Quality
 from mammovae.evaluation.baselines import PcaResidual, blob_map, image_statistics
 from mammovae.evaluation.evaluate import identity
-from mammovae.evaluation.inserted_faults import score_inserted_faults
+from mammovae.evaluation.inserted_faults import FaultInsertion, score_inserted_faults
 from mammovae.evaluation.inserted_lesions import points_at_lesion
 from mammovae.evaluation.lesion_masks import lesion_masks
 from mammovae.evaluation.stress import lesion_rows
@@ -119,7 +119,7 @@ def _faults(run: Run, data: Data, healthy: np.ndarray, folder: Path, cache: Path
     donors = None if other_view is None else other_view.resolve()
     made_of = digest(__version__, data.digest, healthy, seed, donors, learnt)
     kept = cache / f"faults-{made_of}.parquet"
-    _once(kept, lambda: score_inserted_faults(quality, data, healthy, "test", seed, other_view))
+    _once(kept, lambda: score_inserted_faults(quality, data, healthy, FaultInsertion(seed, other_view)))
     _once(folder / "faults.parquet", lambda: pd.read_parquet(kept))
 
 

@@ -1,4 +1,4 @@
-"""Faults planted into the source images of healthy films, prepared as any file is, and scored for quality."""
+"""Faults inserted into the source files of healthy images, prepared as any file is, and scored for quality."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -25,10 +25,22 @@ from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flatten_es
 REVIEWED = (0.01, 0.05, 0.1)
 """Shares of healthy images sent to review at which recall is read; 1 % only where there are 100 healthy images."""
 _DONORS = 8
+_TEMPLATES = ("thumbnail", "outline")
+
+
+@dataclass(frozen=True)
+class FaultInsertion:
+    """How faults are inserted: which are drawn, where images of the other view come from, and on how many workers."""
+
+    seed: int
+    other_view: Path | None = None
+    """A folder of images of the view that an image is not; without it those of the data set serve, else phantoms."""
+    workers: int | None = None
+    family: FaultFamily = "test"
 
 
 class CorruptionJob(NamedTuple):
-    """One healthy image on its way to a worker, which plants every fault into it."""
+    """One healthy image on its way to a worker, which inserts every fault into it."""
 
     row: int
     path: Path
@@ -50,89 +62,89 @@ class CorruptionSettings:
     seed: int
 
 
+class CorruptedImage(NamedTuple):
+    """What quality is measured from: prepare's measurements, the small image and outline; or why prepare refused it."""
+
+    measures: dict[str, float]
+    thumbnail: np.ndarray
+    outline: np.ndarray
+    refusal: str | None = None
+
+
 def score_inserted_faults(
-    quality: Quality,
-    data: Data,
-    positions: np.ndarray,
-    family: FaultFamily,
-    seed: int,
-    other_view: Path | None = None,
-    workers: int | None = None,
+    quality: Quality, data: Data, positions: np.ndarray, insertion: FaultInsertion
 ) -> pd.DataFrame:
     """Score healthy images untouched and with each fault: position, fault ("" untouched), quality, refused, reason.
 
-    Reads the raw files anew: UsageError when they are not where prepare found them. A refusal by prepare counts as
-    found (quality infinite). Pictures of the view that an image is not come from the folder other_view, else from the
-    data set, else from phantoms.
+    Reads the raw files anew: UsageError when they are not where prepare found them. A refusal by prepare counts as a
+    detection (quality infinite).
     """
-    rows: list[tuple[int, str, bool]] = []
-    jobs = _jobs(data, positions, seed, other_view)
-    settings = data.manifest["settings"]
-    sort = CorruptionSettings(data.size, settings["stretch"], data.manifest["stored_as"], family, seed)
-    measures: list[dict[str, float]] = []
-    pictures: list[np.ndarray] = []
-    outlines: list[np.ndarray] = []
-    reasons: list[str | None] = []
-    with Progress("planting faults", len(jobs), unit="images") as progress:
-        for job, results in pool.map_unordered(partial(corrupt_and_prepare, sort=sort), jobs, workers=workers):
-            if isinstance(results, InputError):
-                raise UsageError(f"{job.path} cannot be read again: {results}; prepare the data where its files are")
-            for fault, result in results:
-                rows.append((job.row, fault, isinstance(result, str)))
-                refused = isinstance(result, str)
-                measures.append({} if refused else result[0])
-                pictures.append(np.zeros((TEMPLATE, TEMPLATE)) if refused else result[1])
-                outlines.append(np.zeros((TEMPLATE, TEMPLATE)) if refused else result[2])
-                reasons.append(result if refused else None)
+    jobs = _jobs(data, positions, insertion)
+    stretch, convention = data.manifest["settings"]["stretch"], data.manifest["stored_as"]
+    settings = CorruptionSettings(data.size, stretch, convention, insertion.family, insertion.seed)
+    rows: list[tuple[int, str, CorruptedImage]] = []
+    with Progress("inserting faults", len(jobs), unit="images") as progress:
+        corrupt = partial(corrupt_and_prepare, settings=settings)
+        for job, images in pool.map_unordered(corrupt, jobs, workers=insertion.workers):
+            if isinstance(images, InputError):
+                raise UsageError(f"{job.path} cannot be read again: {images}; prepare the data where its files are")
+            rows += [(job.row, fault, image) for fault, image in images.items()]
             progress.advance(1)
-    table = pd.DataFrame(rows, columns=["position", "fault", "refused"])
-    measured = pd.DataFrame(measures)
-    measured = measured[[name for name in MEASURES if name in measured]].fillna(0.0)
-    normal = quality.normal(measured, np.stack(pictures), np.stack(outlines))
-    score, said = quality.score(normal), quality.reasons(normal)
-    table["quality"] = np.where(table["refused"], np.inf, score)
-    table["reason"] = [told or words for told, words in zip(reasons, said, strict=True)]
-    # Workers answer in any order.
-    return table.sort_values(["position", "fault"], kind="stable", ignore_index=True)
+    rows.sort(key=lambda row: row[:2])  # workers answer in any order
+    images = [image for _, _, image in rows]
+    measures = pd.DataFrame([image.measures for image in images])
+    measures = measures[[name for name in MEASURES if name in measures]].fillna(0.0)
+    normal = quality.normal(measures, *(np.stack([getattr(image, part) for image in images]) for part in _TEMPLATES))
+    refused = np.array([image.refusal is not None for image in images])
+    return pd.DataFrame(
+        {
+            "position": [position for position, _, _ in rows],
+            "fault": [fault for _, fault, _ in rows],
+            "refused": refused,
+            "quality": np.where(refused, np.inf, quality.score(normal)),
+            "reason": [image.refusal or words for image, words in zip(images, quality.reasons(normal), strict=True)],
+        }
+    )
 
 
-def corrupt_and_prepare(job: CorruptionJob, *, sort: CorruptionSettings) -> list[tuple[str, Any]]:
-    """Prepare one source image untouched ("") and with every fault planted into it; a refusal is its sentence.
+def corrupt_and_prepare(job: CorruptionJob, *, settings: CorruptionSettings) -> dict[str, CorruptedImage]:
+    """Prepare one source image untouched ("") and with every fault inserted into it, by fault.
 
-    Untouched too it is read whole, so that no fault is told by how much of a file was decoded.
+    Untouched too it is read whole, so that how much of a file was decoded gives no fault away.
     """
-    picture = read(job.path)
-    breast = find_breast(picture.pixels)
+    pixels = read(job.path).pixels
+    breast = find_breast(pixels)
     other = _phantom(job.other_view, job.view) if isinstance(job.other_view, int) else read(job.other_view).pixels
     # As if taken of the same breast: a chest wall at the wrong edge would be another fault, and an easy one.
     if find_breast(other).chest_wall != breast.chest_wall:
         other = np.ascontiguousarray(other[:, ::-1])
-    donor, results = read(job.donor).pixels, []
-    untouched, mm = SourceImage(picture.pixels, job.side, job.view), job.mm or guessed_mm_per_pixel(breast.mask)
-    context = FaultContext(breast.mask, breast.chest_wall, mm, donor, other)
-    for fault in ("", *FAULTS):
-        source = insert_fault(untouched, context, fault, sort.family, [sort.seed, job.row]) if fault else untouched
-        try:
-            made = prepare_decoded(
-                DecodedImage(source.pixels, {}, (), PixelGrid(*source.pixels.shape)),
-                size=sort.size,
-                stretch=sort.stretch,
-            )
-        except InputError as error:
-            results.append((fault, str(error)))
-            continue
-        wrong = against_header(source.side, made.chest_wall, sort.convention)
-        shrunk = thumbnails(made.image[None], made.mask[None])
-        results.append((fault, (made.measures | {"against_header": float(wrong)}, shrunk[0][0], shrunk[1][0])))
-    return results
+    untouched = SourceImage(pixels, job.side, job.view)
+    mm_per_pixel = job.mm or guessed_mm_per_pixel(breast.mask)
+    context = FaultContext(breast.mask, breast.chest_wall, mm_per_pixel, read(job.donor).pixels, other)
+    images = {"": _prepared(untouched, settings)}
+    for fault in FAULTS:
+        source = insert_fault(untouched, context, fault, settings.family, [settings.seed, job.row])
+        images[fault] = _prepared(source, settings)
+    return images
 
 
-def _jobs(data: Data, positions: np.ndarray, seed: int, other_view: Path | None) -> list[CorruptionJob]:
-    root, frame = Path(data.manifest["inputs"]["root"]), data.index
-    rng = np.random.default_rng([seed, 404])
-    files = [] if other_view is None else list(image_files(other_view))
-    if other_view is not None and not files:
-        raise UsageError(f"there is no image in {other_view}: name a folder of images of the other view")
+def _prepared(source: SourceImage, settings: CorruptionSettings) -> CorruptedImage:
+    decoded = DecodedImage(source.pixels, {}, (), PixelGrid(*source.pixels.shape))
+    try:
+        prepared = prepare_decoded(decoded, size=settings.size, stretch=settings.stretch)
+    except InputError as error:
+        return CorruptedImage({}, *np.zeros((2, TEMPLATE, TEMPLATE)), str(error))
+    conflict = against_header(source.side, prepared.chest_wall, settings.convention)
+    thumbnail, outline = thumbnails(prepared.image[None], prepared.mask[None])
+    return CorruptedImage(prepared.measures | {"against_header": float(conflict)}, thumbnail[0], outline[0])
+
+
+def _jobs(data: Data, positions: np.ndarray, insertion: FaultInsertion) -> list[CorruptionJob]:
+    root, frame, folder = Path(data.manifest["inputs"]["root"]), data.index, insertion.other_view
+    rng = np.random.default_rng([insertion.seed, 404])
+    files = [] if folder is None else list(image_files(folder))
+    if folder is not None and not files:
+        raise UsageError(f"there is no image in {folder}: name a folder of images of the other view")
     healthy = np.flatnonzero((frame["status"] == "ok") & (frame["healthy"] == True).fillna(False))  # noqa: E712
     jobs = []
     for position in positions:
@@ -164,42 +176,41 @@ def _of_other_view(frame: pd.DataFrame, healthy: np.ndarray, view: Any, root: Pa
 
 def _phantom(number: int, view: str | None) -> np.ndarray:
     """Return a phantom of the view that an image is not: an MLO one for CC, else a CC one."""
-    wanted = "MLO" if view == "CC" else "CC"
-    return make_phantom(number, number, "L", wanted, size=1024).image
+    return make_phantom(number, number, "L", "MLO" if view == "CC" else "CC", size=1024).image
 
 
 @dataclass(frozen=True)
-class FaultFigures:
-    """How well faults are found: by fault and measure ("auroc", "recall_5" ...), and in the mean over faults."""
+class FaultMetrics:
+    """How well faults are detected: by fault and measure ("auroc", "recall_5" ...), and in the mean over faults."""
 
     by_fault: dict[str, dict[str, Estimate]]
     mean: dict[str, Estimate]
     refused: dict[str, float]
-    """Share of images with the fault that prepare refused, which counts as found."""
+    """Share of images with the fault that prepare refused, which counts as a detection."""
     n_healthy: int
 
     def table(self) -> pd.DataFrame:
-        """Return a row a fault: fault, n, refused (share), auroc, recall_5 and so on, and each figure as text."""
+        """Return a row a fault: fault, n, refused (share), auroc, recall_5 and so on, and each of these as text."""
         return pd.DataFrame(
             {"fault": fault, "n": row["auroc"].n_finding, "refused": self.refused[fault]}
-            | {name: figure.value for name, figure in row.items()}
-            | {f"{name}_text": figure.text for name, figure in row.items()}
+            | {name: estimate.value for name, estimate in row.items()}
+            | {f"{name}_text": estimate.text for name, estimate in row.items()}
             for fault, row in self.by_fault.items()
         )
 
     def metrics(self) -> dict[str, float | int | None]:
         """Return flat keys: quality_auroc_mean, quality_recall_5_mean, quality_auroc_<fault>, ... with intervals."""
-        rows = {f"quality_{name}_mean": figure for name, figure in self.mean.items()}
+        rows = {f"quality_{name}_mean": estimate for name, estimate in self.mean.items()}
         rows |= {f"quality_{name}_{fault}": one for fault, row in self.by_fault.items() for name, one in row.items()}
         return {"quality_n_healthy": self.n_healthy} | flatten_estimates(rows)
 
 
-def fault_figures(rows: pd.DataFrame) -> FaultFigures:
-    """Judge the rows of planted_faults, with patient_id and fold, in resamples of whole patients.
+def fault_metrics(rows: pd.DataFrame) -> FaultMetrics:
+    """Measure how well the rows of score_inserted_faults, with patient_id and fold, are detected.
 
     Recall at r % review is the share of images with the fault whose quality score exceeds the untouched images'
-    (1 - r) quantile, which the intervals take as given. Each fault is in every image, so the mean AUROC is that of all
-    faulty images together.
+    (1 - r) quantile, which the intervals, from resamples of whole patients, take as given. Each fault is in every
+    image, so the mean AUROC is that of all faulty images together.
     """
     untouched = (rows["fault"] == "").to_numpy()
     quality = np.minimum(rows["quality"].to_numpy(np.float64), 1e12)  # infinite: refused
@@ -210,14 +221,14 @@ def fault_figures(rows: pd.DataFrame) -> FaultFigures:
         if share >= 0.05 or untouched.sum() >= 100
     }
 
-    def figures(part: np.ndarray) -> dict[str, Estimate]:
+    def estimates(part: np.ndarray) -> dict[str, Estimate]:
         recalls = {name: bootstrap.mean((quality > bound).astype(float), part) for name, bound in bounds.items()}
         return {"auroc": bootstrap.auroc(quality, untouched | part)} | recalls
 
     with_fault = {fault: (rows["fault"] == fault).to_numpy() for fault in FAULTS}
-    return FaultFigures(
-        by_fault={fault: figures(part) for fault, part in with_fault.items()},
-        mean=figures(~untouched),
+    return FaultMetrics(
+        by_fault={fault: estimates(part) for fault, part in with_fault.items()},
+        mean=estimates(~untouched),
         refused={fault: float(rows.loc[part, "refused"].mean()) for fault, part in with_fault.items()},
         n_healthy=int(untouched.sum()),
     )

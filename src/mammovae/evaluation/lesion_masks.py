@@ -1,22 +1,24 @@
-"""Annotated lesions as regions in a DATA folder's squares."""
+"""Annotated lesions as regions in the prepared images of a DATA folder."""
 
 import numpy as np
 import pandas as pd
 
 from mammovae.data.dataset import Data
 
+_EDGES = ("xmin", "ymin", "xmax", "ymax")
+
 
 def lesion_masks(data: Data, positions: np.ndarray, size: int) -> np.ndarray:
-    """Return the annotated regions of images, bool (n, size, size): boxes, or the ellipses in them where findings are round.
+    """Return the annotated regions of images, bool (n, size, size): boxes, or ellipses in them where findings are round.
 
-    A region smaller than a pixel is the pixel that holds its centre. Images without a position have none.
+    A region smaller than a pixel is the pixel that holds its centre. Findings without a position have no region.
     """
     masks = np.zeros((len(positions), size, size), bool)
     is_round, shrink = data.source.finding_shape == "round", data.size / size
     ys, xs = np.mgrid[:size, :size]
     for number, position in enumerate(positions):
-        for item in data.index["findings"].iloc[position]:
-            box = tuple(item[edge] for edge in ("xmin", "ymin", "xmax", "ymax"))
+        for finding in data.index["findings"].iloc[position]:
+            box = tuple(finding[edge] for edge in _EDGES)
             if None in box:
                 continue
             x0, y0, x1, y1 = ((edge + 0.5) / shrink - 0.5 for edge in data.geometry(int(position)).box_to_square(*box))
@@ -31,10 +33,9 @@ def lesion_masks(data: Data, positions: np.ndarray, size: int) -> np.ndarray:
 def sizes_mm(data: Data, positions: np.ndarray) -> np.ndarray:
     """Return the largest lesion's extent in each image in mm, NaN where no position or pixel size is known, (n,)."""
     sizes = np.full(len(positions), np.nan)
-    for number, position in enumerate(positions):
-        row = data.index.iloc[position]
-        for item in row["findings"]:
-            box = [item[edge] for edge in ("xmin", "ymin", "xmax", "ymax")]
+    for number, (_, row) in enumerate(data.index.iloc[positions].iterrows()):
+        for finding in row["findings"]:
+            box = [finding[edge] for edge in _EDGES]
             if None not in box and not pd.isna(row["mm_per_pixel"]):
                 extent = max(box[2] - box[0], box[3] - box[1]) * float(row["mm_per_pixel"])
                 sizes[number] = np.fmax(sizes[number], extent)
