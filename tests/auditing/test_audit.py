@@ -188,7 +188,7 @@ def test_a_generating_preset_is_judged_in_folds_beside_the_seed_preset(
     held_out_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The seed preset has 51 million parameters: what stands beside a preset here is the tiny one, a few epochs long.
-    monkeypatch.setattr(reference, "REFERENCE", "tiny")
+    monkeypatch.setattr(reference, "REFERENCE_PRESET", "tiny")
     monkeypatch.setattr(subsampling, "SUBSAMPLES", 20)
     monkeypatch.setitem(config.PRESETS, "tiny", config.preset("tiny", {"epochs": 8}))
     small = {"size": 64, "widths": [8, 12], "latent": 2, "bands": 2, "texture": [4, 4]}

@@ -31,7 +31,7 @@ SETTINGS = {
 def small_reference() -> Iterator[None]:
     """The seed preset has 51 million parameters; what stands beside a preset here is the tiny one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reference, "REFERENCE", "tiny")
+        patch.setattr(reference, "REFERENCE_PRESET", "tiny")
         yield
 
 
@@ -86,7 +86,7 @@ def test_selection_is_made_by_planted_lesions_and_likelihood_alone(folds: Path) 
 def test_interrupted_it_goes_on_and_ends_with_the_same_scores(
     data: Path, folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = crossval.planted_table, []
+    real, calls = crossval.inserted_lesion_table, []
 
     def failing(*arguments: object) -> pd.DataFrame:
         calls.append(1)
@@ -94,9 +94,9 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_scores(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(crossval, "planted_table", failing)
+    monkeypatch.setattr(crossval, "inserted_lesion_table", failing)
     monkeypatch.setattr(
-        crossval, "planted_faults", lambda *_: pytest.fail("faults that are in the cache, planted anew")
+        crossval, "score_inserted_faults", lambda *_: pytest.fail("faults that are in the cache, inserted anew")
     )
     cache = folds.parent / "members"
     with pytest.raises(KeyboardInterrupt):

@@ -1,6 +1,7 @@
-"""Cross-validation for small data: patient-wise folds, members cached, out-of-fold scores pooled and judged."""
+"""Cross-validation for small data: patient-wise folds, members cached, out-of-fold scores pooled and measured."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,41 +42,40 @@ def crossval(
     other_view: Path | str | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Judge a preset on small data: every image scored by a run that never saw its patient; return metrics.json.
+    """Evaluate a preset on small data: every image scored by a run that never saw its patient; return metrics.json.
 
     In each fold the other patients are dealt 70/10/20 to train, validation and calibration. Beside the preset, the
-    seed preset and the baselines are judged on the same folds. The folder out gets fold-K/ with the runs, scores.csv
-    (out-of-fold, no images), selection.json (what healthy validation films and lesions planted into them say of each
-    score), faults and lesions planted into healthy test films (see stress, also for other_view), metrics.json and
-    report.html. Interrupted, the same call goes on with the next fold or member. cache is a
-    folder of trained members and planted faults, shared by attempts (by default beside out); each is taken from it when
-    all that makes it is the same.
+    original preset and the baselines are evaluated on the same folds. The folder out gets fold-K/ with the runs,
+    scores.csv (out-of-fold, no images), selection.json (each score on healthy validation images and on lesions inserted
+    into them), faults and lesions inserted into healthy test images (see stress, also for other_view), metrics.json and
+    report.html. Interrupted, the same call resumes with the next fold or member. cache is a folder of trained members
+    and scored faults, shared by attempts (by default beside out); each is reused when all that it depends on is the
+    same.
 
-    A preset that makes images and does not detect ("generate") is audited instead: in each fold it and the seed preset
-    make as many images as they were trained on, and these are judged, the folds pooled, against the healthy films that
-    no fold's network has seen; see audit.
+    A preset that makes images and does not detect ("generate") is audited instead: in each fold it and the original
+    preset make as many images as they were trained on, and these are compared, the folds pooled, with the healthy
+    images that no fold's network has seen; see audit.
     """
     out, opened, chosen = Path(out), Data.open(data), config.preset(preset, settings)
     donors = None if other_view is None else Path(other_view)
     if donors is not None and only_generates(chosen):
-        raise UsageError("a preset that makes images is judged without planted faults: leave --other-view out")
-    kept = Path(cache) if cache is not None else out.parent / "members"
+        raise UsageError("a preset that makes images is evaluated without inserted faults: omit --other-view")
+    cache = Path(cache) if cache is not None else out.parent / "members"
     copies = {name for group in opened.manifest["duplicates"] for name in group[1:]}
     fold_of = assign_folds(opened.index, folds, chosen.seed, copies)
     inputs = {"data": str(opened.path.resolve()), "index": opened.digest}
     asked = {"preset": preset, "folds": folds, "other_view": None if donors is None else str(donors)}
     with StageFolder(out, "crossval", asked | chosen.model_dump(), inputs) as stage:
         if not stage.done:
+            splits = [split_fold(opened.index, fold_of, fold, chosen.seed) for fold in range(folds)]
+            parts = [replace(opened, index=frame) for frame in splits]
             if only_generates(chosen):
-                splits = [split_fold(opened.index, fold_of, fold, chosen.seed) for fold in range(folds)]
-                parts = [replace(opened, index=frame) for frame in splits]
-                metrics = audit_generators(stage.out, opened, parts, preset, chosen, kept)
+                metrics = audit_generators(stage.out, opened, parts, preset, chosen, cache)
                 write_json(stage.out / "metrics.json", metrics)
                 stage.finish()
                 return metrics
-            for fold in range(folds):
-                frame = split_fold(opened.index, fold_of, fold, chosen.seed)
-                _fold(replace(opened, index=frame), stage.out / f"fold-{fold}", fold, preset, chosen, kept, donors)
+            for fold, part in enumerate(parts):
+                _fold(part, stage.out / f"fold-{fold}", fold, _Attempt(preset, chosen, cache, donors))
             runs = [Run.open(stage.out / f"fold-{fold}" / preset) for fold in range(folds)]
             tables = [pd.read_parquet(stage.out / f"fold-{fold}" / "inserted_lesions.parquet") for fold in range(folds)]
             write_json(stage.out / "selection.json", summarise_selection(tables, runs))
@@ -85,77 +85,81 @@ def crossval(
         return read_json(stage.out / "metrics.json")
 
 
-def _fold(
-    data: Data,
-    folder: Path,
-    fold: int,
-    preset: PresetName,
-    chosen: TrainSettings,
-    cache: Path,
-    other_view: Path | None,
-) -> None:
-    """Train and score one fold; what is there already is left as it is."""
-    train_on(data, folder / preset, preset, chosen, cache)
-    run = Run.open(folder / preset)
+@dataclass(frozen=True)
+class _Attempt:
+    """What is trained in every fold, and where what attempts share lies."""
+
+    preset: PresetName
+    settings: TrainSettings
+    cache: Path
+    other_view: Path | None
+
+
+def _fold(data: Data, folder: Path, fold: int, attempt: _Attempt) -> None:
+    """Train and score one fold; files that are there already are kept."""
+    chosen = attempt.settings
+    train_on(data, folder / attempt.preset, attempt.preset, chosen, attempt.cache)
+    run = Run.open(folder / attempt.preset)
     positions = data.select("test", side=chosen.side, view=chosen.view)
     validation = data.parts(chosen)["validation"]
     if not len(validation):
-        raise UsageError(f"fold {fold} has no healthy film for validation: choose fewer folds")
+        raise UsageError(f"fold {fold} has no healthy image for validation: choose fewer folds")
     _once(folder / "inserted_lesions.parquet", lambda: inserted_lesion_table(run, data, validation, chosen.seed))
     healthy = positions[data.healthy(positions)]
     _once(folder / "lesions.parquet", lambda: lesion_rows(run, data, healthy, chosen.seed))
-    _faults(run, data, healthy, folder, cache, other_view)
-    train_on(data, folder / "reference", reference.REFERENCE, reference.reference_settings(chosen), cache)
-    seed_run = Run.open(folder / "reference")
-    _once(folder / "scores.parquet", lambda: _scores(run, seed_run, data, positions, fold, folder))
+    _faults(run, data, healthy, folder, attempt)
+    usual = reference.reference_settings(chosen)
+    train_on(data, folder / "reference", reference.REFERENCE_PRESET, usual, attempt.cache)
+    reference_run = Run.open(folder / "reference")
+    _once(folder / "scores.parquet", lambda: _scores(run, reference_run, data, positions, fold, folder))
 
 
-def _faults(run: Run, data: Data, healthy: np.ndarray, folder: Path, cache: Path, other_view: Path | None) -> None:
-    """Write faults.parquet into the fold's folder; attempts share it, for no member has a say in quality."""
+def _faults(run: Run, data: Data, healthy: np.ndarray, folder: Path, attempt: _Attempt) -> None:
+    """Write faults.parquet into the fold's folder; attempts share it, as no member has a part in quality."""
     quality, seed = Quality.open(run.path), run.settings.seed
     if quality is None:
         return
-    learnt = [file_hash(run.path / name) for name in (REFERENCE_MEASUREMENTS, TEMPLATES)]
-    donors = None if other_view is None else other_view.resolve()
-    made_of = digest(__version__, data.digest, healthy, seed, donors, learnt)
-    kept = cache / f"faults-{made_of}.parquet"
-    _once(kept, lambda: score_inserted_faults(quality, data, healthy, FaultInsertion(seed, other_view)))
-    _once(folder / "faults.parquet", lambda: pd.read_parquet(kept))
+    fitted = [file_hash(run.path / name) for name in (REFERENCE_MEASUREMENTS, TEMPLATES)]
+    donors = None if attempt.other_view is None else attempt.other_view.resolve()
+    key = digest(__version__, data.digest, healthy, seed, donors, fitted)
+    cached = attempt.cache / f"faults-{key}.parquet"
+    insertion = FaultInsertion(seed, attempt.other_view)
+    _once(cached, lambda: score_inserted_faults(quality, data, healthy, insertion))
+    _once(folder / "faults.parquet", lambda: pd.read_parquet(cached))
 
 
-def _once(path: Path, make: Any) -> None:
+def _once(path: Path, make: Callable[[], pd.DataFrame]) -> None:
     if not path.exists():
         table = make()
         with atomic_write(path) as partial:
             table.to_parquet(partial, index=False)
 
 
-def _scores(run: Run, reference: Run, data: Data, positions: np.ndarray, fold: int, folder: Path) -> pd.DataFrame:
+def _scores(run: Run, reference_run: Run, data: Data, positions: np.ndarray, fold: int, folder: Path) -> pd.DataFrame:
     """Score the fold's test images by both runs and all baselines; keep their maps for localisation.
 
-    All raw, but for the PCA residual, which is in deviations of the fold's healthy calibration images already.
+    Scores are raw, but for the PCA residual, which is in deviations of the fold's healthy calibration images already.
     """
-    detector, table = Detector(run), identity(data, positions).assign(fold=fold)
-    raw = detector.table(data, positions)
-    said = FusedScore(run).columns(raw)
-    theirs = Detector(reference).table(data, positions)
-    blob_maps = np.stack([blob_map(data, int(position)) for position in positions])
+    detector = Detector(run)
+    maps = np.empty((len(positions), detector.size, detector.size), np.float32)
+    raw = detector.table(data, positions, maps)
+    reference_raw = Detector(reference_run).table(data, positions)
     parts = data.parts(run.settings)
     pca = PcaResidual().fit(data, parts["train"])
-    calm = Calibration({"pca_residual": pca.score_samples(data, parts["calibration"])}, ["pca_residual"])
-    base = {
+    healthy = Calibration({"pca_residual": pca.score_samples(data, parts["calibration"])}, ["pca_residual"])
+    blob_maps = np.stack([blob_map(data, int(position)) for position in positions])
+    baselines = {
         **image_statistics(data, positions),
-        "pca_residual": calm.normal({"pca_residual": pca.score_samples(data, positions)})[:, 0],
+        "pca_residual": healthy.normal({"pca_residual": pca.score_samples(data, positions)})[:, 0],
         "blobs": blob_maps.max(axis=(1, 2)).astype(np.float64),
-        "original_reconstruction_loss": theirs["reconstruction_loss"],
+        "original_reconstruction_loss": reference_raw["reconstruction_loss"],
     }
-    maps = np.concatenate([whole for *_, whole in detector.data(data, positions)])
-    lesions = lesion_masks(data, positions, maps.shape[-1])
-    breasts = np.concatenate([batch.mask[:, 0].numpy() for _, batch in data.batches(positions, maps.shape[-1], 64)])
-    wide = lesion_masks(data, positions, blob_maps.shape[-1])
-    has = wide.any(axis=(1, 2))
-    hits = [points_at_lesion(map, lesion) for map, lesion in zip(blob_maps, wide, strict=True)]
-    table["blob_hit"] = np.where(has, np.array(hits, dtype=float), np.nan)
+    breasts = np.concatenate([batch.mask[:, 0].numpy() for _, batch in data.batches(positions, detector.size, 64)])
     with atomic_write(folder / "maps.npz") as partial:
+        lesions = lesion_masks(data, positions, detector.size)
         np.savez_compressed(partial, maps=maps.astype(np.float16), lesions=lesions, breasts=breasts > 0)
-    return table.assign(**said, **raw, **base)
+    lesions = lesion_masks(data, positions, blob_maps.shape[-1])
+    hits = [points_at_lesion(blobs, lesion) for blobs, lesion in zip(blob_maps, lesions, strict=True)]
+    table = identity(data, positions).assign(fold=fold)
+    table["blob_hit"] = np.where(lesions.any(axis=(1, 2)), np.array(hits, dtype=float), np.nan)
+    return table.assign(**FusedScore(run).columns(raw), **raw, **baselines)

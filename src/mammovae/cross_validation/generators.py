@@ -51,7 +51,7 @@ def audit_generators(
     for number, fold in enumerate(folds):
         folder = out / f"fold-{number}"
         train_on(fold, folder / "preset", preset, chosen, cache)
-        train_on(fold, folder / "reference", reference.REFERENCE, usual, cache)
+        train_on(fold, folder / "reference", reference.REFERENCE_PRESET, usual, cache)
         run = Run.open(folder / "preset")
         assert run.generator is not None
         runs.append(run)
@@ -60,7 +60,7 @@ def audit_generators(
         reals.append(real_images(run, fold, held, size, number))
         count = len(fold.for_training(chosen)["train"])
         for which, mode in ARMS:
-            name = f"{preset if which == 'preset' else reference.REFERENCE}, {mode}"
+            name = f"{preset if which == 'preset' else reference.REFERENCE_PRESET}, {mode}"
             made = folder / name.replace(", ", "-")
             generate_from(
                 LatentSampler(Run.open(folder / which), mode, chosen.seed + number, fold if mode in DERIVED else None),
@@ -79,7 +79,7 @@ def audit_generators(
     latent = latent_view(
         runs[0], train[train.fold == 0], held[held.fold == 0], dict(list(first.items())[-1:]), chosen.seed
     )
-    audited = AuditedSets(held, train, arms | blurred, [f"{reference.REFERENCE}, vary"], failed)
+    audited = AuditedSets(held, train, arms | blurred, [f"{reference.REFERENCE_PRESET}, vary"], failed)
     context = AuditContext(
         f"Generated images, {data.manifest['inputs']['kind']}, {len(folds)} folds",
         data.manifest["by_patient"],

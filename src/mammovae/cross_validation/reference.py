@@ -3,10 +3,12 @@
 from mammovae import config
 from mammovae.config import PresetName, TrainSettings
 
-REFERENCE: PresetName = "original"
-"""The preset beside which every other one is judged, on the same folds."""
+REFERENCE_PRESET: PresetName = "original"
+"""The preset that every other one is compared with, on the same folds."""
 
 
 def reference_settings(chosen: TrainSettings) -> TrainSettings:
-    """Return the settings of the preset that others are judged beside, on the same images."""
-    return config.preset(REFERENCE, {name: getattr(chosen, name) for name in ("side", "view", "include", "seed")})
+    """Return the settings of the preset that others are compared with, on the same images."""
+    return config.preset(
+        REFERENCE_PRESET, {name: getattr(chosen, name) for name in ("side", "view", "include", "seed")}
+    )

@@ -89,14 +89,20 @@ class Detector(nn.Module):
             others = data.other_squares(part) if bilateral else None
             yield (part, *self.squares(data.images[part], data.masks[part], others))
 
-    def table(self, data: Data, positions: np.ndarray) -> dict[str, np.ndarray]:
+    def table(self, data: Data, positions: np.ndarray, fused_maps: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Return the named scores of a DATA folder's images, (n,) each, differences of the two breasts included.
 
-        NAME_bilateral is NAME less the other breast's, for every fused score; NaN where there is no other breast.
+        NAME_bilateral is NAME less the other breast's, for every fused score; NaN where there is no other breast. In
+        the same pass the array fused_maps, (n, size, size), is filled.
         """
         partners = data.others[positions]
         everything = np.union1d(positions, partners[partners >= 0])
-        parts = [scores for _, scores, _, _ in self.data(data, everything)]
+        parts = []
+        for batch, scores, _, fused in self.data(data, everything):
+            parts.append(scores)
+            if fused_maps is not None:
+                rows, places = np.nonzero(positions[:, None] == batch)
+                fused_maps[rows] = fused[places]
         found = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
         own, other = np.searchsorted(everything, positions), np.searchsorted(everything, partners)
         table = {name: values[own] for name, values in found.items()}

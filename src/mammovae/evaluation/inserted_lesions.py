@@ -1,6 +1,7 @@
-"""Stress tests of a run: lesions planted into healthy squares, and faults planted into healthy source images."""
+"""Lesions inserted into healthy prepared images, scored beside the images untouched."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,82 +16,89 @@ CONTRASTS = (0.1, 0.2, 0.4, 0.8)
 _BATCH = 16
 
 
+class _Job(NamedTuple):
+    """An image to score: untouched, with an inserted lesion, or the lesion's sham twin."""
+
+    position: int
+    insertion: InsertedLesion | None = None
+    is_sham: bool = False
+
+
 def score_inserted_lesions(
     detector: Detector, data: Data, positions: np.ndarray, family: LesionFamily, seed: int, draws: int = 2
 ) -> pd.DataFrame:
-    """Score healthy films with a random lesion of each kind, drawn several times, beside the films untouched.
+    """Score healthy images with a random lesion of each kind, drawn several times, beside the images untouched.
 
-    Returns a row a planted film (position, kind, diameter_mm, contrast, the raw scores, hit_MAP for each single map
-    and hit for the fused one: whether its maximum lies in the lesion, and chance, the lesion's share of the breast), a
-    row for its sham twin (kind "sham") and for each untouched film (kind ""). Bilateral scores compare with the other
-    breast as it is.
+    Returns
+    -------
+    A row an image with a lesion, one for its sham twin (kind "sham") and one for each untouched image (kind ""):
+    position, kind, diameter_mm, contrast, the raw scores, hit_MAP for each single map and hit for the fused one
+    (whether its maximum lies in the lesion), and chance, the lesion's share of the breast. Bilateral scores compare
+    with the other breast untouched.
     """
-    jobs: list[tuple[int, InsertedLesion | None, bool]] = []
-    for position in positions:
-        jobs.append((int(position), None, False))
+    jobs: list[_Job] = []
+    for position in map(int, positions):
+        jobs.append(_Job(position))
+        image, mask, mm_per_pixel = data.images[position], data.masks[position], data.mm_per_pixel(position)
         for number, kind in enumerate(LESION_KINDS * draws):
-            key = [seed, int(position), number]
-            image, mask = data.images[position], data.masks[position]
-            planting = insert_random_lesion(image, mask, data.mm_per_pixel(int(position)), family, key, [kind])
-            if planting is not None:
-                jobs.append((int(position), planting, False))
-                if number == 0:
-                    jobs.append((int(position), planting, True))
+            key = [seed, position, number]
+            insertion = insert_random_lesion(image, mask, mm_per_pixel, family, key, [kind])
+            if insertion is not None:
+                jobs += [_Job(position, insertion, is_sham) for is_sham in ((False, True) if number == 0 else (False,))]
     return pd.DataFrame(list(_scored(detector, data, jobs)))
 
 
 def detectability(detector: Detector, data: Data, positions: np.ndarray, seed: int) -> pd.DataFrame:
-    """Score healthy films with REPORT lesions of every size and contrast, kinds in turn; rows as planted's."""
-    jobs: list[tuple[int, InsertedLesion | None, bool]] = []
-    for turn, position in enumerate(positions):
-        jobs.append((int(position), None, False))
-        for row, diameter in enumerate(SIZES_MM):
-            for column, contrast in enumerate(CONTRASTS):
-                kind = LESION_KINDS[(turn + row + column) % len(LESION_KINDS)]
-                try:
-                    rise = contrast * (CALCIFICATION_CONTRAST if kind == "calcification" else 1)
-                    spec = LesionSpec(kind, "test", diameter, rise, seed + 1000 * turn + 10 * row + column)
-                    image, mask = data.images[position], data.masks[position] > 0
-                    planting = insert_lesion(image, mask, data.mm_per_pixel(int(position)), spec)
-                except ValueError:  # no room for a lesion of this size in this breast
-                    continue
-                jobs.append((int(position), planting, False))
+    """Score healthy images with test lesions of every size and contrast, kinds in turn; no shams.
+
+    The rows are those of score_inserted_lesions; a size for which a breast has no room is left out.
+    """
+    jobs: list[_Job] = []
+    for turn, position in enumerate(map(int, positions)):
+        jobs.append(_Job(position))
+        image, mask, mm_per_pixel = data.images[position], data.masks[position] > 0, data.mm_per_pixel(position)
+        for row, column in np.ndindex(len(SIZES_MM), len(CONTRASTS)):
+            kind = LESION_KINDS[(turn + row + column) % len(LESION_KINDS)]
+            contrast = CONTRASTS[column] * (CALCIFICATION_CONTRAST if kind == "calcification" else 1)
+            spec = LesionSpec(kind, "test", SIZES_MM[row], contrast, seed + 1000 * turn + 10 * row + column)
+            try:
+                jobs.append(_Job(position, insert_lesion(image, mask, mm_per_pixel, spec)))
+            except ValueError:  # no room
+                continue
     rows = pd.DataFrame(list(_scored(detector, data, jobs)))
-    calcium = (rows["kind"] == "calcification").to_numpy()
-    contrast = np.where(calcium, rows["contrast"] / CALCIFICATION_CONTRAST, rows["contrast"])
-    return rows.assign(contrast=np.round(contrast, 6))
+    factor = np.where(rows["kind"] == "calcification", CALCIFICATION_CONTRAST, 1.0)
+    return rows.assign(contrast=np.round(rows["contrast"] / factor, 6))
 
 
-def _scored(
-    detector: Detector, data: Data, jobs: Sequence[tuple[int, InsertedLesion | None, bool]]
-) -> Iterator[dict[str, object]]:
+def _scored(detector: Detector, data: Data, jobs: Sequence[_Job]) -> Iterator[dict[str, object]]:
     for start in range(0, len(jobs), _BATCH):
-        part = jobs[start : start + _BATCH]
-        positions = np.array([position for position, _, _ in part])
-        images = np.stack(
-            [
-                data.images[position] if planting is None else (planting.sham if sham else planting.image)
-                for position, planting, sham in part
-            ]
-        )
-        scores, maps, whole = detector.squares(images, data.masks[positions], data.other_squares(positions))
-        for number, (position, planting, sham) in enumerate(part):
+        batch = jobs[start : start + _BATCH]
+        positions = np.array([job.position for job in batch])
+        images = np.stack([_pixels(data, job) for job in batch])
+        scores, maps, fused = detector.squares(images, data.masks[positions], data.other_squares(positions))
+        for number, (position, insertion, is_sham) in enumerate(batch):
             row: dict[str, object] = {"position": position, "kind": "", "diameter_mm": np.nan, "contrast": np.nan}
             row |= {name: float(values[number]) for name, values in scores.items()}
-            if planting is not None:
-                row |= {"kind": "sham" if sham else planting.spec.kind}
-                row |= {"diameter_mm": planting.spec.diameter_mm, "contrast": planting.spec.contrast}
-                lesion = planting.lesion
+            if insertion is not None:
+                spec, lesion = insertion.spec, insertion.lesion
+                row |= {"kind": "sham" if is_sham else spec.kind}
+                row |= {"diameter_mm": spec.diameter_mm, "contrast": spec.contrast}
                 row["chance"] = float(lesion.sum() / max(1, (data.masks[position] > 0).sum()))
-                row["hit"] = points_at_lesion(whole[number], lesion)
-                row |= {f"hit_{name}": points_at_lesion(map[number], lesion) for name, map in maps.items()}
+                row["hit"] = points_at_lesion(fused[number], lesion)
+                row |= {f"hit_{name}": points_at_lesion(values[number], lesion) for name, values in maps.items()}
             yield row
 
 
-def points_at_lesion(map: np.ndarray, lesion: np.ndarray) -> bool:
+def _pixels(data: Data, job: _Job) -> np.ndarray:
+    if job.insertion is None:
+        return data.images[job.position]
+    return job.insertion.sham if job.is_sham else job.insertion.image
+
+
+def points_at_lesion(anomaly_map: np.ndarray, lesion: np.ndarray) -> bool:
     """Say whether a map's maximum lies in a lesion; lesion (S, S), S a whole multiple or fraction of the map's size."""
-    y, x = np.unravel_index(int(np.argmax(map)), map.shape)
-    ratio = lesion.shape[0] / map.shape[0]
+    y, x = np.unravel_index(int(np.argmax(anomaly_map)), anomaly_map.shape)
+    ratio = lesion.shape[0] / anomaly_map.shape[0]
     rows = slice(int(y * ratio), max(int(y * ratio) + 1, int((y + 1) * ratio)))
     columns = slice(int(x * ratio), max(int(x * ratio) + 1, int((x + 1) * ratio)))
     return bool(lesion[rows, columns].any())
