@@ -160,6 +160,7 @@ def test_what_the_images_are_of_use_for_is_judged_on_the_same_real_images(
     made = cheat(generated, images, masks, tmp_path / "made")
     used = measure_utility(tmp_path, mv.Data.open(trapped_data), mv.Data.open(made), "tiny", 0)
     real, other, difference = used.values()
+    assert real.value is not None and other.value is not None
     assert real.n_healthy == other.n_healthy and real.n_finding == other.n_finding > 0
     assert difference.value == pytest.approx(other.value - real.value)
     counts = {Run.open(tmp_path / f"utility-{name}").manifest["images"]["train"] for name in ("real", "generated")}

@@ -133,7 +133,7 @@ def test_neighbours_need_enough_images():
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=20), st.lists(st.integers(-5, 5), min_size=1, max_size=20))
 def test_ks_distance_is_the_largest_gap_between_the_shares_below_a_value(first, second):
     shares = [[np.mean(np.array(sample) <= at) for at in range(-6, 7)] for sample in (first, second)]
-    assert ks_distance(first, second) == pytest.approx(np.abs(np.subtract(*shares)).max())
+    assert ks_distance(first, second) == pytest.approx(np.abs(np.subtract(shares[0], shares[1])).max())
 
 
 def test_ks_distance_by_hand():

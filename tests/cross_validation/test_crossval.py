@@ -14,6 +14,7 @@ from mammovae.cross_validation import crossval, reference
 from mammovae.data.dataset import Data
 from mammovae.data.split import assign_folds, split_fold
 from mammovae.evaluation.localisation import localise, marks
+from mammovae.models.run import Run
 from mammovae.statistics.bootstrap import PatientBootstrap
 from mammovae.training.train import train_on
 
@@ -29,7 +30,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def small_reference() -> Iterator[None]:
-    """The seed preset has 51 million parameters; what stands beside a preset here is the tiny one."""
+    """The original preset has 51 million parameters; presets are compared with the tiny one here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reference, "REFERENCE_PRESET", "tiny")
         yield
@@ -62,14 +63,14 @@ def test_no_patient_is_in_two_folds_or_in_two_parts_of_one(data: Path) -> None:
     assert sorted(tested) == sorted(opened.index.loc[opened.index["status"] == "ok", "image_id"])
 
 
-def test_every_image_is_scored_once_beside_the_seed_preset_and_the_baselines(data: Path, folds: Path) -> None:
+def test_every_image_is_scored_once_beside_the_original_preset_and_the_baselines(data: Path, folds: Path) -> None:
     table = pd.read_csv(folds / "scores.csv")
     assert sorted(table["image_id"]) == sorted(Data.open(data).index["image_id"])
     assert table[["finding", "original_reconstruction_loss", "blobs", "pca_residual"]].notna().all().all()
     metrics = json.loads((folds / "metrics.json").read_text())
-    wanted = ["auroc", "auroc_affected", "auroc_minus_original_reconstruction_loss", "baseline_blobs_auroc_affected"]
-    wanted += ["auroc_patients", "pointing", "pointing_chance", "quality_auroc_mean", "quality_recall_5_skin_marker"]
-    assert set(wanted) <= set(metrics)
+    expected = ["auroc", "auroc_affected", "auroc_minus_original_reconstruction_loss", "baseline_blobs_auroc_affected"]
+    expected += ["auroc_patients", "pointing", "pointing_chance", "quality_auroc_mean", "quality_recall_5_skin_marker"]
+    assert set(expected) <= set(metrics)
     assert metrics["n_healthy"] + metrics["n_healthy_affected"] + metrics["n_finding"] <= len(table)
     for name in ("results.csv", "faults.csv", "lesions.csv", "detectability.png", "faults.png", "froc.png"):
         assert (folds / name).stat().st_size > 0
@@ -77,22 +78,22 @@ def test_every_image_is_scored_once_beside_the_seed_preset_and_the_baselines(dat
     assert f"{metrics['auroc']:.2f}" in page and "no diagnosis" in page.lower()
 
 
-def test_selection_is_made_by_planted_lesions_and_likelihood_alone(folds: Path) -> None:
+def test_selection_is_made_by_inserted_lesions_and_likelihood_alone(folds: Path) -> None:
     selection = json.loads((folds / "selection.json").read_text())
     assert selection["scores"]["denoising_peak"]["sham"] == pytest.approx(0.5, abs=0.01)
     assert "validation_loss" in selection["likelihood"]["residual_vae"]
 
 
-def test_interrupted_it_goes_on_and_ends_with_the_same_scores(
+def test_interrupted_it_resumes_and_ends_with_the_same_scores(
     data: Path, folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, calls = crossval.inserted_lesion_table, []
 
-    def failing(*arguments: object) -> pd.DataFrame:
+    def failing(run: Run, data: Data, positions: np.ndarray, seed: int) -> pd.DataFrame:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(run, data, positions, seed)
 
     monkeypatch.setattr(crossval, "inserted_lesion_table", failing)
     monkeypatch.setattr(
@@ -145,11 +146,11 @@ def test_a_map_that_is_highest_in_the_lesion_points_and_one_that_is_not_does_not
     breasts = np.ones_like(lesions)
     lesions[:12, 8:12, 8:12] = True
     maps[:6, 10, 10], maps[6:12, 25, 25], maps[12:, 5, 5] = 3.0, 3.0, 1.0
-    patients, finding = np.arange(24).astype(str), lesions.any(axis=(1, 2))
+    patients, finding = np.arange(24).astype(str), np.asarray(lesions.any(axis=(1, 2)))
     bootstrap = PatientBootstrap(patients, finding, resamples=100)
-    found = localise(maps, lesions, breasts, ~finding, np.full(24, np.nan), bootstrap)
-    assert found.pointing.value == 0.5 and found.pointing.n_finding == 12
-    assert found.chance.value == pytest.approx(16 / 1024)
-    assert found.froc[0.5].value == 0.5
+    localisation = localise(maps, lesions, breasts, ~finding, np.full(24, np.nan), bootstrap)
+    assert localisation.pointing.value == 0.5 and localisation.pointing.n_finding == 12
+    assert localisation.chance.value == pytest.approx(16 / 1024)
+    assert localisation.froc[0.5].value == 0.5
     places, heights = marks(maps[0])
     assert places.tolist() == [[10, 10]] and heights.tolist() == [3.0]

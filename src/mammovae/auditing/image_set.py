@@ -1,4 +1,4 @@
-"""A set of films, real or generated, with what the measures of an audit need of them."""
+"""A set of images, real or generated, with what the measures of an audit need of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -17,16 +17,16 @@ from mammovae.models.base import Generator
 from mammovae.statistics import Floats, Integers
 
 BLUR = 1.0
-"""Standard deviation of the yardstick's blur, in pixels of a square of 128."""
+"""Standard deviation of the blurred set's blur, in pixels of an image of 128."""
 
 
 @dataclass(frozen=True)
 class ImageSet:
     """A set of images with what the measures need of them; row i of each part belongs to image i.
 
-    images uint16 (n, S, S), 0 outside the breast; masks uint8 (n, S, S); groups: patients, or the name of a generated
-    image; fold (n,): which run it is judged beside; features (n, F), spectra (n, B), coarse (n, 1024): see the modules
-    of generation; latents (n, d): where the run of its fold encodes it, or none.
+    images: uint16 (n, S, S), 0 outside the breast; masks: uint8 (n, S, S); groups: patients, or the name of a generated
+    image; fold: (n,) whose run made it or never saw it; features (n, F): see radiomics; spectra (n, B): see spectrum;
+    coarse (n, 1024): see privacy.descriptor; latents (n, d): the means by the encoder of the fold's run, or None.
     """
 
     images: np.ndarray
@@ -40,12 +40,7 @@ class ImageSet:
 
     @classmethod
     def of(
-        cls,
-        images: np.ndarray,
-        masks: np.ndarray,
-        groups: Sequence[str],
-        encoder: Generator | None,
-        fold: int = 0,
+        cls, images: np.ndarray, masks: np.ndarray, groups: Sequence[str], encoder: Generator | None, fold: int = 0
     ) -> "ImageSet":
         """Measure images (n, S, S) of one fold."""
         inside = images * (masks > 0).astype(images.dtype)
@@ -57,42 +52,42 @@ class ImageSet:
         )
 
     def __getitem__(self, rows: np.ndarray) -> "ImageSet":
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        chosen: dict[str, Any] = {name: None if part is None else part[rows] for name, part in parts.items()}
+        """Return the images at rows, positions or bool (n,)."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        chosen: dict[str, Any] = {name: None if column is None else column[rows] for name, column in columns.items()}
         return ImageSet(**chosen)
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return len(self.images)
 
     def blurred(self, encoder_by_fold: Mapping[int, Generator | None]) -> "ImageSet":
-        """Return the same films blurred inside their masks: a set that anyone can tell from real."""
-        sigma = BLUR * self.images.shape[-1] / 128
-        made = []
-        for image, mask in zip(self.images, self.masks, strict=True):
-            share = ndimage.gaussian_filter((mask > 0).astype(np.float64), sigma)
-            made.append(ndimage.gaussian_filter(image.astype(np.float64), sigma) / np.maximum(share, 1e-3) * (mask > 0))
-        images = np.rint(np.clip(made, 0, 65535)).astype(np.uint16)
-        parts = [
-            ImageSet.of(images[rows], self.masks[rows], self.groups[rows].tolist(), encoder_by_fold[fold], fold)
-            for fold in np.unique(self.fold)
-            for rows in [np.flatnonzero(self.fold == fold)]
-        ]
+        """Return the same images blurred inside their masks: a set that is plainly not real."""
+        inside, widths = (self.masks > 0).astype(np.float64), (0, *[BLUR * self.images.shape[-1] / 128] * 2)
+        smooth, share = (ndimage.gaussian_filter(x, widths) for x in (self.images.astype(np.float64), inside))
+        images = np.rint(np.clip(smooth / np.maximum(share, 1e-3) * inside, 0, 65535)).astype(np.uint16)
+        parts = []
+        for fold in np.unique(self.fold):
+            rows = np.flatnonzero(self.fold == fold)
+            groups = self.groups[rows].tolist()
+            parts.append(ImageSet.of(images[rows], self.masks[rows], groups, encoder_by_fold[fold], fold))
         return concatenate(parts)
 
 
 def concatenate(parts: Sequence[ImageSet]) -> ImageSet:
     """Return the folds' sets as one."""
-    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(ImageSet)}
-    there = {name: column for name, column in columns.items() if not any(part is None for part in column)}
-    whole: dict[str, Any] = {name: np.concatenate(there[name]) if name in there else None for name in columns}
-    return ImageSet(**whole)
+    columns: dict[str, Any] = {field.name: [getattr(part, field.name) for part in parts] for field in fields(ImageSet)}
+    joined = {
+        name: None if any(x is None for x in column) else np.concatenate(column) for name, column in columns.items()
+    }
+    return ImageSet(**joined)
 
 
 @torch.inference_mode()
 def _encoded(encoder: Generator, images: np.ndarray, masks: np.ndarray) -> Floats:
-    device, found = next(encoder.parameters()).device, []
+    device, means = next(encoder.parameters()).device, []
     for start in range(0, len(images), 64):
         part = slice(start, start + 64)
         image, mask = to_tensors(images[part], masks[part], encoder.size)
-        found.append(encoder.posterior(Batch(image, mask).to(device))[0].cpu())
-    return torch.cat(found).double().numpy()
+        means.append(encoder.posterior(Batch(image, mask).to(device))[0].cpu())
+    return torch.cat(means).double().numpy()

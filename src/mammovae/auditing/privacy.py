@@ -1,9 +1,9 @@
-"""Whether generated images give patients away: copies of training images, and whether membership shows.
+"""Whether generated images disclose patients: copies of training images, and membership inference.
 
 In use:
-    made, train, held = (descriptor(images, masks) for images, masks in sets)
-    found = perceptual_copies(made, train, held, train_patients, held_patients)
-    told = membership_auroc(nearest(train, made)[0], nearest(held, made)[0])
+    generated, train, held_out = (descriptor(images, masks) for images, masks in sets)
+    copies = perceptual_copies(generated, train, held_out, train_patients, held_out_patients)
+    auroc = membership_auroc(nearest_neighbours(train, generated)[0], nearest_neighbours(held_out, generated)[0])
 """
 
 import functools
@@ -26,7 +26,7 @@ _CHUNK = 512
 
 
 class Copies(NamedTuple):
-    """What perceptual_copies found: see there."""
+    """The result of perceptual_copies."""
 
     train_distance: Floats
     train_row: Integers
@@ -36,11 +36,11 @@ class Copies(NamedTuple):
 
 
 def descriptor(images: np.ndarray, masks: np.ndarray) -> Floats:
-    """Return what images look like from afar, (N, 1024): film grey, the mean of each cell of a grid of 32 x 32.
+    """Return what images look like from afar, (N, 1024): standardised grey, averaged in a grid of 32 x 32 cells.
 
-    images (N, S, S): uint16, or float in 0..1; film grey has mean 0 and standard deviation 1 inside the mask and is 0
+    images (N, S, S): uint16, or float in 0..1. Grey has mean 0 and standard deviation 1 inside the mask and is 0
     outside, so that brightness and contrast do not hide a copy. The Euclidean distance of two is the root mean square
-    difference of their cells. InputError for a breast of fewer than 64 pixels or a square of fewer than 32.
+    difference of their cells. InputError for a breast of fewer than 64 pixels or an image of fewer than 32.
     """
     if len(images) != len(masks):
         raise InputError(f"{len(images)} images and {len(masks)} masks: give one mask an image")
@@ -64,25 +64,24 @@ def nearest_neighbours(
     for start in range(0, len(x), _CHUNK):
         part = slice(start, start + _CHUNK)
         # |a - b|^2 without |a|^2, which changes no order.
-        apart = lengths - 2 * x[part] @ reference.T
+        order = lengths - 2 * x[part] @ reference.T
         if names is not None:
-            apart[names[0][part, None] == names[1]] = np.inf
-        best = apart.argmin(axis=1)
-        there = np.isfinite(apart[np.arange(len(best)), best])
-        index[part] = np.where(there, best, -1)
-        # Taken anew, as the shortened form rounds small distances away.
-        distance[part] = np.where(there, np.linalg.norm(x[part] - reference[best], axis=1), np.inf)
+            order[names[0][part, None] == names[1]] = np.inf
+        best = order.argmin(axis=1)
+        exists = np.isfinite(order[np.arange(len(best)), best])
+        index[part] = np.where(exists, best, -1)
+        # Computed anew, as the shortened form rounds small distances away.
+        distance[part] = np.where(exists, np.linalg.norm(x[part] - reference[best], axis=1), np.inf)
     return distance, index
 
 
 def exact_copies(images: np.ndarray, masks: np.ndarray, reference: np.ndarray, reference_masks: np.ndarray) -> Bools:
-    """Say of each image whether a reference has the same pixels, in the whole square or inside the breast: bool (N,).
+    """Say of each image whether a reference has the same pixels, in the whole image or inside the breast: bool (N,).
 
     Compared as stored, in uint16; floats in 0..1 are rounded to it. By SHA-256, so that only hashes are held.
     """
     known = {key for pair in zip(reference, reference_masks, strict=True) for key in _hashes(*pair)}
-    found = [any(key in known for key in _hashes(*pair)) for pair in zip(images, masks, strict=True)]
-    return np.array(found, bool)
+    return np.array([not known.isdisjoint(_hashes(*pair)) for pair in zip(images, masks, strict=True)], bool)
 
 
 def perceptual_copies(
@@ -96,32 +95,36 @@ def perceptual_copies(
 
     All are descriptors, (N, D). The threshold is the smallest distance from any held-out image to any training image
     (of another patient, where patients are named). A copy lies below it, but so may a plain image that resembles many
-    films: it lies below it to held-out images as well, which cannot have been copied. copied_by_chance weighs one
-    against the other. Of each generated image, the distance to and the row of its nearest training and held-out image.
-    InputError where no held-out image has a training image to be compared with.
+    others: it lies below it to held-out images as well, which cannot have been copied. copied_by_chance weighs one
+    against the other. InputError where no held-out image has a training image to be compared with.
+
+    Returns
+    -------
+    Of each generated image, the distance to and the row of its nearest training and held-out image; the threshold.
     """
     same = None
     if train_patients is not None and held_out_patients is not None:
         same = (held_out_patients, train_patients)
-    apart, _ = nearest_neighbours(held_out, train, same)
-    if not np.isfinite(apart).any():
-        raise InputError("there is no held-out and training image of different patients: no distance to judge by")
-    return Copies(*nearest_neighbours(generated, train), *nearest_neighbours(generated, held_out), float(apart.min()))
+    distance, _ = nearest_neighbours(held_out, train, same)
+    if not np.isfinite(distance).any():
+        raise InputError("there is no held-out and training image of different patients: no distance to compare with")
+    nearest = (*nearest_neighbours(generated, train), *nearest_neighbours(generated, held_out))
+    return Copies(*nearest, threshold=float(distance.min()))
 
 
 def copied_by_chance(reached_train: int, reached_held_out: int, n_train: int, n_held_out: int) -> float:
     """Return the probability that so many training patients, or more, are reached if none was copied, 0 to 1.
 
-    A patient is reached when a generated image is near to a film of hers. Whoever was not copied is reached by chance,
-    in training as held out: of all that are reached, the number in training is hypergeometric. n_train, n_held_out:
-    all patients of either kind.
+    A patient is reached when a generated image is near to one of the patient's images. Patients who were not copied are
+    reached by chance, in training as held out: of all that are reached, the number in training is hypergeometric.
+    n_train, n_held_out: all patients of either kind.
     """
     reached = reached_train + reached_held_out
     return float(hypergeom.sf(reached_train - 1, n_train + n_held_out, n_train, reached))
 
 
 def membership_auroc(train_distance: ArrayLike, held_out_distance: ArrayLike) -> float | None:
-    """Return how well "near to a generated image" tells training images (n,) from held-out ones (m,), by distances.
+    """Return how well the distance to generated images distinguishes training (n,) from held-out images (m,).
 
     0.5: not at all; 1: every member is recognised. The attack on published images alone of Chen et al., "GAN-Leaks"
     (CCS 2020), after Shokri et al., "Membership Inference Attacks" (IEEE S&P 2017). None when either is empty.
@@ -134,9 +137,9 @@ def _coarse(image: np.ndarray, mask: np.ndarray) -> Floats:
     if min(grey.shape) < GRID:
         raise InputError(f"an image is {grey.shape[0]} x {grey.shape[1]}: give at least {GRID} pixels a side")
     values = grey[inside]
-    film = np.where(inside, grey - values.mean(), 0) / max(float(values.std()), 1e-4)
-    rows, columns = (_area_means(length) for length in film.shape)
-    return rows @ film @ columns.T
+    standard = np.where(inside, grey - values.mean(), 0) / max(float(values.std()), 1e-4)
+    rows, columns = (_area_means(length) for length in standard.shape)
+    return rows @ standard @ columns.T
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,10 +1,10 @@
 """What a mammogram looks like in 24 numbers: shape, grey, co-occurrence and texture, inside the breast alone.
 
-Grey is 0..1 (uint16 / 65535) and 0 outside the mask; lengths are pixels of a square of 128, and grow with the square.
+Grey is 0..1 (uint16 / 65535) and 0 outside the mask; lengths are pixels of an image of 128, and grow with the image.
 Logarithms are natural. What is not defined for a constant image is what ever smoother images tend to.
 
 Shape
-    area               pixels of the breast over pixels of the square
+    area               pixels of the breast over pixels of the image
     height_to_width    of the bounding box
     compactness        4 pi A / P^2, P = pi/4 times the pixel edges along the outline (Crofton); 1 for a disc
 Grey (first-order)
@@ -34,14 +34,14 @@ from mammovae.config import InputError
 from mammovae.generation.samplers import FEWEST_PIXELS
 from mammovae.statistics import Bools, Floats
 
-REFERENCE = 128
-"""Lengths are given in pixels of a square of this size."""
+REFERENCE_SIZE = 128
+"""Lengths are given in pixels of an image of this size."""
 _LEVELS = 32
 _DISTANCES = (1, 4)
 _SCALES = (1, 2, 4, 8)
 _RIM = 6
 _FLOOR = 1e-5
-_LEAST_VARIANCE = 1e-12  # below, a constant image and what rounding made of it
+_LEAST_VARIANCE = 1e-12  # below, the image is constant but for rounding
 
 FEATURES: tuple[str, ...] = (
     *("area", "height_to_width", "compactness"),
@@ -105,8 +105,8 @@ def measure(image: np.ndarray, mask: np.ndarray) -> Floats:
 
 
 def _scaled(pixels: float, size: int) -> int:
-    """Return a length given in pixels of the reference size in whole pixels of a square of size, at least 1."""
-    return max(1, round(pixels * size / REFERENCE))
+    """Return a length given in pixels of the reference size in whole pixels of an image of size, at least 1."""
+    return max(1, round(pixels * size / REFERENCE_SIZE))
 
 
 def _core(inside: Bools, pixels: int) -> Bools:
@@ -160,30 +160,30 @@ def _haralick(grey: Floats, inside: Bools, distance: int) -> tuple[float, float,
         return 0.0, 1.0, 1.0, 0.0
     p = (pairs + pairs.T) / (2 * pairs.sum())
     steps = np.arange(_LEVELS)
-    apart = np.square(steps[:, None] - steps)
+    squared_step = np.square(steps[:, None] - steps)
     marginal = p.sum(axis=1)
     centred = steps - marginal @ steps
     variance = float(marginal @ centred**2)
-    some = p[p > 0]
+    positive = p[p > 0]
     return (
-        float((p * apart).sum()),
+        float((p * squared_step).sum()),
         float(centred @ p @ centred / variance) if variance > _LEAST_VARIANCE else 1.0,
-        float((p / (1 + apart)).sum()),
-        float(-(some * np.log(some)).sum()),
+        float((p / (1 + squared_step)).sum()),
+        float(-(positive * np.log(positive)).sum()),
     )
 
 
 def _blobs(grey: Floats, inside: Bools, core: Bools, size: int) -> list[float]:
-    where = core if core.sum() >= FEWEST_PIXELS // 4 else inside
+    region = core if core.sum() >= FEWEST_PIXELS // 4 else inside
     share = inside.astype(np.float64)
-    found, peaks = [], 0.0
+    sizes, peaks = [], 0.0
     for scale in _SCALES:
-        sigma = scale * size / REFERENCE
+        sigma = scale * size / REFERENCE_SIZE
         smooth, weight = (ndimage.gaussian_filter(values, sigma, mode="constant") for values in (grey, share))
         padded = np.pad(smooth / np.maximum(weight, 1e-9), 1, mode="edge")
         around = padded[2:, 1:-1] + padded[:-2, 1:-1] + padded[1:-1, 2:] + padded[1:-1, :-2]
-        response = sigma**2 * (around - 4 * padded[1:-1, 1:-1])[where]
-        found.append(float(np.log(response.std() + _FLOOR)))
+        response = sigma**2 * (around - 4 * padded[1:-1, 1:-1])[region]
+        sizes.append(float(np.log(response.std() + _FLOOR)))
         if scale == _SCALES[0]:
             peaks = _kurtosis(response)
-    return [*found, peaks]
+    return [*sizes, peaks]

@@ -9,21 +9,21 @@ import functools
 import numpy as np
 from scipy import ndimage
 
-from mammovae.auditing.radiomics import REFERENCE, inside_breast
+from mammovae.auditing.radiomics import REFERENCE_SIZE, inside_breast
 from mammovae.config import InputError
 from mammovae.statistics import Bools, Floats, Integers
 
 BINS = 24
 LOWEST = 2.0
-"""The lowest frequency, in cycles a square: below, the breast's shape is all there is."""
+"""The lowest frequency, in cycles an image: below, only the shape of the breast is left."""
 TAPER = 16
-"""Width of the window's soft edge, in pixels of a square of 128."""
+"""Width of the window's soft edge, in pixels of an image of 128."""
 FLOOR = 1e-6
-"""Power that is added in every bin, where white noise of the same variance has 1: -60 dB is "nothing at all"."""
+"""Power that is added in every bin, where white noise of the same variance has 1: none is -60 dB."""
 
 
 def frequencies(size: int) -> Floats:
-    """Return the middle of each bin in cycles a square (B,): evenly spaced from 2 to size / 2, which is Nyquist's."""
+    """Return the middle of each bin in cycles an image (B,): evenly spaced from 2 to the Nyquist frequency, size / 2."""
     edges = np.linspace(LOWEST, size / 2, BINS + 1)
     return (edges[1:] + edges[:-1]) / 2
 
@@ -33,7 +33,7 @@ def radial_spectrum(image: np.ndarray, mask: np.ndarray) -> Floats:
 
     image (S, S): uint16, or float in 0..1; mask: not 0 inside. The grey has mean 0 and standard deviation 1 under a
     window that falls to 0 at the breast's edge, so that the edge makes no spectrum; the power is over the window's
-    energy. InputError for a breast of fewer than 64 pixels or a square of fewer than 32.
+    energy. InputError for a breast of fewer than 64 pixels or an image of fewer than 32.
     """
     grey, inside = inside_breast(image, mask)
     size = len(grey)
@@ -62,7 +62,7 @@ def spectrum_error(first: np.ndarray, second: np.ndarray) -> float:
 def _window(inside: Bools) -> Floats:
     """Return a raised cosine of the distance to the breast's edge, the image's own edges included: 0 to 1, (S, S)."""
     depth = np.asarray(ndimage.distance_transform_edt(np.pad(inside, 1)))[1:-1, 1:-1]
-    reach = min(TAPER * len(inside) / REFERENCE, float(depth.max()))
+    reach = min(TAPER * len(inside) / REFERENCE_SIZE, float(depth.max()))
     return np.square(np.sin(np.pi / 2 * np.minimum(depth / reach, 1)))
 
 

@@ -75,7 +75,8 @@ def summarise_selection(tables: list[pd.DataFrame], runs: list[Run]) -> dict[str
 def _in_deviations(table: pd.DataFrame) -> pd.DataFrame:
     names = score_names(table)
     untouched = table.loc[table["kind"] == "", names]
-    return table.assign(**(table[names] - untouched.mean()) / untouched.std().replace(0, 1).fillna(1))
+    standard = (table[names] - untouched.mean()) / untouched.std().replace(0, 1).fillna(1)
+    return table.assign(**{name: standard[name] for name in names})
 
 
 def _last_validation(folders: list[Path]) -> dict[str, float]:

@@ -133,7 +133,8 @@ def _prepared(source: SourceImage, settings: CorruptionSettings) -> CorruptedIma
     try:
         prepared = prepare_decoded(decoded, size=settings.size, stretch=settings.stretch)
     except InputError as error:
-        return CorruptedImage({}, *np.zeros((2, TEMPLATE, TEMPLATE)), str(error))
+        blank = np.zeros((TEMPLATE, TEMPLATE))
+        return CorruptedImage({}, blank, blank, str(error))
     conflict = against_header(source.side, prepared.chest_wall, settings.convention)
     thumbnail, outline = thumbnails(prepared.image[None], prepared.mask[None])
     return CorruptedImage(prepared.measures | {"against_header": float(conflict)}, thumbnail[0], outline[0])

@@ -61,7 +61,7 @@ def localise(
     blob_hits
         (N,) whether the blob filter's maximum lies in a lesion, NaN where there is no annotation.
     """
-    annotated = lesions.any(axis=(1, 2))
+    annotated = np.asarray(lesions.any(axis=(1, 2)))
     hits, precision = np.zeros((2, len(maps)))
     for row in np.flatnonzero(annotated):
         anomaly_map, lesion, breast = maps[row], lesions[row], breasts[row]
@@ -78,7 +78,7 @@ def localise(
 
 
 def _froc(maps: np.ndarray, lesions: np.ndarray, healthy: Bools, bootstrap: PatientBootstrap) -> dict[float, Estimate]:
-    annotated = lesions.any(axis=(1, 2))
+    annotated = np.asarray(lesions.any(axis=(1, 2)))
     if not healthy.any() or not annotated.any():
         return {}
     false_heights = np.sort(np.concatenate([marks(anomaly_map)[1] for anomaly_map in maps[healthy]]))[::-1]
