@@ -75,12 +75,12 @@ class ImageSet:
 
 
 def concatenate(parts: Sequence[ImageSet]) -> ImageSet:
-    """Return the folds' sets as one."""
-    columns: dict[str, Any] = {field.name: [getattr(part, field.name) for part in parts] for field in fields(ImageSet)}
-    joined = {
-        name: None if any(x is None for x in column) else np.concatenate(column) for name, column in columns.items()
-    }
-    return ImageSet(**joined)
+    """Return the folds' sets as one; without latents where a part has none."""
+    columns: dict[str, Any] = {}
+    for name in (field.name for field in fields(ImageSet)):
+        column = [getattr(part, name) for part in parts]
+        columns[name] = None if any(x is None for x in column) else np.concatenate(column)
+    return ImageSet(**columns)
 
 
 @torch.inference_mode()

@@ -19,11 +19,11 @@ LOWEST = 2.0
 TAPER = 16
 """Width of the window's soft edge, in pixels of an image of 128."""
 FLOOR = 1e-6
-"""Power that is added in every bin, where white noise of the same variance has 1: none is -60 dB."""
+"""Power that is added in every bin, 1 is that of white noise: none is -60 dB."""
 
 
 def frequencies(size: int) -> Floats:
-    """Return the middle of each bin in cycles an image (B,): evenly spaced from 2 to the Nyquist frequency, size / 2."""
+    """Return the middle of each bin in cycles an image (B,): evenly spaced from 2 to size / 2 (Nyquist)."""
     edges = np.linspace(LOWEST, size / 2, BINS + 1)
     return (edges[1:] + edges[:-1]) / 2
 

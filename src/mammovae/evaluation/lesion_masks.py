@@ -9,7 +9,7 @@ _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def lesion_masks(data: Data, positions: np.ndarray, size: int) -> np.ndarray:
-    """Return the annotated regions of images, bool (n, size, size): boxes, or ellipses in them where findings are round.
+    """Return the annotated regions of images, bool (n, size, size): boxes, or ellipses in them for round findings.
 
     A region smaller than a pixel is the pixel that holds its centre. Findings without a position have no region.
     """
