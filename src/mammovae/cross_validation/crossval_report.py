@@ -12,7 +12,7 @@ from mammovae.cross_validation.pooled_metrics import (
     result_rows,
 )
 from mammovae.data.dataset import Data
-from mammovae.evaluation.stress import found_share, write_stress
+from mammovae.evaluation.stress import detected_share, write_stress
 from mammovae.models.run import Run
 from mammovae.report import crossval_page as sections
 from mammovae.report.charts import froc_curve
@@ -34,8 +34,8 @@ def write_pooled_report(out: Path, data: Data, runs: list[Run]) -> dict[str, Any
         listed.to_csv(partial, index=False, float_format="%.6g")
     with atomic_write(out / "results.csv") as partial:
         results.to_csv(partial, index=False)
-    if pooled.faults is not None and pooled.fault_figures is not None:
-        write_stress(out, pooled.faults, pooled.lesions, pooled.fault_figures)
+    if pooled.faults is not None and pooled.fault_metrics is not None:
+        write_stress(out, pooled.faults, pooled.lesions, pooled.fault_metrics)
     manifest, run = data.manifest, runs[0].manifest
     by_patient, phantoms = manifest["by_patient"], manifest["phantoms"]
     seen = "its patient" if by_patient else "it (patients are unknown: not by patient)"
@@ -57,7 +57,7 @@ def write_pooled_report(out: Path, data: Data, runs: list[Run]) -> dict[str, Any
             sections.detection_section(detection, results, texts, pooled.predictive, PREVALENCE, by_patient),
             sections.calibration_section(pooled.calibration, max(RATES)),
             _localisation_section(out, pooled),
-            sections.lesions_section(found_share(pooled.lesions), found_share(pooled.lesions, "hit")),
+            sections.lesions_section(detected_share(pooled.lesions), detected_share(pooled.lesions, "hit")),
             _faults_section(pooled),
             limits_section(LIMITS),
             provenance_section(runs[0].settings.model_dump(exclude_none=True) | provenance, "Settings and versions."),
@@ -76,6 +76,6 @@ def _localisation_section(out: Path, pooled: PooledMetrics) -> Section:
 
 
 def _faults_section(pooled: PooledMetrics) -> Section:
-    if (figures := pooled.fault_figures) is None:
+    if (figures := pooled.fault_metrics) is None:
         return sections.faults_section(None, None)
     return sections.faults_section(figures.table(), {name: row.text for name, row in figures.mean.items()})

@@ -11,7 +11,7 @@ from mammovae.data.dataset import Data
 from mammovae.detection.calibration import CALIBRATION, Calibration, flagged, realised_rate_range
 from mammovae.evaluation.evaluate import BASELINES
 from mammovae.evaluation.evaluation_report import FINDING, score_label
-from mammovae.evaluation.inserted_faults import FaultFigures, fault_figures
+from mammovae.evaluation.inserted_faults import FaultMetrics, fault_metrics
 from mammovae.evaluation.localisation import Localisation, localise
 from mammovae.evaluation.stress import lesion_metrics, with_identity
 from mammovae.models.run import Run
@@ -37,7 +37,7 @@ class PooledMetrics:
     localisation: Localisation | None
     lesions: pd.DataFrame
     faults: pd.DataFrame | None
-    fault_figures: FaultFigures | None
+    fault_metrics: FaultMetrics | None
     calibration: list[dict[str, float]]
     predictive: list[dict[str, float]]
 
@@ -46,7 +46,7 @@ class PooledMetrics:
         metrics: dict[str, Any] = self.detection.metrics() | flatten_estimates(self.extra)
         metrics |= {} if self.localisation is None else self.localisation.metrics()
         metrics |= lesion_metrics(self.lesions)
-        metrics |= {} if self.fault_figures is None else self.fault_figures.metrics()
+        metrics |= {} if self.fault_metrics is None else self.fault_metrics.metrics()
         return metrics | {
             f"rate_{row['stated']:g}_{key}".replace(".", "_"): row[key] for row in self.calibration for key in row
         }
@@ -73,7 +73,7 @@ def pool_folds(out: Path, data: Data, runs: list[Run]) -> PooledMetrics:
         _localised(out, table, runs, bootstrap, arms),
         lesions,
         faults,
-        None if faults is None else fault_figures(faults),
+        None if faults is None else fault_metrics(faults),
         _realised(table, runs),
         _predictive(known, arms, _promised(runs)),
     )
