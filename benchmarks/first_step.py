@@ -22,7 +22,7 @@ def main() -> None:
     import mammovae
 
     torch.nn.modules.module.register_module_forward_pre_hook(stop_at_first_step)
-    mammovae.train(sys.argv[1], out=sys.argv[2], preset="tiny", epochs=1)
+    mammovae.train(sys.argv[1], out=sys.argv[2], preset="tiny", settings=mammovae.TrainSettings(epochs=1))
 
 
 if __name__ == "__main__":

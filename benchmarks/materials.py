@@ -75,7 +75,7 @@ def links(files: list[Path], folder: Path, count: int) -> list[Path]:
 
 def phantoms(folder: Path, count: int, size: int) -> list[Path]:
     """Write PNG phantoms of so many rows; all are healthy."""
-    mammovae.phantom(folder, layout="folder", patients=math.ceil(count / 4), size=size, finding_share=0)
+    mammovae.phantom(out=folder, layout="folder", patients=math.ceil(count / 4), size=size, finding_share=0)
     return sorted(folder.rglob("*.png"))[:count]
 
 
@@ -96,7 +96,9 @@ def assign_splits(path: Path) -> None:
 
 def run(folder: Path, preset: str, **settings: int) -> Path:
     """Make a RUN folder that is valid and barely trained: one epoch of 40 phantoms."""
-    mammovae.train(data(folder, 80, 80), out=folder / "run", preset=preset, epochs=1, **settings)
+    mammovae.train(
+        data(folder, 80, 80), out=folder / "run", preset=preset, settings=mammovae.TrainSettings(epochs=1, **settings)
+    )
     return folder / "run"
 
 

@@ -72,7 +72,7 @@ def loop(network: plain.Plain, images: np.ndarray, batch: int) -> None:
 
 def table(run: Path, path: Path, folder: Path) -> None:
     """Score as the command does, in this process alone."""
-    scored = mammovae.score(run, path, out=folder / "scores.csv", workers=1)
+    scored = mammovae.score(run, path, out=folder / "scores.csv", workers=1)["table"]
     assert scored["finding"].notna().all(), scored["reason"].tolist()
 
 

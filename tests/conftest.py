@@ -14,14 +14,14 @@ Films = Callable[..., tuple[np.ndarray, np.ndarray]]
 @pytest.fixture(scope="session")
 def trapped_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A VinDr-shaped tree with every trap in it."""
-    return mv.phantom(tmp_path_factory.mktemp("trapped") / "raw", patients=24, size=96, traps=True, workers=2)
+    return mv.phantom(out=tmp_path_factory.mktemp("trapped") / "raw", patients=24, size=96, traps=True, workers=2).path
 
 
 @pytest.fixture(scope="session")
 def trapped_data(trapped_raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """That tree, prepared."""
     out = tmp_path_factory.mktemp("trapped") / "data"
-    mv.prepare("vindr", trapped_raw, out=out, size=64, workers=2)
+    mv.prepare("vindr", trapped_raw, out=out, workers=2, settings=mv.PrepareSettings(size=64))
     return out
 
 
@@ -29,7 +29,7 @@ def trapped_data(trapped_raw: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def run(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run trained on it."""
     out = tmp_path_factory.mktemp("trained") / "run"
-    mv.train(trapped_data, out=out, preset="tiny", epochs=3)
+    mv.train(trapped_data, out=out, preset="tiny", settings=mv.TrainSettings(epochs=3))
     return out
 
 

@@ -30,9 +30,8 @@ ROOMS = (
         "evaluation",
         "auditing",
         "cross_validation",
-        "demo_study",
         "describe",
-        "cli",
+        "verbs",
     ),
 )
 LEVEL = {room: level for level, room in enumerate(ROOMS)}

@@ -59,11 +59,11 @@ def test_the_blocks_tagged_run_run(tmp_path: Path) -> None:
 
 
 def test_the_vindr_study_runs_on_a_tree_of_its_shape(tmp_path: Path) -> None:
-    mv.phantom(tmp_path / "vindr-mammo", patients=24, size=96, traps=True, workers=2)
+    mv.phantom(out=tmp_path / "vindr-mammo", patients=24, size=96, traps=True, workers=2)
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for language, text in blocks("vindr"):
         execute(language, text.replace("--preset original", "--preset tiny --epochs 2"), tmp_path)
-    facts = mv.info(tmp_path / "DATA-VINDR")
+    facts = str(mv.info(tmp_path / "DATA-VINDR"))
     assert "24 images" in facts and "128 px" in facts
     assert (tmp_path / "FULL-TEST-VINDR" / "report.html").is_file()
 
@@ -73,8 +73,8 @@ def test_the_mias_study_runs_on_the_films(tmp_path: Path) -> None:
     (tmp_path / "mias").symlink_to(SHARED / "mias")
     for language, text in blocks("mias"):
         execute(language, text.replace("--preset original", "--preset tiny --epochs 2"), tmp_path)
-    assert "208 images of 104 patients: 208 ok (135 healthy, 73 with a finding" in mv.info(tmp_path / "DATA-MIAS")
-    assert "train 69, validation 12, calibration 27, test 42, unused 58" in mv.info(tmp_path / "DATA-MIAS")
+    assert "208 images of 104 patients: 208 ok (135 healthy, 73 with a finding" in str(mv.info(tmp_path / "DATA-MIAS"))
+    assert "train 69, validation 12, calibration 27, test 42, unused 58" in str(mv.info(tmp_path / "DATA-MIAS"))
 
 
 def test_commands_that_take_an_hour_are_written_as_the_command_line_takes_them() -> None:

@@ -12,9 +12,9 @@ from mammovae.config import Layout
 
 @pytest.mark.parametrize("layout", ["vindr", "vindr-png"])
 def test_a_tree_with_every_defect_goes_the_whole_way(layout: Layout, tmp_path: Path) -> None:
-    raw = mv.phantom(tmp_path / "raw", layout=layout, patients=24, size=96, traps=True, workers=2)
+    raw = mv.phantom(out=tmp_path / "raw", layout=layout, patients=24, size=96, traps=True, workers=2).path
     truth = json.loads((raw / "truth.json").read_text())
-    facts = mv.prepare("vindr", raw, out=tmp_path / "data", size=32, workers=2)
+    facts = mv.prepare("vindr", raw, out=tmp_path / "data", workers=2, settings=mv.PrepareSettings(size=32))
     broken = {truth["trapped"][name][0] for name in ("truncated", "not_an_image")}
     if layout == "vindr":
         broken.add(truth["trapped"]["for_processing"][0])
@@ -29,7 +29,9 @@ def test_a_tree_with_every_defect_goes_the_whole_way(layout: Layout, tmp_path: P
         if row.image_id not in truth["trapped"]["one_view"]:
             health = None if pd.isna(row.healthy) else bool(row.healthy)
             assert health == known["healthy"], row.image_id
-    mv.train(tmp_path / "data", out=tmp_path / "run", preset="tiny", epochs=1, vae={"size": 32})
+    mv.train(
+        tmp_path / "data", out=tmp_path / "run", preset="tiny", settings=mv.TrainSettings(epochs=1, vae={"size": 32})
+    )
     mv.generate(tmp_path / "run", out=tmp_path / "generated", count=2)
     metrics = mv.evaluate(tmp_path / "run", tmp_path / "data", out=tmp_path / "evaluation")
     assert metrics["n_finding"] > 0 and metrics["n_healthy"] > 0

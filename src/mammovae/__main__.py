@@ -1,5 +1,6 @@
-"""The way into the command line, and out of it: --config files, mistakes as one sentence, exit statuses."""
+"""The command line: verbs as commands, --config files, mistakes as one sentence, exit statuses."""
 
+import ast
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -8,24 +9,17 @@ from cyclopts import App, CycloptsError, Parameter
 
 from mammovae.version import __version__
 
-# The verbs and the settings behind them are imported when a verb is called: help comes at once.
-VERBS = {
-    "demo": "Run the whole way on phantoms: make them, prepare, train, generate, audit, score, evaluate, report.",
-    "phantom": "Write synthetic mammograms with known truth as a raw tree for prepare.",
-    "prepare": "Turn a raw data set into a DATA folder: squares, masks, index, splits by patient, contact sheet.",
-    "train": "Train a preset on the healthy training images of a DATA folder.",
-    "generate": "Make new images from a run; the folder is itself a DATA folder.",
-    "score": "Say how far images are from healthy: files, folders, DICOM, or DATA folders.",
-    "evaluate": "Judge a run on the test images of a DATA folder, and write metrics.json and report.html.",
-    "crossval": "Judge a preset on small data by patient-wise folds, beside the seed preset and trivial baselines.",
-    "stress": "Plant technical faults and lesions into healthy test images, and say how many a run finds.",
-    "audit": "Judge generated images: realistic, varied, and nobody's copy? Writes metrics.json and report.html.",
-    "info": "Say in words what a DATA folder, a RUN folder or an image is.",
-}
+
+def _summaries() -> dict[str, str]:
+    """Return the first line of each verb's docstring, read without the import of its module, whose settings take time."""
+    tree = ast.parse(Path(__file__).with_name("verbs.py").read_text(encoding="utf-8"))
+    verbs = (node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"))
+    return {verb.name: (ast.get_docstring(verb) or "").partition("\n")[0] for verb in verbs}
+
 
 app = App(
     name="mammovae",
-    help="Learns what healthy breasts look like from mammograms: makes new ones, and finds anomalies. "
+    help="Learns what healthy breasts look like from mammograms: generates new ones, and finds anomalies. "
     "Research software: it never claims to diagnose. Every command takes --config FILE: a TOML file whose table "
     "named like the command gives what no flag says.",
     version=__version__,
@@ -33,8 +27,8 @@ app = App(
     suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=()),
 )
-for verb, summary in VERBS.items():
-    app.command(f"mammovae.cli:{verb}", help=summary)
+for name, summary in _summaries().items():
+    app.command(f"mammovae.verbs:{name}", help=summary)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -42,35 +36,44 @@ def main(arguments: list[str] | None = None) -> None:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:
         tokens = _with_config(tokens)
-        if tokens and tokens[0] in VERBS:
+        if tokens and not tokens[0].startswith("-") and tokens[0] in app:
             app[tokens[0]].help = None  # of itself a verb says all that its docstring does
-        app(tokens, exit_on_error=False, print_error=False)
+        result = app(tokens, exit_on_error=False, print_error=False)
     except (CycloptsError, OSError, ValueError) as error:
-        _tell(error)
+        _exit_with_sentence(error)
     except KeyboardInterrupt:
-        print("mammovae: interrupted; the same command again goes on from here", file=sys.stderr)
+        print("mammovae: interrupted; the same command again resumes", file=sys.stderr)
         raise SystemExit(130) from None
+    if result is not None:  # of --help and --version
+        if str(result):  # of every process but the first of a group
+            print(result)
+        if result.status:
+            raise SystemExit(result.status)
 
 
-def _tell(error: Exception) -> NoReturn:
-    """Say a mistake in one sentence and end with its status; what is no user's mistake goes on as it is."""
+def _exit_with_sentence(error: Exception) -> NoReturn:
+    """Print a user's mistake as one sentence and exit with its status; raise what is none."""
     from pydantic import ValidationError
 
     from mammovae.config import InputError, UsageError, format_validation_error
 
-    if isinstance(error, CycloptsError):
-        cause = error.__cause__
-        words, status = (
-            format_validation_error(cause) if isinstance(cause, ValidationError) else " ".join(str(error).split()),
+    cause = error.__cause__
+    if isinstance(error, CycloptsError) and isinstance(cause, ValidationError):
+        sentence, status = (
+            format_validation_error(
+                cause, arguments=[] if error.argument is None else [error.argument.name.lstrip("-")]
+            ),
             2,
         )
+    elif isinstance(error, CycloptsError):
+        sentence, status = " ".join(str(error).split()), 2
     elif isinstance(error, OSError):
-        words, status = f"{error.strerror or error}: {error.filename or 'check the path and the disk'}", 1
+        sentence, status = f"{error.strerror or error}: {error.filename or 'check the path and the disk'}", 1
     elif isinstance(error, InputError):
-        words, status = str(error), 2 if isinstance(error, UsageError) else 1
+        sentence, status = str(error), 2 if isinstance(error, UsageError) else 1
     else:
         raise error
-    print(f"mammovae: {words}", file=sys.stderr)
+    print(f"mammovae: {sentence}", file=sys.stderr)
     raise SystemExit(status) from None
 
 
@@ -82,16 +85,10 @@ def _with_config(tokens: list[str]) -> list[str]:
         return tokens
     import cyclopts
 
-    from mammovae.config import UsageError
-
-    token = tokens[place]
-    value = token.partition("=")[2] or (tokens[place + 1] if place + 1 < len(tokens) else "")
-    path = Path(value)
-    if not path.is_file():
-        raise UsageError(f"there is no configuration file {value!r}: check the path after --config")
-    _check_tables(path)
+    path = tokens[place].partition("=")[2] or "".join(tokens[place + 1 : place + 2])
+    _check_tables(Path(path))
     app.config = cyclopts.config.Toml(path, search_parents=False)
-    return tokens[:place] + tokens[place + (1 if "=" in token else 2) :]
+    return tokens[:place] + tokens[place + (1 if "=" in tokens[place] else 2) :]
 
 
 def _check_tables(path: Path) -> None:
@@ -100,6 +97,8 @@ def _check_tables(path: Path) -> None:
 
     from mammovae.config import UsageError, suggest
 
+    if not path.is_file():
+        raise UsageError(f"there is no configuration file {str(path)!r}: check the path after --config")
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -107,9 +106,8 @@ def _check_tables(path: Path) -> None:
     commands = [name for name in app if not name.startswith("-")]
     for name in tables:
         if name not in commands:
-            raise UsageError(
-                f"{path} has a table {name!r}, which is no command: did you mean {suggest(name, commands)}?"
-            )
+            meant = suggest(name, commands)
+            raise UsageError(f"{path} has a table {name!r}, which is no command: did you mean {meant}?")
 
 
 if __name__ == "__main__":

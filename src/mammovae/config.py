@@ -1,8 +1,8 @@
 """Settings as frozen models: at once the TOML file, the command-line flags and what a folder's manifest stores."""
 
 import difflib
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,22 +15,27 @@ class UsageError(InputError):
     """A command or function was called in a way that cannot be right, whatever the data."""
 
 
-class Settings(BaseModel):
+class _OneSentence(type(BaseModel)):
+    """The type of settings: building them from a wrong value is a UsageError that names the nearest known key."""
+
+    if not TYPE_CHECKING:  # a type checker knows the fields from the class
+
+        def __call__(cls, **values: Any) -> Any:
+            """Build settings from their values."""
+            try:
+                return super().__call__(**values)
+            except ValidationError as error:
+                raise UsageError(format_validation_error(error, cls)) from None
+
+
+class Settings(BaseModel, metaclass=_OneSentence):
     """A group of settings: frozen, unknown keys refused, each field described by the text under it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """Build from plain values; the first wrong one is named in one sentence with the nearest known key."""
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            raise UsageError(format_validation_error(error, cls)) from None
-
     def merged(self, values: Mapping[str, Any]) -> Self:
         """Return these settings with some replaced; nested values are merged, not replaced whole."""
-        return self.of(_merge(self.model_dump(), values))
+        return type(self)(**_merge(self.model_dump(), values))
 
     def given(self) -> dict[str, Any]:
         """Return only what was set by hand, nested, so that it can be laid over a preset."""
@@ -65,13 +70,13 @@ class PrepareSettings(Settings):
     healthy: HealthyRule = "birads12"
     """VinDr's rule for a healthy breast: no finding and BI-RADS 1 or 2; BI-RADS 1 alone; or no box on this image."""
     stretch: bool = False
-    """Stretch the crop to the square instead of keeping its proportions (the seed study's probable way)."""
+    """Stretch the crop to the square instead of keeping its proportions (the original study's probable way)."""
     seed: int = Field(0, ge=0)
     """Seed of the split by patient."""
 
 
 class VaeSettings(Settings):
-    """A convolutional VAE's shape; the default is the seed study's."""
+    """A convolutional VAE's shape; the default is the original study's."""
 
     size: int = Field(128, ge=16)
     """Rows and columns of the network's input, in pixels."""
@@ -244,7 +249,7 @@ PRESETS: dict[str, TrainSettings] = {
 def preset(name: str, values: Mapping[str, Any] | None = None) -> TrainSettings:
     """Return a preset with some settings replaced; an unknown name is refused with the nearest one."""
     if name not in PRESETS:
-        raise UsageError(f"there is no preset {name!r}: choose {suggest(name, list(PRESETS))}")
+        raise UsageError(f"there is no preset {name!r}: choose {suggest(name, PRESETS)}")
     return PRESETS[name].merged(values or {})
 
 
@@ -256,22 +261,32 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def format_validation_error(error: ValidationError, model: type[BaseModel] | None = None) -> str:
-    """Return the first fault of settings in one sentence; with the model, a wrong key comes with the nearest one."""
+def format_validation_error(
+    error: ValidationError, model: type[BaseModel] | None = None, arguments: Sequence[str] = ()
+) -> str:
+    """Return the first fault of settings or arguments in one sentence; with the model, a wrong key comes with the nearest.
+
+    arguments are the names of those that the error knows by their positions, or of the only one.
+    """
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error" and not place:
+        return message  # about several settings at once
+    if arguments and (not place or place[0].isdigit()):
+        place[:1] = [arguments[min(int(place[0]), len(arguments) - 1) if place else 0]]
     name = ".".join(place)
     if first["type"] == "extra_forbidden" and model is not None:
         for part in place[:-1]:
             annotation = model.model_fields[part].annotation
             assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
             model = annotation
-        return f"there is no setting {name!r}: did you mean {suggest(place[-1], list(model.model_fields))}?"
-    message = first["msg"].removeprefix("Value error, ")
+        return f"there is no setting {name!r}: did you mean {suggest(place[-1], model.model_fields)}?"
     return f"setting {name!r} cannot be {first['input']!r}: {message[0].lower()}{message[1:]}"
 
 
-def suggest(word: str, known: list[str]) -> str:
+def suggest(word: str, known: Iterable[str]) -> str:
     """Return the known word that word was probably meant to be, in quotes, or all of them."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return repr(close[0]) if close else "one of " + ", ".join(known)
+    words = list(known)
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    return repr(close[0]) if close else "one of " + ", ".join(words)

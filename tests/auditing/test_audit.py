@@ -24,8 +24,8 @@ PATIENTS = 52
 def held_out_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Healthy phantoms of which half of the patients are held out: an audit needs twenty of them."""
     folder = tmp_path_factory.mktemp("audited")
-    mv.phantom(folder / "raw", patients=PATIENTS, size=128, finding_share=0, workers=2)
-    mv.prepare("vindr", folder / "raw", out=folder / "data", size=64, workers=2)
+    mv.phantom(out=folder / "raw", patients=PATIENTS, size=128, finding_share=0, workers=2)
+    mv.prepare("vindr", folder / "raw", out=folder / "data", workers=2, settings=mv.PrepareSettings(size=64))
     frame = mv.Data.open(folder / "data").index
     patients = sorted(frame["patient_id"].unique())
     shares = np.linspace(0, 1, len(patients), endpoint=False)
@@ -41,7 +41,7 @@ def held_out_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(held_out_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run trained on it."""
     out = tmp_path_factory.mktemp("audited-run") / "run"
-    mv.train(held_out_data, out=out, preset="tiny", epochs=4)
+    mv.train(held_out_data, out=out, preset="tiny", settings=mv.TrainSettings(epochs=4))
     return out
 
 
@@ -194,7 +194,11 @@ def test_a_generating_preset_is_judged_in_folds_beside_the_seed_preset(
     monkeypatch.setitem(config.PRESETS, "tiny", config.preset("tiny", {"epochs": 8}))
     small = {"size": 64, "widths": [8, 12], "latent": 2, "bands": 2, "texture": [4, 4]}
     metrics = mv.crossval(
-        held_out_data, out=tmp_path / "folds", preset="generate", folds=2, epochs=8, pyramid_vae=small
+        held_out_data,
+        out=tmp_path / "folds",
+        preset="generate",
+        folds=2,
+        settings=mv.TrainSettings(epochs=8, pyramid_vae=small),
     )
     arms = {"tiny_vary", "tiny_prior", "generate_prior", "generate_latent"}
     assert all(f"{arm}_kernel_distance" in metrics for arm in arms)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from mammovae.models.run import Run
 from mammovae.statistics.bootstrap import PatientBootstrap
 from mammovae.training.train import train_on
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "epochs": 2,
     "view": "MLO",
     "residual_vae": {"size": 32, "widths": [4, 8], "latent": 2},
@@ -39,15 +40,15 @@ def small_reference() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("folds")
-    raw = mv.phantom(folder / "raw", patients=22, size=64, finding_share=0.4, workers=2)
-    mv.prepare("vindr", raw, out=folder / "data", size=128, view="MLO", workers=2)
+    raw = mv.phantom(out=folder / "raw", patients=22, size=64, finding_share=0.4, workers=2).path
+    mv.prepare("vindr", raw, out=folder / "data", workers=2, settings=mv.PrepareSettings(size=128, view="MLO"))
     return folder / "data"
 
 
 @pytest.fixture(scope="module")
 def folds(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("crossval") / "out"
-    mv.crossval(data, out=out, folds=2, **SETTINGS)
+    mv.crossval(data, out=out, folds=2, settings=mv.TrainSettings(**SETTINGS))
     return out
 
 
@@ -101,9 +102,9 @@ def test_interrupted_it_resumes_and_ends_with_the_same_scores(
     )
     cache = folds.parent / "members"
     with pytest.raises(KeyboardInterrupt):
-        mv.crossval(data, out=tmp_path / "out", folds=2, cache=cache, **SETTINGS)
+        mv.crossval(data, out=tmp_path / "out", folds=2, cache=cache, settings=mv.TrainSettings(**SETTINGS))
     before = (tmp_path / "out" / "fold-0" / "scores.parquet").stat().st_mtime_ns
-    mv.crossval(data, out=tmp_path / "out", folds=2, cache=cache, **SETTINGS)
+    mv.crossval(data, out=tmp_path / "out", folds=2, cache=cache, settings=mv.TrainSettings(**SETTINGS))
     assert (tmp_path / "out" / "fold-0" / "scores.parquet").stat().st_mtime_ns == before
     assert (tmp_path / "out" / "scores.csv").read_bytes() == (folds / "scores.csv").read_bytes()
 
@@ -126,7 +127,7 @@ def test_attempts_share_the_members_that_are_the_same(data: Path, tmp_path: Path
 def test_stress_lists_every_fault_and_refuses_when_the_raw_files_are_gone(
     data: Path, folds: Path, tmp_path: Path
 ) -> None:
-    mv.train(data, out=tmp_path / "run", preset="detect", **SETTINGS)
+    mv.train(data, out=tmp_path / "run", preset="detect", settings=mv.TrainSettings(**SETTINGS))
     metrics = mv.stress(tmp_path / "run", data, out=tmp_path / "stress", workers=2)
     faults = pd.read_csv(tmp_path / "stress" / "faults.csv")
     assert faults["fault"].fillna("").nunique() == 22

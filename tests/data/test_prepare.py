@@ -85,8 +85,8 @@ def test_odd_files_prepare_like_their_plain_twins(
     trapped_data: Path, frame: pd.DataFrame, truth: dict, tmp_path: Path
 ) -> None:
     """The same study without traps is what the odd encodings have to look like."""
-    mv.phantom(tmp_path / "raw", patients=24, size=96, workers=2)
-    mv.prepare("vindr", tmp_path / "raw", out=tmp_path / "data", size=64, workers=2)
+    mv.phantom(out=tmp_path / "raw", patients=24, size=96, workers=2)
+    mv.prepare("vindr", tmp_path / "raw", out=tmp_path / "data", workers=2, settings=mv.PrepareSettings(size=64))
     plain, odd = mv.Data.open(tmp_path / "data"), mv.Data.open(trapped_data)
     places = {name: row for row, name in enumerate(plain.index["image_id"])}
     for trap in ("monochrome1", "voi_lut", "jpeg2000", "jpeg_ls", "rle"):
@@ -146,8 +146,8 @@ def test_stored_values_are_the_source_values_without_stretching(tmp_path: Path) 
 def test_the_png_copy_gives_the_same_rows_and_labels(tmp_path: Path) -> None:
     tables = []
     for layout in ("vindr", "vindr-png"):
-        raw = mv.phantom(tmp_path / layout, layout=layout, patients=8, size=64, workers=1)
-        mv.prepare("vindr", raw, out=tmp_path / f"{layout}-data", size=32, workers=1)
+        raw = mv.phantom(out=tmp_path / layout, layout=layout, patients=8, size=64, workers=1).path
+        mv.prepare("vindr", raw, out=tmp_path / f"{layout}-data", workers=1, settings=mv.PrepareSettings(size=32))
         frame = mv.Data.open(tmp_path / f"{layout}-data").index.sort_values("image_id").reset_index(drop=True)
         assert (frame["status"] == "ok").all()
         tables.append(frame)
@@ -156,8 +156,8 @@ def test_the_png_copy_gives_the_same_rows_and_labels(tmp_path: Path) -> None:
 
 
 def test_killed_half_way_and_started_again_the_arrays_are_the_same_bytes(tmp_path: Path) -> None:
-    raw = mv.phantom(tmp_path / "raw", patients=8, size=256, workers=2)
-    mv.prepare("vindr", raw, out=tmp_path / "whole", size=64, workers=2)
+    raw = mv.phantom(out=tmp_path / "raw", patients=8, size=256, workers=2).path
+    mv.prepare("vindr", raw, out=tmp_path / "whole", workers=2, settings=mv.PrepareSettings(size=64))
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "mammovae", "prepare", "vindr", str(raw), "--out", str(out)]
     command += ["--size", "64", "--workers", "1"]
@@ -171,7 +171,7 @@ def test_killed_half_way_and_started_again_the_arrays_are_the_same_bytes(tmp_pat
     assert 5 <= rows < 32
     with journal.open("ab") as file:
         file.write(b'{"row": 3, "fie')  # the line that the kill cut off
-    mv.prepare("vindr", raw, out=out, size=64, workers=2)
+    mv.prepare("vindr", raw, out=out, workers=2, settings=mv.PrepareSettings(size=64))
     for name in ("images.npy", "masks.npy", "index.parquet", "failures.csv"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")]
@@ -200,12 +200,12 @@ def test_a_wrong_raw_folder_is_told_in_a_sentence(tmp_path: Path, kind: str, fol
 
 def test_the_healthy_rule_is_for_vindr_alone(tmp_path: Path) -> None:
     with pytest.raises(mv.UsageError, match="healthy is a rule for vindr"):
-        mv.prepare("mias", tmp_path, out=tmp_path / "data", healthy="birads1")
+        mv.prepare("mias", tmp_path, out=tmp_path / "data", settings=mv.PrepareSettings(healthy="birads1"))
 
 
 @pytest.mark.skipif(not (SHARED / "mias").is_dir(), reason="the MIAS films are not on this machine")
 def test_mias_has_208_films_of_104_patients_135_healthy_and_none_failed(tmp_path: Path) -> None:
-    facts = mv.prepare("mias", SHARED / "mias", out=tmp_path / "data", size=32)
+    facts = mv.prepare("mias", SHARED / "mias", out=tmp_path / "data", settings=mv.PrepareSettings(size=32))
     counts = facts["counts"]
     assert (counts["images"], counts["patients"], counts["healthy"], counts["failed"]) == (208, 104, 135, 0)
     frame = mv.Data.open(tmp_path / "data").index
@@ -218,7 +218,9 @@ def test_mias_has_208_films_of_104_patients_135_healthy_and_none_failed(tmp_path
 
 @pytest.mark.skipif(not (SHARED / "cesm").is_dir(), reason="the CESM films are not on this machine")
 def test_the_50_cesm_films_prepare_without_a_failure(tmp_path: Path) -> None:
-    facts = mv.prepare("folder", SHARED / "cesm" / "images", out=tmp_path / "data", size=32)
+    facts = mv.prepare(
+        "folder", SHARED / "cesm" / "images", out=tmp_path / "data", settings=mv.PrepareSettings(size=32)
+    )
     assert (facts["counts"]["images"], facts["counts"]["ok"]) == (50, 50)
 
 

@@ -375,7 +375,7 @@ def test_a_folders_table_may_name_files_by_id_and_list_findings(tmp_path):
     ("rows", "words"),
     [
         ([{"source": "a.png", "helthy": 1}], ("'helthy'", "did you mean 'healthy'?")),
-        ([{"file": "a.png"}], ("'file'", "known are source")),
+        ([{"file": "a.png"}], ("'file'", "one of source")),
         ([{"healthy": 1}], ("add a column source or image_id",)),
         ([{"source": "a.png", "healthy": "perhaps"}], ("labels.csv, row 2", "healthy", "'perhaps'")),
         ([{"source": "a.png", "age": "old"}], ("row 2", "age")),

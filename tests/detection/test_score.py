@@ -34,7 +34,7 @@ def undisturbed(run: Path, films: Path, tmp_path_factory: pytest.TempPathFactory
 def test_any_number_of_workers_writes_the_same_bytes(
     run: Path, films: Path, undisturbed: bytes, tmp_path: Path
 ) -> None:
-    table = mv.score(run, films, out=tmp_path / "s.csv", workers=2)
+    table = mv.score(run, films, out=tmp_path / "s.csv", workers=2)["table"]
     assert (tmp_path / "s.csv").read_bytes() == undisturbed
     assert [path.name for path in tmp_path.iterdir()] == ["s.csv"]
     failed = table[table["finding"].isna()]
@@ -147,7 +147,7 @@ def test_a_link_to_nothing_is_a_row_and_what_was_refused_is_not_tried_again(
     assert {"astray.dcm", "broken.dcm"} <= set(first)
     with monkeypatch.context() as context:
         second = interrupt_after(100, context)
-        table = mv.score(run, folder, out=out, workers=1, review=tmp_path / "r.html")
+        table = mv.score(run, folder, out=out, workers=1, review=tmp_path / "r.html")["table"]
     assert not {"astray.dcm", "broken.dcm"} & set(second) and len(second) == 12
     reasons = table.set_index("image_id")["reason"]
     assert "there is no such file" in reasons["astray"]

@@ -24,13 +24,13 @@ def evaluation(run: Path, trapped_data: Path, tmp_path_factory: pytest.TempPathF
 def test_a_score_is_the_same_alone_in_a_batch_from_data_and_from_the_source_file(
     run: Path, trapped_data: Path, trapped_raw: Path, tmp_path: Path
 ) -> None:
-    table = mv.score(run, trapped_data, out=tmp_path / "data.csv").set_index("image_id")
+    table = mv.score(run, trapped_data, out=tmp_path / "data.csv")["table"].set_index("image_id")
     data = mv.Data.open(trapped_data)
     good = data.index[data.index["status"] == "ok"].head(5)
     files = [trapped_raw / source for source in good["source"]]
-    from_files = mv.score(run, files, out=tmp_path / "files.csv", workers=1)
+    from_files = mv.score(run, *files, out=tmp_path / "files.csv", workers=1)["table"]
     np.testing.assert_allclose(from_files["finding"], table.loc[good["image_id"], "finding"], rtol=1e-5)
-    alone = mv.score(run, files[2], out=tmp_path / "alone.csv")
+    alone = mv.score(run, files[2], out=tmp_path / "alone.csv")["table"]
     assert alone["finding"][0] == pytest.approx(from_files["finding"][2], rel=1e-5)
 
 
@@ -40,7 +40,7 @@ def test_a_file_that_fails_is_a_row_with_its_reason_and_costs_no_other(
     truth = json.loads((trapped_raw / "truth.json").read_text())
     broken = truth["trapped"]["truncated"][0]
     folder = next(trapped_raw.rglob(f"{broken}.dicom")).parent
-    table = mv.score(run, folder, out=tmp_path / "scores.csv", maps=tmp_path / "maps")
+    table = mv.score(run, folder, out=tmp_path / "scores.csv", maps=tmp_path / "maps")["table"]
     assert len(table) == 4
     bad = table[table["finding"].isna()]
     assert bad["source"].str.contains(broken).tolist() == [True] and bad["reason"].notna().all()
@@ -114,7 +114,7 @@ def test_maps_stay_inside_the_breast(run: Path, trapped_data: Path) -> None:
 
 @pytest.mark.parametrize(("folder", "words"), [("run", "RUN folder"), ("trapped_data", "DATA folder")])
 def test_info_says_what_a_folder_is(folder: str, words: str, request: pytest.FixtureRequest) -> None:
-    assert words in mv.info(request.getfixturevalue(folder))
+    assert words in str(mv.info(request.getfixturevalue(folder)))
 
 
 @pytest.mark.parametrize("healthy", [None, False])
@@ -123,12 +123,12 @@ def test_data_without_a_healthy_image_is_evaluated_as_far_as_it_goes(
 ) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
-    source = mv.phantom(tmp_path / "folder", layout="folder", patients=5, size=64, finding_share=0, workers=1)
+    source = mv.phantom(out=tmp_path / "folder", layout="folder", patients=5, size=64, finding_share=0, workers=1).path
     for number, file in enumerate(sorted(source.rglob("*.png"))):
         target = raw / ("finding" if healthy is False else "images") / f"{number}.png"
         target.parent.mkdir(exist_ok=True)
         target.symlink_to(file)
-    mv.prepare("folder", raw, out=tmp_path / "data", size=64, workers=1)
+    mv.prepare("folder", raw, out=tmp_path / "data", workers=1, settings=mv.PrepareSettings(size=64))
     metrics = mv.evaluate(run, tmp_path / "data", out=tmp_path / "evaluation")
     assert metrics["auroc"] is None and metrics["n_healthy"] == 0
     page = (tmp_path / "evaluation" / "report.html").read_text()
@@ -138,10 +138,14 @@ def test_data_without_a_healthy_image_is_evaluated_as_far_as_it_goes(
 def test_images_that_the_run_has_learnt_from_are_left_out_of_its_test_and_counted(
     trapped_raw: Path, tmp_path: Path
 ) -> None:
-    raw = mv.phantom(tmp_path / "raw", layout="folder", patients=16, size=64, workers=2)
+    raw = mv.phantom(out=tmp_path / "raw", layout="folder", patients=16, size=64, workers=2).path
     for seed in (0, 3):
-        mv.prepare("folder", raw, out=tmp_path / f"data{seed}", size=32, seed=seed, workers=2)
-    mv.train(tmp_path / "data0", out=tmp_path / "run", preset="tiny", epochs=1, vae={"size": 32})
+        mv.prepare(
+            "folder", raw, out=tmp_path / f"data{seed}", workers=2, settings=mv.PrepareSettings(size=32, seed=seed)
+        )
+    mv.train(
+        tmp_path / "data0", out=tmp_path / "run", preset="tiny", settings=mv.TrainSettings(epochs=1, vae={"size": 32})
+    )
     run, other = mv.Run.open(tmp_path / "run"), mv.Data.open(tmp_path / "data3")
     learnt = mv.Data.open(tmp_path / "data0")
     used = set(learnt.index[learnt.index["split"].isin(["train", "validation", "calibration"])]["patient_id"])
@@ -154,13 +158,21 @@ def test_images_that_the_run_has_learnt_from_are_left_out_of_its_test_and_counte
 
 
 def test_data_of_another_geometry_is_refused(run: Path, trapped_raw: Path, tmp_path: Path) -> None:
-    mv.prepare("vindr", trapped_raw, out=tmp_path / "data", size=64, stretch=True, workers=2)
+    mv.prepare(
+        "vindr", trapped_raw, out=tmp_path / "data", workers=2, settings=mv.PrepareSettings(size=64, stretch=True)
+    )
     with pytest.raises(mv.UsageError, match="prepared with stretch True"):
         mv.evaluate(run, tmp_path / "data", out=tmp_path / "evaluation")
 
 
 def test_no_test_image_of_the_runs_side_is_one_sentence(trapped_data: Path, tmp_path: Path, run: Path) -> None:
-    mv.prepare("folder", only_one(trapped_data, tmp_path), out=tmp_path / "data", size=64, workers=1)
+    mv.prepare(
+        "folder",
+        only_one(trapped_data, tmp_path),
+        out=tmp_path / "data",
+        workers=1,
+        settings=mv.PrepareSettings(size=64),
+    )
     with pytest.raises(mv.InputError, match="has no test image to judge"):
         mv.evaluate(run, tmp_path / "data", out=tmp_path / "evaluation")
     assert not (tmp_path / "evaluation").exists()
@@ -179,7 +191,7 @@ def test_files_of_one_name_in_two_folders_keep_a_row_and_a_map_each(
     run: Path, trapped_data: Path, tmp_path: Path
 ) -> None:
     folders = [only_one(trapped_data, tmp_path / name) / "healthy" for name in "ab"]
-    table = mv.score(run, folders, out=tmp_path / "scores.csv", maps=tmp_path / "maps")
+    table = mv.score(run, *folders, out=tmp_path / "scores.csv", maps=tmp_path / "maps")["table"]
     assert table["image_id"].nunique() == 2 and len(list((tmp_path / "maps").glob("*.map.png"))) == 2
 
 
@@ -187,7 +199,7 @@ def test_a_path_that_does_not_exist_stops_scoring_before_any_work(
     run: Path, trapped_data: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(mv.UsageError, match="there is no file or folder"):
-        mv.score(run, [trapped_data, tmp_path / "gone"], out=tmp_path / "scores.csv")
+        mv.score(run, trapped_data, tmp_path / "gone", out=tmp_path / "scores.csv")
     assert not (tmp_path / "scores.csv").exists()
 
 

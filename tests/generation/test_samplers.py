@@ -1,6 +1,7 @@
 """The samplers, and the folder that they fill."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,12 @@ import pytest
 from PIL import Image
 
 import mammovae as mv
+from mammovae.config import ResidualVaeSettings, SamplingMode
 from mammovae.generation.samplers import STEPS, LatentSampler, stored
 from mammovae.imageio.read import read
 from mammovae.models.run import Run
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "epochs": 2,
     "pyramid_vae": {"size": 64, "widths": [8, 16, 16], "latent": 2, "bands": 3, "texture": [4, 6], "kl_weight": 1},
 }
@@ -22,7 +24,7 @@ SMALL = {
 def generating(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run of the generate preset."""
     out = tmp_path_factory.mktemp("generating") / "run"
-    mv.train(trapped_data, out=out, preset="generate", **SMALL)
+    mv.train(trapped_data, out=out, preset="generate", settings=mv.TrainSettings(**SMALL))
     return out
 
 
@@ -72,7 +74,9 @@ def test_an_interpolation_leads_from_one_training_image_to_another(generating: P
 
 
 @pytest.mark.parametrize("mode", ["vary", "interpolate"])
-def test_a_sampler_that_starts_from_real_images_says_that_it_needs_them(run: Path, tmp_path: Path, mode: str) -> None:
+def test_a_sampler_that_starts_from_real_images_says_that_it_needs_them(
+    run: Path, tmp_path: Path, mode: SamplingMode
+) -> None:
     with pytest.raises(mv.UsageError, match="name the DATA folder with --source"):
         mv.generate(run, out=tmp_path / "g", mode=mode)
 
@@ -98,8 +102,8 @@ def test_the_folder_is_a_data_folder_that_can_be_trained_on_and_scored(
     assert facts["run"]["weights"] == Run.open(generating).manifest["weights"] and facts["sampling"]["mode"] == "latent"
     written = np.stack([np.asarray(Image.open(tmp_path / "g" / source)) for source in made.index.loc[ok, "source"]])
     np.testing.assert_array_equal(written, made.images[ok])
-    mv.train(tmp_path / "g", out=tmp_path / "again", preset="tiny", epochs=1)
-    assert mv.score(run, tmp_path / "g", out=tmp_path / "scores.csv")["finding"].notna().sum() == ok.sum()
+    mv.train(tmp_path / "g", out=tmp_path / "again", preset="tiny", settings=mv.TrainSettings(epochs=1))
+    assert mv.score(run, tmp_path / "g", out=tmp_path / "scores.csv")["table"]["finding"].notna().sum() == ok.sum()
 
 
 def test_a_side_and_a_view_can_be_asked_for_where_the_run_was_told_them(
@@ -124,7 +128,9 @@ def test_dicom_of_a_folder_reads_back_to_its_images(generating: Path, tmp_path: 
         geometry = made.geometry(int(place))
         np.testing.assert_array_equal(geometry.apply(picture.pixels), made.images[place])
         assert picture.header["side"] == made.index["side"].iloc[place]
-    prepared = mv.prepare("dicom", tmp_path / "g" / "dicom", out=tmp_path / "prepared", size=64, workers=1)
+    prepared = mv.prepare(
+        "dicom", tmp_path / "g" / "dicom", out=tmp_path / "prepared", workers=1, settings=mv.PrepareSettings(size=64)
+    )
     assert prepared["counts"]["images"] == len(ok)
 
 
@@ -146,9 +152,13 @@ def test_images_of_one_patient_stay_in_one_split_and_her_id_out_of_the_folder(
 
 
 def test_a_run_that_cannot_make_images_says_so(trapped_data: Path, tmp_path: Path) -> None:
-    mv.train(
-        trapped_data, out=tmp_path / "r", preset="detect", epochs=1, members=["residual_vae"],
-        residual_vae={"size": 64, "widths": [4, 8]}, fused=["normalised_peak"], maps=["normalised"],
-    )  # fmt: skip
+    settings = mv.TrainSettings(
+        epochs=1,
+        members=("residual_vae",),
+        residual_vae=ResidualVaeSettings(size=64, widths=(4, 8)),
+        fused=("normalised_peak",),
+        maps=("normalised",),
+    )
+    mv.train(trapped_data, out=tmp_path / "r", preset="detect", settings=settings)
     with pytest.raises(mv.InputError, match="no member that makes images"):
         mv.generate(tmp_path / "r", out=tmp_path / "g")

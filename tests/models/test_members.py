@@ -16,7 +16,7 @@ from mammovae.perturbations import random_lesions
 from mammovae.perturbations.lesions import LesionSpec, insert_lesion
 from mammovae.training import train
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "epochs": 25,
     "members": ["residual_vae", "denoiser", "lesion_segmenter", "bilateral_vae"],
     "fused_bilateral": ["pair_peak_bilateral"],
@@ -34,7 +34,7 @@ FINDING = (
 @pytest.fixture(scope="module")
 def detect(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("detect") / "run"
-    mv.train(trapped_data, out=out, preset="detect", **SETTINGS)
+    mv.train(trapped_data, out=out, preset="detect", settings=mv.TrainSettings(**SETTINGS))
     return out
 
 
@@ -42,7 +42,7 @@ def detect(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def marking(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A marker that has learnt enough to tell: of large lesions alone, for 41 films of 64 px teach it no others."""
     out = tmp_path_factory.mktemp("marking") / "run"
-    settings = {
+    settings: dict[str, Any] = {
         "members": ["residual_vae", "lesion_segmenter"],
         "fused": ["lesion_segmenter_peak"],
         "maps": ["lesion_segmenter"],
@@ -55,7 +55,7 @@ def marking(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(random_lesions, "DIAMETERS_MM", (15.0, 40.0))
         patch.setattr(random_lesions, "CONTRASTS", (0.3, 0.9))
-        mv.train(trapped_data, out=out, preset="detect", **settings)
+        mv.train(trapped_data, out=out, preset="detect", settings=mv.TrainSettings(**settings))
     return out
 
 
@@ -87,9 +87,9 @@ def test_scores_are_the_same_alone_in_a_batch_from_data_from_files_and_without_t
     one_sided = [name for name in together if not name.endswith("_bilateral")]
     for name in one_sided:
         assert alone[name][0] == pytest.approx(together[name][3], rel=1e-5, abs=1e-6), name
-    table = mv.score(detect, trapped_data, out=tmp_path / "data.csv").set_index("image_id")
+    table = mv.score(detect, trapped_data, out=tmp_path / "data.csv")["table"].set_index("image_id")
     rows = data.index.iloc[positions]
-    files = mv.score(detect, [trapped_raw / source for source in rows["source"]], out=tmp_path / "files.csv")
+    files = mv.score(detect, *[trapped_raw / source for source in rows["source"]], out=tmp_path / "files.csv")["table"]
     for name in [*one_sided, "finding", "finding_percentile", "quality"]:
         np.testing.assert_allclose(files[name], table.loc[rows["image_id"], name], rtol=1e-5, atol=1e-5, err_msg=name)
     assert set(table["other"].dropna()) == {"used", "missing"} or set(table["other"].dropna()) == {"used"}
@@ -179,14 +179,19 @@ def test_a_marker_that_sees_what_was_planted_without_a_lesion_is_refused(
 
 def test_a_marker_without_the_vae_that_it_learns_from_is_refused(trapped_data: Path, tmp_path: Path) -> None:
     with pytest.raises(mv.UsageError, match="lesion_segmenter learns from residual_vae"):
-        mv.train(trapped_data, out=tmp_path / "run", preset="detect", members=["lesion_segmenter"])
+        mv.train(
+            trapped_data,
+            out=tmp_path / "run",
+            preset="detect",
+            settings=mv.TrainSettings(members=("lesion_segmenter",)),
+        )
 
 
 def test_a_score_or_map_that_no_member_makes_is_refused_before_any_training(trapped_data: Path, tmp_path: Path) -> None:
     for wrong in ({"fused": ["lesion_segmenter_peek"]}, {"maps": ["bilateral"]}, {"fused_bilateral": ["kl_bilateral"]}):
         field, (name,) = next(iter(wrong.items()))
         with pytest.raises(mv.UsageError, match=f"no member makes '{name}', which {field} asks for"):
-            mv.train(trapped_data, out=tmp_path / "run", preset="detect", **SETTINGS | wrong)
+            mv.train(trapped_data, out=tmp_path / "run", preset="detect", settings=mv.TrainSettings(**SETTINGS | wrong))
     assert not (tmp_path / "run").exists()
 
 
@@ -199,7 +204,7 @@ def test_the_review_sheet_flags_and_maps_over_source_pixels(
     folder = next(trapped_raw.rglob(f"{truth['trapped']['truncated'][0]}.dicom")).parent
     table = mv.score(
         detect, folder, out=tmp_path / "s.csv", maps=tmp_path / "maps", review=tmp_path / "review.html", flag=0.2
-    )
+    )["table"]
     page = (tmp_path / "review.html").read_text()
     assert "Refused: " in page and "most suspicious first" in page
     flagged = table["flag"].fillna("").str.contains("finding")

@@ -52,7 +52,7 @@ def test_prepare_and_score_survive_the_death_of_a_worker(
 ) -> None:
     data = tmp_path / "data"
     with a_worker_killed(cluster, data / ".rows.jsonl", 45) as killed:
-        facts = mv.prepare("vindr", trapped_raw, out=data, size=64, cluster=cluster)
+        facts = mv.prepare("vindr", trapped_raw, out=data, cluster=cluster, settings=mv.PrepareSettings(size=64))
     assert killed and killed[1] < facts["counts"]["ok"] - 10, "the worker was not killed half-way"
     for name in DATA:
         assert (data / name).read_bytes() == (trapped_data / name).read_bytes(), name
@@ -61,7 +61,7 @@ def test_prepare_and_score_survive_the_death_of_a_worker(
     mv.score(run, trapped_raw, out=here, workers=2, flag=0.2)
     there = tmp_path / "there.csv"
     with a_worker_killed(cluster, tmp_path / ".there.csv.rows.jsonl", 45) as killed:
-        table = mv.score(run, trapped_raw, out=there, cluster=cluster, flag=0.2)
+        table = mv.score(run, trapped_raw, out=there, cluster=cluster, flag=0.2)["table"]
     assert killed and killed[1] < len(table) - 10, "the worker was not killed half-way"
     assert there.read_bytes() == here.read_bytes()
 
@@ -69,8 +69,8 @@ def test_prepare_and_score_survive_the_death_of_a_worker(
 def test_a_data_folder_is_scored_on_a_cluster_that_is_started_for_it(
     trapped_data: Path, run: Path, tmp_path: Path
 ) -> None:
-    here = mv.score(run, trapped_data, out=tmp_path / "here.csv")
-    there = mv.score(run, trapped_data, out=tmp_path / "there.csv", cluster="local", workers=1)
+    here = mv.score(run, trapped_data, out=tmp_path / "here.csv")["table"]
+    there = mv.score(run, trapped_data, out=tmp_path / "there.csv", cluster="local", workers=1)["table"]
     assert list(here["image_id"]) == list(there["image_id"])
     assert here["finding"].to_numpy() == pytest.approx(there["finding"].to_numpy(), rel=1e-5, nan_ok=True)
 
@@ -80,11 +80,13 @@ def test_workers_started_in_another_folder_find_relative_paths(
 ) -> None:
     monkeypatch.chdir(trapped_raw.parent)  # after the cluster was started
     raw, here = Path(trapped_raw.name), Path(os.path.relpath(run))
-    facts = mv.prepare("dicom", raw, out=tmp_path / "data", size=32, limit=4, cluster=cluster)
+    facts = mv.prepare(
+        "dicom", raw, out=tmp_path / "data", cluster=cluster, settings=mv.PrepareSettings(size=32, limit=4)
+    )
     assert facts["counts"]["ok"] == 4
     image = sorted(raw.rglob("*.dicom"))[0]
     table = mv.score(
         here, image, out=tmp_path / "s.csv", maps=Path(os.path.relpath(tmp_path / "maps")), cluster=cluster
-    )
+    )["table"]
     assert list(table["source"]) == [str(image)] and table["finding"].notna().all()
     assert (tmp_path / "maps" / f"{image.stem}.png").is_file()

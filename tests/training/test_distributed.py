@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from mammovae.training.share import WholeBatch
 MEMBERS = ["vae", "residual_vae", "denoiser", "lesion_segmenter", "bilateral_vae", "pyramid_vae"]
 WIDTHS = {"size": 32, "widths": [8, 8]}
 # 21 images in batches of 5: two and three for each process, and one batch that leaves nothing for the first.
-SMALL = {
+SMALL: dict[str, Any] = {
     "epochs": 2,
     "limit": 21,
     "batch_size": 5,
@@ -40,7 +41,7 @@ TOLERANCE = dict.fromkeys(MEMBERS, 1e-5) | {"vae": 1e-6, "pyramid_vae": 1e-4}
 @pytest.fixture(scope="module")
 def alone(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("alone") / "run"
-    mv.train(trapped_data, out=out, preset="tiny", **SMALL)
+    mv.train(trapped_data, out=out, preset="tiny", settings=mv.TrainSettings(**SMALL))
     return out
 
 
@@ -66,11 +67,11 @@ def test_two_processes_train_every_member_to_the_losses_of_one_and_go_on_from_wh
     save = loop._Training._save
     monkeypatch.setattr(loop._Training, "_save", stop)
     with pytest.raises(KeyboardInterrupt):
-        mv.train(trapped_data, out=out, preset="tiny", **SMALL)
+        mv.train(trapped_data, out=out, preset="tiny", settings=mv.TrainSettings(**SMALL))
     assert (out / "members" / "vae" / "resume.ckpt").exists()
 
     # No main guard: what a new process imports must not be the user's script.
-    call = f"mv.train({str(trapped_data)!r}, out={str(out)!r}, preset='tiny', devices=2, **{SMALL!r})"
+    call = f"mv.train({str(trapped_data)!r}, out={str(out)!r}, preset='tiny', devices=2, settings={SMALL!r})"
     script.write_text(f"import mammovae as mv\nprint({call}['devices'])")
     answer = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
     assert answer.stdout == "2\n", answer.stderr

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 import mammovae as mv
 from mammovae.config import TrainSettings
 
-SMALL = {"epochs": 4, "checkpoint_seconds": 0.0, "vae": {"size": 32, "filters": [4, 8], "latent": 4}}
+SMALL: dict[str, Any] = {"epochs": 4, "checkpoint_seconds": 0.0, "vae": {"size": 32, "filters": [4, 8], "latent": 4}}
 
 
 def weights(run: Path) -> bytes:
@@ -27,7 +28,7 @@ def weights(run: Path) -> bytes:
 @pytest.fixture(scope="module")
 def small(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("small") / "run"
-    mv.train(trapped_data, out=out, preset="tiny", **SMALL)
+    mv.train(trapped_data, out=out, preset="tiny", settings=mv.TrainSettings(**SMALL))
     return out
 
 
@@ -71,8 +72,8 @@ def test_nothing_but_the_result_is_left(small: Path) -> None:
 def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(
     small: Path, trapped_data: Path, tmp_path: Path
 ) -> None:
-    mv.train(trapped_data, out=tmp_path / "same", preset="tiny", **SMALL)
-    mv.train(trapped_data, out=tmp_path / "other", preset="tiny", seed=1, **SMALL)
+    mv.train(trapped_data, out=tmp_path / "same", preset="tiny", settings=mv.TrainSettings(**SMALL))
+    mv.train(trapped_data, out=tmp_path / "other", preset="tiny", settings=mv.TrainSettings(seed=1, **SMALL))
     assert weights(tmp_path / "same") == weights(small)
     assert weights(tmp_path / "other") != weights(small)
     same = (tmp_path / "same" / "calibration.parquet").read_bytes()
@@ -107,7 +108,7 @@ def test_killed_and_started_again_the_weights_are_bit_for_bit_the_same(
 
 def test_the_same_call_on_a_finished_run_changes_nothing(small: Path, trapped_data: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in small.rglob("*") if path.is_file()}
-    facts = mv.train(trapped_data, out=small, preset="tiny", **SMALL)
+    facts = mv.train(trapped_data, out=small, preset="tiny", settings=mv.TrainSettings(**SMALL))
     assert facts["state"] == "done"
     assert before == {path: path.stat().st_mtime_ns for path in small.rglob("*") if path.is_file()}
 
@@ -131,7 +132,7 @@ def test_limit_draws_by_the_seed(trapped_data: Path) -> None:
 
 def test_an_image_size_that_does_not_fit_is_one_sentence_and_leaves_nothing(trapped_data: Path, tmp_path: Path) -> None:
     with pytest.raises(mv.UsageError, match="images of 64 px do not fit a network of 128 px"):
-        mv.train(trapped_data, out=tmp_path / "run", preset="original", epochs=1)
+        mv.train(trapped_data, out=tmp_path / "run", preset="original", settings=mv.TrainSettings(epochs=1))
     assert not (tmp_path / "run").exists()
 
 
@@ -145,7 +146,9 @@ def test_opening_a_run_leaves_the_callers_random_numbers_alone(small: Path) -> N
 
 def test_a_loss_that_explodes_stops_with_advice(trapped_data: Path, tmp_path: Path) -> None:
     with pytest.raises(mv.InputError, match="lower learning_rate"):
-        mv.train(trapped_data, out=tmp_path / "run", preset="tiny", **SMALL, learning_rate=1e6)
+        mv.train(
+            trapped_data, out=tmp_path / "run", preset="tiny", settings=mv.TrainSettings(**SMALL, learning_rate=1e6)
+        )
 
 
 def test_damaged_weights_are_named(small: Path, trapped_data: Path, tmp_path: Path) -> None:

@@ -26,22 +26,9 @@ _BATCH = 64
 
 
 def audit(
-    generated: Path | str,
-    run: Path | str,
-    data: Path | str,
-    *,
-    out: Path | str,
-    seed: int = 0,
-    utility: PresetName | None = None,
+    generated: Path, run: Path, data: Path, out: Path, seed: int, utility: PresetName | None = None
 ) -> dict[str, Any]:
-    """Compare generated images with the real ones of a DATA folder, and return what metrics.json says.
-
-    generated: a DATA folder that generate wrote (or prepare, from another generator's files); run: what made it; data:
-    the DATA folder that the run was trained on, whose healthy test images, of patients that the run has not seen, stand
-    for "real". utility names a preset: it is trained on the generated and on as many real images, and both are measured
-    on the real test images, which reads their labels. The folder out gets metrics.json (flat keys, intervals as KEY_low
-    and KEY_high) and report.html.
-    """
+    """Do mammovae audit, and return what metrics.json says (flat keys, intervals as KEY_low and KEY_high)."""
     opened, real, made = Run.open(run), Data.open(data), Data.open(generated)
     real.check_prepared_as(opened.manifest["prepared"])
     if real.digest != opened.manifest["inputs"]["index"]:
@@ -57,7 +44,7 @@ def audit(
         "generated": str(made.path.resolve()),
         "images": file_hash(made.path / "images.npy"),
     }
-    with StageFolder(Path(out), "audit", {"seed": seed, "utility": utility}, inputs) as stage:
+    with StageFolder(out, "audit", {"seed": seed, "utility": utility}, inputs) as stage:
         if not stage.done:
             unknown = exclude_training_images(opened, real, healthy_of(opened, real, "test"))
             held, train = real_images(opened, real, unknown, made.size)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mammovae import config
 from mammovae.config import PresetName, TrainSettings, UsageError
 from mammovae.cross_validation import reference
 from mammovae.cross_validation.crossval_report import write_pooled_report
@@ -32,39 +31,35 @@ from mammovae.training.train import train_on
 from mammovae.version import __version__
 
 
-def crossval(
-    data: Path | str,
+def crossval(  # noqa: PLR0913
+    data: Path,
+    out: Path,
+    preset: PresetName,
+    chosen: TrainSettings,
     *,
-    out: Path | str,
-    preset: PresetName = "detect",
-    folds: int = 5,
-    cache: Path | str | None = None,
-    other_view: Path | str | None = None,
-    **settings: Any,
+    folds: int,
+    cache: Path,
+    other_view: Path | None,
 ) -> dict[str, Any]:
-    """Evaluate a preset on small data: every image scored by a run that never saw its patient; return metrics.json.
+    """Do mammovae crossval, and return what metrics.json says.
 
     In each fold the other patients are dealt 70/10/20 to train, validation and calibration. Beside the preset, the
     original preset and the baselines are evaluated on the same folds. The folder out gets fold-K/ with the runs,
-    scores.csv (out-of-fold, no images), selection.json (each score on healthy validation images and on lesions inserted
-    into them), faults and lesions inserted into healthy test images (see stress, also for other_view), metrics.json and
-    report.html. Interrupted, the same call resumes with the next fold or member. cache is a folder of trained members
-    and scored faults, shared by attempts (by default beside out); each is reused when all that it depends on is the
-    same.
+    scores.csv (out-of-fold, no images), selection.json (what healthy validation images and lesions inserted into them
+    say of each score), faults and lesions inserted into healthy test images (see stress), metrics.json and report.html.
+    cache holds trained members and scored faults; each is taken from it when all that makes it is the same.
 
-    A preset that makes images and does not detect ("generate") is audited instead: in each fold it and the original
-    preset make as many images as they were trained on, and these are compared, the folds pooled, with the healthy
-    images that no fold's network has seen; see audit.
+    A preset that generates and does not detect is audited instead: in each fold it and the original preset generate as
+    many images as they were trained on, and these are compared, the folds pooled, with the healthy images that no
+    fold's network has seen; see audit.
     """
-    out, opened, chosen = Path(out), Data.open(data), config.preset(preset, settings)
-    donors = None if other_view is None else Path(other_view)
-    if donors is not None and only_generates(chosen):
-        raise UsageError("a preset that makes images is evaluated without inserted faults: omit --other-view")
-    cache = Path(cache) if cache is not None else out.parent / "members"
+    opened = Data.open(data)
+    if other_view is not None and only_generates(chosen):
+        raise UsageError("a preset that only generates is evaluated without inserted faults: omit --other-view")
     copies = {name for group in opened.manifest["duplicates"] for name in group[1:]}
     fold_of = assign_folds(opened.index, folds, chosen.seed, copies)
     inputs = {"data": str(opened.path.resolve()), "index": opened.digest}
-    asked = {"preset": preset, "folds": folds, "other_view": None if donors is None else str(donors)}
+    asked = {"preset": preset, "folds": folds, "other_view": None if other_view is None else str(other_view)}
     with StageFolder(out, "crossval", asked | chosen.model_dump(), inputs) as stage:
         if not stage.done:
             splits = [split_fold(opened.index, fold_of, fold, chosen.seed) for fold in range(folds)]
@@ -75,7 +70,7 @@ def crossval(
                 stage.finish()
                 return metrics
             for fold, part in enumerate(parts):
-                _fold(part, stage.out / f"fold-{fold}", fold, _Attempt(preset, chosen, cache, donors))
+                _fold(part, stage.out / f"fold-{fold}", fold, _Attempt(preset, chosen, cache, other_view))
             runs = [Run.open(stage.out / f"fold-{fold}" / preset) for fold in range(folds)]
             tables = [pd.read_parquet(stage.out / f"fold-{fold}" / "inserted_lesions.parquet") for fold in range(folds)]
             write_json(stage.out / "selection.json", summarise_selection(tables, runs))

@@ -109,50 +109,38 @@ def _fine(geometry: Geometry, grid: PixelGrid) -> bool:
     return max(geometry.scale_x, geometry.scale_y) * grid.factor <= 0.5
 
 
-def prepare(
+def prepare(  # noqa: PLR0913
     kind: SourceKind,
-    path: Path | str,
+    root: Path,
+    out: Path,
+    settings: PrepareSettings,
     *,
-    out: Path | str,
     workers: int | None = None,
     cluster: str | None = None,
     executor: Executor | None = None,
     timeout: float | None = None,
-    **settings: Any,
 ) -> dict[str, Any]:
-    """Turn a raw data set into the DATA folder out, and return its manifest's facts (counts and so on).
-
-    settings are those of PrepareSettings (size=128, side="R"). Works on all cores (workers processes; workers=1 is this
-    process, where a crash ends the run), on the workers of a Dask cluster (the address of its scheduler, or "local",
-    which starts one here; they must see the same paths), or on any concurrent.futures executor. An interrupted run is
-    completed by the same call; a file that cannot be used, crashes its decoder or takes longer than timeout (seconds, 600)
-    becomes a row with status "failed" and a line in failures.csv.
-    Raises InputError when the raw folder is not what kind says or holds no image that matches.
-    """
-    chosen = PrepareSettings.of(settings)
-    root, out = Path(path), Path(out)
-    if kind not in SOURCES:
-        raise UsageError(f"there is no kind of data {kind!r}: choose one of {', '.join(SOURCES)}")
-    if "healthy" in settings and not SOURCES[kind].healthy_rules:
+    """Do mammovae prepare, and return the manifest's facts (counts and so on)."""
+    if "healthy" in settings.model_fields_set and not SOURCES[kind].healthy_rules:
         kinds = ", ".join(name for name, source in SOURCES.items() if source.healthy_rules)
         raise UsageError(f"healthy is a rule for {kinds}: {kind} states itself which images are healthy")
     if not root.is_dir():
         raise InputError(f"there is no folder {root}: name the folder that holds the raw {kind} data")
-    frame = _listing(kind, root, chosen)
+    frame = _listing(kind, root, settings)
     if frame.empty:
         reads = SOURCES[kind].reads
         raise InputError(f"no image in {root} matches: check --side, --view and the kind ({kind} reads {reads})")
     said = frame[["image_id", "source", "split", "healthy", "status", "findings"]].to_json(orient="records")
     inputs = {"kind": kind, "root": str(root.resolve()), "listing": hashlib.sha256(said.encode()).hexdigest()}
-    with StageFolder(out, "prepare", chosen.model_dump(), inputs) as stage:
+    with StageFolder(out, "prepare", settings.model_dump(), inputs) as stage:
         if not stage.done:
-            slots = _Slots(out, len(frame), chosen.size)
+            slots = _Slots(out, len(frame), settings.size)
             with Journal(out / JOURNAL, f"prepare {__version__}") as journal:
                 done = {entry["row"] for entry in journal.entries()}
                 left = [row for row in np.flatnonzero(frame["status"] == "ok").tolist() if row not in done]
                 sources, whole = frame["source"], root.absolute()  # a worker elsewhere stands in another folder
                 tasks = (Task(row, whole / sources.iloc[row]) for row in left)
-                work = partial(prepare_task, size=chosen.size, stretch=chosen.stretch)
+                work = partial(prepare_task, size=settings.size, stretch=settings.stretch)
                 results = pool.map_unordered(
                     work, tasks, workers=workers, cluster=cluster, executor=executor, timeout=timeout
                 )
@@ -160,7 +148,7 @@ def prepare(
                     for task, result in results:
                         journal.add(slots.keep(task.row, result))
                         progress.advance(1)
-                facts = finalize(out, frame, journal.entries(), slots.images, slots.masks, chosen)
+                facts = finalize(out, frame, journal.entries(), slots.images, slots.masks, settings)
                 slots.finish()
                 stage.finish(phantoms=_is_phantom(root), **facts)
                 journal.delete()

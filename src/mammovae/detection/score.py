@@ -41,52 +41,36 @@ Key = tuple[int, int]
 """The place of a row in the table: which DATA folder, or after them the files; and the position there."""
 
 
-def score(
-    run: Path | str,
-    paths: Sequence[Path | str] | Path | str,
+def score(  # noqa: PLR0913
+    run: Path,
+    paths: list[Path],
+    out: Path,
     *,
-    out: Path | str,
-    maps: Path | str | None = None,
-    review: Path | str | None = None,
+    maps: Path | None = None,
+    review: Path | None = None,
     flag: float | None = None,
     workers: int | None = None,
     cluster: str | None = None,
     timeout: float | None = None,
 ) -> pd.DataFrame:
-    """Score images and write one row each to out; return the table.
+    """Do mammovae score, and return the table.
 
-    paths: image files, folders of them, or DATA folders. image_id is the index's, or a file's path below the
-    folder given, without suffix. finding is the run's fused score inside the breast (higher = further from healthy;
-    the seed preset's is its reconstruction loss in nats), finding_percentile its place among the run's healthy
-    calibration images, finding_p the conformal p-value; quality and quality_percentile say the same of technical
-    faults, in the whole image. With flag, a false-positive rate, the column flag names which of the two exceed it.
-    other says whether the patient's other breast was used, where the run has bilateral scores; reason why an image
-    failed, or which score stands out and where. An image that cannot be used is a row with a reason and no score.
-
-    With maps, a folder, each image's map is drawn there on one fixed scale (NAME.png), and laid over the source's own
-    pixels (NAME.map.png, 16 bit: 8192 is what one healthy pixel in a thousand exceeds). With review, an HTML file, the
-    100 most suspicious images are shown there, refused ones first.
-
-    A file is read, prepared, scored and drawn in one go by a worker process (workers of them, by default one for each
-    core; fewer than eight files, and workers=1, are done in this process), or by the workers of a Dask cluster: the
-    address of its scheduler, or "local", which starts one here. They must see the same paths, and compute on their CPU;
-    squares of DATA folders are scored 16 at a time, on the first GPU where there is one. A file that crashes its
-    decoder, or takes longer than timeout (seconds, 600), is a row with that reason. Rows come as they are ready to
-    .NAME.rows.jsonl beside out; the same call goes on from there after an interruption.
-    Raises InputError when a path does not exist, UsageError for a flag rate that the calibration images cannot promise.
+    A file is read, prepared, scored and drawn in one go by a worker process (fewer than eight files, and workers=1, are
+    done in this process), or by the workers of a Dask cluster, which must see the same paths and compute on their CPU.
+    Images of DATA folders are scored 16 at a time, on the first GPU where there is one. Rows come as they are ready to
+    .NAME.rows.jsonl beside out, from which the same call resumes after an interruption.
     """
-    out = Path(out)
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder: name the CSV file to write")
     out.parent.mkdir(parents=True, exist_ok=True)
-    scorer = _Scorer(Path(run), flag, None if maps is None else Path(maps), review is not None)
+    scorer = _Scorer(run, flag, maps, review is not None)
     opened, judge = scorer.run, scorer.judge
-    data, files = _gather([Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)])
+    data, files = _gather(paths)
     for one in data:
         one.check_prepared_as(opened.manifest["prepared"])
     tasks, refused = _tasks(data, files)
     if not tasks and not refused:
-        raise InputError(f"there is no image in {paths}")
+        raise InputError(f"there is no image in {', '.join(map(str, paths)) or 'nothing'}: name an image or a folder")
     wanted = _wanted(opened, data, files, scorer)
     with _alone(out), Journal(out.with_name(f".{out.name}.rows.jsonl"), wanted) as journal:
         done, sheet = _resumed(journal, review is not None), None if review is None else ReviewPage(judge.level)
@@ -109,7 +93,7 @@ def score(
             for key in sorted(rows):
                 if "finding" not in rows[key]:
                     sheet.refuse(rows[key])
-            sheet.write(Path(review), out.name, len(table))
+            sheet.write(review, out.name, len(table))
         journal.delete()
     return table
 

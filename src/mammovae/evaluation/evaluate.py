@@ -29,17 +29,9 @@ BASELINES = {
 ORIGINAL_PROTOCOL_IMAGES = 20
 
 
-def evaluate(
-    run: Path | str,
-    data: Path | str,
-    *,
-    out: Path | str,
-    protocol: Literal["full", "original"] = "full",
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Judge a run on the test images of a DATA folder; return what metrics.json says.
+def evaluate(run: Path, data: Path, out: Path, protocol: Literal["full", "original"], seed: int) -> dict[str, Any]:
+    """Do mammovae evaluate, and return what metrics.json says (flat keys, intervals as KEY_low and KEY_high).
 
-    The folder out gets metrics.json (flat keys, intervals as KEY_low and KEY_high), scores.csv and report.html.
     Labels are read here and nowhere before: they choose nothing.
     """
     opened, prepared = Run.open(run), Data.open(data)
@@ -51,7 +43,7 @@ def evaluate(
         "data": str(prepared.path.resolve()),
         "index": file_hash(prepared.path / "index.parquet"),
     }
-    with StageFolder(Path(out), "evaluate", {"protocol": protocol, "seed": seed}, inputs) as stage:
+    with StageFolder(out, "evaluate", {"protocol": protocol, "seed": seed}, inputs) as stage:
         if not stage.done:
             table = scores_table(opened, prepared, positions)
             with atomic_write(stage.out / "scores.csv") as partial:

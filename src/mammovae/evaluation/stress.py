@@ -23,20 +23,12 @@ from mammovae.training.leakage import exclude_training_images
 
 
 def stress(
-    run: Path | str,
-    data: Path | str,
-    *,
-    out: Path | str,
-    seed: int = 0,
-    other_view: Path | str | None = None,
-    workers: int | None = None,
+    run: Path, data: Path, out: Path, seed: int, other_view: Path | None, workers: int | None = None
 ) -> dict[str, Any]:
-    """Insert faults and lesions (family test) into healthy test images; return metrics.json.
+    """Do mammovae stress with faults and lesions of the test families, and return what metrics.json says.
 
-    Faults are inserted into the raw files, which must still be where prepare found them, and into what their headers
-    say; then each is prepared like any file. A refusal counts as a detection. other_view is a folder of images of the
-    other view, which stand in for a wrong view; without it those of the data set serve, else phantoms. The folder out
-    gets faults.csv, faults.png, lesions.csv, detectability.png and metrics.json.
+    Faults go into the raw files and into what their headers say; then each is prepared like any file. A refusal counts
+    as a detection. The folder out gets faults.csv, faults.png, lesions.csv, detectability.png and metrics.json.
     """
     opened, prepared = Run.open(run), Data.open(data)
     prepared.check_prepared_as(opened.manifest["prepared"])
@@ -54,9 +46,9 @@ def stress(
         "index": file_hash(prepared.path / "index.parquet"),
     }
     settings = {"seed": seed, "other_view": None if other_view is None else str(other_view)}
-    with StageFolder(Path(out), "stress", settings, inputs) as stage:
+    with StageFolder(out, "stress", settings, inputs) as stage:
         if not stage.done:
-            insertion = FaultInsertion(seed, None if other_view is None else Path(other_view), workers)
+            insertion = FaultInsertion(seed, other_view, workers)
             faults = with_identity(score_inserted_faults(quality, prepared, positions, insertion), prepared)
             lesions = with_identity(lesion_rows(opened, prepared, positions, seed), prepared)
             detected = fault_metrics(faults)

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mammovae.config import DensityClass, SamplingMode, Side, UsageError, View
+from mammovae.config import Side, UsageError, View
 from mammovae.data import index
-from mammovae.data.dataset import Data, guessed_mm_per_pixel
+from mammovae.data.dataset import guessed_mm_per_pixel
 from mammovae.data.finalize import SHEET_IMAGES, counts
 from mammovae.data.geometry import Geometry
 from mammovae.data.measurements import MEASUREMENTS, measure_image
@@ -18,7 +18,6 @@ from mammovae.data.split import assign_splits
 from mammovae.generation.dicom_export import encode
 from mammovae.generation.latent_density import DENSITY
 from mammovae.generation.samplers import DERIVED, LatentSampler, stored, told
-from mammovae.models.run import Run
 from mammovae.report.progress import Progress
 from mammovae.storage import StageFolder, atomic_write, digest, file_hash
 
@@ -27,40 +26,8 @@ _BATCH, _SHOWN = 32, 64
 _NOT_DERIVED = "no patient's image was encoded to make them; mammovae audit looks for copies"
 
 
-def generate(
-    run: Path | str,
-    *,
-    out: Path | str,
-    mode: SamplingMode = "latent",
-    count: int = 16,
-    source: Path | str | None = None,
-    seed: int = 0,
-    temperature: float | None = None,
-    side: Side | None = None,
-    view: View | None = None,
-    breast_density: DensityClass | None = None,
-    dicom: bool = False,
-) -> dict[str, Any]:
-    """Fill the folder out with count generated images and return its manifest.
-
-    vary and interpolate need source, the DATA folder whose training images they start from; generated.csv names those
-    behind each image. side ("L", "R"), view ("CC", "MLO") and breast_density ("A" to "D") ask for one kind, where the training
-    images had it; otherwise each image is of a kind that a training image had. Images are 16-bit PNG or, with dicom,
-    Digital Mammography objects that are marked synthetic. out is a DATA folder like those of prepare: it can be
-    trained on, scored and audited. The same run, source and seed give the same images.
-    """
-    asked = {
-        name: value
-        for name, value in (("side", side), ("view", view), ("density", breast_density))
-        if value is not None
-    }
-    data = None if source is None else Data.open(source)
-    drawn = LatentSampler(Run.open(run), mode, seed, data, temperature, asked)
-    return generate_from(drawn, Path(out), count, dicom)
-
-
 def generate_from(drawn: LatentSampler, out: Path, count: int, dicom: bool = False) -> dict[str, Any]:
-    """Do generate for a source that is set up already, whose data may have another's splits; return the manifest."""
+    """Fill the folder out with count images of a sampler, whose data may have another's splits; return the manifest."""
     if count < 1:
         raise UsageError(f"--count {count} makes no image: give at least 1")
     if dicom:

@@ -79,7 +79,7 @@ class Run:
             values = tomllib.loads((path / CONFIG).read_text(encoding="utf-8"))
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise InputError(f"cannot read {path / CONFIG}: {error}") from error
-        settings = TrainSettings.of(values)
+        settings = TrainSettings(**values)
         members = build_members(settings)
         for name, member in members.items():
             load_weights(member, path / "members" / name / WEIGHTS)

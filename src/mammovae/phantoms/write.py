@@ -51,7 +51,6 @@ def write_phantoms(  # noqa: PLR0913
         raise UsageError(
             f"need at least 1 patient, 32 to 4096 rows and a share in 0..1, not {patients}, {size}, {finding_share}"
         )
-    out = Path(out)
     plans, defects = plan_study(seed, size, patients, finding_share), {}
     if traps:
         plans, defects = assign_defects(plans, layout)

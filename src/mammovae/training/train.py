@@ -10,7 +10,6 @@ import pandas as pd
 import tomli_w
 import torch
 
-from mammovae import config
 from mammovae.config import MemberName, PresetName, TrainSettings, UsageError, suggest
 from mammovae.data.dataset import Data
 from mammovae.detection.reconstruct import reconstruct
@@ -27,27 +26,6 @@ from mammovae.training.leakage import record_training_images
 from mammovae.version import __version__
 
 
-def train(
-    data: Path | str,
-    *,
-    out: Path | str,
-    preset: PresetName = "original",
-    devices: int | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Train a preset on the healthy training images of a DATA folder, calibrate it, and return the manifest.
-
-    settings replace the preset's (epochs=5, side="R", vae={"latent": 16}). The RUN folder out holds config.toml,
-    the weights, history.csv, calibration.parquet, loss.png and private/. Interrupted, the same call goes on from the
-    last checkpoint and ends with the very same weights.
-
-    devices: GPUs of this machine, or processes where it has none, that share out every batch (1); the weights are those
-    of one but for the rounding of sums. Under torchrun, which says how many there are, each process calls this, and
-    gets the manifest once the run is done; data and out must be there for all of them.
-    """
-    return train_on(Data.open(data), Path(out), preset, config.preset(preset, settings), devices=devices)
-
-
 def train_on(
     data: Data,
     out: Path,
@@ -56,7 +34,7 @@ def train_on(
     cache: Path | None = None,
     devices: int | None = None,
 ) -> dict[str, Any]:
-    """Do train for an opened DATA folder, whose splits may be another's; return the manifest.
+    """Do mammovae train for an opened DATA folder, whose splits may be another's; return the manifest.
 
     cache is a folder of trained members by the hash of all that makes them, shared by attempts that differ in
     something else.

@@ -1,7 +1,6 @@
 """What the sources share: CSV files whose errors name the cell, and names in raw trees."""
 
 import csv
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -139,12 +138,6 @@ def _cells(path: Path) -> list[tuple[int, list[str]]]:
         raise InputError(f"there is no {path}: name the folder that holds {path.name}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error}; save it as a CSV file in UTF-8") from error
-
-
-def suggest_column(name: str, known: Sequence[str]) -> str:
-    """Return the end of an error's sentence: the known name nearest to name, or all of them."""
-    close = difflib.get_close_matches(normalise_name(name), known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 
 
 def find_entry(folder: Path, name: str) -> Path | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mammovae.config import InputError
+from mammovae.config import InputError, suggest
 from mammovae.data import index
 from mammovae.data.sources.csv_rows import (
     BOX,
@@ -16,7 +16,6 @@ from mammovae.data.sources.csv_rows import (
     column_names,
     normalise_name,
     read_csv,
-    suggest_column,
     without_suffix,
 )
 
@@ -88,7 +87,7 @@ def read_labels(root: Path, *, strict: bool) -> Labels:
     known = {normalise_name(name) for name in _COLUMNS}
     for name in names:
         if name not in known:
-            raise InputError(f"{path} has the unknown column {names[name]!r}: {suggest_column(name, list(_COLUMNS))}")
+            raise InputError(f"{path} has the unknown column {names[name]!r}: did you mean {suggest(name, _COLUMNS)}?")
     key = next((name for name in _KEYS if normalise_name(name) in names), None)
     if key is None:
         raise InputError(f"{path} does not say which file a row is about: add a column source or image_id")

@@ -1,0 +1,452 @@
+"""The commands: each function below is one, on the command line and in Python, with the same parameters and checks.
+
+Its first line is what `mammovae --help` says of it. What it needs is imported when it runs, so that help is fast.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Literal, ParamSpec
+
+from cyclopts import Group, Parameter
+from pydantic import Field, ValidationError, validate_call
+
+from mammovae import config
+
+Parameters = ParamSpec("Parameters")
+_PATH, _FLAGS = Parameter(metavar="PATH"), Parameter(name="*", group=Group("Settings", sort_key=2))
+Place = Annotated[Path | str, _PATH]
+OptionalPlace = Annotated[Path | str | None, _PATH]
+Places = Annotated[Path | str, _PATH, Parameter(required=True)]
+DataFolder = Annotated[Path | str, _PATH, Parameter(help="A folder that mammovae prepare (or generate) wrote.")]
+RunFolder = Annotated[Path | str, _PATH, Parameter(help="A folder that mammovae train wrote.")]
+Out = Annotated[Path | str, _PATH, Parameter(help="Where the result goes; the same command again completes it.")]
+_OTHER_VIEW = "A folder of images of the other view, to insert as a fault; by default the data's, or phantoms."
+OtherView = Annotated[Path | str | None, _PATH, Parameter(help=_OTHER_VIEW)]
+Seed = Annotated[int, Field(ge=0), Parameter(help="Seed of all that is random: the same seed gives the same result.")]
+Workers = Annotated[int | None, Field(ge=1), Parameter(help="Worker processes; by default one for each core.")]
+_CLUSTER = "Do the work on a Dask cluster: its scheduler's address (tcp://host:8786), or 'local' to start one here."
+Cluster = Annotated[str | None, Parameter(help=_CLUSTER)]
+_TIMEOUT = "Longest that one file may take in a worker, in seconds; by default 600."
+Timeout = Annotated[float | None, Field(gt=0, lt=1e6), Parameter(help=_TIMEOUT)]
+Strict = Annotated[bool, Parameter(help="Exit with status 1 when any image failed.")]
+TrainFlags = Annotated[config.TrainSettings, _FLAGS]
+
+
+@dataclass(frozen=True, eq=False)
+class Result(Mapping[str, Any]):
+    """What a command made: result["auroc"] is one of its facts, str(result) what the command line prints.
+
+    path is the folder or file that it wrote; status the exit status: 1 when no image could be used or, with strict,
+    when any failed.
+    """
+
+    path: Path
+    facts: Mapping[str, Any] = field(repr=False)
+    summary: str
+    status: int = 0
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the fact of that name."""
+        return self.facts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the facts."""
+        return iter(self.facts)
+
+    def __len__(self) -> int:
+        """Count the facts."""
+        return len(self.facts)
+
+    def __str__(self) -> str:
+        """Return the summary."""
+        return self.summary
+
+
+def _checked(verb: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Check a verb's arguments by their annotations; the first wrong one is a UsageError of one sentence."""
+
+    @wraps(verb)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        signature = inspect.signature(verb)
+        signature.bind(*args, **kwargs)  # a TypeError as Python words it
+        try:
+            return validate_call(config={"arbitrary_types_allowed": True})(verb)(*args, **kwargs)
+        except ValidationError as error:
+            message = config.format_validation_error(error, arguments=list(signature.parameters))
+        raise config.UsageError(message)
+
+    return call
+
+
+@_checked
+def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> Result:
+    """Run the whole way on phantoms: make them, prepare, train, generate, audit, score, evaluate, report.
+
+    Example: mammovae demo --out runs/demo
+    """
+    from mammovae.storage import atomic_write
+
+    folder = Path(out)
+    raw, data, run, generated = (folder / name for name in ("raw", "data", "run", "generated"))
+    # Enough that the test split has the ten patients of each kind without which there is no interval.
+    phantom(out=raw, patients=120, size=384, seed=seed, finding_share=0.5)
+    prepare("vindr", raw, out=data)
+    train(data, out=run, preset="tiny", settings=config.TrainSettings(seed=seed))
+    generate(run, out=generated, count=100, seed=seed)
+    audit(generated, run, data, out=folder / "audit", seed=seed)
+    score(run, data, out=folder / "scores.csv")
+    metrics = evaluate(run, data, out=folder / "evaluation", seed=seed)
+    with atomic_write(folder / "report.html") as partial:
+        partial.write_bytes((folder / "evaluation" / "report.html").read_bytes())
+    return Result(folder, metrics, f"report: {folder / 'report.html'}")
+
+
+@_checked
+def phantom(  # noqa: PLR0913
+    *,
+    out: Out,
+    layout: config.Layout = "vindr",
+    patients: int = 40,
+    size: int = 512,
+    seed: Seed = 0,
+    finding_share: float = 0.3,
+    traps: bool = False,
+    workers: Workers = None,
+) -> Result:
+    """Write synthetic mammograms with known truth as a raw tree for prepare.
+
+    Example: mammovae phantom --out RAW --layout vindr --patients 40
+
+    Parameters
+    ----------
+    layout
+        The shape of the tree: VinDr-Mammo as released, its PNG copy, loose DICOM files, or a folder of PNG.
+    patients
+        Patients, of four images each.
+    size
+        Rows of an image, in pixels.
+    finding_share
+        Share of the patients who get an inserted lesion.
+    traps
+        Add every defect that real data sets hold: broken files, wrong headers, odd encodings.
+    """
+    from mammovae.phantoms.write import write_phantoms
+
+    study: dict[str, Any] = {"layout": layout, "patients": patients, "size": size, "seed": seed}
+    study |= {"finding_share": finding_share, "traps": traps}
+    write_phantoms(Path(out), **study, workers=workers)
+    return Result(Path(out), study, f"{patients} patients, {4 * patients} images in {out}")
+
+
+@_checked
+def prepare(  # noqa: PLR0913
+    kind: config.SourceKind,
+    path: Place,
+    /,
+    *,
+    out: Out,
+    settings: Annotated[config.PrepareSettings, _FLAGS] = config.PrepareSettings(),
+    workers: Workers = None,
+    cluster: Cluster = None,
+    executor: Annotated[Executor | None, Parameter(parse=False)] = None,
+    timeout: Timeout = None,
+    strict: Strict = False,
+) -> Result:
+    """Turn a raw data set into a DATA folder: prepared images, masks, index, splits by patient, contact sheet.
+
+    A file that cannot be used, crashes its decoder or takes too long becomes a line in failures.csv.
+
+    Example: mammovae prepare vindr vindr-mammo --out DATA --side R --view MLO
+
+    Parameters
+    ----------
+    kind
+        The kind of data set.
+    path
+        The folder that holds it.
+    executor
+        Any executor of concurrent.futures, to do the work instead of worker processes.
+    """
+    from mammovae.data.prepare import prepare
+    from mammovae.report.formatting import count_line
+
+    where = {"workers": workers, "cluster": cluster, "executor": executor, "timeout": timeout}
+    facts = prepare(kind, Path(path), Path(out), settings, **where)
+    counts, sheet = facts["counts"], Path(out) / "contact_sheet.png"
+    summary = count_line(facts) + (f"\nlook at {sheet}" if sheet.is_file() else "")
+    return Result(Path(out), facts, summary, int(counts["ok"] == 0 or (strict and counts["failed"] > 0)))
+
+
+@_checked
+def train(
+    data: DataFolder,
+    /,
+    *,
+    preset: config.PresetName,
+    out: Out,
+    devices: int | None = None,
+    settings: TrainFlags = config.TrainSettings(),
+) -> Result:
+    """Train a preset on the healthy training images of a DATA folder.
+
+    Interrupted, the same command resumes from the last checkpoint and ends with the very same weights.
+
+    Example: mammovae train DATA --preset original --out RUN --side R --view MLO --limit 1000
+
+    Parameters
+    ----------
+    preset
+        Where the settings start from; each one given replaces the preset's; the defaults shown are original's.
+    devices
+        GPUs of this machine (processes where it has none) that share out every batch; 1 by default. For several
+        machines start this by torchrun on each, which says how many there are: torchrun ... -m mammovae train ...
+    """
+    from mammovae.data.dataset import Data
+    from mammovae.training.distributed import ProcessGroup
+    from mammovae.training.train import train_on
+
+    facts = train_on(Data.open(data), Path(out), preset, config.preset(preset, settings.given()), devices=devices)
+    summary = f"trained on {facts['images']['train']} images in {facts['seconds']:.0f} s: {out}"
+    return Result(Path(out), facts, summary if ProcessGroup.here().rank == 0 else "")
+
+
+@_checked
+def generate(  # noqa: PLR0913
+    run: RunFolder,
+    /,
+    *,
+    out: Out,
+    mode: config.SamplingMode = "latent",
+    count: Annotated[int, Field(ge=1)] = 16,
+    source: OptionalPlace = None,
+    seed: Seed = 0,
+    temperature: Annotated[float | None, Field(ge=0)] = None,
+    side: config.Side | None = None,
+    view: config.View | None = None,
+    breast_density: config.DensityClass | None = None,
+    dicom: bool = False,
+) -> Result:
+    """Generate images from a run; the folder is itself a DATA folder.
+
+    Example: mammovae generate RUN --count 64 --out GENERATED
+
+    Parameters
+    ----------
+    mode
+        latent: drawn from what was fitted to the training images' latents. prior: from N(0, I). vary: encode a
+        training image, add noise, decode. interpolate: from one training image to another in eight steps. What vary
+        and interpolate make is derived from patients' images and must be handled like them.
+    count
+        Number of images.
+    source
+        The DATA folder whose training images vary and interpolate start from.
+    temperature
+        Lower: more alike and more usual; higher: more unusual. By default 1.2 for latent, 1 for the others.
+    side
+        Only this side, where the training images had one; without it each image's is that of a training image.
+    view
+        Only this view, likewise.
+    breast_density
+        Only this density class, likewise.
+    dicom
+        Write DICOM mammograms, marked synthetic, in place of PNG.
+    """
+    from mammovae.data.dataset import Data
+    from mammovae.generation.generate import generate_from
+    from mammovae.generation.samplers import LatentSampler
+    from mammovae.models.run import Run
+
+    kinds = {"side": side, "view": view, "density": breast_density}
+    conditions = {name: value for name, value in kinds.items() if value is not None}
+    data = None if source is None else Data.open(source)
+    facts = generate_from(
+        LatentSampler(Run.open(run), mode, seed, data, temperature, conditions), Path(out), count, dicom
+    )
+    failed = facts["counts"]["failed"]
+    summary = f"{count - failed} images in {out}, {failed} failed; {facts['note']}\nlook at {Path(out) / 'grid.png'}"
+    return Result(Path(out), facts, summary)
+
+
+@_checked
+def score(  # noqa: PLR0913
+    run: RunFolder,
+    /,
+    *paths: Places,
+    out: Annotated[Path | str, _PATH, Parameter(help="The CSV file to write.")],
+    maps: OptionalPlace = None,
+    review: OptionalPlace = None,
+    flag: float | None = None,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    timeout: Timeout = None,
+    strict: Strict = False,
+) -> Result:
+    """Say how far images are from healthy: files, folders, DICOM, or DATA folders.
+
+    A row of the CSV file is an image, and docs/formats.md describes its columns; in Python result["table"] is the same
+    as a DataFrame. An image that cannot be used is a row with a reason and no score.
+
+    Example: mammovae score RUN image.dcm more-images --out scores.csv --maps MAPS --review review.html --flag 0.05
+
+    Parameters
+    ----------
+    paths
+        What to score.
+    maps
+        A folder for each image's anomaly map: NAME.png over the prepared image, and NAME.map.png over the source's own
+        pixels, in 16 bit, where 8192 is what one healthy pixel in a thousand exceeds.
+    review
+        An HTML file that shows the 100 most suspicious images with their maps and reasons, refused ones first.
+    flag
+        A false-positive rate at which the column flag names the images that stand out; it is refused where the run
+        has too few calibration images to promise it.
+    """
+    from mammovae.detection.score import score
+
+    folder, page = (None if place is None else Path(place) for place in (maps, review))
+    where = {"workers": workers, "cluster": cluster, "timeout": timeout}
+    table = score(Path(run), [Path(path) for path in paths], Path(out), maps=folder, review=page, flag=flag, **where)
+    failed = int(table["finding"].isna().sum())
+    facts = {"table": table, "scored": len(table) - failed, "failed": failed}
+    status = int(failed == len(table) or (strict and failed > 0))
+    return Result(Path(out), facts, f"{facts['scored']} images scored, {failed} failed: {out}", status)
+
+
+@_checked
+def evaluate(
+    run: RunFolder,
+    data: DataFolder,
+    /,
+    *,
+    out: Out,
+    protocol: Literal["full", "original"] = "full",
+    seed: Seed = 0,
+) -> Result:
+    """Evaluate a run on the test images of a DATA folder, and write metrics.json and report.html.
+
+    Example: mammovae evaluate RUN DATA --out EVALUATION
+
+    Parameters
+    ----------
+    protocol
+        full: every test image whose health is known. original: 20 healthy and 20 with findings, drawn as the original
+        study did.
+    """
+    from mammovae.evaluation.evaluate import evaluate
+    from mammovae.report.formatting import headline
+
+    metrics = evaluate(Path(run), Path(data), Path(out), protocol, seed)
+    return Result(Path(out), metrics, f"{headline(metrics)}\nreport: {Path(out) / 'report.html'}")
+
+
+@_checked
+def crossval(  # noqa: PLR0913
+    data: DataFolder,
+    /,
+    *,
+    out: Out,
+    preset: config.PresetName = "detect",
+    folds: Annotated[int, Field(ge=2)] = 5,
+    cache: OptionalPlace = None,
+    other_view: OtherView = None,
+    settings: TrainFlags = config.TrainSettings(),
+) -> Result:
+    """Evaluate a preset on small data by patient-wise folds, beside the original preset and trivial baselines.
+
+    Every image is scored by a run that never saw its patient. A preset that only generates is audited instead. The raw
+    files must still be where they were prepared from. Interrupted, the same command resumes with the next fold.
+
+    Example: mammovae crossval DATA --preset detect --folds 5 --out CROSSVAL
+
+    Parameters
+    ----------
+    preset
+        What is evaluated.
+    folds
+        Number of folds; no patient is in two.
+    cache
+        A folder of trained members that attempts share; by default "members" beside --out.
+    """
+    from mammovae.cross_validation.crossval import crossval
+    from mammovae.report.formatting import headline
+
+    shared = Path(cache) if cache is not None else Path(out).parent / "members"
+    donors = None if other_view is None else Path(other_view)
+    chosen = config.preset(preset, settings.given())
+    metrics = crossval(Path(data), Path(out), preset, chosen, folds=folds, cache=shared, other_view=donors)
+    conclusion = "\n".join(metrics["conclusions"]) if "conclusions" in metrics else headline(metrics)
+    return Result(Path(out), metrics, f"{conclusion}\nreport: {Path(out) / 'report.html'}")
+
+
+@_checked
+def stress(
+    run: RunFolder,
+    data: DataFolder,
+    /,
+    *,
+    out: Out,
+    seed: Seed = 0,
+    other_view: OtherView = None,
+    workers: Workers = None,
+) -> Result:
+    """Insert technical faults and lesions into healthy test images, and say how many a run finds.
+
+    Faults go into the raw files, which must still be where they were prepared from.
+
+    Example: mammovae stress RUN DATA --out STRESS
+    """
+    from mammovae.evaluation.stress import stress
+
+    donors = None if other_view is None else Path(other_view)
+    metrics = stress(Path(run), Path(data), Path(out), seed, donors, workers)
+    words = f"mean AUROC {metrics['quality_auroc_mean']:.2f}, mean recall {metrics['quality_recall_5_mean']:.2f}"
+    faults = f"inserted faults in {metrics['quality_n_healthy']} healthy images: {words} at 5 % review"
+    return Result(
+        Path(out), metrics, f"{faults}\nlook at {Path(out) / 'faults.png'} and {Path(out) / 'detectability.png'}"
+    )
+
+
+@_checked
+def audit(
+    generated: Place, run: Place, data: Place, /, *, out: Out, seed: Seed = 0, utility: config.PresetName | None = None
+) -> Result:
+    """Measure how realistic, varied and private generated images are, and write metrics.json and report.html.
+
+    Example: mammovae audit GENERATED RUN DATA --out AUDIT
+
+    Parameters
+    ----------
+    generated
+        A folder that mammovae generate wrote, or mammovae prepare from another generator's files.
+    run
+        The RUN folder that made it.
+    data
+        The DATA folder that the run was trained on; its healthy test images stand for "real".
+    utility
+        A preset to train on the generated and on as many real images, both evaluated on the same real test images.
+    """
+    from mammovae.auditing.audit import audit
+
+    metrics = audit(Path(generated), Path(run), Path(data), Path(out), seed, utility)
+    return Result(Path(out), metrics, "\n".join([*metrics["conclusions"], f"report: {Path(out) / 'report.html'}"]))
+
+
+@_checked
+def info(*paths: Places) -> Result:
+    """Say in words what a DATA folder, a RUN folder or an image is.
+
+    Example: mammovae info DATA RUN image.dcm
+
+    Parameters
+    ----------
+    paths
+        What to look at.
+    """
+    from mammovae.describe import describe
+
+    sentences = {str(path): describe(Path(path)) for path in paths}
+    return Result(Path(*paths[:1]), sentences, "\n".join(sentences.values()))
