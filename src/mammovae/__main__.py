@@ -11,7 +11,7 @@ from mammovae.version import __version__
 
 
 def _summaries() -> dict[str, str]:
-    """Return the first line of each verb's docstring, read without the import of its module, whose settings take time."""
+    """Return the first line of each verb's docstring, from the source: to import pydantic takes time."""
     tree = ast.parse(Path(__file__).with_name("verbs.py").read_text(encoding="utf-8"))
     verbs = (node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"))
     return {verb.name: (ast.get_docstring(verb) or "").partition("\n")[0] for verb in verbs}

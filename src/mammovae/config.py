@@ -264,7 +264,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def format_validation_error(
     error: ValidationError, model: type[BaseModel] | None = None, arguments: Sequence[str] = ()
 ) -> str:
-    """Return the first fault of settings or arguments in one sentence; with the model, a wrong key comes with the nearest.
+    """Return the first fault of settings or arguments in one sentence; with the model, a wrong key with the nearest.
 
     arguments are the names of those that the error knows by their positions, or of the only one.
     """

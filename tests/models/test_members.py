@@ -188,7 +188,12 @@ def test_a_marker_without_the_vae_that_it_learns_from_is_refused(trapped_data: P
 
 
 def test_a_score_or_map_that_no_member_makes_is_refused_before_any_training(trapped_data: Path, tmp_path: Path) -> None:
-    for wrong in ({"fused": ["lesion_segmenter_peek"]}, {"maps": ["bilateral"]}, {"fused_bilateral": ["kl_bilateral"]}):
+    wrongs: tuple[dict[str, Any], ...] = (
+        {"fused": ["lesion_segmenter_peek"]},
+        {"maps": ["bilateral"]},
+        {"fused_bilateral": ["kl_bilateral"]},
+    )
+    for wrong in wrongs:
         field, (name,) = next(iter(wrong.items()))
         with pytest.raises(mv.UsageError, match=f"no member makes '{name}', which {field} asks for"):
             mv.train(trapped_data, out=tmp_path / "run", preset="detect", settings=mv.TrainSettings(**SETTINGS | wrong))
