@@ -119,7 +119,7 @@ def test_generated_folders_and_scores_hold_what_the_document_says(
     compare([entry for part in parts for entry in documented(part)], items(manifest))
     compare(documented("DATA/index.parquet"), cells(pd.read_parquet(tmp_path / "generated" / "index.parquet")))
     compare(documented("DATA/generated.csv"), cells(pd.read_csv(tmp_path / "generated" / "generated.csv")))
-    mv.score(run, [trapped_data], out=tmp_path / "scores.csv", flag=0.3)
+    mv.score(run, trapped_data, out=tmp_path / "scores.csv", flag=0.3)
     frame = pd.read_csv(tmp_path / "scores.csv", dtype={"flag": "string", "other": "string"})
     compare(documented("scores.csv"), cells(frame))
 
