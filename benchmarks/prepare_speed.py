@@ -28,7 +28,7 @@ def lines(row: str, scope: Scope) -> list[Line]:
 
 
 def image(row: str, scope: Scope) -> Line:
-    """Decode, resize with anti-aliasing and save a PNG, against ours with mask, geometry, measures and storing."""
+    """Decode, resize with anti-aliasing and save a PNG, against ours with mask, geometry, measurements and storing."""
     kind = row.removeprefix("prepare-")
     count, rounds = scope.pick((4, 3), (1, 1))
     with tempfile.TemporaryDirectory() as name:
@@ -51,7 +51,7 @@ def store(files: list[Path], out: Path) -> None:
         for number, file in enumerate(files):
             prepared = prepare_image(file, size=usual.SIZE)
             images[number], masks[number] = prepared.image, prepared.mask
-            journal.write(json.dumps([prepared.fields, prepared.digest, prepared.measures]) + "\n")
+            journal.write(json.dumps([prepared.fields, prepared.digest, prepared.measurements]) + "\n")
     images.flush()
     masks.flush()
 

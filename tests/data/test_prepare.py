@@ -101,7 +101,7 @@ def test_a_for_processing_image_is_said_to_be_one(frame: pd.DataFrame, truth: di
     assert "for-processing" in frame.loc[trapped(truth, "for_processing"), "reason"]
 
 
-def test_a_pose_against_the_header_is_remarked_and_still_stored_chest_wall_left(
+def test_a_side_against_the_header_gets_a_warning_and_still_stored_chest_wall_left(
     trapped_data: Path, frame: pd.DataFrame, truth: dict
 ) -> None:
     name = trapped(truth, "wrong_pose")

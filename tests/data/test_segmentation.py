@@ -198,14 +198,14 @@ def test_on_digital_mammograms_the_chest_wall_agrees_with_the_side():
 
 @given(geometries, st.floats(-50, 400), st.floats(-50, 400))
 def test_coordinates_come_back_exactly(geometry, x, y):
-    assert geometry.to_source(*geometry.to_square(x, y)) == pytest.approx((x, y), abs=1e-6)
-    assert geometry.to_square(*geometry.to_source(x, y)) == pytest.approx((x, y), abs=1e-6)
+    assert geometry.to_source(*geometry.to_prepared(x, y)) == pytest.approx((x, y), abs=1e-6)
+    assert geometry.to_prepared(*geometry.to_source(x, y)) == pytest.approx((x, y), abs=1e-6)
 
 
 @given(geometries)
 def test_the_chest_wall_edge_of_the_crop_is_the_left_edge_of_the_square(geometry):
     wall = geometry.crop_x1 - 0.5 if geometry.mirrored else geometry.crop_x0 - 0.5
-    x, y = geometry.to_square(wall, np.array([geometry.crop_y0, geometry.crop_y1]) - 0.5)
+    x, y = geometry.to_prepared(wall, np.array([geometry.crop_y0, geometry.crop_y1]) - 0.5)
     assert x == pytest.approx(-0.5)
     assert y.sum() == pytest.approx(geometry.size - 1)  # as much padding above as below
 
@@ -213,7 +213,7 @@ def test_the_chest_wall_edge_of_the_crop_is_the_left_edge_of_the_square(geometry
 @given(geometries)
 def test_boxes_keep_their_corners_in_order_and_come_back(geometry):
     box = (10.0, 20.0, 60.0, 35.0)
-    square = geometry.box_to_square(*box)
+    square = geometry.box_to_prepared(*box)
     assert square[0] < square[2] and square[1] < square[3]
     assert geometry.box_to_source(*square) == pytest.approx(box, abs=1e-6)
 
@@ -282,7 +282,7 @@ def test_a_bright_pixel_lands_where_the_coordinates_say(geometry, across, down):
     centre = (columns * square).sum() / square.sum(), (rows * square).sum() / square.sum()
     # An area mean moves a point by up to half a pixel; enlarging clips the interpolation at the crop's edge.
     reach = 0.5 + 0.5 * max(geometry.scale_x, geometry.scale_y, 1)
-    assert np.abs(np.subtract(centre, geometry.to_square(x, y))).max() <= reach + 0.01
+    assert np.abs(np.subtract(centre, geometry.to_prepared(x, y))).max() <= reach + 0.01
 
 
 @given(geometries, st.floats(0, 1), st.floats(0, 1))
@@ -290,7 +290,7 @@ def test_a_bright_pixel_lands_where_the_coordinates_say(geometry, across, down):
 def test_the_peak_of_a_map_comes_back_to_its_place_in_the_source(geometry, across, down):
     x = geometry.crop_x0 + round(across * (geometry.crop_x1 - geometry.crop_x0 - 1))
     y = geometry.crop_y0 + round(down * (geometry.crop_y1 - geometry.crop_y0 - 1))
-    column, row = np.clip(np.rint(geometry.to_square(x, y)).astype(int), 0, geometry.size - 1)
+    column, row = np.clip(np.rint(geometry.to_prepared(x, y)).astype(int), 0, geometry.size - 1)
     peak = np.zeros((geometry.size, geometry.size))
     peak[row, column] = 1
     shape = (geometry.crop_y1 + 2, geometry.crop_x1 + 3)
@@ -299,7 +299,7 @@ def test_the_peak_of_a_map_comes_back_to_its_place_in_the_source(geometry, acros
     if restored.max() == 0:  # enlarged so much that no source pixel's centre is near
         return
     found_y, found_x = np.unravel_index(restored.argmax(), shape)
-    moved = np.subtract(geometry.to_square(found_x, found_y), geometry.to_square(x, y))
+    moved = np.subtract(geometry.to_prepared(found_x, found_y), geometry.to_prepared(x, y))
     assert (np.abs(moved) <= np.maximum(1, [geometry.scale_x, geometry.scale_y])).all()
 
 

@@ -185,7 +185,7 @@ def test_the_same_film_measures_alike_however_it_is_compressed(tmp_path):
         prepare_image(in_another_syntax(FILMS[0], tmp_path, syntax), size=128)
         for syntax in (JPEG2000Lossless, ExplicitVRLittleEndian)
     ]
-    first, second = (way.measures for way in ways)
+    first, second = (way.measurements for way in ways)
     assert ways[0].geometry == ways[1].geometry
     for name in ("grey_median", "fine_energy", "middle_to_coarse", "speck_height", "ball_height", "height", "filled"):
         assert first[name] == pytest.approx(second[name], abs=0.04), name

@@ -70,6 +70,6 @@ MEASURE = {
 @pytest.mark.parametrize("fault", MEASURE)
 def test_the_measure_that_is_meant_for_a_fault_moves_the_way_it_should(fault: str) -> None:
     name, sign = MEASURE[fault]
-    clean = prepare_decoded(decoded(PHANTOM.image), size=64).measures[name]
-    with_fault = [prepare_decoded(decoded(damaged(fault, seed=s).pixels), size=64).measures[name] for s in range(3)]
+    clean = prepare_decoded(decoded(PHANTOM.image), size=64).measurements[name]
+    with_fault = [prepare_decoded(decoded(damaged(fault, seed=s).pixels), size=64).measurements[name] for s in range(3)]
     assert sign * (np.mean(with_fault) - clean) > 0.005

@@ -1,4 +1,4 @@
-"""A DATA folder opened: its table, its memory-mapped squares, and batches of tensors from them."""
+"""A DATA folder opened: its index, its memory-mapped images, and batches of tensors from them."""
 
 import hashlib
 from collections.abc import Iterator
@@ -24,47 +24,43 @@ WRITERS = ("prepare", "generate")
 
 
 class Batch(NamedTuple):
-    """What a network is given of n images: float32 (n, 1, S, S) each, grey values in [0, 1], masks 0 or 1.
-
-    other and other_mask are the same patient's other breast in the same view, all 0 where there is none; lesion is
-    the region of a planted lesion, 0 to 1; condition is what is known of each image, (n, 6): see conditions.
-    """
+    """What a network is given of n images: float32 (n, 1, S, S) each, grey values in [0, 1], masks 0 or 1."""
 
     image: torch.Tensor
     mask: torch.Tensor
     other: torch.Tensor | None = None
+    """The same patient's other breast in the same view, all 0 where there is none."""
     other_mask: torch.Tensor | None = None
     lesion: torch.Tensor | None = None
+    """The region of an inserted lesion, 0 to 1."""
     condition: torch.Tensor | None = None
+    """What is known of each image, (n, 6): see conditions."""
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
         # From pinned memory a GPU fetches while Python goes on; the way back has to be waited for.
-        at_once = device.type == "cuda"
-        others = (None if part is None else part.to(device, non_blocking=at_once) for part in self[2:])
-        return Batch(*(part.to(device, non_blocking=at_once) for part in self[:2]), *others)
+        parts = {name: part for name, part in self._asdict().items() if part is not None}
+        return Batch(**{name: part.to(device, non_blocking=device.type == "cuda") for name, part in parts.items()})
 
 
 @dataclass(frozen=True)
 class Data:
-    """A finished DATA folder.
-
-    images: uint16 (N, S, S), memory-mapped; masks: uint8 (N, S, S), 1 inside the breast; row i of both
-    belongs to row i of index.
-    """
+    """A finished DATA folder: row i of images and masks belongs to row i of index."""
 
     path: Path
     manifest: dict[str, Any]
     index: pd.DataFrame
     images: np.ndarray
+    """uint16 (N, S, S), memory-mapped."""
     masks: np.ndarray
+    """uint8 (N, S, S), 1 inside the breast."""
 
     @classmethod
     def open(cls, path: Path | str) -> "Data":
         """Open a folder that prepare or generate finished; InputError says what else it is."""
         path = Path(path)
         manifest = read_manifest(path, *WRITERS)
-        # Of generated images, prepared says how their squares are to be understood.
+        # Of generated images, prepared says which settings their prepared images stand for.
         manifest = manifest | {"settings": manifest.get("prepared", manifest["settings"])}
         arrays = []
         for name in ("images.npy", "masks.npy"):
@@ -74,9 +70,7 @@ class Data:
                 raise InputError(f"cannot open {path / name}: {error}; prepare the data again") from error
         frame = index.read(path / "index.parquet")
         if not len(frame) == len(arrays[0]) == len(arrays[1]):
-            raise InputError(
-                f"{path} does not fit together ({len(frame)} rows, {len(arrays[0])} images): prepare again"
-            )
+            raise InputError(f"{path} has {len(frame)} rows and {len(arrays[0])} images: prepare the data again")
         return cls(path, manifest, frame, *arrays)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -88,14 +82,15 @@ class Data:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the memory-mapped files that __getstate__ named."""
         for name in ("images", "masks"):
             if isinstance(state[name], Path):
                 state[name] = np.load(state[name], mmap_mode="r")
         vars(self).update(state)
 
     @cached_property
-    def measures(self) -> pd.DataFrame:
-        """What prepare measured for the quality score, float64, a row an image; empty cells where it failed."""
+    def measurements(self) -> pd.DataFrame:
+        """What prepare measured for the quality score, float64, a row an image; null where it failed."""
         try:
             return pd.read_parquet(self.path / MEASUREMENTS)
         except (OSError, ValueError) as error:
@@ -103,10 +98,10 @@ class Data:
 
     def check_prepared_as(self, settings: dict[str, Any]) -> None:
         """Refuse, with UsageError, data whose geometry is not that of the data a run was trained on."""
-        ours, theirs = self.manifest["settings"]["stretch"], settings["stretch"]
-        if ours != theirs:
+        stretch, expected = self.manifest["settings"]["stretch"], settings["stretch"]
+        if stretch != expected:
             raise UsageError(
-                f"{self.path} was prepared with stretch {ours}, the run's data with {theirs}: prepare alike"
+                f"{self.path} was prepared with stretch {stretch}, the run's data with {expected}: prepare alike"
             )
 
     @property
@@ -116,22 +111,22 @@ class Data:
 
     @property
     def size(self) -> int:
-        """Rows and columns of each square, in pixels."""
+        """Rows and columns of each prepared image, in pixels."""
         return self.images.shape[1]
 
     @property
     def digest(self) -> str:
-        """A hash of the table as it is held, so that another split is another input."""
-        said = self.index[["image_id", "patient_id", "split", "healthy"]].to_json(orient="values")
-        return hashlib.sha256((file_hash(self.path / "index.parquet") + said).encode()).hexdigest()
+        """A hash of the index as it is held, so that another split is another input."""
+        held = self.index[["image_id", "patient_id", "split", "healthy"]].to_json(orient="values")
+        return hashlib.sha256((file_hash(self.path / "index.parquet") + held).encode()).hexdigest()
 
     def select(self, split: str, *, side: str | None = None, view: str | None = None) -> np.ndarray:
         """Return the positions of the usable images of a split, in the index's order."""
         frame = self.index
         keep = (frame["status"] == "ok") & (frame["split"] == split)
-        for name, wanted in (("side", side), ("view", view)):
-            if wanted is not None:
-                keep &= (frame[name] == wanted).fillna(False)
+        for name, value in (("side", side), ("view", view)):
+            if value is not None:
+                keep &= (frame[name] == value).fillna(False)
         return np.flatnonzero(keep)
 
     def healthy(self, positions: np.ndarray) -> np.ndarray:
@@ -139,7 +134,7 @@ class Data:
         return (self.index["healthy"].iloc[positions] == True).fillna(False).to_numpy(bool)  # noqa: E712
 
     def parts(self, settings: TrainSettings) -> dict[str, np.ndarray]:
-        """Return the positions to train on, to choose by and to calibrate with, as settings ask; any may be empty."""
+        """Return the positions of train, validation and calibration, as settings ask; any may be empty."""
         data = self
         if settings.include == "unlabelled":
             seed = self.manifest["settings"]["seed"]
@@ -171,11 +166,11 @@ class Data:
         return parts
 
     def geometry(self, position: int) -> Geometry:
-        """Return how the source image became the square at position."""
+        """Return how the source image became the prepared image at position."""
         return self.geometries(np.array([position]))[0]
 
     def geometries(self, positions: np.ndarray) -> list[Geometry]:
-        """Return how the source images became the squares at positions."""
+        """Return how the source images became the prepared images at positions."""
         names = [field.name for field in fields(Geometry) if field.name != "size"]
         rows = self.index.iloc[positions][names].astype(object).itertuples(index=False, name=None)
         return [Geometry(**dict(zip(names, row, strict=True)), size=self.size) for row in rows]
@@ -196,13 +191,13 @@ class Data:
         condition = torch.from_numpy(self.conditions[positions])
         if not other:
             return Batch(image, mask, condition=condition)
-        return Batch(image, mask, *to_tensors(*self.other_squares(positions), size), condition=condition)
+        return Batch(image, mask, *to_tensors(*self.other_breasts(positions), size), condition=condition)
 
-    def other_squares(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return squares and masks (n, S, S) of the other breasts, all 0 where there is none."""
-        there = self.others[positions]
-        known = (there >= 0)[:, None, None]
-        return self.images[there] * known.astype(np.uint16), self.masks[there] * known.astype(np.uint8)
+    def other_breasts(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return images and masks (n, S, S) of the other breasts, all 0 where there is none."""
+        others = self.others[positions]
+        is_known = (others >= 0)[:, None, None]
+        return self.images[others] * is_known.astype(np.uint16), self.masks[others] * is_known.astype(np.uint8)
 
     def batches(
         self, positions: np.ndarray, size: int, batch_size: int, other: bool = False
@@ -213,7 +208,7 @@ class Data:
             yield part, self.batch(part, size, other)
 
     def mm_per_pixel(self, position: int) -> float:
-        """Return the size of a square's pixel at the detector, in mm; where the source's is unknown, a guess."""
+        """Return the size of a prepared pixel at the detector, in mm; where the source's is unknown, a guess."""
         source = self.index["mm_per_pixel"].iloc[position]
         if not pd.isna(source):
             return float(source / self.index["scale_y"].iloc[position])
@@ -222,14 +217,14 @@ class Data:
 
 def conditions(frame: pd.DataFrame) -> np.ndarray:
     """Return float32 (N, 6): side (L -1, R 1), view (CC -1, MLO 1), then a 1 for density A, B, C or D; unknown is 0."""
-    found = np.zeros((len(frame), 6), np.float32)
+    codes = np.zeros((len(frame), 6), np.float32)
     for column, (name, low, high) in enumerate((("side", "L", "R"), ("view", "CC", "MLO"))):
         values = frame[name].fillna("").to_numpy(object)
-        found[:, column] = (values == high).astype(np.float32) - (values == low).astype(np.float32)
+        codes[:, column] = (values == high).astype(np.float32) - (values == low).astype(np.float32)
     density = frame["density"].fillna("").to_numpy(object)
     for column, name in enumerate("ABCD", start=2):
-        found[:, column] = density == name
-    return found
+        codes[:, column] = density == name
+    return codes
 
 
 def guessed_mm_per_pixel(mask: np.ndarray) -> float:
@@ -238,7 +233,7 @@ def guessed_mm_per_pixel(mask: np.ndarray) -> float:
 
 
 def to_tensors(images: np.ndarray, masks: np.ndarray, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn uint16 squares and their masks (n, S, S) into a network's input (n, 1, size, size).
+    """Turn uint16 images and their masks (n, S, S) into a network's input (n, 1, size, size).
 
     Where S is a whole multiple of size the area mean is taken; a mask's pixel counts when half of it does.
     Any other ratio is refused with UsageError.

@@ -30,57 +30,54 @@ def finalize(
     masks: np.ndarray,
     settings: PrepareSettings,
 ) -> dict[str, Any]:
-    """Write index, failures, measures and contact sheet of a listing and its journal; return the manifest's facts."""
-    told = FileResults.read(entries, len(frame))
-    frame = _filled(frame, told)
-    frame, by_patient = fill_patients(frame)
+    """Write what a listing and its journal's entries give: index, failures, measurements, contact sheet.
+
+    Returns the manifest's facts.
+    """
+    results = FileResults.collect(entries, len(frame))
+    frame, by_patient = fill_patients(_merge(frame, results))
     frame = assign_splits(frame, settings.seed)
-    ok = frame["status"] == "ok"
-    frame.loc[~ok, "split"] = "unused"
-    convention = chest_wall_convention(frame, told.walls)
-    frame = with_laterality_warnings(frame, told.walls, convention)
-    frame, copies = _without_copies(frame, told.digests)
-    failures = frame.loc[frame["status"] == "failed", ["image_id", "source", "reason"]]
+    frame.loc[frame["status"] != "ok", "split"] = "unused"
+    convention = chest_wall_convention(frame, results.walls)
+    frame = with_laterality_warnings(frame, results.walls, convention)
+    frame, copies = _without_copies(frame, results.digests)
     with atomic_write(out / "failures.csv") as partial_path:
+        failures = frame.loc[frame["status"] == "failed", ["image_id", "source", "reason"]]
         failures.to_csv(partial_path, index=False)
-    _contact_sheet(out, frame, images, masks)
+    _write_contact_sheet(out, frame, images, masks)
     with atomic_write(out / MEASUREMENTS) as partial_path:
-        _measures(frame, told, convention).to_parquet(partial_path, index=False)
+        _measurements(frame, results, convention).to_parquet(partial_path, index=False)
     index.write(frame, out / "index.parquet")
-    return {
-        "size": settings.size,
-        "by_patient": by_patient,
-        "stored_as": convention,
-        "duplicates": copies,
-        "counts": counts(frame),
-    }
+    facts = {"size": settings.size, "by_patient": by_patient, "stored_as": convention, "duplicates": copies}
+    return facts | {"counts": counts(frame)}
 
 
 @dataclass
 class FileResults:
-    """What the files say, by row: fields and measures as columns, the hash of the pixels, the chest wall's edge."""
+    """What preparing the files gave, by row: index fields and measurements as columns, pixel hashes, chest walls."""
 
     fields: dict[str, np.ndarray]
-    measures: dict[str, np.ndarray]
+    measurements: dict[str, np.ndarray]
     digests: np.ndarray
     walls: dict[int, str]
 
     @classmethod
-    def read(cls, entries: Iterable[dict[str, Any]], count: int) -> "FileResults":
-        told = cls({}, {}, np.full(count, None, object), {})
+    def collect(cls, entries: Iterable[dict[str, Any]], count: int) -> "FileResults":
+        """Gather the journal's entries about count rows."""
+        results = cls({}, {}, np.full(count, None, object), {})
         for entry in entries:
             row = entry["row"]
             for name, value in entry["fields"].items():
                 if value is not None:
-                    if name not in told.fields:
-                        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-                        told.fields[name] = np.full(count, *((np.nan, float) if number else (None, object)))
-                    told.fields[name][row] = value
-            for name, value in entry.get("measures", {}).items():
-                told.measures.setdefault(name, np.full(count, np.nan))[row] = value
+                    if name not in results.fields:
+                        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                        results.fields[name] = np.full(count, *((np.nan, float) if is_number else (None, object)))
+                    results.fields[name][row] = value
+            for name, value in entry.get("measurements", {}).items():
+                results.measurements.setdefault(name, np.full(count, np.nan))[row] = value
             if "chest_wall" in entry:
-                told.digests[row], told.walls[row] = entry["digest"], entry["chest_wall"]
-        return told
+                results.digests[row], results.walls[row] = entry["digest"], entry["chest_wall"]
+        return results
 
     def column(self, name: str, dtype: Any) -> pd.Series:
         """Return a field as the index holds it, null where no file says it."""
@@ -88,40 +85,37 @@ class FileResults:
         return pd.Series(pd.array(values, dtype=dtype))
 
 
-def _filled(frame: pd.DataFrame, told: FileResults) -> pd.DataFrame:
-    """Lay what the files say under what the listing says; a contradiction becomes a remark."""
-    remarks = [frame["reason"]]
-    filled: dict[str, pd.Series] = {}
-    for name in told.fields:
-        if name in ("reason", "mask_pixels"):
-            continue
-        said = told.column(name, frame[name].dtype)
-        filled[name] = frame[name].fillna(said) if name in FROM_HEADER else said.fillna(frame[name])
-        if name in ("side", "view"):
-            differs = (said != frame[name]).fillna(False)
-            words = f"the list says {name} " + frame[name] + ", the file's header " + said
-            remarks.append(words.where(differs))
-    remarks.append(told.column("reason", frame["reason"].dtype))
-    frame = frame.assign(**filled)
-    pixels = told.column("mask_pixels", frame["breast_area"].dtype)
-    return index.check(frame.assign(breast_area=pixels * frame["mm_per_pixel"] ** 2, reason=_joined(remarks)))
+def _merge(frame: pd.DataFrame, results: FileResults) -> pd.DataFrame:
+    """Fill the listing with what the files say; where the two contradict each other, the row gets a warning."""
+    reasons = frame["reason"]
+    columns: dict[str, pd.Series] = {}
+    for name in results.fields.keys() - {"reason", "mask_pixels"}:
+        from_files = results.column(name, frame[name].dtype)
+        first, second = (frame[name], from_files) if name in FROM_HEADER else (from_files, frame[name])
+        columns[name] = first.fillna(second)
+    for name in [name for name in results.fields if name in ("side", "view")]:
+        from_files = results.column(name, frame[name].dtype)
+        warning = f"the list says {name} " + frame[name] + ", the file's header " + from_files
+        reasons = _joined(reasons, warning.where((from_files != frame[name]).fillna(False)))
+    reasons = _joined(reasons, results.column("reason", reasons.dtype))
+    frame = frame.assign(**columns, reason=reasons)
+    pixels = results.column("mask_pixels", frame["breast_area"].dtype)
+    return index.check(frame.assign(breast_area=pixels * frame["mm_per_pixel"] ** 2))
 
 
-def _joined(remarks: list[pd.Series]) -> pd.Series:
-    """Return what columns of remarks say of each row, one after the other; null where none says anything."""
-    first, *others = remarks
-    for other in others:
-        first = (first + "; " + other).fillna(first).fillna(other)
-    return first
+def _joined(first: pd.Series, second: pd.Series) -> pd.Series:
+    """Return two columns of sentences, one after the other; null where neither says anything."""
+    return (first + "; " + second).fillna(first).fillna(second)
 
 
-def _measures(frame: pd.DataFrame, told: FileResults, convention: str | None) -> pd.DataFrame:
-    """Return what was measured, a row an image, empty where it failed; against_header is 1 where the pose is wrong."""
-    wrong = np.full(len(frame), np.nan)
+def _measurements(frame: pd.DataFrame, results: FileResults, convention: str | None) -> pd.DataFrame:
+    """Return what was measured, a row an image, null where it failed; against_header is 1 for a wrong side."""
+    is_wrong = np.full(len(frame), np.nan)
     sides = frame["side"].to_numpy(object)
-    for row, wall in told.walls.items():
-        wrong[row] = against_header(sides[row], wall, convention)
-    return pd.DataFrame(told.measures | ({"against_header": wrong} if told.walls else {}), index=frame.index)
+    for row, wall in results.walls.items():
+        is_wrong[row] = against_header(sides[row], wall, convention)
+    columns = results.measurements | ({"against_header": is_wrong} if results.walls else {})
+    return pd.DataFrame(columns, index=frame.index)
 
 
 def _without_copies(frame: pd.DataFrame, digests: np.ndarray) -> tuple[pd.DataFrame, list[list[str]]]:
@@ -136,26 +130,24 @@ def _without_copies(frame: pd.DataFrame, digests: np.ndarray) -> tuple[pd.DataFr
     rank = {"test": 0, "unused": 2}
     for group in groups:
         group.sort(key=lambda name: rank.get(str(splits[row_of[name]]), 1))
-        known = {value for value in (healthy[row_of[name]] for name in group) if not pd.isna(value)}
-        remark = f"the same pixels as {group[0]}" + (", with another health" if len(known) > 1 else "")
+        labels = {value for value in (healthy[row_of[name]] for name in group) if not pd.isna(value)}
+        warning = f"the same pixels as {group[0]}" + (", with another health" if len(labels) > 1 else "")
         for row in (row_of[name] for name in group[1:]):
             splits[row] = "unused"
-            reasons[row] = remark if pd.isna(reasons[row]) else f"{reasons[row]}; {remark}"
+            reasons[row] = warning if pd.isna(reasons[row]) else f"{reasons[row]}; {warning}"
     columns = {"split": splits, "reason": reasons}
     return frame.assign(**{n: pd.array(v, dtype=frame[n].dtype) for n, v in columns.items()}), groups
 
 
-def _contact_sheet(out: Path, frame: pd.DataFrame, images: np.ndarray, masks: np.ndarray) -> None:
+def _write_contact_sheet(out: Path, frame: pd.DataFrame, images: np.ndarray, masks: np.ndarray) -> None:
     from mammovae.report.images import contact_sheet
 
     rows = np.flatnonzero(frame["status"] == "ok")
     if not len(rows):
         return
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, SHEET_IMAGES).round().astype(int))]
-    captions = [
-        f"{frame['image_id'].iloc[row][:14]} {'' if pd.isna(frame['side'].iloc[row]) else frame['side'].iloc[row]}"
-        for row in rows
-    ]
+    names, sides = frame["image_id"].iloc[rows], frame["side"].iloc[rows].fillna("")
+    captions = [f"{name[:14]} {side}" for name, side in zip(names, sides, strict=True)]
     with atomic_write(out / "contact_sheet.png") as partial_path:
         contact_sheet(images[rows], masks[rows], captions).save(partial_path)
 

@@ -1,4 +1,4 @@
-"""The one table of the project: a row an image, its schema and its checks."""
+"""The index of a DATA folder: a row an image, its schema and its checks."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,50 +12,37 @@ import pyarrow.parquet as pq
 from mammovae.config import InputError
 from mammovae.storage import atomic_write
 
+
+def _columns(dtype: pa.DataType, names: str) -> list[tuple[str, pa.DataType]]:
+    return [(name, dtype) for name in names.split()]
+
+
+_TEXT, _BOOL, _WHOLE, _NUMBER = pa.string(), pa.bool_(), pa.int64(), pa.float64()
 FINDING = pa.struct(
     [
-        ("category", pa.string()),
-        ("birads", pa.int64()),
-        ("severity", pa.string()),
-        ("xmin", pa.float64()),
-        ("ymin", pa.float64()),
-        ("xmax", pa.float64()),
-        ("ymax", pa.float64()),
+        *_columns(_TEXT, "category"),
+        *_columns(_WHOLE, "birads"),
+        *_columns(_TEXT, "severity"),
+        *_columns(_NUMBER, "xmin ymin xmax ymax"),
     ]
 )
 """An annotated lesion: source pixels, null where a list names a finding without a place."""
 
 SCHEMA = pa.schema(
     [
-        ("image_id", pa.string()),
-        ("patient_id", pa.string()),
-        ("study_id", pa.string()),
-        ("side", pa.string()),
-        ("view", pa.string()),
-        ("healthy", pa.bool_()),
-        ("split", pa.string()),
-        ("density", pa.string()),
-        ("birads", pa.int64()),
-        ("age", pa.float64()),
-        ("vendor", pa.string()),
-        ("model", pa.string()),
-        ("source", pa.string()),
-        ("rows", pa.int64()),
-        ("columns", pa.int64()),
-        ("mm_per_pixel", pa.float64()),
+        *_columns(_TEXT, "image_id patient_id study_id side view"),
+        *_columns(_BOOL, "healthy"),
+        *_columns(_TEXT, "split density"),
+        *_columns(_WHOLE, "birads"),
+        *_columns(_NUMBER, "age"),
+        *_columns(_TEXT, "vendor model source"),
+        *_columns(_WHOLE, "rows columns"),
+        *_columns(_NUMBER, "mm_per_pixel"),
         ("findings", pa.list_(FINDING)),
-        ("crop_x0", pa.int64()),
-        ("crop_y0", pa.int64()),
-        ("crop_x1", pa.int64()),
-        ("crop_y1", pa.int64()),
-        ("mirrored", pa.bool_()),
-        ("scale_x", pa.float64()),
-        ("scale_y", pa.float64()),
-        ("pad_left", pa.float64()),
-        ("pad_top", pa.float64()),
-        ("breast_area", pa.float64()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
+        *_columns(_WHOLE, "crop_x0 crop_y0 crop_x1 crop_y1"),
+        *_columns(_BOOL, "mirrored"),
+        *_columns(_NUMBER, "scale_x scale_y pad_left pad_top breast_area"),
+        *_columns(_TEXT, "status reason"),
     ]
 )
 """Columns and types of index.parquet. breast_area is in mm^2 where mm_per_pixel is known, else null;
@@ -72,10 +59,10 @@ ALLOWED = {
     "status": ("ok", "failed", "missing"),
 }
 _PANDAS = {
-    pa.string(): pd.StringDtype("pyarrow"),
-    pa.bool_(): pd.BooleanDtype(),
-    pa.int64(): pd.Int64Dtype(),
-    pa.float64(): pd.Float64Dtype(),
+    _TEXT: pd.StringDtype("pyarrow"),
+    _BOOL: pd.BooleanDtype(),
+    _WHOLE: pd.Int64Dtype(),
+    _NUMBER: pd.Float64Dtype(),
 }
 
 

@@ -1,4 +1,4 @@
-"""At which edge the chest wall lies, held against the side that the list or the header gives."""
+"""At which edge the chest wall lies, compared with the side that the list or the header gives."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -13,14 +13,11 @@ def chest_wall_convention(frame: pd.DataFrame, walls: Mapping[int, str]) -> Lite
     walls gives "left" or "right" by row. A set that is mirrored as a whole (as mini-MIAS is) is no fault; an image that
     goes against its set is.
     """
-    pairs = [
-        (frame["side"].iloc[row] == "L") == (wall == "left")
-        for row, wall in walls.items()
-        if not pd.isna(frame["side"].iloc[row])
-    ]
-    if not pairs:
+    sides = ((frame["side"].iloc[row], wall) for row, wall in walls.items())
+    is_standard = [(side == "L") == (wall == "left") for side, wall in sides if not pd.isna(side)]
+    if not is_standard:
         return None
-    return "standard" if np.mean(pairs) >= 0.5 else "mirrored"
+    return "standard" if np.mean(is_standard) >= 0.5 else "mirrored"
 
 
 def against_header(side: str | None, chest_wall: str, convention: str | None) -> bool:
@@ -31,11 +28,11 @@ def against_header(side: str | None, chest_wall: str, convention: str | None) ->
 
 
 def with_laterality_warnings(frame: pd.DataFrame, walls: Mapping[int, str], convention: str | None) -> pd.DataFrame:
-    """Return the frame with a remark in reason wherever the chest wall contradicts the side."""
+    """Return the frame with a warning in reason wherever the chest wall contradicts the side."""
     reasons = frame["reason"].tolist()
     for row, wall in walls.items():
         side = frame["side"].iloc[row]
         if against_header(side, wall, convention):
-            remark = f"side {side}, but the chest wall lies on the image's {wall}"
-            reasons[row] = remark if pd.isna(reasons[row]) else f"{reasons[row]}; {remark}"
+            warning = f"side {side}, but the chest wall lies on the image's {wall}"
+            reasons[row] = warning if pd.isna(reasons[row]) else f"{reasons[row]}; {warning}"
     return frame.assign(reason=pd.array(reasons, dtype=frame["reason"].dtype))

@@ -1,7 +1,7 @@
 """What prepare measures of every image for the quality score: exposure, sharpness, objects, lines, position.
 
-Each measure is one number of the whole source image, not of the square alone; what is odd about it is for healthy
-images to say (detection/quality.py).
+Each measurement is one number of the whole source image, not of the prepared one alone; detection/quality.py compares
+it with those of healthy images.
 """
 
 from typing import Literal
@@ -12,36 +12,34 @@ from scipy import ndimage
 MEASUREMENTS = "measurements.parquet"
 """The file of a DATA folder that holds what was measured, a row a row of the index."""
 
-ENOUGH = 1024
+MIN_LENGTH = 1024
 """Fine structure is measured in images of less than twice so many pixels on the longer side, or smaller ones."""
-_COARSE = 256
-"""Lines and shapes are looked for at this size."""
-_SHEARS = (-0.24, -0.16, -0.08, 0.0, 0.08, 0.16, 0.24)
-"""Slopes of the straight edges that are looked for."""
+_COARSE = 256  # pixels of the longer side at which lines and shapes are looked for
+_SLOPES = (-0.24, -0.16, -0.08, 0.0, 0.08, 0.16, 0.24)  # of the straight edges that are looked for
 
 
 def measure_image(pixels: np.ndarray, breast: np.ndarray, wall: Literal["left", "right"]) -> dict[str, float]:
     """Measure an image: pixels uint16 (rows, columns), breast bool of its shape, wall the chest wall's edge.
 
-    A source of 2,048 pixels and more is to be given reduced to the size that ENOUGH names.
-    Grey values are shares of 65535, lengths shares of the breast's height; ratios and counts as their names say.
+    A source of 2,048 pixels and more is to be given reduced, see MIN_LENGTH. Grey values are shares of 65535, lengths
+    shares of the breast's height; ratios and counts as their names say.
     """
     if wall == "right":
         pixels, breast = pixels[:, ::-1], breast[:, ::-1]
-    grey, inside = pixels / np.float32(65535), breast
-    deep = _eroded(inside, max(1, round(0.012 * len(grey))))
+    grey = pixels / np.float32(65535)
+    deep = _eroded(breast, max(1, round(0.012 * len(grey))))
     return {
-        **_exposure(pixels, breast, grey, deep, inside),
+        **_exposure(pixels, breast, grey, deep),
         **_sharpness(grey, deep),
         **_objects(grey, deep),
-        **_print(grey, inside),
+        **_print(grey, breast),
         **_lines(pixels, breast),
-        **_position(inside),
+        **_position(breast),
     }
 
 
 def _coarse(pixels: np.ndarray, breast: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return grey float32 in 0..1 and the breast, each block of pixels its mean, at most 256 pixels a side."""
+    """Return grey float32 in 0..1 and the breast in blocks of pixels, at most 256 a side."""
     step = -(-max(pixels.shape) // _COARSE)
     rows, columns = (length // step * step for length in pixels.shape)
     return _blocks(pixels, step) / 65535, breast[step // 2 : rows : step, step // 2 : columns : step]
@@ -49,22 +47,20 @@ def _coarse(pixels: np.ndarray, breast: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _eroded(mask: np.ndarray, pixels: int) -> np.ndarray:
     """Return the mask without a rim of some pixels, the image's edge no rim; the mask itself where nothing is left."""
-    kept = np.pad(mask, pixels, mode="edge")
-    for turned in (False, True):
+    inner = np.pad(mask, pixels, mode="edge")
+    for _ in range(2):  # along the rows, then, transposed, along the columns
         # Together, runs of 1, 2, 4, ... and at last 2 pixels + 1: a few passes however wide the rim is.
-        kept, run, wanted = (kept.T if turned else kept), 1, 2 * pixels + 1
-        while run < wanted:
-            step = min(run, wanted - run)
-            kept, run = kept[step:] & kept[:-step], run + step
-        kept = kept.T if turned else kept
-    return kept if kept.any() else mask
+        run, full_run = 1, 2 * pixels + 1
+        while run < full_run:
+            step = min(run, full_run - run)
+            inner, run = inner[step:] & inner[:-step], run + step
+        inner = inner.T
+    return inner if inner.any() else mask
 
 
-def _exposure(
-    pixels: np.ndarray, breast: np.ndarray, grey: np.ndarray, deep: np.ndarray, inside: np.ndarray
-) -> dict[str, float]:
+def _exposure(pixels: np.ndarray, breast: np.ndarray, grey: np.ndarray, deep: np.ndarray) -> dict[str, float]:
     low, middle, high = np.quantile(grey[deep], (0.02, 0.5, 0.98))
-    air = grey[_eroded(~inside, max(1, round(0.02 * len(grey))))]
+    air = grey[_eroded(~breast, max(1, round(0.02 * len(grey))))]
     values = pixels[::4, ::4][breast[::4, ::4]]
     return {
         "grey_low": float(low),
@@ -77,19 +73,19 @@ def _exposure(
 
 
 def _sharpness(grey: np.ndarray, deep: np.ndarray) -> dict[str, float]:
-    """How much of the breast's structure is fine: logs of median second differences over 1, 4 and 8 pixels.
+    """Measure how much of the breast's structure is fine: logs of median second differences over 1, 4 and 8 pixels.
 
-    Noise raises the finest; motion takes fine structure away. Medians, so that a marker's edge is no noise.
+    Noise raises the finest; motion takes fine structure away. Medians, so that a skin marker's edge is no noise.
     """
     box = _box(deep, 8)
     grey, deep = grey[box], deep[box]
     energy = {}
     for reach in (1, 4, 8):
-        middle, here = grey[reach:-reach, reach:-reach], deep[reach:-reach, reach:-reach]
+        middle, inside = grey[reach:-reach, reach:-reach], deep[reach:-reach, reach:-reach]
         level = middle - (grey[reach:-reach, 2 * reach :] + grey[reach:-reach, : -2 * reach]) / 2
         upright = middle - (grey[2 * reach :, reach:-reach] + grey[: -2 * reach, reach:-reach]) / 2
-        parts = (float(np.median(np.abs(part[here]))) if here.any() else 0.0 for part in (level, upright))
-        energy[reach] = sum(parts) + 4e-4
+        medians = (float(np.median(np.abs(part[inside]))) if inside.any() else 0.0 for part in (level, upright))
+        energy[reach] = sum(medians) + 4e-4
     return {
         "fine_energy": float(np.log(energy[1])),
         "fine_to_middle": float(np.log(energy[1] / energy[4])),
@@ -107,28 +103,28 @@ def _box(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
 
 
 def _objects(grey: np.ndarray, deep: np.ndarray) -> dict[str, float]:
-    """Heights of small, thin and larger bright things over what lies beside them, the sharpest edge, and plateaus."""
+    """Measure how far bright things of three sizes exceed what lies beside them, the sharpest edge, and plateaus."""
     box = _box(deep, round(0.03 * len(grey)))
     height, grey, deep = len(grey), grey[box], deep[box]
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, size in (("speck", 0.006), ("ball", 0.012), ("device", 0.05)):
         step = max(1, round(size * height / 6))
-        part, here = (grey, deep) if step == 1 else (_blocks(grey, step), _blocks(deep, step) > 0.99)
-        rise = _above_both_sides(part, max(2, round(size * height / step)), thin=name == "speck")
-        found[f"{name}_height"] = _highest(rise[here])
+        blocks, inside = (grey, deep) if step == 1 else (_blocks(grey, step), _blocks(deep, step) > 0.99)
+        rise = _above_both_sides(blocks, max(2, round(size * height / step)), thin=name == "speck")
+        values[f"{name}_height"] = _highest(rise[inside])
     edge = np.zeros_like(grey)
     edge[1:-1, 1:-1] = np.hypot(grey[2:, 1:-1] - grey[:-2, 1:-1], grey[1:-1, 2:] - grey[1:-1, :-2])
-    found["sharpest_edge"] = _highest(edge[deep])
+    values["sharpest_edge"] = _highest(edge[deep])
     step = max(1, height // _COARSE)
-    small, here = _blocks(grey, step), _blocks(deep, step) > 0.99
+    small, inside = _blocks(grey, step), _blocks(deep, step) > 0.99
     mean = ndimage.uniform_filter(small, 7)
     rough = np.sqrt(np.maximum(ndimage.uniform_filter(small**2, 7) - mean**2, 0))
-    if not here.any():
-        return found | {"plateau": 0.0}
-    flat = here & (rough < 0.35 * np.median(rough[here])) & (mean > np.median(small[here]))
+    if not inside.any():
+        return values | {"plateau": 0.0}
+    flat = inside & (rough < 0.35 * np.median(rough[inside])) & (mean > np.median(small[inside]))
     labels, count = ndimage.label(flat)  # pyrefly: ignore
     largest = np.bincount(labels.ravel())[1:].max() if count else 0
-    return found | {"plateau": float(largest / here.sum())}
+    return values | {"plateau": float(largest / inside.sum())}
 
 
 def _blocks(values: np.ndarray, step: int) -> np.ndarray:
@@ -146,20 +142,20 @@ def _above_both_sides(grey: np.ndarray, reach: int, *, thin: bool) -> np.ndarray
     thin takes the larger of the two, so that lines count; else the smaller, so that only blobs do.
     """
     level, upright = np.full_like(grey, -1), np.full_like(grey, -1)
-    for turned, target in ((grey, level), (grey.T, upright.T)):
-        beside = np.maximum(turned[:, 2 * reach :], turned[:, : -2 * reach])
-        target[:, reach:-reach] = turned[:, reach:-reach] - beside
+    for values, target in ((grey, level), (grey.T, upright.T)):
+        neighbours = np.maximum(values[:, 2 * reach :], values[:, : -2 * reach])
+        target[:, reach:-reach] = values[:, reach:-reach] - neighbours
     return np.maximum(level, upright) if thin else np.minimum(level, upright)
 
 
-def _above_beside(grey: np.ndarray, ys: np.ndarray, xs: np.ndarray, reach: int) -> np.ndarray:
+def _above_at(grey: np.ndarray, ys: np.ndarray, xs: np.ndarray, reach: int) -> np.ndarray:
     """Return what _above_both_sides says of thin things, at some pixels alone."""
     rise = np.full(len(ys), -1, grey.dtype)
     for at, length, dy, dx in ((xs, grey.shape[1], 0, reach), (ys, grey.shape[0], reach, 0)):
-        here = (at >= reach) & (at < length - reach)
-        y, x = ys[here], xs[here]
-        beside = np.maximum(grey[y + dy, x + dx], grey[y - dy, x - dx])
-        rise[here] = np.maximum(rise[here], grey[y, x] - beside)
+        fits = (at >= reach) & (at < length - reach)
+        y, x = ys[fits], xs[fits]
+        neighbours = np.maximum(grey[y + dy, x + dx], grey[y - dy, x - dx])
+        rise[fits] = np.maximum(rise[fits], grey[y, x] - neighbours)
     return rise
 
 
@@ -173,49 +169,52 @@ def _print(grey: np.ndarray, inside: np.ndarray) -> dict[str, float]:
     white, reach = float(grey.max()), max(2, round(0.006 * len(grey)))
     strokes = grey > 0.85 * white
     ys, xs = np.nonzero(strokes)
-    strokes[ys, xs] = _above_beside(grey, ys, xs, reach) > 0.4 * white
+    strokes[ys, xs] = _above_at(grey, ys, xs, reach) > 0.4 * white
     steep = np.zeros_like(strokes)
     steep[:, 1:-1] = np.abs(grey[:, 2:] - grey[:, :-2]) > 0.5 * white
-    counts = {
-        "print_outside": strokes & ~inside,
-        "print_inside": strokes & inside,
-        "steep_outside": steep & ~inside,
-    }
-    return {name: float(np.log10(found.sum() / len(grey) + 0.02)) for name, found in counts.items()}
+    pixels = {"print_outside": strokes & ~inside, "print_inside": strokes & inside, "steep_outside": steep & ~inside}
+    return {name: float(np.log10(where.sum() / len(grey) + 0.02)) for name, where in pixels.items()}
 
 
 def _lines(pixels: np.ndarray, breast: np.ndarray) -> dict[str, float]:
-    """The sharpest step along any nearly level or upright line across the breast, and rows that repeat or are empty."""
+    """Measure the sharpest step along nearly level or upright lines across the breast, and repeated or empty rows."""
     grey, inside = _coarse(pixels, breast)
-    found = {}
-    for name, image, mask in (("level_step", grey, inside), ("upright_step", grey.T, inside.T)):
-        columns = np.arange(image.shape[1])
-        shifts = [np.rint(shear * (columns - columns.mean())).astype(int) for shear in _SHEARS]
-        # The steps of all pixels once, the image carried on at its edges; a sloping line then takes one of each column.
-        most = max(int(np.abs(shift).max()) for shift in shifts)
-        line, here = (np.pad(part, ((most, most), (0, 0)), mode="edge") for part in (image, mask))
-        # Beyond a film lies nothing at all: its edge is no step.
-        both = (here[2:] | here[:-2]) & (np.minimum(line[2:], line[:-2]) > 0.01)
-        step = np.where(both, np.clip(line[2:] - line[:-2], -0.2, 0.2), 0)
-        steepest = 0.0
-        for shift in shifts:
-            rows = np.arange(most, most + image.shape[0] - 2)[:, None] + shift
-            count, steps = both[rows, columns].sum(axis=1), step[rows, columns].sum(axis=1)
-            enough = count > 0.25 * mask.any(axis=0).sum()
-            if enough.any():
-                steepest = max(steepest, float(np.abs(steps[enough] / count[enough]).max()))
-        found[name] = steepest / (float(np.subtract(*np.quantile(grey[inside], (0.75, 0.25)))) + 0.02)
+    spread = float(np.subtract(*np.quantile(grey[inside], (0.75, 0.25)))) + 0.02
     rows = np.flatnonzero(breast.any(axis=1))
-    sampled = pixels[rows[0] : rows[-1] + 1, :: max(1, pixels.shape[1] // 512)]
-    there = breast[rows[0] : rows[-1] + 1, :: max(1, pixels.shape[1] // 512)]
-    pairs = there[1:] & there[:-1]
+    part = slice(rows[0], rows[-1] + 1), slice(None, None, max(1, pixels.shape[1] // 512))
+    sampled, mask = pixels[part], breast[part]
+    pairs = mask[1:] & mask[:-1]
     same = ((sampled[1:] == sampled[:-1]) & pairs).sum(axis=1) >= 0.98 * np.maximum(pairs.sum(axis=1), 1)
-    dead = (np.where(there, sampled, 0).max(axis=1) <= 0.02 * sampled.max()) & (there.sum(axis=1) > 3)
-    return found | {"dead_rows": float(same.sum() + dead.sum()) / len(rows)}
+    dead = (np.where(mask, sampled, 0).max(axis=1) <= 0.02 * sampled.max()) & (mask.sum(axis=1) > 3)
+    return {
+        "level_step": _steepest_line(grey, inside) / spread,
+        "upright_step": _steepest_line(grey.T, inside.T) / spread,
+        "dead_rows": float(same.sum() + dead.sum()) / len(rows),
+    }
+
+
+def _steepest_line(grey: np.ndarray, inside: np.ndarray) -> float:
+    """Return the largest mean step across any nearly level line that crosses a quarter of the breast's columns."""
+    columns = np.arange(grey.shape[1])
+    shifts = [np.rint(slope * (columns - columns.mean())).astype(int) for slope in _SLOPES]
+    # The steps of all pixels once, the image repeated at its edges; a sloping line then takes one of each column.
+    margin = max(int(np.abs(shift).max()) for shift in shifts)
+    grey_padded, mask = (np.pad(part, ((margin, margin), (0, 0)), mode="edge") for part in (grey, inside))
+    # Beyond a film lies nothing at all: its edge is no step.
+    counts = (mask[2:] | mask[:-2]) & (np.minimum(grey_padded[2:], grey_padded[:-2]) > 0.01)
+    step = np.where(counts, np.clip(grey_padded[2:] - grey_padded[:-2], -0.2, 0.2), 0)
+    steepest = 0.0
+    for shift in shifts:
+        rows = np.arange(margin, margin + grey.shape[0] - 2)[:, None] + shift
+        count, steps = counts[rows, columns].sum(axis=1), step[rows, columns].sum(axis=1)
+        long = count > 0.25 * inside.any(axis=0).sum()
+        if long.any():
+            steepest = max(steepest, float(np.abs(steps[long] / count[long]).max()))
+    return steepest
 
 
 def _position(inside: np.ndarray) -> dict[str, float]:
-    """Where the breast lies and how it is shaped; the chest wall on the left."""
+    """Measure where the breast lies and how it is shaped; the chest wall on the left."""
     box = inside[_box(inside)]
     height, width = box.shape
     rows, columns = np.nonzero(box)
@@ -239,7 +238,7 @@ def _position(inside: np.ndarray) -> dict[str, float]:
 def _straight(inside: np.ndarray) -> float:
     """Return the longest run of columns whose uppermost breast pixels lie on one line, as a share of the width.
 
-    What touches the image's own edge is no line: there the picture ends.
+    What touches the image's own edge is no line.
     """
     first = inside.argmax(axis=0)
     columns = np.flatnonzero(inside.any(axis=0) & (first > 2))

@@ -1,11 +1,11 @@
-"""A table of source images becomes a DATA folder: squares, masks, index, failures, contact sheet, manifest."""
+"""Turns a table of source images into a DATA folder: images, masks, index, failures, contact sheet, manifest."""
 
 import hashlib
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from mammovae.config import InputError, PrepareSettings, SourceKind, UsageError
 from mammovae.data import index
 from mammovae.data.finalize import FROM_HEADER, finalize
 from mammovae.data.geometry import Geometry, NoBreast
-from mammovae.data.measurements import ENOUGH, measure_image
+from mammovae.data.measurements import MIN_LENGTH, measure_image
 from mammovae.data.segmentation import find_breast
 from mammovae.data.sources import SOURCES
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid
@@ -30,20 +30,22 @@ JOURNAL = ".rows.jsonl"
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """One image, ready: image uint16 (S, S), mask uint8 (S, S), and what its file and its pixels say.
-
-    fields holds index columns; digest is a hash of the source's pixels as they were decoded, so that the same picture
-    lossy, or at a fraction of its resolution, is another; chest_wall is "left" or "right" as
-    the source is stored; measures are those of data/quality.py.
-    """
+    """One prepared image, and what its file and its pixels say."""
 
     image: np.ndarray
+    """uint16 (S, S)."""
     mask: np.ndarray
+    """uint8 (S, S), 1 inside the breast."""
     geometry: Geometry
-    chest_wall: str
+    chest_wall: Literal["left", "right"]
+    """As the source is stored."""
     fields: dict[str, Any]
+    """Index columns."""
     digest: str
-    measures: dict[str, float]
+    """Hash of the source's pixels as they were decoded: the same image lossy, or at a fraction of its resolution, has
+    another."""
+    measurements: dict[str, float]
+    """Those of `measurements.measure_image`."""
 
 
 class Task(NamedTuple):
@@ -54,58 +56,54 @@ class Task(NamedTuple):
 
 
 def prepare_image(path: Path, *, size: int, stretch: bool = False) -> PreparedImage:
-    """Read one file and bring its breast into a square of size pixels, exactly as prepare does for a data set.
+    """Read one file and bring its breast into size x size pixels, exactly as prepare does for a data set.
 
     Raises InputError when the file cannot be read or shows no breast.
     """
-    # A breast is rarely less than half as long as its image, so that this gives two pixels for each of the square's.
-    picture = read(path, min_length=max(ENOUGH, 4 * size))
-    result = prepare_decoded(picture, size=size, stretch=stretch)
-    if picture.grid.factor > 1 and not _fine(result.geometry, picture.grid):
+    # A breast is rarely less than half as long as its image: this gives two pixels for each prepared one.
+    decoded = read(path, min_length=max(MIN_LENGTH, 4 * size))
+    result = prepare_decoded(decoded, size=size, stretch=stretch)
+    if decoded.grid.factor > 1 and not _is_fine(result.geometry, decoded.grid):
         result = prepare_decoded(read(path), size=size, stretch=stretch)
     return result
 
 
-def prepare_decoded(picture: DecodedImage, *, size: int, stretch: bool = False) -> PreparedImage:
-    """Do prepare_image for a picture that is read already. Raises InputError when it shows no breast."""
-    # The mask and the measures need no more than this, and what all take from the same few pixels costs little.
-    factor = fraction(max(picture.pixels.shape), ENOUGH)
-    small = picture.pixels if factor == 1 else block_means(picture.pixels, factor)
-    grid = picture.grid.coarser(factor)
+def prepare_decoded(decoded: DecodedImage, *, size: int, stretch: bool = False) -> PreparedImage:
+    """Do prepare_image for an image that is read already. Raises InputError when it shows no breast."""
+    # The mask and the measurements need no more than this, and what all take from the same few pixels costs little.
+    factor = fraction(max(decoded.pixels.shape), MIN_LENGTH)
+    small = decoded.pixels if factor == 1 else block_means(decoded.pixels, factor)
+    grid = decoded.grid.coarser(factor)
     try:
         breast = find_breast(small)
     except NoBreast as error:
-        # A remark such as "for-processing image" is often why.
-        raise InputError("; ".join([*picture.warnings, str(error)])) from error
+        # A warning such as "for-processing image" is often why.
+        raise InputError("; ".join([*decoded.warnings, str(error)])) from error
     geometry = Geometry.fit(breast.mask, breast.chest_wall, size, stretch=stretch, grid=grid)
-    pixels, whose = (small, grid) if _fine(geometry, grid) else (picture.pixels, picture.grid)
-    fields = {name: picture.header.get(name) for name in FROM_HEADER}
-    placed = {name: value for name, value in asdict(geometry).items() if name in index.COLUMNS}
-    fields |= placed | {
-        "rows": grid.rows,
-        "columns": grid.columns,
-        "mask_pixels": int(breast.mask.sum()) * grid.factor**2,
-        "reason": "; ".join(picture.warnings) or None,
-    }
+    pixels, pixel_grid = (small, grid) if _is_fine(geometry, grid) else (decoded.pixels, decoded.grid)
+    fields = {name: decoded.header.get(name) for name in FROM_HEADER}
+    fields |= {name: value for name, value in asdict(geometry).items() if name in index.COLUMNS}
+    fields |= {"rows": grid.rows, "columns": grid.columns, "reason": "; ".join(decoded.warnings) or None}
+    fields["mask_pixels"] = int(breast.mask.sum()) * grid.factor**2
     return PreparedImage(
-        image=geometry.apply(pixels, whose),
+        image=geometry.apply(pixels, pixel_grid),
         mask=geometry.apply_mask(breast.mask, grid),
         geometry=geometry,
         chest_wall=breast.chest_wall,
         fields=fields,
         digest=_digest(small, grid),
-        measures=measure_image(small, breast.mask, breast.chest_wall),
+        measurements=measure_image(small, breast.mask, breast.chest_wall),
     )
 
 
 def _digest(pixels: np.ndarray, grid: PixelGrid) -> str:
-    said = hashlib.blake2b(f"{grid.rows} {grid.columns}".encode(), digest_size=16)
-    said.update(np.ascontiguousarray(pixels).data)
-    return said.hexdigest()
+    state = hashlib.blake2b(f"{grid.rows} {grid.columns}".encode(), digest_size=16)
+    state.update(np.ascontiguousarray(pixels).data)
+    return state.hexdigest()
 
 
-def _fine(geometry: Geometry, grid: PixelGrid) -> bool:
-    """Say whether an image on this grid has two pixels for each of the square's, so that its pixels' edges are lost."""
+def _is_fine(geometry: Geometry, grid: PixelGrid) -> bool:
+    """Say whether an image on this grid has two pixels for each prepared one, so that its pixels' edges are lost."""
     return max(geometry.scale_x, geometry.scale_y) * grid.factor <= 0.5
 
 
@@ -134,7 +132,7 @@ def prepare(  # noqa: PLR0913
     inputs = {"kind": kind, "root": str(root.resolve()), "listing": hashlib.sha256(said.encode()).hexdigest()}
     with StageFolder(out, "prepare", settings.model_dump(), inputs) as stage:
         if not stage.done:
-            slots = _Slots(out, len(frame), settings.size)
+            arrays = _Arrays(out, len(frame), settings.size)
             with Journal(out / JOURNAL, f"prepare {__version__}") as journal:
                 done = {entry["row"] for entry in journal.entries()}
                 left = [row for row in np.flatnonzero(frame["status"] == "ok").tolist() if row not in done]
@@ -146,10 +144,10 @@ def prepare(  # noqa: PLR0913
                 )
                 with Progress("preparing", len(left), unit="images") as progress:
                     for task, result in results:
-                        journal.add(slots.keep(task.row, result))
+                        journal.add(arrays.store(task.row, result))
                         progress.advance(1)
-                facts = finalize(out, frame, journal.entries(), slots.images, slots.masks, settings)
-                slots.finish()
+                facts = finalize(out, frame, journal.entries(), arrays.images, arrays.masks, settings)
+                arrays.finish()
                 stage.finish(phantoms=_is_phantom(root), **facts)
                 journal.delete()
         else:
@@ -178,38 +176,31 @@ def prepare_task(task: Task, *, size: int, stretch: bool) -> PreparedImage:
     return prepare_image(task.path, size=size, stretch=stretch)
 
 
-class _Slots:
-    """The growing arrays; the parent process is their only writer."""
+class _Arrays:
+    """The images and masks while they are filled; the parent process is their only writer."""
 
     def __init__(self, out: Path, count: int, size: int) -> None:
         self._out = out
-        self.images = self._array("images", np.uint16, (count, size, size))
-        self.masks = self._array("masks", np.uint8, (count, size, size))
+        self.images = self._open("images", np.uint16, (count, size, size))
+        self.masks = self._open("masks", np.uint8, (count, size, size))
 
-    def _array(self, name: str, dtype: type, shape: tuple[int, ...]) -> np.memmap:
-        path = self._out / f".{name}.partial.npy"
-        finished = self._out / f"{name}.npy"
-        if finished.exists():
-            finished.rename(path)
+    def _open(self, name: str, dtype: type, shape: tuple[int, ...]) -> np.memmap:
+        path, finished_path = self._out / f".{name}.partial.npy", self._out / f"{name}.npy"
+        if finished_path.exists():
+            finished_path.rename(path)
         if not path.exists():
             (self._out / JOURNAL).unlink(missing_ok=True)
             with atomic_write(path) as partial_path:
                 np.lib.format.open_memmap(partial_path, mode="w+", dtype=dtype, shape=shape)
         return np.lib.format.open_memmap(path, mode="r+")
 
-    def keep(self, row: int, result: PreparedImage | InputError) -> dict[str, Any]:
+    def store(self, row: int, result: PreparedImage | InputError) -> dict[str, Any]:
         """Store the pixels of one result, and return the line for the journal that says they are there."""
         if isinstance(result, InputError):
             return {"row": row, "fields": {"status": "failed", "reason": str(result)}}
-        self.images[row] = result.image
-        self.masks[row] = result.mask
-        return {
-            "row": row,
-            "fields": result.fields,
-            "chest_wall": result.chest_wall,
-            "digest": result.digest,
-            "measures": result.measures,
-        }
+        self.images[row], self.masks[row] = result.image, result.mask
+        names = ("fields", "chest_wall", "digest", "measurements")
+        return {"row": row} | {name: getattr(result, name) for name in names}
 
     def finish(self) -> None:
         """Give the arrays their names."""

@@ -14,22 +14,25 @@ _NOTHING = "Nothing as large as a breast stands out from the background: check t
 
 @dataclass(frozen=True)
 class Breast:
-    """Where the breast lies in an image.
-
-    mask: bool, (rows, columns) of the source: one connected region without holes, pectoral muscle included.
-    chest_wall: the image edge towards which the chest wall lies, as seen in the pixels.
-    """
+    """Where the breast lies in an image."""
 
     mask: np.ndarray
+    """bool (rows, columns) of the source: one connected region without holes, pectoral muscle included."""
     chest_wall: Literal["left", "right"]
+    """The image edge towards which the chest wall lies, as seen in the pixels."""
 
 
 def find_breast(image: np.ndarray) -> Breast:
-    """Find the breast up to its skin line, without film markers, labels, tape, scanner borders or burned-in text.
+    """Find the breast up to its skin line, without markers, labels, tape, scanner borders or burned-in text.
 
-    image: uint16, (rows, columns), bright = dense tissue; the background is darker but need not be 0. The contrast may
-    be low. Works on a copy reduced to at most 400 pixels; the same image always gives the same mask.
-    Raises NoBreast for blank, inverted or all-bright images, and ValueError for any other array.
+    Works on a copy reduced to at most 400 pixels; the same image always gives the same mask. Raises NoBreast for blank,
+    inverted or all-bright images, and ValueError for any array that is no image.
+
+    Parameters
+    ----------
+    image
+        uint16 (rows, columns), bright = dense tissue; the background is darker but need not be 0, and the contrast may
+        be low.
     """
     if image.ndim != 2 or image.dtype != np.uint16:
         raise ValueError(f"find_breast takes a uint16 image (rows, columns), not {image.dtype} {image.shape}.")
@@ -41,15 +44,15 @@ def find_breast(image: np.ndarray) -> Breast:
     # Scanners leave thin bright or dark lines along the image's edges: look inside them, and carry the mask on.
     frame = max(1, round(0.015 * max(small.shape)))
     inner = small[frame:-frame, frame:-frame]
-    found = _segment(inner)
-    mask = np.pad(found, frame, mode="edge") & (small > np.percentile(inner[found], 0.5))
-    mask[frame:-frame, frame:-frame] = found
-    mask = _filled(largest_part(mask))
-    return Breast(_enlarge(mask, image.shape), _chest_wall(found, inner))
+    inner_mask = _segment(inner)
+    mask = np.pad(inner_mask, frame, mode="edge") & (small > np.percentile(inner[inner_mask], 0.5))
+    mask[frame:-frame, frame:-frame] = inner_mask
+    mask = _fill_holes(largest_part(mask))
+    return Breast(_enlarge(mask, image.shape), _chest_wall(inner_mask, inner))
 
 
 def _segment(small: np.ndarray) -> np.ndarray:
-    """The mask of a reduced image: a safe core first, then grown to the faint skin line, then tidied."""
+    """Return the mask of a reduced image: a safe core first, then grown to the faint skin line, then tidied."""
     dark, bright = np.percentile(small, (1, 99))
     if bright - dark < 64:  # of 65535: less than two grey levels of a 10-bit detector
         raise NoBreast("The image is blank (one grey value throughout): check the file and its window.")
@@ -67,7 +70,7 @@ def _segment(small: np.ndarray) -> np.ndarray:
     mask = _main_part(core | skin, small, 0.75 * radius)
     mask = _trim(_close(mask, 2 * radius))
     mask = ndimage.gaussian_filter(mask.astype(np.float32), radius / 3, mode="nearest") >= 0.5
-    mask = _filled(largest_part(mask))
+    mask = _fill_holes(largest_part(mask))
     if mask.mean() < 0.02:
         raise NoBreast(_NOTHING)
     if mask.mean() > 0.97 or mask[[0, 0, -1, -1], [0, -1, 0, -1]].all() or _inverted(small, mask):
@@ -76,13 +79,13 @@ def _segment(small: np.ndarray) -> np.ndarray:
 
 
 def _inverted(small: np.ndarray, mask: np.ndarray) -> bool:
-    """Whether the mask is flat and as bright as can be while all sorts of grey lie beside it."""
-    beside = np.percentile(small[~mask], (10, 90))
-    return bool((small[mask] > 0.97 * small.max()).mean() > 0.5 and np.ptp(beside) > 0.1 * np.ptp(small))
+    """Say whether the mask is flat and as bright as can be while all sorts of grey lie around it."""
+    around = np.percentile(small[~mask], (10, 90))
+    return bool((small[mask] > 0.97 * small.max()).mean() > 0.5 and np.ptp(around) > 0.1 * np.ptp(small))
 
 
 def _air_level(grey: np.ndarray, air: np.ndarray) -> np.ndarray:
-    """The third quartile of the air in every row, (rows,): the fog of a film is uneven from top to bottom."""
+    """Return the third quartile of the air in every row, (rows,): a film's fog is uneven from top to bottom."""
     air = air & ((grey > 0.02).mean(axis=0) > 0.05)  # columns of nothing are padding beside a film, not air
     counts = air.sum(axis=1)
     if counts.sum() == 0:
@@ -106,17 +109,17 @@ def _trim(mask: np.ndarray) -> np.ndarray:
     """Cut off long tails of even, small width above and below: a film's bright edge, a fold along the chest wall."""
     trimmed = mask.copy()
     for rows in (trimmed, trimmed[::-1]):  # views: from above, then from below
-        filled = np.flatnonzero(rows.any(axis=1))
-        widths = rows[filled].sum(axis=1)
+        breast_rows = np.flatnonzero(rows.any(axis=1))
+        widths = rows[breast_rows].sum(axis=1)
         tail_width = np.median(widths[: max(1, len(widths) // 20)])
         tail = int(np.argmax(widths > tail_width + 0.06 * widths.max()))
         if tail_width < 0.3 * widths.max() and tail > 0.1 * len(widths):
-            rows[: filled[tail]] = False
+            rows[: breast_rows[tail]] = False
     return trimmed
 
 
 def _main_part(candidates: np.ndarray, small: np.ndarray, radius: float) -> np.ndarray:
-    """The one part that is a breast, cut off from whatever hangs on it by a bridge or is thinner than 2 radius."""
+    """Return the part that is a breast, cut off from what hangs on it by a bridge or is thinner than 2 radius."""
     # Outside the image counts as inside the part: the breast goes on there, and thin borders still vanish.
     eroded = _distance(candidates) > radius
     labels, count = _label(eroded)
@@ -127,7 +130,7 @@ def _main_part(candidates: np.ndarray, small: np.ndarray, radius: float) -> np.n
     sizes = ndimage.sum_labels(weights, labels, np.arange(1, count + 1))
     part = labels == 1 + int(np.argmax(sizes))
     part = candidates & (_distance(~part) <= 1.5 * radius)
-    return _filled(largest_part(part))
+    return _fill_holes(largest_part(part))
 
 
 def largest_part(mask: np.ndarray) -> np.ndarray:
@@ -136,8 +139,8 @@ def largest_part(mask: np.ndarray) -> np.ndarray:
     return labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:])) if count > 1 else mask
 
 
-def _filled(mask: np.ndarray) -> np.ndarray:
-    """The mask without holes: of what is not in it, only the parts that touch the image's edge stay out.
+def _fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Return the mask without holes: of what is not in it, only the parts that touch the image's edge stay out.
 
     As ndimage.binary_fill_holes, which grows the outside pixel by pixel and takes several times as long.
     """
@@ -150,7 +153,7 @@ def _filled(mask: np.ndarray) -> np.ndarray:
 
 
 def _median(image: np.ndarray) -> np.ndarray:
-    """The median of each pixel's 3 x 3 neighbourhood, the edge carried on.
+    """Return the median of each pixel's 3 x 3 neighbourhood, the edge repeated.
 
     By minima and maxima of shifted images, which take a fraction of ndimage.median_filter's time: the median of nine is
     that of the largest minimum, the middle median and the smallest maximum of its sorted columns.
@@ -168,12 +171,12 @@ def _median(image: np.ndarray) -> np.ndarray:
 
 
 def _chest_wall(mask: np.ndarray, small: np.ndarray) -> Literal["left", "right"]:
-    """The side on which the mask is flat (more of its rows reach nearly as far as any does) and ends brightly."""
+    """Return the side on which the mask is flat (most rows reach nearly as far as any does) and ends brightly."""
     rows, values = mask[mask.any(axis=1)], small[mask.any(axis=1)]
     left = rows.argmax(axis=1)
     right = rows.shape[1] - 1 - rows[:, ::-1].argmax(axis=1)
     near = 0.04 * (right.max() - left.min())
-    # The upper half tells: there an oblique view slopes to the skin, while below a fold may part it from the wall.
+    # The upper half decides: there an oblique view slopes to the skin, while below a fold may part it from the wall.
     upper = slice(0, (len(rows) + 1) // 2)
     flat = np.mean((left - left.min() <= near)[upper]) - np.mean((right.max() - right <= near)[upper])
     every, inset = np.arange(len(rows)), np.minimum(max(2, int(near)), (right - left) // 2)
@@ -183,7 +186,7 @@ def _chest_wall(mask: np.ndarray, small: np.ndarray) -> Literal["left", "right"]
 
 
 def _otsu(values: np.ndarray) -> float:
-    """Otsu's threshold (IEEE Trans. SMC 9:62, 1979) of values in [0, 1]."""
+    """Return Otsu's threshold (IEEE Trans. SMC 9:62, 1979) of values in [0, 1]."""
     counts, edges = np.histogram(values, bins=256, range=(0, 1))
     below = np.cumsum(counts / counts.sum())
     moment = np.cumsum(counts / counts.sum() * (edges[1:] + edges[:-1]) / 2)
@@ -192,7 +195,7 @@ def _otsu(values: np.ndarray) -> float:
 
 
 def _reduce(image: np.ndarray, step: int) -> np.ndarray:
-    """The image in blocks of some step x step pixels, each the mean of 3 x 3 of its pixels (all would take long)."""
+    """Return the image in blocks of step x step pixels or so, each the mean of 3 x 3 of its pixels (all take long)."""
     shape = [-(-length // step) for length in image.shape]
     total = np.zeros(shape, np.float32)
     for y, x in np.ndindex(3, 3):
@@ -205,7 +208,7 @@ def _reduce(image: np.ndarray, step: int) -> np.ndarray:
 
 
 def _enlarge(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The reduced mask in source pixels, its edge interpolated so that it has no steps."""
+    """Return the reduced mask in source pixels, its edge interpolated so that it has no steps."""
     down, across = (
         linear_weights((np.arange(length) + 0.5) * n / length - 0.5, n)
         for n, length in zip(mask.shape, shape, strict=True)
@@ -214,7 +217,7 @@ def _enlarge(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _distance(mask: np.ndarray) -> np.ndarray:
-    """Pixels from each pixel of the mask to the nearest one outside it; the image's edge is not the mask's."""
+    """Return the distance of each pixel of the mask to the nearest one outside; the image's edge is not the mask's."""
     return np.asarray(ndimage.distance_transform_edt(mask), np.float64)
 
 

@@ -1,4 +1,4 @@
-"""Which images train, choose, calibrate and test: split by patient, and checked for leaks."""
+"""Which images train, validate, calibrate and test: split by patient, and copies found."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,6 +9,7 @@ from mammovae.config import UsageError
 
 SHARES = {"train": 0.5, "validation": 0.1, "calibration": 0.2, "test": 0.2}
 """Shares of the patients where a set brings no split of its own."""
+FOR_TRAINING = {name: share for name, share in SHARES.items() if name != "test"}
 FOLD_SHARES = {"train": 0.7, "validation": 0.1, "calibration": 0.2}
 """Shares of the patients outside a fold."""
 
@@ -33,20 +34,19 @@ def assign_splits(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
     of unknown health outside test is unused, as is what the set itself leaves unused; the healthy images of
     the same patient stay. A patient whom the set lists in both parts belongs to test.
     """
-    patients, own = frame["patient_id"], frame["split"]
+    patients, given = frame["patient_id"], frame["split"]
     any_finding = (frame["healthy"] == False).fillna(False).groupby(patients).any()  # noqa: E712 - nullable column
-    own_test = set(patients[(own == "test").fillna(False)])
-    own_train = set(patients[(own == "train").fillna(False)]) - own_test
-    for_training = {name: share for name, share in SHARES.items() if name != "test"}
-    drawn = dict.fromkeys(own_test, "test")
+    given_test = set(patients[(given == "test").fillna(False)])
+    given_train = set(patients[(given == "train").fillna(False)]) - given_test
+    split_of = dict.fromkeys(given_test, "test")
     rng = np.random.default_rng(seed)
     for stratum in (False, True):
-        free = set(any_finding.index[any_finding == stratum]) - own_test
-        drawn |= _draw(free - own_train, for_training if own_test else SHARES, rng)
-        drawn |= _draw(free & own_train, for_training, rng)
-    split = patients.map(drawn)
+        free = set(any_finding.index[any_finding == stratum]) - given_test
+        split_of |= _draw(free - given_train, FOR_TRAINING if given_test else SHARES, rng)
+        split_of |= _draw(free & given_train, FOR_TRAINING, rng)
+    split = patients.map(split_of)
     keep = (split == "test") | (frame["healthy"] == True).fillna(False)  # noqa: E712 - nullable column
-    return frame.assign(split=split.where(keep & (own != "unused").fillna(True), "unused"))
+    return frame.assign(split=split.where(keep & (given != "unused").fillna(True), "unused"))
 
 
 def duplicates(image_ids: Iterable[str], digests: Iterable[str | None]) -> list[list[str]]:
@@ -59,7 +59,7 @@ def duplicates(image_ids: Iterable[str], digests: Iterable[str | None]) -> list[
 
 
 def include_unlabelled(frame: pd.DataFrame, seed: int, copies: set[str]) -> pd.DataFrame:
-    """Return frame with the unused images of unknown health put to work, for archives without labels.
+    """Return frame with the unused images of unknown health used for training, for archives without labels.
 
     copies are the image ids set aside because another image has the same pixels; they stay unused.
     They go where their patient already is; patients of unknown health alone are drawn into train,
@@ -67,8 +67,7 @@ def include_unlabelled(frame: pd.DataFrame, seed: int, copies: set[str]) -> pd.D
     """
     free = (frame["split"] == "unused") & frame["healthy"].isna() & ~frame["image_id"].isin(copies)
     placed = frame[frame["split"] != "unused"].groupby("patient_id")["split"].first().to_dict()
-    shares = {name: share for name, share in SHARES.items() if name != "test"}
-    placed |= _draw(set(frame.loc[free, "patient_id"]) - set(placed), shares, np.random.default_rng(seed))
+    placed |= _draw(set(frame.loc[free, "patient_id"]) - set(placed), FOR_TRAINING, np.random.default_rng(seed))
     return frame.assign(split=frame["split"].where(~free, frame["patient_id"].map(placed)))
 
 
@@ -81,10 +80,8 @@ def assign_folds(frame: pd.DataFrame, folds: int, seed: int, copies: set[str]) -
     usable = ((frame["status"] == "ok") & ~frame["image_id"].isin(copies)).to_numpy(bool)
     patients = frame["patient_id"].to_numpy(dtype=object)
     if folds < 2 or len(set(patients[usable])) < folds:
-        raise UsageError(
-            f"{len(set(patients[usable]))} patients cannot be dealt to {folds} folds: choose at least 2 folds, "
-            "and no more than there are patients"
-        )
+        count = len(set(patients[usable]))
+        raise UsageError(f"{count} patients cannot be dealt to {folds} folds: choose 2 folds to as many as patients")
     any_finding = (frame["healthy"] == False).fillna(False).groupby(frame["patient_id"]).any()  # noqa: E712
     rng, fold_of, dealt = np.random.default_rng(seed), {}, 0
     for stratum in (False, True):
@@ -103,20 +100,20 @@ def split_fold(frame: pd.DataFrame, fold_of: np.ndarray, fold: int, seed: int) -
     """
     outside = frame[(fold_of >= 0) & (fold_of != fold)]
     any_finding = (outside["healthy"] == False).fillna(False).groupby(outside["patient_id"]).any()  # noqa: E712
-    rng, drawn = np.random.default_rng([seed, fold]), {}
+    rng, split_of = np.random.default_rng([seed, fold]), {}
     for stratum in (False, True):
-        drawn |= _draw(set(any_finding.index[any_finding == stratum]), FOLD_SHARES, rng)
+        split_of |= _draw(set(any_finding.index[any_finding == stratum]), FOLD_SHARES, rng)
     healthy = (frame["healthy"] == True).fillna(False).to_numpy(bool)  # noqa: E712 - nullable column
-    split = frame["patient_id"].map(drawn).where(healthy & (fold_of >= 0), "unused").to_numpy(dtype=object)
+    split = frame["patient_id"].map(split_of).where(healthy & (fold_of >= 0), "unused").to_numpy(dtype=object)
     split[fold_of == fold] = "test"
     return frame.assign(split=pd.Series(split, index=frame.index).astype(frame["split"].dtype))
 
 
-def _draw(patients: set[str], wanted: Mapping[str, float], rng: np.random.Generator) -> dict[str, str]:
-    """Deal patients out to the named splits in the proportions wanted."""
-    names, shares = list(wanted), np.array(list(wanted.values()))
+def _draw(patients: set[str], shares: Mapping[str, float], rng: np.random.Generator) -> dict[str, str]:
+    """Deal patients out to the named splits in the proportions of shares."""
+    names, weights = list(shares), np.array(list(shares.values()))
     # Halves are rounded up, so that a single patient trains.
-    bounds = np.floor(np.cumsum(shares / shares.sum()) * len(patients) + 0.5).astype(int)
+    bounds = np.floor(np.cumsum(weights / weights.sum()) * len(patients) + 0.5).astype(int)
     shuffled = rng.permutation(np.array(sorted(patients), dtype=object))
     return {
         patient: names[int(np.searchsorted(bounds, position, side="right"))]

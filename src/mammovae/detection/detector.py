@@ -86,7 +86,7 @@ class Detector(nn.Module):
         bilateral = any(member.bilateral for member in self.run.members.values())
         for start in range(0, len(positions), batch_size):
             part = positions[start : start + batch_size]
-            others = data.other_squares(part) if bilateral else None
+            others = data.other_breasts(part) if bilateral else None
             yield (part, *self.squares(data.images[part], data.masks[part], others))
 
     def table(self, data: Data, positions: np.ndarray, fused_maps: np.ndarray | None = None) -> dict[str, np.ndarray]:

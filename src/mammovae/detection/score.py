@@ -155,7 +155,7 @@ class _Scorer:
         identity = {"image_id": task.name, "source": task.source}
         identity |= {key: result.fields.get(key) for key in ("patient_id", "side", "view", "reason")}
         wrong = against_header(identity["side"], result.chest_wall, self.judge.convention)
-        measures = result.measures | {"against_header": float(wrong)}
+        measures = result.measurements | {"against_header": float(wrong)}
         squares = PreparedImages(result.image[None], result.mask[None], [identity], [measures], [result.geometry])
         shape = (result.fields["rows"], result.fields["columns"])
         with _one_thread():  # so that a file's scores are the same bytes wherever and beside whatever it is scored
@@ -173,7 +173,7 @@ class _Scorer:
             data.images[positions],
             data.masks[positions],
             identities,
-            data.measures.iloc[positions].to_dict("records") if self.judge.quality else [{}] * len(positions),
+            data.measurements.iloc[positions].to_dict("records") if self.judge.quality else [{}] * len(positions),
             data.geometries(positions),
         )
         shapes = list(zip(frame["rows"].astype(int), frame["columns"].astype(int), strict=True))

@@ -173,7 +173,7 @@ def _cases(run: Run, data: Data, table: pd.DataFrame, score_name: str, count: in
     for (group, row), image, reconstruction, anomaly_map in zip(picked, images, reconstructions, maps, strict=True):
         geometry = data.geometry(row["position"])
         boxes = [
-            tuple((edge + 0.5) / shrink - 0.5 for edge in geometry.box_to_square(*box))
+            tuple((edge + 0.5) / shrink - 0.5 for edge in geometry.box_to_prepared(*box))
             for item in data.index["findings"].iloc[row["position"]]
             if None not in (box := tuple(item[edge] for edge in ("xmin", "ymin", "xmax", "ymax")))
         ]

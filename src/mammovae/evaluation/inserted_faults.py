@@ -137,7 +137,7 @@ def _prepared(source: SourceImage, settings: CorruptionSettings) -> CorruptedIma
         return CorruptedImage({}, blank, blank, str(error))
     conflict = against_header(source.side, prepared.chest_wall, settings.convention)
     thumbnail, outline = thumbnails(prepared.image[None], prepared.mask[None])
-    return CorruptedImage(prepared.measures | {"against_header": float(conflict)}, thumbnail[0], outline[0])
+    return CorruptedImage(prepared.measurements | {"against_header": float(conflict)}, thumbnail[0], outline[0])
 
 
 def _jobs(data: Data, positions: np.ndarray, insertion: FaultInsertion) -> list[CorruptionJob]:

@@ -89,5 +89,5 @@ def fit_quality(data: Data, train: np.ndarray) -> Quality | None:
 
 def quality_inputs(data: Data, positions: np.ndarray) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Return what the quality score is made of: measures, pictures and outlines of a DATA folder's images."""
-    measures = data.measures.iloc[positions][[name for name in MEASURES if name in data.measures]]
+    measures = data.measurements.iloc[positions][[name for name in MEASURES if name in data.measurements]]
     return measures.reset_index(drop=True), *thumbnails(data.images[positions], data.masks[positions])
