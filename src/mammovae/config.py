@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 class InputError(ValueError):
@@ -75,72 +75,67 @@ class PrepareSettings(Settings):
     """Seed of the split by patient."""
 
 
-class VaeSettings(Settings):
-    """A convolutional VAE's shape; the default is the original study's."""
+class MemberSettings(Settings):
+    """What the settings of every network have."""
 
     size: int = Field(128, ge=16)
-    """Rows and columns of the network's input, in pixels."""
+    """Rows and columns of the network's images, in pixels."""
+
+
+class VaeSettings(MemberSettings):
+    """A convolutional VAE's shape; the default is the original study's."""
+
     filters: tuple[int, ...] = Field((32, 64, 128, 256), min_length=1)
     """Filters of the encoder's convolutions, each followed by halving the image."""
     latent: int = Field(1024, ge=1)
     """Dimension of the latent vector."""
 
 
-class ResidualVaeSettings(Settings):
+class ResidualVaeSettings(MemberSettings):
     """The detecting VAE's shape: one residual block and one halving for each width, then a coarse latent grid."""
 
-    size: int = Field(128, ge=16)
-    """Rows and columns of the network's input, in pixels."""
     widths: tuple[int, ...] = Field((8, 24, 48, 64, 64), min_length=1)
     """Channels at each level."""
     latent: int = Field(8, ge=1)
     """Channels of the latent grid: the latent has this many times the grid's places (4 x 4 at 128 px)."""
 
 
-class DenoiserSettings(Settings):
+class DenoiserSettings(MemberSettings):
     """The denoiser's shape and its noise."""
 
-    size: int = Field(128, ge=16)
-    """Rows and columns of the network's input, in pixels."""
     widths: tuple[int, ...] = Field((8, 24, 48, 64), min_length=2)
     """Channels at each level."""
     noise: float = Field(0.6, gt=0)
-    """Standard deviation of the noise, in standard deviations of the film's grey."""
+    """Standard deviation of the noise, in standard deviations of the image's grey."""
     grid: int = Field(16, ge=2)
     """Rows and columns of the grid that the noise is drawn on."""
 
 
-class LesionSegmenterSettings(Settings):
-    """The shape of a network that marks planted lesions."""
+class LesionSegmenterSettings(MemberSettings):
+    """The shape of a network that marks inserted lesions."""
 
-    size: int = Field(128, ge=16)
-    """Rows and columns of the film that it sees, in pixels."""
     widths: tuple[int, ...] = Field((8, 24, 48, 64), min_length=2)
     """Channels at each level."""
     kinds: tuple[LesionKind, ...] = Field(("mass", "spiculated", "asymmetry"), min_length=1)
-    """What is planted for it to learn from; at 128 px specks and distortions are not to be seen, and only confuse."""
+    """Lesions inserted for it to learn from; at 128 px specks and distortions cannot be seen, and only confuse."""
     patch_size: int | None = Field(None, ge=16)
-    """Side of the overlapping windows that it works on, in pixels; without it, on whole films."""
+    """Side of the overlapping patches that it works on, in pixels; without it, on whole images."""
     epochs: int | None = Field(None, ge=1)
     """Passes over the training images, where they are not the run's."""
 
 
-class BilateralVaeSettings(Settings):
+class BilateralVaeSettings(MemberSettings):
     """The bilateral VAE's shape."""
 
-    size: int = Field(128, ge=16)
-    """Rows and columns of the network's input, in pixels."""
     widths: tuple[int, ...] = Field((8, 24, 48, 64), min_length=2)
     """Channels at each level."""
     latent: int = Field(8, ge=1)
     """Dimension of the latent vector."""
 
 
-class PyramidVaeSettings(Settings):
+class PyramidVaeSettings(MemberSettings):
     """The generating VAE's shape: one residual block and one halving for each width, then a coarse latent grid."""
 
-    size: int = Field(128, ge=16)
-    """Rows and columns of its images, in pixels."""
     widths: tuple[int, ...] = Field((8, 24, 48, 64, 64), min_length=1)
     """Channels at each level."""
     latent: int = Field(4, ge=1)
@@ -197,24 +192,6 @@ class TrainSettings(Settings):
     )
     bilateral_vae: BilateralVaeSettings = BilateralVaeSettings()
     pyramid_vae: PyramidVaeSettings = PyramidVaeSettings()
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        for name in ("lesion_segmenter", "patch_segmenter"):
-            if name in self.members and "residual_vae" not in self.members:
-                raise ValueError(f"{name} learns from residual_vae: name both in members")
-            own: LesionSegmenterSettings = getattr(self, name)
-            if name in self.members and own.size % self.residual_vae.size:
-                raise ValueError(f"{name}.size must be a multiple of residual_vae.size, {self.residual_vae.size}")
-            if own.patch_size is not None and own.patch_size > own.size:
-                raise ValueError(f"{name}.patch_size is larger than {name}.size: choose at most {own.size}")
-        for name in ("bands", "texture"):
-            asked = getattr(self.pyramid_vae, name)
-            if (asked if isinstance(asked, int) else len(asked)) > len(self.pyramid_vae.widths):
-                raise ValueError(f"pyramid_vae.{name} has more levels than pyramid_vae.widths: give a width for each")
-        if self.pyramid_vae.size >> self.pyramid_vae.bands < 4:
-            raise ValueError("pyramid_vae.bands leaves fewer than 4 pixels of pyramid_vae.size: choose fewer bands")
-        return self
 
 
 PRESETS: dict[str, TrainSettings] = {

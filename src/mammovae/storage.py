@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
@@ -66,6 +67,13 @@ def file_hash(path: Path) -> str:
 def digest(*values: Any) -> str:
     """Return a short hash of plain values, in hexadecimal, as a name for their result."""
     return hashlib.sha256(json.dumps(_to_json(values), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@cache
+def code_hash(*rooms: str) -> str:
+    """Return a hash of the source files of some rooms of mammovae: a cache must not hold what other code made."""
+    files = [path for room in rooms for path in sorted((Path(__file__).parent / room).rglob("*.py"))]
+    return digest({str(path.relative_to(Path(__file__).parent)): file_hash(path) for path in files})
 
 
 def acquire_lock(path: Path, out: Path) -> FileLock:

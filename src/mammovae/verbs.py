@@ -211,7 +211,7 @@ def train(
 
     facts = train_on(Data.open(data), Path(out), preset, config.preset(preset, settings.given()), devices=devices)
     summary = f"trained on {facts['images']['train']} images in {facts['seconds']:.0f} s: {out}"
-    return Result(Path(out), facts, summary if ProcessGroup.here().rank == 0 else "")
+    return Result(Path(out), facts, summary if ProcessGroup.join().rank == 0 else "")
 
 
 @_checked

@@ -14,7 +14,7 @@ from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector
 from mammovae.perturbations import random_lesions
 from mammovae.perturbations.lesions import LesionSpec, insert_lesion
-from mammovae.training import train
+from mammovae.training import calibrate
 
 SETTINGS: dict[str, Any] = {
     "epochs": 25,
@@ -166,15 +166,15 @@ def test_a_marker_that_sees_what_was_planted_without_a_lesion_is_refused(
     detect: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, films = mv.Run.open(detect), data.select("test")[:16]
-    train.refuse_planting_detectors(run, data, films)
+    calibrate.check_insertion_artefacts(run, data, films)
 
     def showing(image: np.ndarray, mask: np.ndarray, mm: float, *_: Any) -> Any:
         planting = insert_lesion(image, mask > 0, mm, LesionSpec("mass", "train", 25.0, 2.0, 5))
         return replace(planting, sham=planting.image)
 
-    monkeypatch.setattr(train, "plant_random", showing)
-    with pytest.raises(mv.InputError, match="lesion_segmenter tells sham plantings from untouched films"):
-        train.refuse_planting_detectors(run, data, films)
+    monkeypatch.setattr(calibrate, "insert_random_lesion", showing)
+    with pytest.raises(mv.InputError, match="lesion_segmenter distinguishes sham insertions from raw images"):
+        calibrate.check_insertion_artefacts(run, data, films)
 
 
 def test_a_marker_without_the_vae_that_it_learns_from_is_refused(trapped_data: Path, tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ from mammovae.config import PyramidVaeSettings
 from mammovae.data.dataset import Batch
 from mammovae.models.augmentation import augment_with_parameters
 from mammovae.models.laplacian import collapse, laplacian, mask_pyramid, patch_distance
+from mammovae.models.noise import ImageNoise, StepContext, image_keys, step_keys
 from mammovae.models.pyramid_vae import PyramidVae
 
 SMALL = PyramidVaeSettings(size=64, widths=(8, 16, 16), latent=2, bands=3, texture=(4, 6))
 
 
-def films(count: int, seed: int = 0, size: int = 64) -> Batch:
+def images(count: int, seed: int = 0, size: int = 64) -> Batch:
     """Half discs of smooth noise, as bright as breasts."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size]
@@ -32,12 +33,16 @@ def vae() -> PyramidVae:
     return PyramidVae(SMALL)
 
 
+def noise(count: int) -> ImageNoise:
+    return ImageNoise(image_keys(0, 0, range(count)))
+
+
 def sources(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def test_the_bands_of_a_pyramid_put_together_are_the_image() -> None:
-    image = films(2).image
+    image = images(2).image
     bands = laplacian(image, 3)
     assert [band.shape[-1] for band in bands] == [64, 32, 16, 8]
     torch.testing.assert_close(collapse(bands), image)
@@ -54,12 +59,11 @@ def test_a_smooth_ramp_has_no_detail_and_a_chequerboard_is_all_detail() -> None:
 
 
 def test_patches_of_a_film_and_of_its_mirror_image_of_noise_are_near_and_of_a_blurred_film_far() -> None:
-    batch, other = films(4), films(4, seed=1)
+    batch, other = images(4), images(4, seed=1)
     blurred = torch.from_numpy(ndimage.gaussian_filter(batch.image.numpy(), (0, 0, 2, 2))) * batch.mask
 
-    def apart(made: Tensor) -> float:
-        torch.manual_seed(0)
-        return float(patch_distance(made, batch.image, batch.mask).mean())
+    def apart(generated: Tensor) -> float:
+        return float(patch_distance(generated, batch.image, batch.mask, noise(1)).mean())
 
     assert apart(batch.image) == 0
     assert apart(other.image) < 0.75 * apart(blurred)
@@ -68,23 +72,21 @@ def test_patches_of_a_film_and_of_its_mirror_image_of_noise_are_near_and_of_a_bl
 
 
 def test_what_lies_outside_the_mask_does_not_count_for_patches() -> None:
-    batch = films(2)
-    torch.manual_seed(0)
+    batch = images(2)
     half = batch.mask.clone()
     half[..., 32:, :] = 0
     changed = batch.image.clone()
     # Filters reach 5 pixels, of 2 pixels each at the coarser scale: further out, nothing counts.
     changed[..., 56:, :] += 0.5
-    assert patch_distance(changed, batch.image, half).max() < 1e-3
+    assert patch_distance(changed, batch.image, half, noise(1)).max() < 1e-3
 
 
 def test_the_loss_is_finite_falls_and_reaches_every_part_of_the_network() -> None:
-    member, batch = vae().train(), films(4)
+    member, batch = vae().train(), images(4)
     optimizer = torch.optim.Adam(member.parameters(), lr=3e-3)
     seen = []
     for step in range(12):
-        torch.manual_seed(step)
-        loss = member.losses(batch)["loss"].mean()
+        loss = member.losses(batch, StepContext.of(step_keys(0, step, np.arange(4), 0)))["loss"].mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -98,32 +100,31 @@ def test_a_picture_does_not_depend_on_its_neighbours_and_its_texture_only_on_its
     member = vae().eval()
     z, nothing = torch.randn(3, member.dimensions), torch.zeros(3, 6)
     with torch.no_grad():
-        images, masks = member.picture(z, nothing, sources(1, 2, 3))
-        alone, _ = member.picture(z[1:2], nothing[:1], sources(2))
-        other, other_masks = member.picture(z, nothing, sources(4, 5, 6))
-    torch.testing.assert_close(alone[0], images[1], atol=1e-5, rtol=1e-4)
-    assert not torch.equal(other, images) and torch.equal(masks, other_masks)
-    assert images.min() >= 0 and images.max() <= 1 and not (images * (1 - masks)).any()
+        generated, masks = member.generate_images(z, nothing, sources(1, 2, 3))
+        alone, _ = member.generate_images(z[1:2], nothing[:1], sources(2))
+        other, other_masks = member.generate_images(z, nothing, sources(4, 5, 6))
+    torch.testing.assert_close(alone[0], generated[1], atol=1e-5, rtol=1e-4)
+    assert not torch.equal(other, generated) and torch.equal(masks, other_masks)
+    assert generated.min() >= 0 and generated.max() <= 1 and not (generated * (1 - masks)).any()
 
 
-def test_settling_is_repeatable_and_gives_a_faint_texture_its_energy_back() -> None:
-    member, batch = vae().eval(), films(8)
+def test_finalising_is_repeatable_and_gives_a_faint_texture_its_energy_back() -> None:
+    member, batch = vae().eval(), images(8)
     with torch.no_grad():
         for leave in member.texture.leave:
             leave.weight.mul_(3)
     torch.manual_seed(1)
-    member.finalize_fit([batch])
+    member.finalize_fit([(batch, noise(8))])
     first = member.gain.clone()
     torch.manual_seed(2)
-    member.finalize_fit([batch])
+    member.finalize_fit([(batch, noise(8))])
     torch.testing.assert_close(member.gain, first)
     assert ((first >= 0.5) & (first <= 2)).all() and not torch.equal(first, torch.ones_like(first))
 
 
 def test_what_was_done_to_a_film_is_told_and_keeps_the_chest_wall_where_it_is() -> None:
-    batch = films(64)
-    torch.manual_seed(0)
-    moved, done = augment_with_parameters(batch)
+    batch = images(64)
+    moved, done = augment_with_parameters(batch, noise(64))
     assert done.shape == (64, 5) and done.abs().max() <= 1
     assert not (moved.image * (1 - moved.mask)).any()
     taller = done[:, 2] < -0.5  # the grid reads a shorter stretch, so that the film is drawn taller
@@ -137,14 +138,14 @@ def test_the_condition_moves_the_picture_once_learnt_and_is_left_out_where_unkno
     member = vae().eval()
     z = torch.randn(1, member.dimensions)
     with torch.no_grad():
-        plain, _ = member.picture(z, torch.zeros(1, 6), sources(0))
-        left, _ = member.picture(z, torch.tensor([[-1.0, 1, 0, 0, 0, 1]]), sources(0))
-        scores, maps = member.score(films(2))
+        plain, _ = member.generate_images(z, torch.zeros(1, 6), sources(0))
+        left, _ = member.generate_images(z, torch.tensor([[-1.0, 1, 0, 0, 0, 1]]), sources(0))
+        scores, maps = member.score(images(2))
     assert not torch.equal(plain, left)
     assert set(scores) == {"band_error", "kl_divergence"} and maps["band"].shape == (2, 1, 64, 64)
 
 
 def test_a_mask_at_the_bands_resolutions_keeps_its_share() -> None:
-    mask = films(1).mask
+    mask = images(1).mask
     for share in mask_pyramid(mask, 3):
         assert float(share.mean()) == pytest.approx(float(mask.mean()), abs=1e-6)

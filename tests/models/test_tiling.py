@@ -1,28 +1,29 @@
-"""Tiles cover a film, overlap, and leave no seam."""
+"""Patches cover an image, overlap, and leave no seam."""
 
 from itertools import pairwise
 
 import pytest
 import torch
 
-from mammovae.models.tiling import sample_patches, sliding_window_inference, window_starts
+from mammovae.models.noise import ImageNoise, image_keys
+from mammovae.models.tiling import cut_patches, sample_patches, sliding_window_inference, window_starts
 
 
-@pytest.mark.parametrize(("size", "tile"), [(512, 128), (512, 512), (500, 128), (256, 192)])
-def test_windows_cover_the_film_and_overlap_by_half(size: int, tile: int) -> None:
-    begins = window_starts(size, tile)
-    assert begins[0] == 0 and begins[-1] + tile == size
-    assert all(b - a <= tile / 2 + 1 for a, b in pairwise(begins))
+@pytest.mark.parametrize(("size", "side"), [(512, 128), (512, 512), (500, 128), (256, 192)])
+def test_patches_cover_the_image_and_overlap_by_half(size: int, side: int) -> None:
+    begins = window_starts(size, side)
+    assert begins[0] == 0 and begins[-1] + side == size
+    assert all(b - a <= side / 2 + 1 for a, b in pairwise(begins))
 
 
-def test_a_map_computed_pixel_by_pixel_is_the_same_in_tiles_and_whole() -> None:
+def test_a_map_computed_pixel_by_pixel_is_the_same_in_patches_and_whole() -> None:
     image, mask = torch.rand(2, 3, 96, 96), torch.ones(2, 1, 96, 96)
     torch.testing.assert_close(
         sliding_window_inference(image, mask, 32, lambda part: part[:, :1] * 2), image[:, :1] * 2
     )
 
 
-def test_windows_without_breast_are_not_computed_and_every_pixel_of_breast_is() -> None:
+def test_patches_without_breast_are_not_computed_and_every_pixel_of_breast_is() -> None:
     image, mask = torch.rand(2, 1, 96, 96), torch.zeros(2, 1, 96, 96)
     mask[0, :, 40:50, 3:20] = 1
     counted = []
@@ -32,12 +33,27 @@ def test_windows_without_breast_are_not_computed_and_every_pixel_of_breast_is() 
     assert not found[1].any()
 
 
-def test_the_first_window_lies_over_a_planted_lesion_and_all_lie_inside_the_film() -> None:
-    torch.manual_seed(0)
+def test_the_first_patch_lies_over_an_inserted_lesion_and_all_lie_inside_the_image() -> None:
     mask, lesion = torch.zeros(2, 1, 128, 128), torch.zeros(2, 1, 128, 128)
     mask[:, :, 10:110, :60] = 1
     lesion[1, :, 90:94, 20:24] = 1
-    windows = sample_patches(mask, lesion, 32, 3)
-    assert len(windows) == 6 and all(0 <= y <= 96 and 0 <= x <= 96 for _, y, x in windows)
-    first = next((y, x) for film, y, x in windows if film == 1)
-    assert first[0] <= 93 and first[0] + 32 > 90 and first[1] <= 23 and first[1] + 32 > 20
+    for seed in range(20):
+        corners = sample_patches(mask, lesion, 32, 3, ImageNoise(image_keys(seed, 0, [0, 1])))
+        assert corners.shape == (2, 3, 2) and corners.min() >= 0 and corners.max() <= 96
+        y, x = corners[1, 0].tolist()
+        assert y <= 93 and y + 32 > 90 and x <= 23 and x + 32 > 20
+        patches = cut_patches(mask, corners, 32)
+        assert patches.shape == (6, 1, 32, 32) and (patches.sum(dim=(1, 2, 3)) > 0).all()
+        y, x = corners[0, 2].tolist()
+        torch.testing.assert_close(patches[2], mask[0, :, y : y + 32, x : x + 32])
+
+
+def test_centres_of_patches_are_uniform_over_the_breast_and_an_empty_mask_is_no_error() -> None:
+    mask, nothing = torch.zeros(1, 1, 64, 64), torch.zeros(1, 1, 64, 64)
+    mask[:, :, 20:40, 20:30] = 1
+    noise = ImageNoise(image_keys(0, 0, [0]))
+    centres = torch.cat([sample_patches(mask, nothing, 4, 2, noise) for _ in range(2000)], dim=1)[0].double() + 2
+    # A uniform pixel of the region plus a jitter of -1, 0 or 1.
+    torch.testing.assert_close(centres.mean(dim=0), torch.tensor([29.5, 24.5]).double(), atol=0.5, rtol=0)
+    assert centres[:, 0].std().item() == pytest.approx((20**2 / 12 + 2 / 3) ** 0.5, rel=0.05)
+    assert not sample_patches(nothing, nothing, 4, 2, noise).any()

@@ -20,7 +20,6 @@ import mammovae as mv
 from mammovae import config
 from mammovae.training import loop
 from mammovae.training.distributed import ProcessGroup, launch
-from mammovae.training.share import WholeBatch
 
 MEMBERS = ["vae", "residual_vae", "denoiser", "lesion_segmenter", "bilateral_vae", "pyramid_vae"]
 WIDTHS = {"size": 32, "widths": [8, 8]}
@@ -92,7 +91,7 @@ def test_torchrun_trains_to_the_losses_of_one_process_and_speaks_once(
 
 
 def test_an_interruption_ends_all_processes() -> None:
-    work = "import time; from mammovae.training.distributed import in_processes; in_processes(2, time.sleep, 60)"
+    work = "import time; from mammovae.training.distributed import launch; launch(2, time.sleep, 60)"
     process = subprocess.Popen([sys.executable, "-c", work], stderr=subprocess.PIPE, text=True)
     children: list[int] = []
     end = time.monotonic() + 60
@@ -117,7 +116,7 @@ def running(process: int) -> bool:
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_a_batch_is_shared_out_whole_and_once(size: int) -> None:
     for count in range(1, 20):
-        shares = [ProcessGroup(rank, size).share(count) for rank in range(size)]
+        shares = [ProcessGroup(rank, size).rows_of(count) for rank in range(size)]
         counted = [row for rows, own in shares for row in range(count)[rows][:own]]
         assert counted == list(range(count))
         assert all(len(range(count)[rows]) == max(own, 1) for rows, own in shares)
@@ -153,12 +152,3 @@ def test_devices_that_cannot_be_are_one_sentence(
     with pytest.raises(mv.UsageError, match="torchrun started 2 processes here, not 1"):
         mv.train(trapped_data, out=tmp_path / "run", preset="tiny", devices=1)
     assert not (tmp_path / "run").exists()
-
-
-def test_a_member_that_draws_more_than_in_its_rehearsal_is_an_error_and_not_the_end_of_an_epoch() -> None:
-    with (
-        pytest.raises(RuntimeError, match="more often than in its rehearsal"),
-        WholeBatch([0], 4, ProcessGroup(0, 2, 0, 2)),
-    ):
-        torch.rand(2)
-        torch.rand(2)

@@ -47,7 +47,7 @@ def _pictures(run: Run, z: np.ndarray, seed: int) -> np.ndarray:
     """Decode latent vectors (n, d), all with one texture and nothing known of them, to images (n, S, S)."""
     assert run.generator is not None
     textures = [torch.Generator().manual_seed(seed) for _ in z]
-    images, _ = run.generator[1].picture(
+    images, _ = run.generator[1].generate_images(
         torch.from_numpy(z).float().to(device()), torch.zeros(len(z), 6, device=device()), textures
     )
     return images[:, 0].float().cpu().numpy()

@@ -26,9 +26,8 @@ from mammovae.evaluation.inserted_lesions import points_at_lesion
 from mammovae.evaluation.lesion_masks import lesion_masks
 from mammovae.evaluation.stress import lesion_rows
 from mammovae.models.run import Run
-from mammovae.storage import StageFolder, atomic_write, digest, file_hash, read_json, write_json
+from mammovae.storage import StageFolder, atomic_write, code_hash, digest, file_hash, read_json, write_json
 from mammovae.training.train import train_on
-from mammovae.version import __version__
 
 
 def crossval(  # noqa: PLR0913
@@ -116,7 +115,8 @@ def _faults(run: Run, data: Data, healthy: np.ndarray, folder: Path, attempt: _A
         return
     fitted = [file_hash(run.path / name) for name in (REFERENCE_MEASUREMENTS, TEMPLATES)]
     donors = None if attempt.other_view is None else attempt.other_view.resolve()
-    key = digest(__version__, data.digest, healthy, seed, donors, fitted)
+    code = code_hash("imageio", "data", "perturbations", "detection", "evaluation")
+    key = digest(code, data.digest, healthy, seed, donors, fitted)
     cached = attempt.cache / f"faults-{key}.parquet"
     insertion = FaultInsertion(seed, attempt.other_view)
     _once(cached, lambda: score_inserted_faults(quality, data, healthy, insertion))

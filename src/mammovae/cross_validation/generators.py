@@ -15,7 +15,7 @@ from mammovae.cross_validation import reference
 from mammovae.data.dataset import Data
 from mammovae.generation.generate import generate_from
 from mammovae.generation.samplers import DERIVED, LatentSampler
-from mammovae.models.run import Run
+from mammovae.models.run import MEMBERS, Run
 from mammovae.training.train import train_on
 
 ARMS: tuple[tuple[str, SamplingMode], ...] = (
@@ -29,7 +29,7 @@ ARMS: tuple[tuple[str, SamplingMode], ...] = (
 
 def only_generates(chosen: TrainSettings) -> bool:
     """Say whether a training's networks make images and none of them is there to detect."""
-    return chosen.members == ("pyramid_vae",)
+    return not any(MEMBERS[name].detects for name in chosen.members)
 
 
 def audit_generators(

@@ -10,19 +10,6 @@ from mammovae.models.run import Run
 
 USED, MISSING = "used", "missing"
 
-SCORE_MEANINGS: Mapping[str, str] = {
-    "reconstruction_loss": "the VAE reconstructs it badly",
-    "normalised_peak": "a place brighter than the VAE expects, given how sure it is there",
-    "residual_peak": "a place brighter than the VAE expects",
-    "local_peak": "a place brighter than the VAE expects, given what it misses nearby",
-    "denoising_peak": "a place that the denoiser takes away",
-    "denoising_local_peak": "a place that the denoiser takes away, given what it takes nearby",
-    "lesion_segmenter_peak": "a place that looks like a planted lesion",
-    "patch_segmenter_peak": "a place that looks like a planted lesion, seen closely",
-    "map_peak": "a place where the members' maps add up",
-}
-"""What it means when a score is the one that lies furthest above healthy."""
-
 
 class FusedScore:
     """The calibrations of a run, opened once and applied to any number of raw scores.
@@ -33,6 +20,7 @@ class FusedScore:
 
     def __init__(self, run: Run) -> None:
         settings = run.settings
+        self._meanings = run.score_meanings | {"map_peak": "a place where the members' maps add up"}
         healthy = pd.read_parquet(run.path / CALIBRATION)
         self.one_sided = Calibration(healthy, settings.fused)
         both = (*settings.fused, *settings.fused_bilateral)
@@ -68,8 +56,7 @@ class FusedScore:
         """Return in words which score of each image lies furthest above healthy, and how far."""
         normal, names = self.one_sided.normal(scores), self.one_sided.names
         return [
-            f"{SCORE_MEANINGS.get(names[furthest], 'far from healthy')} ({names[furthest]}, "
-            f"{row[furthest]:.1f} healthy deviations above)"
+            f"{self._meanings[names[furthest]]} ({names[furthest]}, {row[furthest]:.1f} healthy deviations above)"
             for row, furthest in zip(normal, normal.argmax(axis=1), strict=True)
         ]
 

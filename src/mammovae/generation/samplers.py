@@ -155,7 +155,7 @@ class LatentSampler:
         conditions = self.conditions(numbers)
         z = self.latents(numbers)
         textures = [_torch_generator(self.seed, int(number), 1) for number in numbers]
-        image, mask = self.member.picture(z.to(device()), torch.from_numpy(conditions).to(device()), textures)
+        image, mask = self.member.generate_images(z.to(device()), torch.from_numpy(conditions).to(device()), textures)
         images = image[:, 0].float().cpu().numpy()
         masks = (
             [_mask(one) for one in images] if mask is None else [_whole(one) for one in mask[:, 0].cpu().numpy() > 0]

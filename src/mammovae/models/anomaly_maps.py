@@ -17,7 +17,7 @@ def standardise_in_mask(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def undo_standardisation(grey: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """Return what film_grey would have turned into grey: in the image's own range, 0 outside the mask, (n, 1, S, S)."""
+    """Return what standardise_in_mask turns into grey: in the image's own range, 0 outside the mask, (n, 1, S, S)."""
     count = mask.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
     mean = (image * mask).sum(dim=(1, 2, 3), keepdim=True) / count
     deviation = (((image - mean) * mask).square().sum(dim=(1, 2, 3), keepdim=True) / count).sqrt().clamp(min=1e-4)
@@ -30,7 +30,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def smooth(values: Tensor, sigma: float) -> Tensor:
-    """Convolve with a Gaussian of sigma pixels, cut off at three sigma; the edge is carried on."""
+    """Convolve with a Gaussian of sigma pixels, cut off at three sigma; the edge pixels are repeated."""
     reach = max(1, int(3 * sigma + 0.5))
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=values.device, dtype=values.dtype) / sigma) ** 2)
     kernel = kernel / kernel.sum()
@@ -41,7 +41,7 @@ def smooth(values: Tensor, sigma: float) -> Tensor:
 
 
 def smooth_inside(values: Tensor, mask: Tensor, sigma: float) -> Tensor:
-    """Convolve with a Gaussian inside the mask alone: what lies outside takes no part in any mean."""
+    """Convolve with a Gaussian inside the mask alone: pixels outside do not enter any mean."""
     return smooth(values * mask, sigma) / smooth(mask, sigma).clamp(min=1e-3) * mask
 
 
@@ -55,9 +55,9 @@ def erode(mask: Tensor, pixels: float) -> Tensor:
     return 1 - max_pool2d(outside, 2 * reach + 1, stride=1)
 
 
-def masked_max(map: Tensor, mask: Tensor) -> Tensor:
-    """Return the maximum of a map inside a mask, (n,); 0 where the mask is empty."""
-    inside = torch.where(mask > 0, map, torch.full_like(map, -torch.inf)).amax(dim=(1, 2, 3))
+def masked_max(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the maximum of values (n, 1, S, S) inside the mask, (n,); 0 where the mask is empty."""
+    inside = torch.where(mask > 0, values, torch.full_like(values, -torch.inf)).amax(dim=(1, 2, 3))
     return torch.where(torch.isfinite(inside), inside, torch.zeros_like(inside))
 
 
@@ -77,7 +77,7 @@ def structural_dissimilarity(first: Tensor, second: Tensor, mask: Tensor) -> Ten
     """Return 1 - SSIM in each pixel, 0 to 2, for images of standard deviation near 1, (n, 1, S, S).
 
     Wang et al., "Image quality assessment: from error visibility to structural similarity" (IEEE TIP 13:600, 2004);
-    Gaussian window of 1.5 pixels; dynamic range 4, as the grey of a film has.
+    Gaussian window of 1.5 pixels; dynamic range 4, about that of standardised grey.
     """
     window = 1.5 * first.shape[-1] / REFERENCE_SIZE
     c1, c2 = (0.01 * 4) ** 2, (0.03 * 4) ** 2

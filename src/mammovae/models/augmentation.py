@@ -7,65 +7,68 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from mammovae.data.dataset import Batch
+from mammovae.models.noise import ImageNoise
 
 SHIFT, SCALE, ROTATION, GAMMA = 0.04, 0.08, math.radians(8), 0.2
 """Largest shift (share of the side), change of scale, rotation (radians) and log of the grey values' exponent."""
 
 N_PARAMETERS = 5
-"""How many numbers tell what known_change did to an image."""
+"""How many numbers say what augment_with_parameters did to an image."""
 _TILT, _ACROSS, _ALONG, _SLIDE, _EXPOSURE, _BEND = math.radians(6), 0.10, 0.08, 0.06, 0.2, 0.02
 
 
-def augment_with_parameters(batch: Batch) -> tuple[Batch, Tensor]:
-    """Tilt, stretch, slide, re-expose and bend each film at random; return it and what was done, (n, 5), -1 to 1 each.
+def augment_with_parameters(batch: Batch, noise: ImageNoise) -> tuple[Batch, Tensor]:
+    """Tilt, stretch, slide, re-expose and bend each image at random; return it and what was done, (n, 5), -1 to 1 each.
 
-    For a network that makes films: told what was done, it can be asked for films to which nothing was done, so that
-    changes that no real film shows do not leak into what it makes (Karras et al., "Elucidating the design space of
-    diffusion-based generative models", NeurIPS 2022, appendix F). The bend alone is not told: it is slight and smooth
-    and leaves the chest wall where it is. Outside the mask the result is 0.
+    A network that makes images and is given what was done can be asked for images to which nothing was done, so that
+    changes that no real image shows do not leak into what it makes (Karras et al., "Elucidating the design space of
+    diffusion-based generative models", NeurIPS 2022, appendix F). The bend alone is not among them: it is slight and
+    smooth and leaves the chest wall where it is. Outside the mask the result is 0.
     """
     image, mask = batch.image * batch.mask, batch.mask
-    done = 2 * torch.rand(N_PARAMETERS, len(image), device=image.device) - 1
-    angle, across, along = _TILT * done[0], 1 + _ACROSS * done[1], 1 + _ALONG * done[2]
+    parameters = 2 * noise.uniform(N_PARAMETERS) - 1
+    tilt, across, along, slide, exposure = parameters.T
+    angle, across, along = _TILT * tilt, 1 + _ACROSS * across, 1 + _ALONG * along
     cos, sin = torch.cos(angle), torch.sin(angle)
     # Turned about the middle of the chest wall, which is (-1, 0) in the coordinates of grid_sample.
     rows = torch.stack([torch.stack([cos * across, -sin * along], 1), torch.stack([sin * across, cos * along], 1)], 1)
-    offset = torch.stack([rows[:, 0, 0] - 1, rows[:, 1, 0] + _SLIDE * done[3]], 1)
+    offset = torch.stack([rows[:, 0, 0] - 1, rows[:, 1, 0] + _SLIDE * slide], 1)
     grid = affine_grid(torch.cat([rows, offset[:, :, None]], 2), list(image.shape), align_corners=False)
-    bend = torch.randn(len(image), 2, 4, 4, device=image.device)
-    bend = _BEND * interpolate(bend, size=image.shape[2:], mode="bicubic").permute(0, 2, 3, 1)
+    bend = _BEND * interpolate(noise.normal(2, 4, 4), size=image.shape[2:], mode="bicubic").permute(0, 2, 3, 1)
     from_wall = torch.linspace(0, 1, image.shape[3], device=image.device)
     grid = grid + torch.stack([bend[..., 0] * from_wall, bend[..., 1]], 3)
     image = grid_sample(image, grid, padding_mode="border", align_corners=False).clamp(0, 1)
     mask = grid_sample(mask, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-    image = image ** torch.exp(_EXPOSURE * done[4])[:, None, None, None]
-    return batch._replace(image=image * mask, mask=mask), done.T
+    image = image ** torch.exp(_EXPOSURE * exposure)[:, None, None, None]
+    return batch._replace(image=image * mask, mask=mask), parameters
 
 
-def augment(batch: Batch) -> Batch:
-    """Shift, scale, rotate and re-expose each film at random; mask, lesion and film move together.
+def augment(batch: Batch, noise: ImageNoise) -> Batch:
+    """Shift, scale, rotate and re-expose each image at random; mask, lesion and image move together.
 
-    Draws from torch's generator. The other breast is moved on its own, as another exposure would be.
+    The other breast is moved on its own, as another exposure would be.
     """
-    theta = _affine(batch.image)
+    theta = _affine(noise)
     image = _moved(batch.image, theta, "bilinear").clamp(0, 1)
-    gamma = torch.exp(GAMMA * (2 * torch.rand(len(image), 1, 1, 1, device=image.device) - 1))
+    gamma = torch.exp(GAMMA * (2 * noise.uniform(1, 1, 1) - 1))
     moved = batch._replace(image=image**gamma, mask=_moved(batch.mask, theta, "nearest"))
     if batch.lesion is not None:
         moved = moved._replace(lesion=_moved(batch.lesion, theta, "bilinear"))
     if batch.other is not None and batch.other_mask is not None:
-        theta = _affine(batch.other)
+        theta = _affine(noise)
         other = _moved(batch.other, theta, "bilinear").clamp(0, 1) ** gamma
         moved = moved._replace(other=other, other_mask=_moved(batch.other_mask, theta, "nearest"))
     return moved
 
 
-def _affine(image: Tensor) -> Tensor:
+def _affine(noise: ImageNoise) -> Tensor:
     """Draw an affine map for each image, (n, 2, 3), in the coordinates of grid_sample."""
-    draws = 2 * torch.rand(4, len(image), device=image.device) - 1
-    angle, scale = ROTATION * draws[0], 1 + SCALE * draws[1]
-    cos, sin, shift = torch.cos(angle) * scale, torch.sin(angle) * scale, 2 * SHIFT * draws[2:]
-    return torch.stack([torch.stack([cos, -sin, shift[0]], 1), torch.stack([sin, cos, shift[1]], 1)], 1)
+    turn, zoom, right, down = (2 * noise.uniform(4) - 1).T
+    angle, scale = ROTATION * turn, 1 + SCALE * zoom
+    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+    return torch.stack(
+        [torch.stack([cos, -sin, 2 * SHIFT * right], 1), torch.stack([sin, cos, 2 * SHIFT * down], 1)], 1
+    )
 
 
 def _moved(image: Tensor, theta: Tensor, mode: str) -> Tensor:

@@ -1,16 +1,18 @@
 """The interface of a member (one trained network of a run), and its weights on disk."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Generator as TorchGenerator
 from torch import Tensor, nn
 
-from mammovae.config import InputError, LesionKind
+from mammovae.config import InputError, LesionKind, SamplingMode
 from mammovae.data.dataset import Batch
+from mammovae.models.noise import ImageNoise, StepContext
 from mammovae.storage import atomic_write
 
 WEIGHTS = "model.safetensors"
@@ -18,19 +20,34 @@ HISTORY = "history.csv"
 
 
 class Member(nn.Module):
-    """What every member offers beyond a torch module."""
+    """What every member offers beyond a torch module, and what it says of itself.
 
+    It is constructed from its own settings and the members that it needs, in their order.
+    """
+
+    name: ClassVar[str]
+    """Its name in members and of its settings."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Members that are trained before it, for it learns from what they compute."""
+    bilateral: ClassVar[bool] = False
+    """Whether it needs the other breast; then it trains on healthy pairs alone."""
+    augmented: ClassVar[bool] = False
+    """Whether its training images are moved and re-exposed at random."""
+    detects: ClassVar[bool] = True
+    """Whether its scores are made to find lesions; a run without such a member only makes images."""
+    reported: ClassVar[Mapping[str, str]] = {}
+    """Scores, with their headings, that an evaluation lists beside the finding score where that is one score alone."""
     size: int
     """Rows and columns of its images, in pixels."""
-    augmented = False
-    """Whether its training films are moved and re-exposed at random."""
-    bilateral = False
-    """Whether it needs the other breast; then it trains on healthy pairs alone."""
-    kinds: tuple[LesionKind, ...] = ()
-    """Kinds of lesions (family TRAIN) that are planted into its training films; none: they stay as they are."""
+    scores: ClassVar[Mapping[str, str]]
+    """Its scores, the main one first, each with what it means that it is the one furthest above healthy images."""
+    maps: ClassVar[tuple[str, ...]]
+    """Its maps."""
+    inserted_kinds: tuple[LesionKind, ...] = ()
+    """Kinds of lesions (family train) that are inserted into its training images; none: they stay as they are."""
 
     @abstractmethod
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         """Return the terms to train by, (n,) each, the one to minimise under "loss".
 
         Under "kl_dimensions" there may be the divergence of each latent dimension, (n, d), in nats.
@@ -38,30 +55,42 @@ class Member(nn.Module):
 
     @abstractmethod
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return named scores (n,) and named maps (n, 1, S, S), higher = further from healthy, without noise."""
+        """Return its scores (n,) and its maps (n, 1, S, S) by name, higher = further from healthy, without noise."""
 
-    def finalize_fit(self, batches: Iterable[Batch]) -> None:
-        """Take from the healthy training films, once fitted, what no gradient gives (a latent's distribution)."""
+    def finalize_fit(self, batches: Iterable[tuple[Batch, ImageNoise]]) -> None:
+        """Take from the healthy training images, once fitted, what no gradient gives (a latent's distribution)."""
 
 
-class Generator(Member):
+class Autoencoder(Member):
+    """A member that reconstructs images."""
+
+    @abstractmethod
+    def reconstruct(self, batch: Batch) -> Tensor:
+        """Return what it makes of images without noise, in [0, 1], (n, 1, S, S)."""
+
+
+class Generator(Autoencoder):
     """A member that makes images: a latent vector for each image, and the way back."""
 
     dimensions: int
     """Length of the latent vector."""
-    conditional = False
-    """Whether it was told side, view and density, and can be asked for them."""
+    conditional: ClassVar[bool] = False
+    """Whether it was given side, view and density, and can be asked for them."""
+    shown_mode: ClassVar[SamplingMode] = "latent"
+    """How the images that a report shows are drawn."""
 
     @abstractmethod
     def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return mean and variance of q(z | image), (n, dimensions) each."""
 
     @abstractmethod
-    def picture(self, z: Tensor, condition: Tensor, noise: list[TorchGenerator]) -> tuple[Tensor, Tensor | None]:
+    def generate_images(
+        self, z: Tensor, condition: Tensor, generators: list[TorchGenerator]
+    ) -> tuple[Tensor, Tensor | None]:
         """Return images in [0, 1] and their breast masks, (n, 1, S, S) each, for latent vectors (n, dimensions).
 
-        condition: (n, 6), as Data.conditions; noise: a source of random numbers for each image's texture. The mask is
-        None where the member knows of none.
+        condition: (n, 6), as Data.conditions; generators: a source of random numbers for each image's texture. The mask
+        is None where the member knows of none.
         """
 
 

@@ -1,4 +1,7 @@
-"""The denoiser: it takes coarse noise out of healthy films, and with it whatever else does not belong there."""
+"""The denoiser: it takes coarse noise out of healthy images, and with it whatever else does not belong there."""
+
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,40 +19,49 @@ from mammovae.models.anomaly_maps import (
 )
 from mammovae.models.base import Member
 from mammovae.models.layers import UNet, downsampled_size
+from mammovae.models.noise import ImageNoise, StepContext
 
 
 class Denoiser(Member):
-    """A U-Net that returns the film without the coarse Gaussian noise added to it.
+    """A U-Net that returns the image without the coarse Gaussian noise added to it.
 
     Kascenas, Pugeault & O'Neil, "Denoising autoencoders for unsupervised anomaly detection in brain MRI" (MIDL 2022):
     the noise is drawn on a coarse grid, enlarged, and rolled at random, as large as lesions are.
     """
 
+    name = "denoiser"
     augmented = True
+    scores: ClassVar[Mapping[str, str]] = {
+        "denoising_local_peak": "a place that the denoiser takes away, given what it takes nearby",
+        "denoising_peak": "a place that the denoiser takes away",
+        "denoising_error": "the denoiser changes it much",
+    }
+    maps = ("denoising", "denoising_local")
 
     def __init__(self, settings: DenoiserSettings) -> None:
         super().__init__()
         self.settings, self.size = settings, settings.size
-        downsampled_size(settings.size, len(settings.widths) - 1, "denoiser")
+        downsampled_size(settings.size, len(settings.widths) - 1, self.name)
         self.net = UNet(1, settings.widths, 1)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return half the squared error of the denoised film, summed inside the mask, (n,)."""
+    def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
+        """Return half the squared error of the denoised image, summed inside the mask, (n,)."""
         grey = standardise_in_mask(batch.image, batch.mask)
-        found = self.net(grey + self._noise(batch.mask))
-        return {"loss": 0.5 * ((found - grey).square() * batch.mask).sum(dim=(1, 2, 3))}
+        denoised = self.net(grey + self._coarse_noise(batch.mask, context.noise))
+        return {"loss": 0.5 * ((denoised - grey).square() * batch.mask).sum(dim=(1, 2, 3))}
 
-    def _noise(self, mask: Tensor) -> Tensor:
-        """Draw coarse noise inside the mask, (n, 1, S, S), in units of the film's standard deviation."""
-        size, grid = mask.shape[-1], self.settings.grid
-        coarse = torch.randn(len(mask), 1, grid, grid, device=mask.device) * self.settings.noise
+    def _coarse_noise(self, mask: Tensor, noise: ImageNoise) -> Tensor:
+        """Draw coarse noise inside the mask, (n, 1, S, S), in units of the grey's standard deviation."""
+        n, size, grid = len(mask), mask.shape[-1], self.settings.grid
+        coarse = noise.normal(1, grid, grid) * self.settings.noise
         fine = interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
-        rolls = torch.randint(size, (len(mask), 2)).tolist()
-        rolled = [torch.roll(one, (down, across), (-2, -1)) for one, (down, across) in zip(fine, rolls, strict=True)]
-        return torch.stack(rolled) * mask
+        # Each image rolled by its own rows and columns, at once.
+        rows, columns = ((torch.arange(size, device=mask.device) + noise.integers(size, 1)) % size for _ in range(2))
+        images = torch.arange(n, device=mask.device)[:, None, None]
+        return fine[images, 0, rows[:, :, None], columns[:, None, :]][:, None] * mask
 
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Map a batch, no noise added, to scores (n,) and maps of what the denoiser takes away.
+        """Return scores (n,) and maps of what the denoiser takes away, no noise added.
 
         With r = grey - denoised: denoising_error: mean |r|. denoising_peak: maximum of r smoothed by 1 pixel of 128,
         without a rim of 3. denoising_local_peak: the same of r over the root of r^2 smoothed by 10 pixels.

@@ -1,10 +1,12 @@
-"""The Laplacian pyramid, and how unlike two films are in the distribution of their small patches."""
+"""The Laplacian pyramid, and how unlike two images are in the distribution of their small patches."""
 
 import math
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
+
+from mammovae.models.noise import ImageNoise
 
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _FILTER, _FILTERS, _COARSEST = 11, 8, 32
@@ -15,14 +17,14 @@ def laplacian(image: Tensor, levels: int) -> list[Tensor]:
     """Split images (n, c, S, S) into levels bands of detail, finest first (S, S / 2, ...), and the rest, S / 2^levels.
 
     Burt & Adelson, "The Laplacian pyramid as a compact image code" (IEEE Trans. Commun. 31, 1983), with bilinear
-    enlargement. merged() gives the image back exactly.
+    enlargement. collapse gives the image back exactly.
     """
-    found = []
+    bands = []
     for _ in range(levels):
         coarse = _halved(image)
-        found.append(image - upsample(coarse))
+        bands.append(image - upsample(coarse))
         image = coarse
-    return [*found, image]
+    return [*bands, image]
 
 
 def collapse(bands: list[Tensor]) -> Tensor:
@@ -35,10 +37,10 @@ def collapse(bands: list[Tensor]) -> Tensor:
 
 def mask_pyramid(mask: Tensor, levels: int) -> list[Tensor]:
     """Return a mask (n, 1, S, S) at the resolutions of laplacian's bands: the share of each pixel that is inside."""
-    found = [mask]
+    shares = [mask]
     for _ in range(levels):
-        found.append(avg_pool2d(found[-1], 2))
-    return found
+        shares.append(avg_pool2d(shares[-1], 2))
+    return shares
 
 
 def upsample(image: Tensor) -> Tensor:
@@ -58,48 +60,48 @@ def _halved(image: Tensor) -> Tensor:
     return conv2d(image, kernel, stride=2, groups=image.shape[1])
 
 
-def patch_distance(made: Tensor, real: Tensor, mask: Tensor) -> Tensor:
-    """Return how the patches of made and real films (n, 1, S, S) differ as distributions inside the mask, (n,).
+def patch_distance(generated: Tensor, real: Tensor, mask: Tensor, noise: ImageNoise) -> Tensor:
+    """Return how the patches of generated and real images (n, 1, S, S) differ as distributions inside the mask, (n,).
 
-    Both are filtered by the same random small filters at all scales down to a square of 32 pixels; the distance is
+    Both are filtered by the same random small filters at all scales down to a side of 32 pixels; the distance is
     that of Wasserstein between the two sets of responses of each filter, over the root mean square of the real ones,
-    averaged. Where in the film a patch lies does not count, so that a made texture may differ from the real one in
-    every pixel and be 0 apart. Sliced
-    Wasserstein distance of patches: Rabin et al., "Wasserstein barycenter and its application to texture mixing" (SSVM
-    2011); for making images: Elnekave & Weiss (ECCV 2022). Most filters are edges and ridges of random direction,
-    width and length, for strands are what sets breast tissue apart from filtered noise of the same spectrum. Draws
-    the filters from torch's generator.
+    averaged. Where in the image a patch lies does not count, so that a generated texture may differ from the real one
+    in every pixel and be 0 apart. Sliced Wasserstein distance of patches: Rabin et al., "Wasserstein barycenter and its
+    application to texture mixing" (SSVM 2011); for making images: Elnekave & Weiss (ECCV 2022). Most filters are edges
+    and ridges of random direction, width and length, for strands are what distinguishes breast tissue from filtered
+    noise of the same spectrum. noise, of one row, draws the filters, which all images share.
     """
-    total = torch.zeros(len(made), device=made.device)
-    scales = max(1, int(math.log2(made.shape[-1] / _COARSEST)) + 1)
+    total = torch.zeros(len(generated), device=generated.device)
+    scales = max(1, int(math.log2(generated.shape[-1] / _COARSEST)) + 1)
     for scale in range(scales):
         if scale:
-            made, real, mask = avg_pool2d(made, 2), avg_pool2d(real, 2), (avg_pool2d(mask, 2) > 0.999).float()
-        filters = _filters(_FILTERS * (1 + scale)).to(made.device)
-        responses = conv2d(torch.cat([made, real]), filters, padding=_FILTER // 2)
+            generated, real = avg_pool2d(generated, 2), avg_pool2d(real, 2)
+            mask = (avg_pool2d(mask, 2) > 0.999).float()
+        filters = _filters(_FILTERS * (1 + scale), noise)
+        responses = conv2d(torch.cat([generated, real]), filters, padding=_FILTER // 2)
         # What lies outside is the same in both sets, and sorts to the end.
         responses = responses * mask.repeat(2, 1, 1, 1) + _OUTSIDE * (1 - mask).repeat(2, 1, 1, 1)
-        made_sorted, real_sorted = responses.flatten(2).sort(dim=2).values.chunk(2)
+        generated_sorted, real_sorted = responses.flatten(2).sort(dim=2).values.chunk(2)
         count = mask.sum(dim=(1, 2, 3)).clamp(min=1)[:, None]
-        real_inside = responses[len(made) :] * mask
+        real_inside = responses[len(generated) :] * mask
         deviation = (real_inside.square().sum(dim=(2, 3)) / count).sqrt().clamp(min=1e-4)
-        apart = (made_sorted - real_sorted).abs().sum(dim=2) / count
-        total = total + (apart / deviation).mean(dim=1)
+        distance = (generated_sorted - real_sorted).abs().sum(dim=2) / count
+        total = total + (distance / deviation).mean(dim=1)
     return total / scales
 
 
-def _filters(count: int) -> Tensor:
+def _filters(count: int, noise: ImageNoise) -> Tensor:
     """Draw filters (count, 1, 11, 11) of unit norm and mean 0; the first is a small Gaussian, for the grey itself."""
-    axis = torch.arange(_FILTER) - float(_FILTER // 2)
+    angle, size, odd, speckled, stretch = noise.uniform(5, count, 1, 1)[0]
+    axis = torch.arange(_FILTER, device=angle.device) - float(_FILTER // 2)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    angle, draw, odd, speckle = torch.rand(4, count, 1, 1)
-    width, length = torch.exp(1.1 * draw - 0.35), 1 + 2.5 * torch.rand(count, 1, 1)
+    width, length = torch.exp(1.1 * size - 0.35), 1 + 2.5 * stretch
     across = (x * torch.cos(math.pi * angle) + y * torch.sin(math.pi * angle)) / width
     along = (y * torch.cos(math.pi * angle) - x * torch.sin(math.pi * angle)) / (width * length)
     bell = torch.exp(-0.5 * (across.square() + along.square()))
     shapes = torch.where(odd < 0.3, -across, across.square() - 1) * bell
-    speckles = torch.randn(count, _FILTER, _FILTER) * torch.exp(-(x.square() + y.square()) / 4.5)
-    filters = torch.where(speckle < 0.25, speckles, shapes)
+    speckles = noise.normal(count, _FILTER, _FILTER)[0] * torch.exp(-(x.square() + y.square()) / 4.5)
+    filters = torch.where(speckled < 0.25, speckles, shapes)
     filters = filters - filters.mean(dim=(1, 2), keepdim=True)
     filters = filters / filters.flatten(1).norm(dim=1)[:, None, None]
     grey = torch.exp(-0.5 * (x.square() + y.square()))

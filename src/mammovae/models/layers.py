@@ -11,7 +11,7 @@ from mammovae.config import UsageError
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation in groups of 8 channels: independent of the batch, so that a film alone scores the same.
+    """Group normalisation in groups of 8 channels: independent of the batch, so that an image alone scores the same.
 
     Wu & He, "Group Normalization" (ECCV 2018).
     """
@@ -50,8 +50,8 @@ class DoubleConv(nn.Module):
 class UNet(nn.Module):
     """An encoder and a decoder with skip connections: (n, inputs, S, S) -> (n, outputs, S, S).
 
-    Ronneberger, Fischer & Brox, "U-Net" (MICCAI 2015), with average pooling and plain enlargement. deep is the
-    length of forward's second argument, (n, deep), which is added to the smallest level, the same in all places.
+    Ronneberger, Fischer & Brox, "U-Net" (MICCAI 2015), with average pooling and nearest-neighbour enlargement. deep is
+    the length of forward's second argument, (n, deep), which is added to the smallest level, the same in all places.
     """
 
     def __init__(self, inputs: int, widths: tuple[int, ...], outputs: int, deep: int = 0) -> None:
@@ -106,7 +106,7 @@ class _UpsampleConvFunction(torch.autograd.Function):
 
 
 def downsampled_size(size: int, times: int, member: str) -> int:
-    """Return the side of a square halved so often; UsageError where that is no whole number."""
+    """Return the side of an image halved so often; UsageError where that is no whole number."""
     side, rest = divmod(size, 2**times)
     if rest or not side:
         raise UsageError(

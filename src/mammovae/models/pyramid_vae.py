@@ -1,48 +1,61 @@
-"""The generating VAE: a film as mean, breast mask and texture, with a likelihood over the bands of a pyramid."""
+"""The generating VAE: an image as mean, breast mask and texture, with a likelihood over the bands of a pyramid."""
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Generator as TorchGenerator
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, interpolate, silu
 
-from mammovae.config import PyramidVaeSettings
+from mammovae.config import PyramidVaeSettings, UsageError
 from mammovae.data.dataset import Batch
 from mammovae.models.anomaly_maps import erode, masked_mean, smooth, smooth_inside
 from mammovae.models.augmentation import N_PARAMETERS, augment_with_parameters
 from mammovae.models.base import Generator
 from mammovae.models.laplacian import collapse, laplacian, mask_pyramid, patch_distance, upsample
 from mammovae.models.layers import ResidualBlock, downsampled_size, group_norm
-from mammovae.models.losses import kl_standard_normal, reparameterise
+from mammovae.models.losses import batch_variance, gaussian_nll, kl_standard_normal, reparameterise
+from mammovae.models.noise import ImageNoise, StepContext
 
 _CONDITIONS, _UNKNOWN_SHARE = 6, 0.1
-_NOISES = 4
+_NOISE_CHANNELS = 4
 _DARK = 0.02
 
 
 class PyramidVae(Generator):
-    """Maps a film's grey and mask to a latent grid, and back to a mean, a mask, and a texture drawn at random.
+    """Maps an image's grey and mask to a latent grid, and back to a mean, a mask, and a texture drawn at random.
 
-    The mean is trained by the residual in each band of a Laplacian pyramid, with one analytic variance a band
-    (sigma-VAE: Rybkin, Daniilidis & Levine, ICML 2021). The bands overlap, so that their sum is a composite likelihood
-    (Varin, Reid & Firth, Stat. Sinica 21, 2011), counts the same evidence more than once, and is weighed down against
-    the divergence by kl_weight; "negative_elbo" is no bound on the films' own probability. What the mean cannot know
-    is not left as blur: a second decoder draws it from noise, trained to match the film's patches as a distribution and
-    not pixel by pixel (see patch_distance).
+    The mean is trained by the residual in each band of a Laplacian pyramid, each with the variance that is best for
+    the batch. The bands overlap, so that their sum is a composite likelihood (Varin, Reid & Firth, Stat. Sinica 21,
+    2011), counts the same evidence more than once, and is weighed down against the divergence by kl_weight;
+    "negative_elbo" is no bound on the images' own probability. What the mean cannot know is not left as blur: a second
+    decoder draws it from noise, trained to match the image's patches as a distribution and not pixel by pixel (see
+    patch_distance).
 
     Side, view and density, where they are known, are given to the decoder, and left out at random one time in ten.
     """
 
+    name = "pyramid_vae"
+    detects = False
     conditional = True
+    scores: ClassVar[Mapping[str, str]] = {
+        "band_error": "the VAE reconstructs it badly, given what it misses in healthy images",
+        "kl_divergence": "the VAE needs more to describe it than healthy images",
+    }
+    maps = ("band",)
 
     def __init__(self, settings: PyramidVaeSettings) -> None:
         super().__init__()
         self.settings, self.size = settings, settings.size
         widths = settings.widths
-        self.side = downsampled_size(settings.size, len(widths), "pyramid_vae")
+        for name, levels in (("bands", settings.bands), ("texture", len(settings.texture))):
+            if levels > len(widths):
+                raise UsageError(f"pyramid_vae.{name} has more levels than pyramid_vae.widths: give a width for each")
+        if settings.size >> settings.bands < 4:
+            raise UsageError("pyramid_vae.bands leaves fewer than 4 pixels of pyramid_vae.size: choose fewer bands")
+        self.side = downsampled_size(settings.size, len(widths), self.name)
         self.dimensions = settings.latent * self.side**2
         self.stem = nn.Conv2d(2, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise((widths[0], *widths)))
@@ -56,20 +69,26 @@ class PyramidVae(Generator):
         self.register_buffer("variance", torch.ones(settings.bands + 1))
         self.register_buffer("gain", torch.ones(settings.bands + 1))
 
-    def encode(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log-variance of q(z | film), (n, latent, s, s) each."""
-        x = self.stem(torch.cat([(4 * image - 2) * mask, mask], dim=1))
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of q(z | image), (n, latent, s, s) each."""
+        x = self.stem(torch.cat([(4 * batch.image * batch.mask - 2) * batch.mask, batch.mask], dim=1))
         for block in self.encoder:
             x = avg_pool2d(block(x), 2)
         mean, log_variance = self.to_latent(x).chunk(2, dim=1)
         return mean, log_variance.clamp(-10, 4)
 
-    def decode(self, z: Tensor, told: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def decode(
+        self, z: Tensor, condition: Tensor, parameters: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the mean grey and the mask's logits, (n, 1, S, S), and the decoder's features, finest first.
 
-        z: (n, latent, s, s); told: (n, 11), what was done to the film and what is known of it.
+        z: (n, latent, s, s); condition: (n, 6), what is known of the image; parameters: (n, 5), what augmentation did
+        to it, if anything.
         """
-        x = self.from_latent(torch.cat([z, told[:, :, None, None].expand(-1, -1, *z.shape[2:])], dim=1))
+        if parameters is None:
+            parameters = condition.new_zeros(len(condition), N_PARAMETERS)
+        conditioning = torch.cat([parameters, condition], dim=1)[:, :, None, None].expand(-1, -1, *z.shape[2:])
+        x = self.from_latent(torch.cat([z, conditioning], dim=1))
         levels: list[Tensor] = []
         for block in self.decoder:
             x = block(upsample(x))
@@ -77,34 +96,26 @@ class PyramidVae(Generator):
         mean, logits = self.last(x).chunk(2, dim=1)
         return 0.25 * mean + 0.5, logits, levels[::-1]
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         """Return the terms to train by, (n,) each, in nats, "patches" aside: see patch_distance."""
-        done = batch.image.new_zeros(len(batch.image), N_PARAMETERS)
-        known = self._known(batch)
+        parameters, condition, noise, settings = None, _condition(batch), context.noise, self.settings
         if self.training:
-            batch, done = augment_with_parameters(batch)
-            known = known * (torch.rand(len(known), 1, device=known.device) > _UNKNOWN_SHARE)
-        z_mean, z_log_variance = self.encode(batch.image * batch.mask, batch.mask)
-        z = reparameterise(z_mean, z_log_variance) if self.training else z_mean
-        mean, logits, levels = self.decode(z, torch.cat([done, known], dim=1))
-        bands, insides = self._bands(batch, mean)
-        squares = [(band.square() * inside).sum(dim=(1, 2, 3)) for band, inside in zip(bands, insides, strict=True)]
-        counts = [inside.sum(dim=(1, 2, 3)).clamp(min=1) for inside in insides]
-        now = self.variance
-        if self.training:
-            now = torch.stack([a.sum() / b.sum() for a, b in zip(squares, counts, strict=True)])
-            self.variance.lerp_(now.detach(), 0.02)
-        pixels = torch.zeros_like(squares[0])
-        for square, count, variance in zip(squares, counts, now, strict=True):
-            # Every band counts as much as the finest: its terms stand for more pixels each.
-            pixels = pixels + counts[0] / count * 0.5 * (square / variance + count * (2 * math.pi * variance).log())
+            batch, parameters = augment_with_parameters(batch, noise)
+            condition = condition * (noise.uniform(1) > _UNKNOWN_SHARE)
+        z_mean, z_log_variance = self.encode(batch)
+        z = reparameterise(z_mean, z_log_variance, noise) if self.training else z_mean
+        mean, logits, levels = self.decode(z, condition, parameters)
+        squares, counts = self._band_errors(batch, mean)
+        variance = batch_variance(squares, counts, self.variance, context) if self.training else self.variance
+        # Every band counts as much as the finest: its terms stand for more pixels each.
+        pixels = (counts[:, :1] / counts * gaussian_nll(squares, counts, variance)).sum(dim=1)
         outline = binary_cross_entropy_with_logits(logits, batch.mask, reduction="none").sum(dim=(1, 2, 3))
-        whites = [torch.randn(len(z), _NOISES, *level.shape[2:], device=z.device) for level in self._textured(levels)]
-        made = (mean.detach() + self.texture(levels, batch.mask, whites)) * batch.mask
-        patches = patch_distance(made.contiguous(), (batch.image * batch.mask).contiguous(), batch.mask)
+        white = [noise.normal(_NOISE_CHANNELS, *level.shape[2:]) for level in self._textured(levels)]
+        generated = (mean.detach() + self.texture(levels, batch.mask, white)) * batch.mask
+        real = (batch.image * batch.mask).contiguous()
+        patches = patch_distance(generated.contiguous(), real, batch.mask, context.batch_noise)
         divergence = kl_standard_normal(z_mean, z_log_variance).flatten(1)
         kl = divergence.sum(dim=1)
-        settings = self.settings
         return {
             "loss": pixels + outline + settings.kl_weight * kl + settings.patch_weight * patches,
             "negative_elbo": pixels + outline + kl,
@@ -115,9 +126,6 @@ class PyramidVae(Generator):
             "kl_dimensions": divergence,
         }
 
-    def _known(self, batch: Batch) -> Tensor:
-        return batch.image.new_zeros(len(batch.image), _CONDITIONS) if batch.condition is None else batch.condition
-
     def _textured(self, levels: list[Tensor]) -> list[Tensor]:
         return levels[: len(self.settings.texture)]
 
@@ -127,116 +135,118 @@ class PyramidVae(Generator):
         insides = [(share >= 0.5).float() for share in mask_pyramid(batch.mask, self.settings.bands)]
         return laplacian(residual, self.settings.bands), insides
 
-    def finalize_fit(self, batches: Iterable[Batch]) -> None:
-        """Set how loud each band of the texture is, so that films made hold the energy of the training films in it.
+    def _band_errors(self, batch: Batch, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum of the squared residual in each band inside the mask, and its pixels there, (n, bands + 1)."""
+        bands, insides = self._bands(batch, mean)
+        squares = [(band.square() * inside).sum(dim=(1, 2, 3)) for band, inside in zip(bands, insides, strict=True)]
+        counts = [inside.sum(dim=(1, 2, 3)).clamp(min=1) for inside in insides]
+        return torch.stack(squares, dim=1), torch.stack(counts, dim=1)
 
-        Matching patches leaves a texture a little too faint. With m, t and x the bands of mean, texture and film,
-        the gain g solves the sum of (m + g t)^2 = the sum of x^2 over the training films; it is kept between 0.5 and 2,
-        for in the coarsest band, where mean and film are nearly all there is, the equation says little of the texture.
-        The variances of the bands are taken anew from all training films.
+    def finalize_fit(self, batches: Iterable[tuple[Batch, ImageNoise]]) -> None:
+        """Set how loud each band of the texture is, so that generated images hold the training images' energy in it.
+
+        Matching patches leaves a texture a little too faint. With m, t and x the bands of mean, texture and image,
+        the gain g solves the sum of (m + g t)^2 = the sum of x^2 over the training images; it is kept between 0.5 and
+        2, for in the coarsest band, where mean and image are nearly all there is, the equation says little of the
+        texture. The variances of the bands are taken anew from all training images.
         """
-        generator, bands = TorchGenerator().manual_seed(0), self.settings.bands
-        sums = torch.zeros(6, bands + 1, dtype=torch.float64)
+        bands = self.settings.bands
+        products = torch.zeros(4, bands + 1, dtype=torch.float64)
+        squares, counts = torch.zeros(2, bands + 1, dtype=torch.float64)
         with torch.no_grad():
-            for batch in batches:
-                z_mean, z_log_variance = self.encode(batch.image * batch.mask, batch.mask)
-                # Not from torch's own source of random numbers: a continued training would find it elsewhere.
-                noise = torch.randn(z_mean.shape, generator=generator).to(z_mean.device)
-                told = _untouched(self._known(batch))
-                mean, _, levels = self.decode(z_mean + torch.exp(0.5 * z_log_variance) * noise, told)
-                whites = _whites(self._textured(levels), [generator] * len(noise))
-                texture = self.texture(levels, batch.mask, whites) * batch.mask
+            for batch, noise in batches:
+                mean, _, levels = self.decode(reparameterise(*self.encode(batch), noise), _condition(batch))
+                white = [noise.normal(_NOISE_CHANNELS, *level.shape[2:]) for level in self._textured(levels)]
+                texture = self.texture(levels, batch.mask, white) * batch.mask
                 parts = [laplacian(part, bands) for part in (mean * batch.mask, texture, batch.image * batch.mask)]
                 insides = [(share >= 0.999).float() for share in mask_pyramid(batch.mask, bands)]
                 for band, (m, t, x, inside) in enumerate(zip(*parts, insides, strict=True)):
-                    for row, product in enumerate((t * t, m * t, m * m, x * x)):
-                        sums[row, band] += float((product * inside).sum())
-                for band, (left, inside) in enumerate(zip(*self._bands(batch, mean), strict=True)):
-                    sums[4, band] += float((left.square() * inside).sum())
-                    sums[5, band] += float(inside.sum())
-        tt, mt, mm, xx, squares, counts = sums
-        self.variance.copy_(squares / counts.clamp(min=1))
+                    products[:, band] += torch.stack([(a * inside).sum() for a in (t * t, m * t, m * m, x * x)]).cpu()
+                for total, part in zip((squares, counts), self._band_errors(batch, mean), strict=True):
+                    total += part.double().sum(dim=0).cpu()
+        tt, mt, mm, xx = products
+        self.variance.copy_(squares / counts)
         gain = (-mt + (mt.square() + tt * (xx - mm)).clamp(min=0).sqrt()) / tt.clamp(min=1e-12)
         self.gain.copy_(gain.clamp(0.5, 2))
 
     def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of q(z | film), (n, dimensions) each."""
-        mean, log_variance = self.encode(batch.image * batch.mask, batch.mask)
+        """Return mean and variance of q(z | image), (n, dimensions) each."""
+        mean, log_variance = self.encode(batch)
         return mean.flatten(1), log_variance.flatten(1).exp()
 
-    def picture(self, z: Tensor, condition: Tensor, noise: list[TorchGenerator]) -> tuple[Tensor, Tensor]:
-        """Return films with their texture drawn, in [0, 1] and 0 outside their masks, and the masks."""
-        told = _untouched(condition)
-        mean, logits, levels = self.decode(z.unflatten(1, (self.settings.latent, self.side, self.side)), told)
-        # A mask is drawn with a steady hand: the logits of neighbouring pixels differ by chance.
+    def generate_images(self, z: Tensor, condition: Tensor, generators: list[TorchGenerator]) -> tuple[Tensor, Tensor]:
+        """Return images with their texture drawn, in [0, 1] and 0 outside their masks, and the masks."""
+        mean, logits, levels = self.decode(z.unflatten(1, (self.settings.latent, self.side, self.side)), condition)
+        # The logits of neighbouring pixels differ by chance: smoothed, they give a mask with an even edge.
         mask = (smooth(logits, self.size / 128) > 0).float()
-        texture = self.texture(levels, mask, _whites(self._textured(levels), noise))
-        bands = [
-            gain * band for gain, band in zip(self.gain, laplacian(texture * mask, len(self.gain) - 1), strict=True)
-        ]
-        grey = mean + collapse(bands)
+        white = _white_noise(self._textured(levels), generators)
+        bands = laplacian(self.texture(levels, mask, white) * mask, self.settings.bands)
+        grey = mean + collapse([gain * band for gain, band in zip(self.gain, bands, strict=True)])
         # No grey inside a real breast is quite black: what would fall below nears 0 and never is 0.
         grey = torch.where(grey < _DARK, _DARK * torch.exp((grey / _DARK - 1).clamp(max=0)), grey)
         return grey.clamp(max=1) * mask, mask
 
     def reconstruct(self, batch: Batch) -> Tensor:
-        """Return the mean at z = mean inside the film's own mask, (n, 1, S, S) in [0, 1], without texture."""
-        z_mean, _ = self.encode(batch.image * batch.mask, batch.mask)
-        told = _untouched(self._known(batch))
-        return self.decode(z_mean, told)[0].clamp(0, 1) * batch.mask
+        """Return the mean at z = mean inside the image's own mask, (n, 1, S, S) in [0, 1], without texture."""
+        return self.decode(self.encode(batch)[0], _condition(batch))[0].clamp(0, 1) * batch.mask
 
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Map a batch to band_error and kl_divergence, and the map of the bands over their variances, at z = mean.
+        """Return band_error and kl_divergence, and the map of the bands over their variances, at z = mean.
 
         band_error: mean over bands of the mean squared residual over its healthy variance, inside the mask.
         """
-        z_mean, z_log_variance = self.encode(batch.image * batch.mask, batch.mask)
-        told = _untouched(self._known(batch))
-        bands, insides = self._bands(batch, self.decode(z_mean, told)[0])
+        z_mean, z_log_variance = self.encode(batch)
+        bands, insides = self._bands(batch, self.decode(z_mean, _condition(batch))[0])
         ratios = [band.square() / variance for band, variance in zip(bands, self.variance, strict=True)]
         errors = [masked_mean(ratio, inside) for ratio, inside in zip(ratios, insides, strict=True)]
-        whole = torch.stack([interpolate(ratio, size=batch.image.shape[2:]) for ratio in ratios]).mean(dim=0)
-        map = smooth_inside(whole, batch.mask, 2 * self.size / 128) * erode(batch.mask, 3)
+        mean_ratio = torch.stack([interpolate(ratio, size=batch.image.shape[2:]) for ratio in ratios]).mean(dim=0)
+        anomaly_map = smooth_inside(mean_ratio, batch.mask, 2 * self.size / 128) * erode(batch.mask, 3)
         scores = {
             "band_error": torch.stack(errors).mean(dim=0),
             "kl_divergence": kl_standard_normal(z_mean, z_log_variance).sum(dim=(1, 2, 3)),
         }
-        return scores, {"band": map}
+        return scores, {"band": anomaly_map}
 
 
 class Texture(nn.Module):
-    """Draws texture from white noise at several resolutions, guided by the decoder's features and the breast mask."""
+    """Draws texture from white noise at several resolutions, guided by the decoder's features and the breast mask.
+
+    Parameters
+    ----------
+    features, widths : channels of the decoder and of this network at each resolution, finest first.
+    """
 
     def __init__(self, features: tuple[int, ...], widths: tuple[int, ...]) -> None:
-        """features, widths: channels of the decoder and of this network at each resolution, finest first."""
         super().__init__()
         coarser = (*widths[1:], 0)
         self.enter = nn.ModuleList(
-            nn.Conv2d(feature + _NOISES + 1 + before, width, 3, padding=1)
+            nn.Conv2d(feature + _NOISE_CHANNELS + 1 + before, width, 3, padding=1)
             for feature, width, before in zip(features, widths, coarser, strict=True)
         )
         self.blocks = nn.ModuleList(ResidualBlock(width, width) for width in widths)
         self.leave = nn.ModuleList(nn.Conv2d(width, 1, 3, padding=1) for width in widths)
 
-    def forward(self, levels: list[Tensor], mask: Tensor, whites: list[Tensor]) -> Tensor:
-        """Return texture (n, 1, S, S) in grey values; levels and whites (n, c, s, s) finest first."""
-        masks = mask_pyramid(mask, len(whites) - 1)
+    def forward(self, levels: list[Tensor], mask: Tensor, white: list[Tensor]) -> Tensor:
+        """Return texture (n, 1, S, S) in grey values; levels and white noise (n, c, s, s) finest first."""
+        masks = mask_pyramid(mask, len(white) - 1)
         x, texture = None, None
-        for place in reversed(range(len(whites))):
-            parts = [levels[place], whites[place], masks[place]]
+        for place in reversed(range(len(white))):
+            parts = [levels[place], white[place], masks[place]]
             x = self.blocks[place](self.enter[place](torch.cat(parts if x is None else [*parts, upsample(x)], dim=1)))
-            own = 0.05 * self.leave[place](silu(x))
-            texture = own if texture is None else own + upsample(texture)
+            detail = 0.05 * self.leave[place](silu(x))
+            texture = detail if texture is None else detail + upsample(texture)
         assert texture is not None
         return texture
 
 
-def _untouched(known: Tensor) -> Tensor:
-    """Return what the decoder is told of films (n, 11) to which nothing was done, by what is known of them (n, 6)."""
-    return torch.cat([known.new_zeros(len(known), N_PARAMETERS), known], dim=1)
+def _condition(batch: Batch) -> Tensor:
+    """Return what is known of each image, (n, 6), all 0 where nothing is."""
+    return batch.image.new_zeros(len(batch.image), _CONDITIONS) if batch.condition is None else batch.condition
 
 
-def _whites(levels: list[Tensor], noise: list[TorchGenerator]) -> list[Tensor]:
-    """Draw white noise (n, 4, s, s) for each resolution, each image's from its own source."""
-    rows = [[torch.randn(1, _NOISES, *level.shape[2:], generator=each) for level in levels] for each in noise]
+def _white_noise(levels: list[Tensor], generators: list[TorchGenerator]) -> list[Tensor]:
+    """Draw white noise (n, 4, s, s) for each resolution, each image's from its own generator."""
+    rows = [
+        [torch.randn(1, _NOISE_CHANNELS, *level.shape[2:], generator=each) for level in levels] for each in generators
+    ]
     return [torch.cat(parts).to(levels[0].device) for parts in zip(*rows, strict=True)]

@@ -1,8 +1,9 @@
 """The detecting VAE: residual convolutions, a coarse latent grid, and a likelihood that knows where it is unsure."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,28 +19,41 @@ from mammovae.models.anomaly_maps import (
     smooth_inside,
     standardise_in_mask,
     structural_dissimilarity,
+    undo_standardisation,
 )
-from mammovae.models.base import Member
+from mammovae.models.base import Autoencoder
 from mammovae.models.layers import ResidualBlock, downsampled_size, group_norm
-from mammovae.models.losses import kl_standard_normal, reparameterise
+from mammovae.models.losses import batch_variance, gaussian_nll, kl_standard_normal, reparameterise
+from mammovae.models.noise import ImageNoise, StepContext
 
 
-class ResidualVae(Member):
-    """Maps a film's grey (mean 0, standard deviation 1 inside the breast) to its mean and log-variance in each pixel.
+class ResidualVae(Autoencoder):
+    """Maps an image's grey (mean 0, standard deviation 1 inside the breast) to its mean and log-variance in each pixel.
 
-    The mean is trained by a Gaussian likelihood whose one variance is the analytic optimum, the mean squared residual
-    (sigma-VAE: Rybkin, Daniilidis & Levine, ICML 2021), so that reconstruction and KL divergence need no weight. The
-    log-variance head learns the squared residual by its own Gaussian likelihood with the mean held fixed: trained
-    together, pixels of high variance would hardly teach the mean anything (Seitzer et al., ICLR 2022).
+    The mean is trained by a Gaussian likelihood with the one variance that is best for the batch. The log-variance
+    head learns the squared residual by its own Gaussian likelihood with the mean held fixed: trained together, pixels
+    of high variance would hardly teach the mean anything (Seitzer et al., ICLR 2022).
     """
 
+    name = "residual_vae"
     augmented = True
+    scores: ClassVar[Mapping[str, str]] = {
+        "normalised_peak": "a place brighter than the VAE expects, given how sure it is there",
+        "residual_peak": "a place brighter than the VAE expects",
+        "local_peak": "a place brighter than the VAE expects, given what it misses nearby",
+        "mean_absolute_error": "the VAE reconstructs it badly",
+        "normalised_error": "the VAE reconstructs it badly, given how sure it is",
+        "structural_error": "the VAE misses its structure",
+        "kl_divergence": "the VAE needs more to describe it than healthy images",
+        "mahalanobis": "its latent vector is far from those of the training images",
+    }
+    maps = ("local", "normalised")
 
     def __init__(self, settings: ResidualVaeSettings) -> None:
         super().__init__()
         self.settings, self.size = settings, settings.size
         widths = settings.widths
-        self.side = downsampled_size(settings.size, len(widths), "residual_vae")
+        self.side = downsampled_size(settings.size, len(widths), self.name)
         self.stem = nn.Conv2d(1, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise((widths[0], *widths)))
         self.to_latent = nn.Sequential(group_norm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 2 * settings.latent, 1))
@@ -55,7 +69,7 @@ class ResidualVae(Member):
         self.register_buffer("latent_axes", torch.eye(dimensions))
 
     def encode(self, grey: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log-variance of q(z | film), (n, latent, s, s) each, of grey as film_grey gives it."""
+        """Return mean and log-variance of q(z | image), (n, latent, s, s) each, of standardised grey."""
         x = self.stem(grey)
         for block in self.encoder:
             x = avg_pool2d(block(x), 2)
@@ -71,23 +85,25 @@ class ResidualVae(Member):
         return mean, log_variance.clamp(-8, 4)
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return film grey, its reconstruction at z = mean, and the log-variance, (n, 1, S, S), 0 outside the mask."""
+        """Return grey, its reconstruction at z = mean, and the log-variance, (n, 1, S, S) each, 0 outside the mask."""
         grey = standardise_in_mask(batch.image, batch.mask)
         mean, log_variance = self.decode(self.encode(grey)[0])
         return grey, mean * batch.mask, log_variance * batch.mask
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the negative ELBO with the shared variance (nats a film), its parts, and the head's likelihood."""
+    def reconstruct(self, batch: Batch) -> Tensor:
+        """Return the mean at z = mean in the image's own grey values, (n, 1, S, S), 0 outside the mask."""
+        return undo_standardisation(self.predict(batch)[1], batch.image, batch.mask)
+
+    def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
+        """Return the negative ELBO with the batch's variance, its parts, and the head's likelihood, (n,) in nats."""
         grey = standardise_in_mask(batch.image, batch.mask)
         z_mean, z_log_variance = self.encode(grey)
-        mean, log_variance = self.decode(reparameterise(z_mean, z_log_variance) if self.training else z_mean)
+        z = reparameterise(z_mean, z_log_variance, context.noise) if self.training else z_mean
+        mean, log_variance = self.decode(z)
         square, pixels = (grey - mean).square() * batch.mask, batch.mask.sum(dim=(1, 2, 3)).clamp(min=1)
         error = square.sum(dim=(1, 2, 3))
-        variance = self.variance
-        if self.training:
-            variance = error.sum() / pixels.sum()
-            self.variance.lerp_(variance.detach(), 0.02)
-        reconstruction = 0.5 * (error / variance + pixels * (variance.log() + math.log(2 * math.pi)))
+        variance = batch_variance(error, pixels, self.variance, context) if self.training else self.variance
+        reconstruction = gaussian_nll(error, pixels, variance)
         divergence = kl_standard_normal(z_mean, z_log_variance).flatten(1)
         kl = divergence.sum(dim=1)
         head = square.detach() * torch.exp(-log_variance) + log_variance
@@ -101,14 +117,15 @@ class ResidualVae(Member):
             "kl_dimensions": divergence,
         }
 
-    def finalize_fit(self, batches: Iterable[Batch]) -> None:
-        """Keep mean and whitening axes of the posterior means of the training films, for the Mahalanobis distance."""
+    def finalize_fit(self, batches: Iterable[tuple[Batch, ImageNoise]]) -> None:
+        """Keep mean and whitening axes of the posterior means of the training images, for the Mahalanobis distance."""
         with torch.no_grad():
-            z = torch.cat([self.encode(standardise_in_mask(b.image, b.mask))[0].flatten(1) for b in batches]).double()
+            greys = (standardise_in_mask(batch.image, batch.mask) for batch, _ in batches)
+            z = torch.cat([self.encode(grey)[0].flatten(1) for grey in greys]).double()
         mean = z.mean(dim=0)
         centred = z - mean
         covariance = centred.T @ centred / max(len(z) - 1, 1)
-        # Fewer films than dimensions leave directions without any spread: shrink towards the mean variance.
+        # Fewer images than dimensions leave directions without any spread: shrink towards the mean variance.
         shrinkage = min(0.9, z.shape[1] / (z.shape[1] + len(z)))
         target = covariance.diagonal().mean().clamp(min=1e-6)
         covariance = (1 - shrinkage) * covariance + shrinkage * target * torch.eye(len(covariance)).double()
@@ -117,12 +134,12 @@ class ResidualVae(Member):
         self.latent_axes.copy_(vectors / values.sqrt())
 
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Map a batch to scores (n,) and the maps of r over local energy and over exp(s / 2), at z = mean.
+        """Return scores (n,) and the maps of r over local energy and over exp(s / 2), at z = mean.
 
         With r = grey - reconstruction, s the head's log-variance, m the mask without a rim of 3 pixels of 128:
-        mean_absolute_error: mean |r|, the seed's kind. normalised_error: mean of r^2 exp(-s) (Mao et al., AE-U, MICCAI
-        2020). structural_error: mean 1 - SSIM. kl_divergence: in nats. mahalanobis: of the posterior mean among the
-        training films' (shrunk covariance; Denouden et al., 2018). residual_peak: maximum of r smoothed by 2 pixels, in
+        mean_absolute_error: mean |r|. normalised_error: mean of r^2 exp(-s) (Mao et al., AE-U, MICCAI
+        2020). structural_error: mean 1 - SSIM. kl_divergence: in nats. mahalanobis: of the posterior mean among
+        those of the training images (shrunk covariance; Denouden et al., 2018). residual_peak: maximum of r smoothed by 2 pixels, in
         m. normalised_peak: the same of r exp(-s / 2). local_peak: the same of r over the root of r^2 smoothed by 10.
         """
         grey = standardise_in_mask(batch.image, batch.mask)
@@ -143,4 +160,4 @@ class ResidualVae(Member):
             "local_peak": masked_max(local, inner),
         }
         maps = {"local": local, "normalised": smooth_inside(normalised, mask, scale)}
-        return scores, {name: map.clamp(min=0) * inner for name, map in maps.items()}
+        return scores, {name: anomaly_map.clamp(min=0) * inner for name, anomaly_map in maps.items()}

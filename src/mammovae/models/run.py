@@ -1,18 +1,17 @@
-"""A RUN folder opened: its settings and its trained members."""
+"""The registry of members, and a RUN folder opened: its settings and its trained members."""
 
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mammovae.config import InputError, TrainSettings
-from mammovae.models.base import WEIGHTS, Generator, Member, load_weights
+from mammovae.config import InputError, TrainSettings, UsageError
+from mammovae.models.base import WEIGHTS, Autoencoder, Generator, Member, load_weights
 from mammovae.models.bilateral_vae import BilateralVae
 from mammovae.models.denoiser import Denoiser
-from mammovae.models.lesion_segmenter import LesionSegmenter
+from mammovae.models.lesion_segmenter import LesionSegmenter, PatchSegmenter
 from mammovae.models.pyramid_vae import PyramidVae
 from mammovae.models.residual_vae import ResidualVae
 from mammovae.models.vae import Vae
@@ -20,33 +19,32 @@ from mammovae.storage import read_manifest
 
 CONFIG = "config.toml"
 
-MEMBERS: dict[str, Callable[[TrainSettings, dict[str, Any]], Member]] = {
-    "vae": lambda settings, _: Vae(settings.vae),
-    "residual_vae": lambda settings, _: ResidualVae(settings.residual_vae),
-    "denoiser": lambda settings, _: Denoiser(settings.denoiser),
-    "bilateral_vae": lambda settings, _: BilateralVae(settings.bilateral_vae),
-    "pyramid_vae": lambda settings, _: PyramidVae(settings.pyramid_vae),
-    "lesion_segmenter": lambda settings, built: LesionSegmenter(
-        settings.lesion_segmenter, built["residual_vae"], "lesion_segmenter"
-    ),
-    "patch_segmenter": lambda settings, built: LesionSegmenter(
-        settings.patch_segmenter, built["residual_vae"], "patch_segmenter"
-    ),
+MEMBERS: dict[str, type[Member]] = {
+    "vae": Vae,
+    "residual_vae": ResidualVae,
+    "denoiser": Denoiser,
+    "bilateral_vae": BilateralVae,
+    "pyramid_vae": PyramidVae,
+    "lesion_segmenter": LesionSegmenter,
+    "patch_segmenter": PatchSegmenter,
 }
-"""How each member is made, in the order of training: a marker learns from what the VAE before it says."""
+"""Every kind of member by name, in the order of training: what another one needs comes before it."""
 
 
 def build_members(settings: TrainSettings) -> dict[str, Member]:
     """Make the untrained members of a run by name, in the order of training, weights drawn from the run's seed.
 
-    A member's weights do not depend on which others there are.
+    A member's weights do not depend on which others there are. UsageError where one lacks another that it needs, or
+    where its settings do not fit together.
     """
     members: dict[str, Member] = {}
-    for name in MEMBERS:
+    for name, kind in MEMBERS.items():
         if name in settings.members:
+            if missing := [needed for needed in kind.needs if needed not in members]:
+                raise UsageError(f"{name} learns from {missing[0]}: name both in members")
             with torch.random.fork_rng():  # the caller's own random numbers go on undisturbed
                 torch.manual_seed(settings.seed)
-                members[name] = MEMBERS[name](settings, members)
+                members[name] = kind(getattr(settings, name), *(members[needed] for needed in kind.needs))
     return members
 
 
@@ -67,8 +65,17 @@ class Run:
     @property
     def generator(self) -> tuple[str, Generator] | None:
         """The name and the member that makes images, where there is one."""
-        found = ((name, member) for name, member in self.members.items() if isinstance(member, Generator))
-        return next(found, None)
+        return next(((name, one) for name, one in self.members.items() if isinstance(one, Generator)), None)
+
+    @property
+    def autoencoder(self) -> tuple[str, Autoencoder] | None:
+        """The name and the member whose reconstructions are shown, where there is one."""
+        return next(((name, one) for name, one in self.members.items() if isinstance(one, Autoencoder)), None)
+
+    @property
+    def score_meanings(self) -> dict[str, str]:
+        """What it means, by score, that this is the one furthest above healthy images."""
+        return {name: text for member in self.members.values() for name, text in member.scores.items()}
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":

@@ -1,6 +1,8 @@
-"""The convolutional variational autoencoder of the seed study, behind the interface of a member."""
+"""The convolutional variational autoencoder of the original study, behind the interface of a member."""
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Generator as TorchGenerator
@@ -11,23 +13,33 @@ from mammovae.data.dataset import Batch
 from mammovae.models.base import Generator
 from mammovae.models.layers import UpsampleConv, downsampled_size
 from mammovae.models.losses import bernoulli_nll, kl_standard_normal, reparameterise
+from mammovae.models.noise import StepContext
 
 
 class Vae(Generator):
     """3x3 convolutions with ReLU and max-pooling to a Gaussian latent; transposed convolutions back to pixels.
 
     Kingma & Welling, "Auto-Encoding Variational Bayes" (ICLR 2014). Takes images (n, 1, S, S) in [0, 1]. With the
-    default settings it is the seed study's network, 51,125,505 parameters in PyTorch's default initialisation.
+    default settings it is the original study's network, 51,125,505 parameters in PyTorch's default initialisation.
 
         vae = Vae(VaeSettings())
-        elbo = -vae.losses(Batch(image, mask))["loss"].mean()
+        elbo = -vae.losses(Batch(image, mask), context)["loss"].mean()
     """
+
+    name = "vae"
+    reported: ClassVar[Mapping[str, str]] = {"kl_divergence": "KL divergence"}
+    shown_mode = "vary"
+    scores: ClassVar[Mapping[str, str]] = {
+        "reconstruction_loss": "the VAE reconstructs it badly",
+        "kl_divergence": "the VAE needs more to describe it than healthy images",
+    }
+    maps = ("reconstruction",)
 
     def __init__(self, settings: VaeSettings) -> None:
         super().__init__()
         self.settings, self.size, self.dimensions = settings, settings.size, settings.latent
         filters = settings.filters
-        side = downsampled_size(settings.size, len(filters), "vae")
+        side = downsampled_size(settings.size, len(filters), self.name)
         self._grid = (filters[-1], side, side)
         flat = filters[-1] * side * side
         encoder: list[nn.Module] = []
@@ -62,25 +74,29 @@ class Vae(Generator):
         mean, log_variance = self.encode(batch.image)
         return mean, log_variance.exp()
 
-    def picture(self, z: Tensor, condition: Tensor, noise: list[TorchGenerator]) -> tuple[Tensor, None]:
-        """Return the Bernoulli means (n, 1, S, S), which are the seed study's images; they know of no mask."""
+    def generate_images(self, z: Tensor, condition: Tensor, generators: list[TorchGenerator]) -> tuple[Tensor, None]:
+        """Return the Bernoulli means (n, 1, S, S), which are the original study's images, and no masks."""
         return self.decode(z), None
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def reconstruct(self, batch: Batch) -> Tensor:
+        """Return the Bernoulli means at z = mean, (n, 1, S, S)."""
+        return self.decode(self.encode(batch.image)[0])
+
+    def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         """Return the negative ELBO of each image and its two parts, (n,) each, in nats, with z drawn once."""
         image = batch.image
         mean, log_variance = self.encode(image)
-        logits = self.decode_logits(reparameterise(mean, log_variance))
+        logits = self.decode_logits(reparameterise(mean, log_variance, context.noise))
         reconstruction = bernoulli_nll(logits, image).sum(dim=(1, 2, 3))
         divergence = kl_standard_normal(mean, log_variance)
         kl = divergence.sum(dim=1)
         return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl, "kl_dimensions": divergence}
 
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Map a batch to named scores (n,) and maps (n, 1, S, S), higher = further from healthy; no noise.
+        """Return its scores (n,) and its map (n, 1, S, S), in nats.
 
-        reconstruction_loss is the Bernoulli term at z = mean over the whole image, as the seed study measured
-        it, in nats; kl_divergence stands beside it. The map is the loss of each pixel above the least that any
+        reconstruction_loss is the Bernoulli term at z = mean over the whole image, as the original study
+        measured it; kl_divergence stands beside it. The map is the loss of each pixel above the least that any
         reconstruction could have there (the entropy of its own grey value), so that a perfect one is 0 everywhere.
         Neither the mask nor the other breast is used.
         """

@@ -15,7 +15,7 @@ from mammovae.perturbations.random_lesions import insert_random_lesion
 from mammovae.statistics.bootstrap import auroc
 from mammovae.storage import atomic_write
 
-_SHAM_FILMS, _SHAM_AUROC = 32, 0.55
+_SHAM_IMAGES, _SHAM_AUROC = 32, 0.55
 _FEWEST_FOR_QUALITY, _MOST_FOR_QUALITY, _MOST_FOR_MAPS = 10, 2000, 256
 
 
@@ -52,30 +52,30 @@ def _level(maps: list[np.ndarray]) -> float:
 
 
 def check_insertion_artefacts(run: Run, data: Data, positions: np.ndarray) -> None:
-    """Raise InputError when a member that learnt from planted lesions tells sham plantings from untouched films.
+    """Raise InputError when a member that learnt from inserted lesions distinguishes sham insertions from raw images.
 
-    Reads its scores on at most 32 films: an AUROC above 0.55 means that it has learnt the planting, not lesions. Of its
-    kinds the distortion is taken where it is among them, for the others leave no trace that could be learnt.
+    Reads its main score on at most 32 images: an AUROC above 0.55 means that it has learnt the insertion, not lesions.
+    Of its kinds the distortion is taken where it is among them, for the others leave no trace that could be learnt.
     """
-    detector, films = Detector(run), positions[:_SHAM_FILMS]
+    detector, seed = Detector(run), run.settings.seed
     for name, member in run.members.items():
-        kinds: list[LesionKind] = [kind for kind in member.kinds if kind == "distortion"] or list(member.kinds)
+        kinds = [kind for kind in member.inserted_kinds if kind == "distortion"] or list(member.inserted_kinds)
         shams: dict[int, np.ndarray] = {}
-        for position in map(int, films if kinds else ()):
-            image, mask, key = data.images[position], data.masks[position], [run.settings.seed, position]
-            planting = insert_random_lesion(image, mask, data.mm_per_pixel(position), "train", key, kinds)
-            if planting is not None:
-                shams[position] = planting.sham
+        for position in map(int, positions[:_SHAM_IMAGES] if kinds else ()):
+            image, mask, mm = data.images[position], data.masks[position], data.mm_per_pixel(position)
+            insertion = insert_random_lesion(image, mask, mm, "train", [seed, position], kinds)
+            if insertion is not None:
+                shams[position] = insertion.sham
         if not shams:
             continue
-        there = list(shams)
-        pair = (data.images[there], np.stack(list(shams.values())))
-        untouched, told = (detector.squares(images, data.masks[there])[0][f"{name}_peak"] for images in pair)
-        value = auroc(untouched, told)
+        rows, main = list(shams), next(iter(member.scores))
+        pair = (data.images[rows], np.stack(list(shams.values())))
+        raw, sham = (detector.squares(images, data.masks[rows])[0][main] for images in pair)
+        value = auroc(raw, sham)
         if value is not None and value > _SHAM_AUROC:
             raise InputError(
-                f"{name} tells sham plantings from untouched films (AUROC {value:.2f}, at most {_SHAM_AUROC} allowed): "
-                "it has learnt the planting and not lesions; leave it out of members"
+                f"{name} distinguishes sham insertions from raw images (AUROC {value:.2f}, at most {_SHAM_AUROC} "
+                "allowed): it has learnt the insertion and not lesions; omit it from members"
             )
 
 

@@ -1,7 +1,7 @@
-"""Train a run: fit its members, calibrate them, and keep what a person wants to see of it."""
+"""Train a run: fit its members, calibrate them, and write the figures that a person looks at."""
 
 import shutil
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,15 +15,14 @@ from mammovae.data.dataset import Data
 from mammovae.detection.reconstruct import reconstruct
 from mammovae.generation.latent_density import DENSITY, LatentDensity
 from mammovae.models.base import HISTORY, WEIGHTS, Member
-from mammovae.models.run import CONFIG, Run, build_members
+from mammovae.models.run import CONFIG, MEMBERS, Run, build_members
 from mammovae.report.charts import loss_curve
 from mammovae.report.images import image_grid
 from mammovae.report.style import save
-from mammovae.storage import StageFolder, atomic_write, digest, file_hash, read_manifest, write_text
+from mammovae.storage import StageFolder, atomic_write, code_hash, digest, file_hash, read_manifest, write_text
 from mammovae.training.calibrate import calibrate, check_insertion_artefacts
 from mammovae.training.distributed import ProcessGroup, launch
 from mammovae.training.leakage import record_training_images
-from mammovae.version import __version__
 
 
 def train_on(
@@ -36,117 +35,122 @@ def train_on(
 ) -> dict[str, Any]:
     """Do mammovae train for an opened DATA folder, whose splits may be another's; return the manifest.
 
-    cache is a folder of trained members by the hash of all that makes them, shared by attempts that differ in
-    something else.
+    cache is a folder of trained members by the hash of all that makes them, which attempts that differ in something
+    else use in common.
     """
-    team = ProcessGroup.here(devices)
+    group = ProcessGroup.join(devices)
     parts = data.for_training(chosen)
-    members = build_members(chosen)
-    _check_names(members, chosen, data, parts["train"][:1])  # before anything is written
-    if team.size == 1 and devices is not None and devices > 1:
+    job = _Job(data, parts, chosen, build_members(chosen), out, group)
+    job.check()  # before anything is written
+    if group.size == 1 and devices is not None and devices > 1:
         launch(devices, train_on, data, out, preset, chosen, cache)
         return read_manifest(out, "train")
-    from mammovae.training.loop import fit  # its framework takes seconds to import
-
-    mine = digest(data.digest, chosen.model_dump())
-    if team.total(torch.tensor(float(team.agree(mine) != mine))):
+    task = digest(data.digest, chosen.model_dump())
+    if group.all_reduce(torch.tensor(float(group.broadcast(task) != task))):
         raise UsageError("torchrun's processes were given different data or settings: start all of them alike")
-
-    def fitted(name: str) -> pd.DataFrame:
-        return fit(members[name], data, parts, out / "members" / name, _settings_of(name, chosen), team)
-
-    if team.rank:
-        return _follow(team, fitted)
-    with team.leading():
+    if group.rank:
+        return job.follow()
+    with group.leading():
         inputs = {"data": str(data.path.resolve()), "index": data.digest}
         with StageFolder(out, "train", {"preset": preset} | chosen.model_dump(), inputs) as stage:
             if not stage.done:
-                write_text(stage.out / CONFIG, tomli_w.dumps(_without_nulls(chosen.model_dump())))
-                histories: dict[str, pd.DataFrame] = {}
-                for name in members:
-                    folder = stage.out / "members" / name
-                    kept = None if cache is None else cache / _key(name, chosen, data, parts)
-                    cached = kept is not None and (kept / WEIGHTS).is_file()
-                    if kept is not None and cached:
-                        _copy(kept, folder)
-                    histories[name] = fitted(team.agree(name))
-                    if kept is not None and not cached:
-                        _copy(folder, kept)
-                run = Run(stage.out, {}, chosen, members)
-                scales = _finish(run, data, parts, histories)
-                stage.finish(
-                    preset=preset,
-                    devices=team.size,
-                    training_seconds=round(sum(float(history["seconds"].sum()) for history in histories.values()), 1),
-                    images={name: len(positions) for name, positions in parts.items()},
-                    parameters={name: sum(p.numel() for p in member.parameters()) for name, member in members.items()},
-                    weights={name: file_hash(stage.out / "members" / name / WEIGHTS) for name in members},
-                    prepared=data.manifest["settings"]
-                    | {name: data.manifest[name] for name in ("stored_as", "phantoms")},
-                    **scales,
-                )
+                write_text(out / CONFIG, tomli_w.dumps(_without_nulls(chosen.model_dump())))
+                histories = {name: job.fit_or_copy(name, cache) for name in job.members}
+                stage.finish(preset=preset, devices=group.size, **job.finish(histories))
             facts = stage.facts()
-    return team.agree(facts)
+    return group.broadcast(facts)
 
 
-def _follow(team: ProcessGroup, fitted: Callable[[str], object]) -> dict[str, Any]:
-    """Take part in each fit that the team's first process names; return, or raise, what it ends with."""
-    word: Any = team.agree(None)
-    while isinstance(word, str):
-        fitted(word)
-        word = team.agree(None)
-    if isinstance(word, Exception):
-        raise word
-    return word
+@dataclass(frozen=True)
+class _Job:
+    """A training under way: its images, its settings, its members, its RUN folder, and the processes that do it."""
 
+    data: Data
+    parts: dict[str, np.ndarray]
+    chosen: TrainSettings
+    members: dict[str, Member]
+    out: Path
+    group: ProcessGroup
 
-def _finish(run: Run, data: Data, parts: dict[str, np.ndarray], histories: dict[str, pd.DataFrame]) -> dict[str, Any]:
-    """Draw the curve, fit the density, calibrate, and remember the images, once all members are fitted."""
-    first = next((name for name, history in histories.items() if "kl" in history), next(iter(histories)))
-    save(loss_curve(histories[first]), run.path / "loss.png")
-    if run.generator is not None:
-        _, member = run.generator
-        density = LatentDensity.fit(member, data, parts, run.settings.batch_size, run.settings.seed)
-        density.save(run.path / DENSITY)
-    check_insertion_artefacts(run, data, parts["validation"])
-    scales = calibrate(run, data, parts)
-    _reconstructions(run, data, parts)
-    record_training_images(run, data, np.concatenate(list(parts.values())))
-    return scales
+    def check(self) -> None:
+        """Raise UsageError for images that do not fit a member, or a score or map that no member makes."""
+        scores, maps = {"map_peak"}, set()
+        for member in self.members.values():
+            self.data.batch(self.parts["train"][:1], member.size)
+            scores |= set(member.scores)
+            maps |= set() if member.bilateral else set(member.maps)  # half of the images may lack a bilateral map
+        bilateral = {name for name in scores if name.endswith("_bilateral")}
+        differences = {f"{name}_bilateral" for name in self.chosen.fused}
+        known = {"fused": scores - bilateral, "fused_bilateral": bilateral | differences, "maps": maps}
+        for field, names in known.items():
+            for name in getattr(self.chosen, field):
+                if name not in names:
+                    meant = suggest(name, sorted(names))
+                    raise UsageError(
+                        f"no member makes {name!r}, which {field} asks for: choose {meant}, or add its member"
+                    )
 
+    def fit(self, name: str) -> pd.DataFrame:
+        """Fit a member, for the run's number of epochs or its own; all processes call this."""
+        from mammovae.training.loop import fit  # its framework takes seconds to import
 
-def _check_names(members: dict[str, Member], chosen: TrainSettings, data: Data, film: np.ndarray) -> None:
-    """Raise UsageError for a size that does not fit, or a score or map that no member makes; scores one film."""
-    scores, maps = {"map_peak"}, set()
-    with torch.inference_mode():
-        for member in members.values():
-            found, drawn = member.score(data.batch(film, member.size, member.bilateral))
-            scores |= set(found)
-            maps |= set() if member.bilateral else set(drawn)  # a map that half of the films lack adds up to nothing
-    two_sided = {name for name in scores if name.endswith("_bilateral")}
-    differences = {f"{name}_bilateral" for name in chosen.fused}
-    known = {"fused": scores - two_sided, "fused_bilateral": two_sided | differences, "maps": maps}
-    for field, names in known.items():
-        for name in getattr(chosen, field):
-            if name not in names:
-                meant = suggest(name, sorted(names))
-                raise UsageError(f"no member makes {name!r}, which {field} asks for: choose {meant}, or add its member")
+        epochs = getattr(getattr(self.chosen, name), "epochs", None) or self.chosen.epochs
+        settings = self.chosen.model_copy(update={"epochs": epochs})
+        return fit(self.members[name], self.data, self.parts, self._folder(name), settings, self.group)
 
+    def follow(self) -> dict[str, Any]:
+        """Take part in each fit that the group's first process names; return, or raise, what it ends with."""
+        message: Any = self.group.broadcast(None)
+        while isinstance(message, str):
+            self.fit(message)
+            message = self.group.broadcast(None)
+        if isinstance(message, Exception):
+            raise message
+        return message
 
-def _settings_of(name: str, chosen: TrainSettings) -> TrainSettings:
-    """Return the run's settings with what this member has of its own: its number of epochs."""
-    epochs = getattr(getattr(chosen, name), "epochs", None)
-    return chosen if epochs is None else chosen.model_copy(update={"epochs": epochs})
+    def fit_or_copy(self, name: str, cache: Path | None) -> pd.DataFrame:
+        """Fit a member together with the group, or take it from the cache; return its history."""
+        entry = None if cache is None else cache / self._key(name)
+        is_cached = entry is not None and (entry / WEIGHTS).is_file()
+        if entry is not None and is_cached:
+            _copy(entry, self._folder(name))
+        history = self.fit(self.group.broadcast(name))
+        if entry is not None and not is_cached:
+            _copy(self._folder(name), entry)
+        return history
 
+    def finish(self, histories: dict[str, pd.DataFrame]) -> dict[str, Any]:
+        """Fit the latent distribution, calibrate, draw, and record the images; return what the manifest says."""
+        run, data, parts = Run(self.out, {}, self.chosen, self.members), self.data, self.parts
+        first = next((name for name, history in histories.items() if "kl" in history), next(iter(histories)))
+        save(loss_curve(histories[first]), run.path / "loss.png")
+        if run.generator is not None:
+            density = LatentDensity.fit(run.generator[1], data, parts, self.chosen.batch_size, self.chosen.seed)
+            density.save(run.path / DENSITY)
+        check_insertion_artefacts(run, data, parts["validation"])
+        scales = calibrate(run, data, parts)
+        _draw_reconstructions(run, data, parts)
+        record_training_images(run, data, np.concatenate(list(parts.values())))
+        return {
+            "training_seconds": round(sum(float(history["seconds"].sum()) for history in histories.values()), 1),
+            "images": {name: len(positions) for name, positions in parts.items()},
+            "parameters": {name: sum(p.numel() for p in one.parameters()) for name, one in self.members.items()},
+            "weights": {name: file_hash(self._folder(name) / WEIGHTS) for name in self.members},
+            "prepared": data.manifest["settings"] | {name: data.manifest[name] for name in ("stored_as", "phantoms")},
+            **scales,
+        }
 
-def _key(name: str, chosen: TrainSettings, data: Data, parts: dict[str, np.ndarray]) -> str:
-    """Return a hash of what decides a member's weights: its settings, its films, and what it learns from."""
-    made_of = [name, "residual_vae"] if name in ("lesion_segmenter", "patch_segmenter") else [name]
-    common = chosen.model_dump(exclude={*get_args(MemberName), "members", "fused", "fused_bilateral", "maps"})
-    own = {part: getattr(chosen, part).model_dump() for part in made_of}
-    films = {part: data.index["image_id"].iloc[parts[part]].tolist() for part in ("train", "validation")}
-    prepared = [data.manifest[part] for part in ("inputs", "settings")]
-    return f"{name}-{digest(__version__, name, common, own, films, prepared)}"
+    def _folder(self, name: str) -> Path:
+        return self.out / "members" / name
+
+    def _key(self, name: str) -> str:
+        """Return a hash of what decides a member's weights: code, settings, images, and the members that it needs."""
+        common = self.chosen.model_dump(exclude={*get_args(MemberName), "members", "fused", "fused_bilateral", "maps"})
+        settings = {part: getattr(self.chosen, part).model_dump() for part in (name, *MEMBERS[name].needs)}
+        images = {part: self.data.index["image_id"].iloc[self.parts[part]].tolist() for part in ("train", "validation")}
+        prepared = [self.data.manifest[part] for part in ("inputs", "settings")]
+        code = code_hash("data", "perturbations", "models", "training")
+        return f"{name}-{digest(code, name, common, settings, images, prepared)}"
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -165,9 +169,9 @@ def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _reconstructions(run: Run, data: Data, parts: dict[str, np.ndarray]) -> None:
+def _draw_reconstructions(run: Run, data: Data, parts: dict[str, np.ndarray]) -> None:
     positions = (parts["validation"] if len(parts["validation"]) else parts["train"])[:8]
-    originals, made = reconstruct(run, data, positions)
+    images = np.concatenate(reconstruct(run, data, positions))
     (run.path / "private").mkdir(exist_ok=True)
-    grid = image_grid(np.concatenate([originals, made]), len(positions), row_labels=["image", "reconstruction"])
+    grid = image_grid(images, len(positions), row_labels=["image", "reconstruction"])
     save(grid, run.path / "private" / "reconstructions.png")
