@@ -38,29 +38,32 @@ class ImageNoise:
 
     def uniform(self, *shape: int) -> Tensor:
         """Draw from [0, 1) in steps of 2^-24, float32 (n, *shape)."""
-        return (self._bits(*shape) >> 40 & 0xFFFFFF) * 2.0**-24
+        count = prod(shape)
+        words = self._bits((count + 1) // 2).view(torch.int32)[:, :count]
+        return ((words >> 8).bitwise_and_(2**24 - 1) * 2.0**-24).view(-1, *shape)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Draw whole numbers from 0 to high - 1, int64 (n, *shape)."""
-        return (self._bits(*shape) & 2**63 - 1) % high
+        return self._bits(prod(shape)).bitwise_and_(2**63 - 1).remainder_(high).view(-1, *shape)
 
     def normal(self, *shape: int) -> Tensor:
-        """Draw from N(0, 1), float32 (n, *shape), two from each 64 bits.
+        """Draw from N(0, 1), float32 (n, *shape).
 
         Box & Muller, "A note on the generation of random normal deviates" (Ann. Math. Statist. 29:610, 1958).
         """
         count = prod(shape)
-        bits = self._bits((count + 1) // 2)
-        radius = ((bits >> 32 & 0xFFFFFFFF) + 1).float().mul_(2.0**-32).log_().mul_(-2).sqrt_()
-        angle = (bits & 0xFFFFFFFF).float().mul_(2 * pi * 2.0**-32)
-        pairs = torch.cat([radius * angle.cos(), radius.mul_(angle.sin_())], dim=1)
-        return pairs[:, :count].reshape(len(bits), *shape)
+        words = self._bits((count + 1) // 2).view(torch.int32)
+        # The first word without its sign gives a number in (0, 1], the second one an angle between -pi and pi.
+        radius = words[:, ::2].float().abs_().add_(0.5).mul_(2.0**-31).log_().mul_(-2).sqrt_()
+        angle = words[:, 1::2].float().mul_(pi * 2.0**-31)
+        pairs = torch.cat([angle.cos().mul_(radius), angle.sin_().mul_(radius)], dim=1)
+        return pairs[:, :count].reshape(-1, *shape)
 
-    def _bits(self, *shape: int) -> Tensor:
-        """Return 64 random bits for each place, int64 (n, *shape)."""
+    def _bits(self, count: int) -> Tensor:
+        """Return 64 random bits for each place of an image, int64 (n, count)."""
         self._calls += 1
-        places = torch.arange(prod(shape), device=self._keys.device).mul_(_GAMMA)
-        return _mix(_mix(self._keys + self._calls)[:, None] + places).view(len(self._keys), *shape)
+        places = torch.arange(count, device=self._keys.device).mul_(_GAMMA)
+        return _mix(_mix(self._keys + self._calls)[:, None] + places)
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,10 @@ def _sum_images(values: Tensor) -> Tensor:
 
 
 def _mix(state: Tensor) -> Tensor:
-    """Return the hash of each state, int64: the next step and the finaliser of SplitMix64, all modulo 2^64."""
-    # torch's >> carries the sign along: what it brings in is masked off.
-    state = state + _GAMMA
-    state = state.bitwise_xor_(state >> 30 & 2**34 - 1).mul_(_MIX_1)
-    state = state.bitwise_xor_(state >> 27 & 2**37 - 1).mul_(_MIX_2)
-    return state.bitwise_xor_(state >> 31 & 2**33 - 1)
+    """Return the hash of each state, int64, in its place: SplitMix64's next step and finaliser, modulo 2^64."""
+    state, scratch = state.add_(_GAMMA), torch.empty_like(state)
+    for shift, factor in ((30, _MIX_1), (27, _MIX_2), (31, 1)):
+        # torch's >> carries the sign along: what it brings in is masked off.
+        torch.bitwise_right_shift(state, shift, out=scratch).bitwise_and_(2 ** (64 - shift) - 1)
+        state.bitwise_xor_(scratch).mul_(factor)
+    return state
