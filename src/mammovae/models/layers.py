@@ -31,6 +31,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if before == after else nn.Conv2d(before, after, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Add what the convolutions make of x to the shortcut."""
         return self.shortcut(x) + self.second(self.first(x))
 
 
@@ -43,6 +44,7 @@ class DoubleConv(nn.Module):
         self.second, self.second_norm = nn.Conv2d(after, after, 3, padding=1), group_norm(after)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply both convolutions."""
         x = silu(self.first_norm(self.first(x)))
         return silu(self.second_norm(self.second(x)))
 
@@ -62,6 +64,7 @@ class UNet(nn.Module):
         self.last = nn.Conv2d(widths[0], outputs, 1)
 
     def forward(self, x: Tensor, deep: Tensor | None = None) -> Tensor:
+        """Return (n, outputs, S, S) for x (n, inputs, S, S)."""
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
             x = block(x if level == 0 else nn.functional.avg_pool2d(x, 2))
@@ -85,6 +88,7 @@ class UpsampleConv(nn.ConvTranspose2d):
         super().__init__(before, after, 3, stride=2, padding=1, output_padding=1)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Apply the transposed convolution."""
         if input.device.type == "cpu" and torch.is_grad_enabled():
             return _UpsampleConvFunction.apply(input, self.weight, self.bias)
         return super().forward(input, output_size)

@@ -47,7 +47,7 @@ def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, A
 
 def _level(maps: list[np.ndarray]) -> float:
     """Return what one pixel in a thousand of breasts exceeds; outside the breast a map is 0."""
-    inside = np.concatenate([map[map > 0] for map in maps])
+    inside = np.concatenate([anomaly_map[anomaly_map > 0] for anomaly_map in maps])
     return max(float(np.quantile(inside, 0.999)), 1e-6) if len(inside) else 1.0
 
 
@@ -59,7 +59,7 @@ def check_insertion_artefacts(run: Run, data: Data, positions: np.ndarray) -> No
     """
     detector, seed = Detector(run), run.settings.seed
     for name, member in run.members.items():
-        kinds = [kind for kind in member.inserted_kinds if kind == "distortion"] or list(member.inserted_kinds)
+        kinds: list[LesionKind] = [kind for kind in member.inserted_kinds if kind == "distortion"] or list(member.inserted_kinds)
         shams: dict[int, np.ndarray] = {}
         for position in map(int, positions[:_SHAM_IMAGES] if kinds else ()):
             image, mask, mm = data.images[position], data.masks[position], data.mm_per_pixel(position)
@@ -88,6 +88,6 @@ def fit_quality(data: Data, train: np.ndarray) -> Quality | None:
 
 
 def quality_inputs(data: Data, positions: np.ndarray) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Return what the quality score is made of: measures, pictures and outlines of a DATA folder's images."""
+    """Return what the quality score is made of: measures, thumbnails and outlines of a DATA folder's images."""
     measures = data.measurements.iloc[positions][[name for name in MEASURES if name in data.measurements]]
     return measures.reset_index(drop=True), *thumbnails(data.images[positions], data.masks[positions])
