@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from tests.conftest import make_films
 
 from mammovae.config import TrainSettings
 from mammovae.data.dataset import Batch
 from mammovae.models.base import Member
 from mammovae.models.run import MEMBERS, build_members
-from tests.conftest import make_films
 
 SIZE = 32
 SMALL: dict[str, dict[str, Any]] = {

@@ -6,12 +6,12 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from tests.models.small_members import SIZE, batch, build, only, small_settings
 
 from mammovae.config import MemberName, TrainSettings
 from mammovae.models.base import Autoencoder, Generator, load_weights, save_weights
 from mammovae.models.noise import ImageNoise, StepContext, image_keys, step_keys
 from mammovae.models.run import MEMBERS, build_members
-from tests.models.small_members import SIZE, batch, build, only, small_settings
 
 POSITIONS = np.array([4, 9, 11])
 

@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from safetensors.numpy import load_file
+from tests.models.small_members import small_settings
 
 import mammovae as mv
 from mammovae import config
 from mammovae.models.run import MEMBERS
 from mammovae.training import loop
 from mammovae.training.distributed import ProcessGroup, launch
-from tests.models.small_members import small_settings
 
 NAMES = list(MEMBERS)
 # 21 images in batches of 5: two and three for each process, and one batch that leaves nothing for the first.

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.models.small_members import small_settings
 from torch import Tensor
 
 import mammovae as mv
@@ -12,7 +13,6 @@ from mammovae.models.base import Member
 from mammovae.models.run import MEMBERS, build_members
 from mammovae.training import loop
 from mammovae.training.distributed import ProcessGroup
-from tests.models.small_members import small_settings
 
 # Two steps an epoch, the second of a smaller batch.
 COMMON = {"epochs": 3, "limit": 21, "batch_size": 11, "checkpoint_seconds": 0.0}

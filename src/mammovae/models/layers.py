@@ -87,7 +87,7 @@ class UpsampleConv(nn.ConvTranspose2d):
     def __init__(self, before: int, after: int) -> None:
         super().__init__(before, after, 3, stride=2, padding=1, output_padding=1)
 
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002 - its parent's name
         """Apply the transposed convolution."""
         if input.device.type == "cpu" and torch.is_grad_enabled():
             return _UpsampleConvFunction.apply(input, self.weight, self.bias)

@@ -137,9 +137,9 @@ class ResidualVae(Autoencoder):
         """Return scores (n,) and the maps of r over local energy and over exp(s / 2), at z = mean.
 
         With r = grey - reconstruction, s the head's log-variance, m the mask without a rim of 3 pixels of 128:
-        mean_absolute_error: mean |r|. normalised_error: mean of r^2 exp(-s) (Mao et al., AE-U, MICCAI
-        2020). structural_error: mean 1 - SSIM. kl_divergence: in nats. mahalanobis: of the posterior mean among
-        those of the training images (shrunk covariance; Denouden et al., 2018). residual_peak: maximum of r smoothed by 2 pixels, in
+        mean_absolute_error: mean |r|. normalised_error: mean of r^2 exp(-s) (Mao et al., AE-U, MICCAI 2020).
+        structural_error: mean 1 - SSIM. kl_divergence: in nats. mahalanobis: of the posterior mean among those of the
+        training images (shrunk covariance; Denouden et al., 2018). residual_peak: maximum of r smoothed by 2 pixels, in
         m. normalised_peak: the same of r exp(-s / 2). local_peak: the same of r over the root of r^2 smoothed by 10.
         """
         grey = standardise_in_mask(batch.image, batch.mask)

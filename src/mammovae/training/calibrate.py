@@ -59,7 +59,9 @@ def check_insertion_artefacts(run: Run, data: Data, positions: np.ndarray) -> No
     """
     detector, seed = Detector(run), run.settings.seed
     for name, member in run.members.items():
-        kinds: list[LesionKind] = [kind for kind in member.inserted_kinds if kind == "distortion"] or list(member.inserted_kinds)
+        kinds: tuple[LesionKind, ...] = (
+            ("distortion",) if "distortion" in member.inserted_kinds else member.inserted_kinds
+        )
         shams: dict[int, np.ndarray] = {}
         for position in map(int, positions[:_SHAM_IMAGES] if kinds else ()):
             image, mask, mm = data.images[position], data.masks[position], data.mm_per_pixel(position)

@@ -54,7 +54,7 @@ def train_on(
         inputs = {"data": str(data.path.resolve()), "index": data.digest}
         with StageFolder(out, "train", {"preset": preset} | chosen.model_dump(), inputs) as stage:
             if not stage.done:
-                write_text(out / CONFIG, tomli_w.dumps(_without_nulls(chosen.model_dump())))
+                write_text(out / CONFIG, tomli_w.dumps(chosen.model_dump(exclude_none=True)))
                 histories = {name: job.fit_or_copy(name, cache) for name in job.members}
                 stage.finish(preset=preset, devices=group.size, **job.finish(histories))
             facts = stage.facts()
@@ -158,15 +158,6 @@ def _copy(source: Path, target: Path) -> None:
     for file in (HISTORY, WEIGHTS):
         with atomic_write(target / file) as partial:
             shutil.copyfile(source / file, partial)
-
-
-def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what is not set, for TOML has no null."""
-    return {
-        name: _without_nulls(value) if isinstance(value, dict) else value
-        for name, value in values.items()
-        if value is not None
-    }
 
 
 def _draw_reconstructions(run: Run, data: Data, parts: dict[str, np.ndarray]) -> None:
