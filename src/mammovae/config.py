@@ -215,10 +215,7 @@ PRESETS: dict[str, TrainSettings] = {
         fused=("band_error",),
         maps=("band",),
     ),
-    "tiny": TrainSettings(
-        batch_size=8,
-        vae=VaeSettings(size=64, filters=(16, 32, 64), latent=32),
-    ),
+    "tiny": TrainSettings(batch_size=8, vae=VaeSettings(size=64, filters=(16, 32, 64), latent=32)),
 }
 """Named trainings: "original" is the study this project grew from, "detect" finds, "generate" makes, "tiny" tests."""
 

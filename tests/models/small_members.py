@@ -50,6 +50,8 @@ def batch(count: int = 3) -> Batch:
     return Batch(image[this], mask[this], image[other], mask[other], lesion * mask[this], condition)
 
 
-def only(part: Batch, row: int) -> Batch:
+def only(images: Batch, row: int) -> Batch:
     """Return one image of a batch as a batch."""
-    return Batch(*(None if tensor is None else tensor[row : row + 1] for tensor in part))
+    image, mask, *others = (None if part is None else part[row : row + 1] for part in images)
+    assert image is not None and mask is not None
+    return Batch(image, mask, *others)

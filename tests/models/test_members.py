@@ -69,7 +69,7 @@ def test_every_member_leaves_weights_and_a_history_and_the_vae_counts_its_active
         assert (detect / "members" / name / "model.safetensors").is_file()
     history = pd.read_csv(detect / "members" / "residual_vae" / "history.csv")
     last = history.iloc[-1]
-    dimensions = [last[name] for name in history if str(name).startswith("kl_")]
+    dimensions = [last[name] for name in map(str, history) if name.startswith("kl_")]
     assert last["active_units"] == sum(value > 0.01 for value in dimensions)
     assert sum(dimensions) == pytest.approx(last["kl"], rel=1e-3)
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]

@@ -111,8 +111,8 @@ def test_a_picture_does_not_depend_on_its_neighbours_and_its_texture_only_on_its
 def test_finalising_is_repeatable_and_gives_a_faint_texture_its_energy_back() -> None:
     member, batch = vae().eval(), images(8)
     with torch.no_grad():
-        for leave in member.texture.leave:
-            leave.weight.mul_(3)
+        for name, part in member.texture.leave.named_parameters():
+            part.mul_(3 if name.endswith("weight") else 1)
     torch.manual_seed(1)
     member.finalize_fit([(batch, noise(8))])
     first = member.gain.clone()

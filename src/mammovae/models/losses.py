@@ -21,7 +21,7 @@ def bernoulli_nll(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def gaussian_nll(squares: Tensor, counts: Tensor, variance: Tensor) -> Tensor:
-    """Gaussian negative log-likelihood, (n,), of counts pixels of one variance; squares: their summed squared residuals."""
+    """Gaussian negative log-likelihood, (n,), of counts pixels of one variance with these sums of squared residuals."""
     return 0.5 * (squares / variance + counts * (2 * math.pi * variance).log())
 
 
