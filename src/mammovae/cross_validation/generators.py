@@ -15,6 +15,7 @@ from mammovae.cross_validation import reference
 from mammovae.data.dataset import Data
 from mammovae.generation.generate import generate_from
 from mammovae.generation.samplers import DERIVED, LatentSampler
+from mammovae.models.base import Generator
 from mammovae.models.run import MEMBERS, Run
 from mammovae.training.train import train_on
 
@@ -46,8 +47,9 @@ def audit_generators(
     failed = 0
     runs = []
     usual = reference.reference_settings(chosen)
-    if usual.vae.size != chosen.pyramid_vae.size:
-        usual = usual.merged({"vae": {"size": chosen.pyramid_vae.size}})
+    size = next(getattr(chosen, name).size for name in chosen.members if issubclass(MEMBERS[name], Generator))
+    if usual.vae.size != size:
+        usual = usual.merged({"vae": {"size": size}})
     for number, fold in enumerate(folds):
         folder = out / f"fold-{number}"
         train_on(fold, folder / "preset", preset, chosen, cache)
@@ -55,7 +57,6 @@ def audit_generators(
         run = Run.open(folder / "preset")
         assert run.generator is not None
         runs.append(run)
-        size = run.generator[1].size
         held = np.concatenate([healthy_of(run, fold, split) for split in ("test", "calibration")])
         reals.append(real_images(run, fold, held, size, number))
         count = len(fold.for_training(chosen)["train"])

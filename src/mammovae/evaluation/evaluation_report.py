@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mammovae.config import SamplingMode
 from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector
 from mammovae.detection.reconstruct import reconstruct
@@ -40,10 +39,10 @@ def score_labels(run: Run) -> dict[str, str]:
     Where one raw score alone is the finding score, the headline bears its name. Scores that need the other breast are
     measured by crossval, on the images that have it.
     """
-    fused, members = run.settings.fused, run.members
+    fused = run.settings.fused
     if len(fused) == 1:
-        labels = {FINDING: score_label(fused[0])}
-        return labels | ({"kl_divergence": "KL divergence"} if fused[0] != "kl_divergence" and "vae" in members else {})
+        reported = {name: label for member in run.members.values() for name, label in member.reported.items()}
+        return {FINDING: score_label(fused[0])} | {name: reported[name] for name in reported if name not in fused}
     return {FINDING: "Finding score"} | {name: score_label(name) for name in fused}
 
 
@@ -105,9 +104,8 @@ def _data_section(run: Run, data: Data) -> Section:
 
 
 def _training_section(run: Run, by_patient: bool) -> Section:
-    """Return the training of the member whose losses are drawn: the VAE where there is one."""
-    manifest, names = run.manifest, ("vae", "residual_vae", "pyramid_vae")
-    shown = next((name for name in names if name in run.members), next(iter(run.members)))
+    """Return the training of the member whose losses are drawn: the one that reconstructs, where there is one."""
+    manifest, shown = run.manifest, next(iter(run.members)) if run.autoencoder is None else run.autoencoder[0]
     facts = {
         "parameters": sum(manifest["parameters"].values()),
         "training images": manifest["images"]["train"],
@@ -124,7 +122,7 @@ def _generated_section(run: Run, data: Data, train: np.ndarray, seed: int) -> Se
         return sections.generated_section(note="No generated images: this run only detects.")
     if not len(train):
         return sections.generated_section(note="No generated images: this data has no training image.")
-    mode: SamplingMode = "vary" if "vae" in run.members else "latent"
+    mode = run.generator[1].shown_mode
     sampler = LatentSampler(run, mode, seed, data if mode == "vary" else None)
     positions = [origin[0] for origin in LatentSampler(run, "vary", seed, data).origins(np.arange(16))]
     real = data.batch(np.array(positions), sampler.member.size).image[:, 0].numpy()
