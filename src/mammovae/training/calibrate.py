@@ -27,22 +27,27 @@ def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, A
     Where a split is empty, training images stand in for it; without calibration images there are no percentiles.
     """
     detector = Detector(run)
-    choosing, calm = (
-        (parts[split] if len(parts[split]) else parts["train"])[:_MOST_FOR_MAPS]
-        for split in ("validation", "calibration")
+    train, validation, calibration = (parts[split] for split in ("train", "validation", "calibration"))
+    batches = detector.data(data, (validation if len(validation) else train)[:_MOST_FOR_MAPS])
+    single_maps = [maps for _, _, maps, _ in batches]
+    detector.scales = {name: _level([maps[name] for maps in single_maps]) for name in run.settings.maps}
+    # Scores and fused maps from one pass of the networks; there are maps for the first images alone.
+    fused_maps = np.zeros((len(calibration[:_MOST_FOR_MAPS]), detector.size, detector.size), np.float32)
+    tables = (
+        detector.table(data, calibration[:_MOST_FOR_MAPS], fused_maps),
+        detector.table(data, calibration[_MOST_FOR_MAPS:]),
     )
-    drawn = [maps for _, _, maps, _ in detector.data(data, choosing)]
-    scales = {name: _level([part[name] for part in drawn]) for name in run.settings.maps}
-    detector.scales = scales
-    scores = detector.table(data, parts["calibration"])
-    quality = fit_quality(data, parts["train"])
+    scores = pd.concat(map(pd.DataFrame, tables), ignore_index=True)
+    quality = fit_quality(data, train)
     if quality is not None:
         quality.save(run.path)
-        if len(parts["calibration"]):
-            scores["quality"] = quality.score(quality.normal(*quality_inputs(data, parts["calibration"])))
+        if len(calibration):
+            scores["quality"] = quality.score(quality.normal(*quality_inputs(data, calibration)))
     with atomic_write(run.path / CALIBRATION) as partial:
-        pd.DataFrame(scores).to_parquet(partial, index=False)
-    return {"map_scales": scales, "map_scale": _level([whole for *_, whole in detector.data(data, calm)])}
+        scores.to_parquet(partial, index=False)
+    if not len(calibration):
+        fused_maps = np.concatenate([fused for *_, fused in detector.data(data, train[:_MOST_FOR_MAPS])])
+    return {"map_scales": dict(detector.scales), "map_scale": _level([fused_maps])}
 
 
 def _level(maps: list[np.ndarray]) -> float:
