@@ -70,9 +70,9 @@ def write_pooled_report(out: Path, data: Data, runs: list[Run]) -> dict[str, Any
 def _localisation_section(out: Path, pooled: PooledMetrics) -> Section:
     """Return the section on localisation; also write its chart into the folder."""
     if (places := pooled.localisation) is None:
-        return sections.localisation_section(None, None)
+        return sections.localisation_section(None, {})
     save(froc_curve(list(places.froc), list(places.froc.values()), places.pointing.n_finding), out / "froc.png")
-    return sections.localisation_section(places.metrics(), out / "froc.png")
+    return sections.localisation_section(places.metrics(), places.froc)
 
 
 def _faults_section(pooled: PooledMetrics) -> Section:

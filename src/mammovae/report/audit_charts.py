@@ -1,4 +1,4 @@
-"""Figures on generated images: their spectrum, their nearest images, their latent space, and arms beside the floor."""
+"""Charts of an audit: spectrum, nearest images, latent space, and generated sets beside the real-vs-real reference."""
 
 import math
 import textwrap
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from mammovae.report.style import FINDING, HEALTHY, INK, LINE, SOFT, TRIVIAL, WIDTH, styled
+from mammovae.report.style import FINDING, HEALTHY, INK, LINE, SOFT, TRIVIAL, WIDTH, add_grid, styled
 from mammovae.statistics.bootstrap import Estimate, signed
 
 Band = tuple[ArrayLike, ArrayLike, ArrayLike]
@@ -80,13 +80,12 @@ def _rounded(value: float | np.floating) -> str:
 def spectrum_chart(frequencies: ArrayLike, curves: Mapping[str, Band]) -> Figure:
     """Draw power by spatial frequency, and beside it how far each set departs from the real one.
 
-    frequencies: (B,) in cycles a square; what is not above 0 is left out. curves: label -> mean, low and high in dB.
+    frequencies: (B,) in cycles an image; what is not above 0 is not drawn. curves: label -> mean, low and high in dB.
     The first is the real set, drawn with its band; of the others the mean is drawn.
     """
-    everything, looks = np.asarray(frequencies, float), _looks(list(curves))
-    kept = everything > 0
-    x = everything[kept]
-    bands = {label: np.array(band, float)[:, kept] for label, band in curves.items()}
+    x, looks = np.asarray(frequencies, float), _looks(list(curves))
+    bands = {label: np.array(band, float)[:, x > 0] for label, band in curves.items()}
+    x = x[x > 0]
     reference = next(iter(bands.values()))[0]
     figure = Figure(figsize=(WIDTH, 2.75), layout="constrained")
     titles = ("power (dB)", "difference from the real mean (dB)")
@@ -103,9 +102,8 @@ def spectrum_chart(frequencies: ArrayLike, curves: Mapping[str, Band]) -> Figure
         axes.set_xlim(x.min(), x.max())
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=_STEPS))
         axes.set_title(title, fontweight="normal")
-        axes.set_xlabel("cycles a square (coarse to fine)")
-        axes.grid()
-        axes.set_axisbelow(True)
+        axes.set_xlabel("cycles an image (coarse to fine)")
+        add_grid(axes)
     lines, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower left", ncol=min(len(labels), 4), handlelength=2.6)
     return figure
@@ -120,35 +118,25 @@ def distance_chart(distances: Mapping[str, ArrayLike], label: str = "distance to
     """
     figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
     axes = figure.subplots()
-    values = {name: np.sort(np.asarray(found, float)) for name, found in distances.items()}
-    filled = [found for found in values.values() if found.size]
+    values = {name: np.sort(np.asarray(sample, float)) for name, sample in distances.items()}
+    filled = [sample for sample in values.values() if sample.size]
     low, high = (min(map(np.min, filled)), max(map(np.max, filled))) if filled else (0.0, 1.0)
     margin = 0.03 * (high - low) or 0.5
     # A copy is at 0, so that 0 is shown wherever it would not squeeze the rest.
     start = 0.0 if 0 <= low <= high / 2 else low - margin
-    for (name, found), look in zip(values.items(), _looks(list(values)).values(), strict=True):
-        text = f"{name}\n   n = {found.size:,}"
-        if not found.size:
-            axes.plot([], [], color=look.colour, linestyle=look.dashes, label=text)
-            continue
-        shares = np.arange(1, found.size + 1) / found.size
-        axes.step(
-            [start, *found, high + margin],
-            [0, *shares, 1],
-            where="post",
-            color=look.colour,
-            linestyle=look.dashes,
-            label=f"{text}, smallest {_rounded(found[0])}, median {_rounded(np.median(found))}",
-        )
-        axes.plot(
-            found[0], 0, marker=look.marker, markersize=5.5, color=look.colour, markerfacecolor="white", clip_on=False
-        )
+    for (name, sample), look in zip(values.items(), _looks(list(values)).values(), strict=True):
+        label_text = f"{name}\n   n = {sample.size:,}"
+        if sample.size:
+            label_text += f", smallest {_rounded(sample[0])}, median {_rounded(np.median(sample))}"
+            axes.plot(sample[0], 0, look.marker, markersize=5.5, color=look.colour, mfc="white", clip_on=False)
+        steps = ([start, *sample, high + margin], [0, *(np.arange(1, sample.size + 1) / sample.size), 1])
+        x, y = steps if sample.size else ([], [])
+        axes.step(x, y, where="post", color=look.colour, linestyle=look.dashes, label=label_text)
     axes.set_xlim(start, high + margin)
     axes.set_ylim(0, 1.01)
     axes.set_xlabel(f"{label}  (marks: the smallest)")
     axes.set_ylabel("share of generated images")
-    axes.grid()
-    axes.set_axisbelow(True)
+    add_grid(axes)
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6, labelspacing=1.2)
     return figure
 
@@ -166,12 +154,13 @@ def latent_map(points: ArrayLike, labels: Sequence[str], variance: tuple[float, 
     axes = figure.subplots()
     for place, (name, look) in enumerate(_looks(list(dict.fromkeys(labels))).items()):
         chosen = places[names == name]
+        is_real = look is _REAL
         axes.scatter(
             *chosen.T,
             s=13,
             marker=look.marker,
-            facecolors=look.colour if look is _REAL else "none",
-            edgecolors="none" if look is _REAL else look.colour,
+            facecolors=look.colour if is_real else "none",
+            edgecolors="none" if is_real else look.colour,
             linewidths=0.8,
             alpha=0.75 if len(chosen) < 400 else 0.5,
             rasterized=len(places) > _POINTS,
@@ -190,47 +179,41 @@ def latent_map(points: ArrayLike, labels: Sequence[str], variance: tuple[float, 
 @styled
 @_literal
 def arm_forest(arms: Sequence[str], panels: Sequence[tuple[str, str, Mapping[str, Estimate | None]]]) -> Figure:
-    """Draw measures side by side, an arm a row with its interval; the first arm is the floor, a band through its panel.
+    """Draw measures side by side, an arm a row with its interval; the first arm is the reference, a band in its panel.
 
     panels: label of a measure, what is better (a key of BETTER), and its estimates by arm; up to three stand in a line.
     """
-    columns, inch = 2 if len(panels) == 4 else min(_PANELS, max(1, len(panels))), 0.2
+    columns = 2 if len(panels) == 4 else min(_PANELS, max(1, len(panels)))
     lines = math.ceil(len(panels) / columns)
     names = [textwrap.fill(arm, 24) for arm in arms]
-    row = inch * max(1.0, *(0.65 * (name.count("\n") + 1) for name in names))
+    row = 0.2 * max(1.0, *(0.65 * (name.count("\n") + 1) for name in names))
     figure = Figure(figsize=(WIDTH, lines * (row * len(arms) + 0.85) + 0.1), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
     for axes in grid.ravel()[len(panels) :]:
         axes.remove()
     looks = _looks(arms)
     for axes, (label, better, estimates) in zip(grid.ravel(), panels, strict=False):
-        _floor(axes, estimates.get(arms[0]), better)
+        reference = estimates.get(arms[0])
+        if better == "half":
+            axes.axvline(0.5, color=SOFT, linewidth=0.7)
+        if reference is not None and reference.low is not None and reference.high is not None:
+            axes.axvspan(reference.low, reference.high, color=HEALTHY, alpha=0.22, linewidth=0)
         for place, arm in enumerate(arms):
-            _arm(axes, place, estimates.get(arm), looks[arm] if place else _REAL)
+            _draw_arm(axes, place, estimates.get(arm), looks[arm] if place else _REAL)
         axes.set_yticks(range(len(arms)), names)
         axes.set_ylim(len(arms) - 0.4, -0.6)
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
         axes.set_title(textwrap.fill(label, 27))
         axes.set_xlabel(BETTER[better])
-        axes.grid(axis="x")
-        axes.set_axisbelow(True)
+        add_grid(axes, "x")
     return figure
 
 
-def _floor(axes: Axes, floor: Estimate | None, better: str) -> None:
-    if better == "half":
-        axes.axvline(0.5, color=SOFT, linewidth=0.7)
-    if floor is not None and floor.low is not None and floor.high is not None:
-        axes.axvspan(floor.low, floor.high, color=HEALTHY, alpha=0.22, linewidth=0)
-
-
-def _arm(axes: Axes, place: int, estimate: Estimate | None, look: _Look) -> None:
+def _draw_arm(axes: Axes, place: int, estimate: Estimate | None, look: _Look) -> None:
     if estimate is None or estimate.value is None:
         text = "–" if estimate is None else "not defined"
         axes.text(0.5, place, text, transform=axes.get_yaxis_transform(), color=SOFT, ha="center", va="center")
         return
     if estimate.low is not None and estimate.high is not None:
-        axes.plot([estimate.low, estimate.high], [place, place], color=look.colour, linewidth=1.2)
+        axes.hlines(place, estimate.low, estimate.high, color=look.colour, linewidth=1.2)
     axes.plot(estimate.value, place, marker=look.marker, markersize=4.5, color=look.colour)

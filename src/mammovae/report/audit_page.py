@@ -169,23 +169,20 @@ def images_section(
         blocks.append(Figure.grid(np.concatenate([shown, blank]), _COLUMNS, alt, caption))
     if blocks:
         blocks.insert(0, Text("All on one grey scale, none stretched."))
-    return Section("images", "Images", blocks, note, "" if blocks else "No images: none were picked to show.")
+    return Section("images", "Images", blocks, note, "No images: none were picked to show.")
 
 
 def spectrum_section(
     frequencies: ArrayLike = (), curves: Mapping[str, charts.Band] | None = None, note: str = ""
 ) -> Section:
     """Return power by spatial frequency; see spectrum_chart."""
-    if not curves:
-        return Section("spectrum", "Spectrum", [], note, "No spectrum: none was measured.")
     alt = "Two curves by spatial frequency: power, and its difference from the real mean, for each set."
     caption = (
         "Left: power by spatial frequency. Right: the same less the real mean. Band: 2.5 to 97.5 % of the real images. "
         "At high frequencies, a set below the band is blurred, and one above it has noise that real images do not have."
     )
-    return Section(
-        "spectrum", "Spectrum", [Figure.chart(charts.spectrum_chart(frequencies, curves), alt, caption)], note
-    )
+    blocks = [Figure.chart(charts.spectrum_chart(frequencies, curves), alt, caption)] if curves else []
+    return Section("spectrum", "Spectrum", blocks, note, "No spectrum: none was measured.")
 
 
 def nearest_section(
@@ -218,16 +215,14 @@ def nearest_section(
             for generated, training, caption in pairs[:_SHOWN_PAIRS]
         ]
         blocks += [Text("Closest pairs", "heading"), Text(words), Images(figures)]
-    absent = "" if blocks else "No nearest images: no distances to training images were measured."
+    absent = "No nearest images: no distances to training images were measured."
     return Section("nearest", "Nearest training images", blocks, note, absent)
 
 
 def latent_section(view: LatentView | None = None, note: str = "") -> Section:
     """Return what the latent dimensions do, the way between two images, and where images lie."""
     blocks: list[Block] = []
-    if view is None:
-        absent = "No view of the latent space: this audit did not look into the network."
-        return Section("latent", "Latent space", blocks, note, absent)
+    view = view or LatentView()
     if view.traversals is not None:
         strips = [
             Figure.grid(row, len(row), f"Images along {label}.", label.replace(", ", ",\n"))
@@ -249,15 +244,14 @@ def latent_section(view: LatentView | None = None, note: str = "") -> Section:
         )
         chart = charts.latent_map(view.points, view.point_labels, view.variance)
         blocks += [Text("Where the images lie", "heading"), Figure.chart(chart, alt, caption)]
-    return Section("latent", "Latent space", blocks, note)
+    absent = "No view of the latent space: this audit did not look into the network."
+    return Section("latent", "Latent space", blocks, note, absent)
 
 
 def utility_section(
     estimates: Sequence[tuple[str, Estimate | None]] = (), by_patient: bool = True, note: str = ""
 ) -> Section:
     """Return the AUROC of a detector trained on real or generated images, on the same real images."""
-    if not estimates:
-        return Section("utility", "Utility", [], note, "Not tested: no detector was trained on these images.")
     caption = "The same detector, trained on real or on generated images and evaluated on the same real images."
     rows = [
         (label, *(("–", "–", "–") if row is None else (row.n_healthy, row.n_finding, row.text)))
@@ -265,7 +259,8 @@ def utility_section(
     ]
     headers = ("Trained on", "Healthy", "With finding", "AUROC (95 % interval)")
     table = Table(headers, rows, caption + ("" if by_patient else " Not by patient."), layout="numbers even")
-    return Section("utility", "Utility", [table], note)
+    absent = "Not tested: no detector was trained on these images."
+    return Section("utility", "Utility", [table] if rows else [], note, absent)
 
 
 def _shared_counts(arm: str, reference: bool, measures: Mapping[str, Sequence[AuditRow]]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
-"""Figures of numbers: loss curves, every score as a point, ROC curves with their band, AUROCs in one column."""
+"""Charts of detection: loss curves, every score as a point, ROC curves with their band, AUROCs in one column."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from mammovae.report.style import FINDING, HEALTHY, INK, LINE, SOFT, TRIVIAL, WIDTH, styled
+from mammovae.report.style import FINDING, HEALTHY, INK, LINE, SOFT, TRIVIAL, WIDTH, add_grid, styled
 from mammovae.statistics import Floats
 from mammovae.statistics.bootstrap import Estimate, RocCurve
 
@@ -51,7 +52,7 @@ def loss_curve(history: "DataFrame") -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.6g}")
-        axes.grid(axis="y")
+        add_grid(axes, "y")
         if axes.lines:
             _frame(axes)
             axes.legend(loc="best" if part == "kl" else "upper right")
@@ -87,35 +88,18 @@ def score_points(groups: Mapping[str, ArrayLike], label: str = "score") -> Figur
     for row, (name, group) in enumerate(values.items()):
         colour, marker = (HEALTHY, "o") if name.startswith("healthy") else (FINDING, "D")
         heights = _swarm((group - low) / (high - low or 1))
-        axes.scatter(
-            group,
-            row + heights,
-            s=7 if marker == "o" else 5,
-            marker=marker,
-            color=colour,
-            alpha=0.75 if group.size < 400 else 0.5,
-            linewidths=0,
-            rasterized=everything.size > _POINTS,
-        )
+        look = {"s": 7 if marker == "o" else 5, "marker": marker, "color": colour, "linewidths": 0}
+        alpha = 0.75 if group.size < 400 else 0.5
+        axes.scatter(group, row + heights, alpha=alpha, rasterized=everything.size > _POINTS, **look)
         if group.size:
-            axes.plot(
-                [np.median(group)] * 2,
-                [row - 0.4, row + 0.4],
-                color=INK,
-                linewidth=1.8,
-                solid_capstyle="butt",
-                zorder=0.8,
-            )
+            axes.vlines(np.median(group), row - 0.4, row + 0.4, color=INK, linewidth=1.8, zorder=0.8)
         else:
             axes.text(low, row, "no image", color=SOFT, va="center")
     axes.set_yticks(range(len(values)), [f"{name}  (n = {group.size:,})" for name, group in values.items()])
     axes.set_ylim(len(values) - 0.45, -0.55)
     axes.set_xlim(low - margin, high + margin)
     axes.set_xlabel(f"{label}  (higher = further from healthy; bar = median)")
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x")
-    axes.set_axisbelow(True)
+    add_grid(axes, "x")
     return figure
 
 
@@ -145,16 +129,13 @@ def roc(curve: RocCurve, baselines: Sequence[RocCurve] = ()) -> Figure:
     estimate = curve.estimate
     axes.plot(curve.false, curve.true, color=FINDING, linewidth=1.8, label=_legend(estimate))
     styles = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
-    for place, line in enumerate(baselines):
-        style = styles[place % len(styles)]
-        axes.plot(
-            line.false, line.true, color=TRIVIAL, linewidth=0.9, linestyle=style, label=_legend(line.estimate), zorder=1
-        )
+    for baseline, style in zip(baselines, itertools.cycle(styles), strict=False):
+        look = {"color": TRIVIAL, "linewidth": 0.9, "linestyle": style, "zorder": 1}
+        axes.plot(baseline.false, baseline.true, label=_legend(baseline.estimate), **look)
     axes.set(xlim=(0, 1), ylim=(0, 1.005), aspect="equal")
     axes.set_xlabel("healthy images above the threshold (1 − specificity)")
     axes.set_ylabel("images with a finding above it (sensitivity)")
-    axes.grid()
-    axes.set_axisbelow(True)
+    add_grid(axes)
     title = f"{estimate.n_healthy:,} healthy, {estimate.n_finding:,} with a finding\nAUROC (95 % interval)"
     axes.legend(loc="center left", bbox_to_anchor=(1.04, 0.5), title=title, alignment="left", title_fontsize=7)
     return figure
@@ -166,7 +147,7 @@ def _legend(estimate: Estimate) -> str:
 
 @styled
 def fault_chart(table: "DataFrame") -> Figure:
-    """Draw for each planted fault the share found when 5 % of healthy images are sent to review, and its AUROC.
+    """Draw for each inserted fault the share detected when 5 % of healthy images go to review, and its AUROC.
 
     table: columns fault, n, refused (share), auroc, recall_5; the most easily missed stand above.
     """
@@ -185,23 +166,21 @@ def fault_chart(table: "DataFrame") -> Figure:
     axes.set_yticks(y, [str(name).replace("_", " ") for name in rows["fault"]])
     axes.set_ylim(len(rows) - 0.4, -1.6)
     axes.set_xlim(0, 1)
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("share found when 5 % of healthy images go to review (dashed: by chance)")
+    axes.set_xlabel("share detected when 5 % of healthy images go to review (dashed: by chance)")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncol=2)
-    axes.grid(axis="x")
-    axes.set_axisbelow(True)
+    add_grid(axes, "x")
     return figure
 
 
 @styled
-def detectability_chart(found: "DataFrame", pointed: "DataFrame") -> Figure:
-    """Draw the share of planted lesions found by the score, and pointed at by the map, by size and contrast.
+def detectability_chart(detected: "DataFrame", pointed: "DataFrame") -> Figure:
+    """Draw the share of inserted lesions detected by the score, and pointed at by the map, by size and contrast.
 
-    found, pointed: shares 0 to 1, rows by diameter in mm, columns by contrast; NaN where nothing was planted.
+    detected, pointed: shares 0 to 1, rows by diameter in mm, columns by contrast; NaN where nothing was inserted.
     """
     figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
-    titles = ("score above 95 % of untouched films", "maximum of the map in the lesion")
-    for axes, table, title in zip(figure.subplots(1, 2), (found, pointed), titles, strict=True):
+    titles = ("score above 95 % of untouched images", "maximum of the anomaly map in the lesion")
+    for axes, table, title in zip(figure.subplots(1, 2), (detected, pointed), titles, strict=True):
         values = table.to_numpy(float)
         axes.imshow(values, cmap="YlOrBr", vmin=0, vmax=1, aspect="auto", origin="lower")
         for (row, column), share in np.ndenumerate(values):
@@ -213,8 +192,7 @@ def detectability_chart(found: "DataFrame", pointed: "DataFrame") -> Figure:
         axes.set_xlabel("contrast (share of the breast's grey range)")
         axes.set_ylabel("size (mm)")
         axes.tick_params(length=0)
-        for side in axes.spines.values():
-            side.set_visible(False)
+        axes.spines[:].set_visible(False)
     return figure
 
 
@@ -227,14 +205,13 @@ def froc_curve(rates: Sequence[float], rows: Sequence[Estimate], annotated: int)
     axes.plot(rates, values, color=FINDING, marker="s", markersize=4)
     for rate, row in zip(rates, rows, strict=True):
         if row.low is not None and row.high is not None:
-            axes.plot([rate, rate], [row.low, row.high], color=FINDING, linewidth=1.0)
+            axes.vlines(rate, row.low, row.high, color=FINDING, linewidth=1.0)
     axes.set_xscale("log", base=2)
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
     axes.set_ylim(0, 1)
     axes.set_xlabel("false marks a healthy image")
     axes.set_ylabel(f"share of lesions marked ({annotated} images)")
-    axes.grid()
-    axes.set_axisbelow(True)
+    add_grid(axes)
     return figure
 
 
@@ -263,10 +240,8 @@ def auroc_forest(rows: Sequence[Estimate]) -> Figure:
     for y, line in enumerate(lines):
         _forest_row(axes, y, line)
     axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
     axes.set_xlabel("AUROC (0.5 = guessing)")
-    axes.grid(axis="x")
-    axes.set_axisbelow(True)
+    add_grid(axes, "x")
     return figure
 
 

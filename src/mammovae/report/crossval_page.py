@@ -1,7 +1,6 @@
 """The sections of a cross-validation's report."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -9,7 +8,6 @@ from markupsafe import Markup
 from mammovae.report import charts, summary_text
 from mammovae.report.evaluation_page import correlation_texts, detection_charts
 from mammovae.report.page import Block, Figure, Section, Table, Text
-from mammovae.report.style import data_uri
 from mammovae.statistics.bootstrap import Estimate
 from mammovae.statistics.detection_metrics import DetectionMetrics
 
@@ -104,18 +102,16 @@ def detection_section(
 
 def calibration_section(rows: Sequence[Mapping[str, float]], largest_rate: float) -> Section:
     """Return stated false-positive rates beside the realised ones; largest_rate is that of the fewest images."""
-    absent = f"There are too few calibration images a fold to promise a rate of {largest_rate:g}."
-    if not rows:
-        return Section("calibration", "Calibration", [], absent=absent)
     headers = ("Stated rate", "Realised", "99 % range from", "to", "Calibration images a fold")
     caption = "Healthy test images flagged, beside the beta-binomial range for one calibration of that size."
     table = Table(headers, [_texts(row, _CALIBRATION) for row in rows], caption)
-    return Section("calibration", "Calibration", [table])
+    absent = f"There are too few calibration images a fold to promise a rate of {largest_rate:g}."
+    return Section("calibration", "Calibration", [table] if rows else [], absent=absent)
 
 
-def localisation_section(metrics: Mapping[str, Any] | None, froc: Path | None) -> Section:
-    """Return maps against annotated regions: flat keys as in metrics.json, and the PNG of the FROC curve."""
-    if metrics is None or froc is None:
+def localisation_section(metrics: Mapping[str, Any] | None, froc: Mapping[float, Estimate]) -> Section:
+    """Return maps against annotated regions: flat keys as in metrics.json, and sensitivity by rate of false marks."""
+    if metrics is None:
         return Section("localisation", "Localisation", [], absent="No image has an annotated position.")
     count = metrics["n_annotated"]
     estimates = [(label, *(metrics[key + end] for end in ("", "_low", "_high"))) for key, label in _MEASURES.items()]
@@ -123,8 +119,12 @@ def localisation_section(metrics: Mapping[str, Any] | None, froc: Path | None) -
     rows.append(("chance: the lesions’ share of the breast", f"{metrics['pointing_chance']:.2f}"))
     caption = f"Anomaly maps against annotated regions, {count} images with a position."
     share = "Share of annotated lesions marked, at false marks a healthy image."
-    figure = Figure(data_uri(froc.read_bytes()), "FROC curve.", share, "medium")
-    return Section("localisation", "Localisation", [Table(("Measure", "Value (95 % interval)"), rows, caption), figure])
+    chart = charts.froc_curve(list(froc), list(froc.values()), count)
+    blocks = [
+        Table(("Measure", "Value (95 % interval)"), rows, caption),
+        Figure.chart(chart, "FROC curve.", share, "medium"),
+    ]
+    return Section("localisation", "Localisation", blocks)
 
 
 def lesions_section(detected: "DataFrame", pointed: "DataFrame") -> Section:
@@ -157,7 +157,7 @@ def faults_section(table: "DataFrame | None", means: Mapping[str, str] | None) -
         "Every fault, the most easily missed first; 95 % intervals over resamples of whole patients. Refused: the "
         "share that prepare refuses, which counts as detected."
     )
-    chart = Figure.chart(charts.fault_chart(table), "Recall by fault.", dpi=150)
+    chart = Figure.chart(charts.fault_chart(table), "Recall by fault.")
     faults = Table(("Fault", "n", "Refused", "AUROC", *recalls), rows, caption)
     return Section("quality", title, [Text(words), chart, faults])
 

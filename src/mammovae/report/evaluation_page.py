@@ -65,20 +65,19 @@ def introduction(unlabelled: bool = False, by_patient: bool = True) -> Section:
 
 
 def data_section(
-    facts: Mapping[str, Any] | None = None,
-    counts: "DataFrame | None" = None,
-    by_patient: bool = True,
-    note: str = "",
+    facts: Mapping[str, Any] | None = None, counts: "DataFrame | None" = None, by_patient: bool = True
 ) -> Section:
     """Return facts on the data and its images; counts: a row a split, columns healthy, finding, unknown, failed."""
     blocks: list[Block] = [Facts(facts)] if facts else []
-    if counts is not None:
+    if counts is None:
+        blocks.append(Text("No counts were handed to this report.", "absent"))
+    else:
         patients = "Patients are unknown: images of one patient may be in two splits (not by patient)."
         caption = f"Images by split and health. {'No patient is in two splits.' if by_patient else patients}"
         rows = [(str(split), *map(int, row)) for split, *row in counts.itertuples()]
-        total = ("all", *(int(number) for number in counts.sum()))
+        total = ("all", *map(int, counts.sum()))
         blocks.append(Table(("Split", *(str(name).capitalize() for name in counts)), rows, caption, total))
-    return Section("data", "Data", blocks, note, "No counts were handed to this report." if counts is None else "")
+    return Section("data", "Data", blocks)
 
 
 def training_section(
@@ -86,83 +85,74 @@ def training_section(
     history: "DataFrame | None" = None,
     settings: Mapping[str, Any] | None = None,
     by_patient: bool = True,
-    note: str = "",
 ) -> Section:
     """Return facts on the training, its loss by epoch (see charts.loss_curve) and its settings, nested as in config."""
     blocks: list[Block] = [Facts(facts)] if facts else []
-    has_history = history is not None and len(history) > 0
-    if history is not None and has_history:
-        blocks.append(
-            Figure.chart(
-                charts.loss_curve(history),
-                "Three curves by epoch, for training and validation: negative ELBO, reconstruction, KL divergence.",
-                "Loss by epoch, and the two parts it is the sum of, in nats an image: training (line) and validation "
-                f"(dashed).{_by_patient(by_patient)}",
-            )
+    if history is None or not len(history):
+        blocks.append(Text("No loss curve: there is no history of the training.", "absent"))
+    else:
+        alt = "Three curves by epoch, for training and validation: negative ELBO, reconstruction, KL divergence."
+        caption = (
+            "Loss by epoch, and the two parts it is the sum of, in nats an image: training (line) and validation "
+            f"(dashed).{_by_patient(by_patient)}"
         )
+        blocks.append(Figure.chart(charts.loss_curve(history), alt, caption))
     if settings:
         blocks.append(pairs_table(settings, "Settings of the training."))
-    absent = "" if has_history else "No loss curve: there is no history of the training."
-    return Section("training", "Training", blocks, note, absent)
+    return Section("training", "Training", blocks)
 
 
 def reconstructions_section(
     originals: ImageArray | None = None, reconstructions: ImageArray | None = None, note: str = ""
 ) -> Section:
     """Return rows of up to eight originals, each row above its reconstructions."""
-    title = "Reconstructions"
-    if originals is None or reconstructions is None or not len(originals):
-        return Section("reconstructions", title, [], note, "No reconstructions: no image was set aside to show.")
-    total = min(len(originals), len(reconstructions), _SHOWN_PAIRS)
-    columns, figures = min(_COLUMNS, total), []
-    for start in range(0, total, columns):
-        rows = [[grey(image) for image in images[start : start + columns]] for images in (originals, reconstructions)]
-        # White fills the last row, so that its images are as large as those above.
-        blank = [np.ones_like(rows[0][0])] * (columns - len(rows[0]))
-        grid = np.array([*rows[0], *blank, *rows[1], *blank])
-        alt = "A row of real mammograms above the row of their reconstructions."
-        figures.append(Figure.grid(grid, columns, alt, row_labels=["real", "reconstruction"]))
-    caption = "Real images above what the network makes of them. All on one grey scale, none stretched."
-    return Section("reconstructions", title, [Images(figures, "stack", caption)], note)
+    blocks: list[Block] = []
+    if originals is not None and reconstructions is not None and len(originals):
+        total = min(len(originals), len(reconstructions), _SHOWN_PAIRS)
+        columns, figures = min(_COLUMNS, total), []
+        for start in range(0, total, columns):
+            rows = [[grey(image) for image in part[start : start + columns]] for part in (originals, reconstructions)]
+            # White fills the last row, so that its images are as large as those above.
+            blank = [np.ones_like(rows[0][0])] * (columns - len(rows[0]))
+            grid = np.array([*rows[0], *blank, *rows[1], *blank])
+            alt = "A row of real mammograms above the row of their reconstructions."
+            figures.append(Figure.grid(grid, columns, alt, row_labels=["real", "reconstruction"]))
+        caption = "Real images above what the network makes of them. All on one grey scale, none stretched."
+        blocks = [Images(figures, "stack", caption)]
+    absent = "No reconstructions: no image was set aside to show."
+    return Section("reconstructions", "Reconstructions", blocks, note, absent)
 
 
 def generated_section(
     generated: ImageArray | None = None, mode: str = "vary", real: ImageArray | None = None, note: str = ""
 ) -> Section:
     """Return generated images, and real ones beside them; mode: the sampling mode."""
-    if generated is None or not len(generated):
-        absent = "No generated images: none were made for this report."
-        return Section("generated", "Generated images", [], note, absent)
     blocks: list[Block] = []
-    if mode == "vary":
-        derived = Markup(
-            "<strong>Each generated image is derived from one patient’s image</strong> (mode “vary”: encoded, noise "
-            "added, decoded). It stays that patient’s and must be handled like the image it came from."
-        )
-        blocks.append(Text(derived))
-    beside = real is not None and len(real) > 0
-    columns = _COLUMNS_BESIDE if beside else _COLUMNS
-    shown = [(generated, "A grid of generated mammograms.", f"Generated, mode “{mode}”.")]
-    if real is not None and beside:
-        shown.append((real, "A grid of real mammograms.", "Real, of the same data and on the same grey scale."))
-    figures = [Figure.grid(images[:_SHOWN_GENERATED], columns, alt, caption) for images, alt, caption in shown]
-    blocks.append(Images(figures) if beside else figures[0])
-    return Section("generated", "Generated images", blocks, note)
+    if generated is not None and len(generated):
+        if mode == "vary":
+            derived = "<strong>Each generated image is derived from one patient’s image</strong>"
+            meaning = " (mode “vary”: encoded, noise added, decoded). It stays that patient’s and must be handled like "
+            blocks.append(Text(Markup(derived) + meaning + "the image it came from."))
+        shown = [(generated, "A grid of generated mammograms.", f"Generated, mode “{mode}”.")]
+        if real is not None and len(real):
+            shown.append((real, "A grid of real mammograms.", "Real, of the same data and on the same grey scale."))
+        columns = _COLUMNS if len(shown) == 1 else _COLUMNS_BESIDE
+        grids = [Figure.grid(images[:_SHOWN_GENERATED], columns, alt, caption) for images, alt, caption in shown]
+        blocks.append(grids[0] if len(shown) == 1 else Images(grids))
+    absent = "No generated images: none were made for this report."
+    return Section("generated", "Generated images", blocks, note, absent)
 
 
 def detection_section(
     metrics: DetectionMetrics | None = None, score_label: str = "score", by_patient: bool = True, note: str = ""
 ) -> Section:
     """Return the headline in words and charts, the baselines, and the tables by category, density and so on."""
-    absent = ""
-    if metrics is None:
-        absent = "No detection figures: no image was scored."
-    elif not metrics.headline.n_finding:
-        absent = "No detection figures: the data has no image with a finding."
-    elif not metrics.headline.n_healthy:
-        absent = "No detection figures: the data has no healthy image to compare with."
-    if metrics is None or absent:
-        return Section("detection", "Detection", [], note, absent)
+    if metrics is None or not metrics.headline.n_finding or not metrics.headline.n_healthy:
+        reason = "no image was scored"
+        if metrics is not None:
+            lacking = "image with a finding" if not metrics.headline.n_finding else "healthy image to compare with"
+            reason = f"the data has no {lacking}"
+        return Section("detection", "Detection", [], note, f"No detection figures: {reason}.")
     headline = metrics.headline
     words = Markup("<b>{}</b> AUROC of {} with its 95 % interval, {} healthy images and {} with a finding{}").format(
         headline.text,

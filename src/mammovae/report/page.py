@@ -127,7 +127,7 @@ Block = Facts | Terms | Text | Bullets | Conclusions | Table | Figure | Images
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page under its heading; absent says why what it is for is missing, and note replaces that reason."""
+    """A part of a page under its heading; without blocks it says why: absent, or the note in its place."""
 
     anchor: str
     title: str
@@ -173,9 +173,8 @@ def write_page(path: Path, page: Page) -> None:
 
 def provenance_section(values: Mapping[str, Any], caption: str = "What made this report.") -> Section:
     """Return the last section of a page: versions, commit, seeds, hashes; nested values under dotted names."""
-    absent = "" if values else "No provenance was handed to this page: it cannot be repeated from it."
-    blocks = [pairs_table(values, caption)] if values else []
-    return Section("provenance", "Provenance", blocks, absent=absent)
+    absent = "No provenance was handed to this page: it cannot be repeated from it."
+    return Section("provenance", "Provenance", [pairs_table(values, caption)] if values else [], absent=absent)
 
 
 def limits_section(limits: Sequence[str]) -> Section:

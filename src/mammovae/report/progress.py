@@ -27,15 +27,14 @@ class Progress:
         self.what, self.total, self.unit, self.done = what, total, unit, done
         self._every, self._first, self._note = every, done, ""
         self._stream = stream or sys.stderr
-        self._begun = self._told = monotonic()
+        self._begin = self._last_line = monotonic()
         self._bar: Any = None
-        self._owner = False
         self._task: Any = None
 
     def __enter__(self) -> Self:
-        self._begun = self._told = monotonic()
+        """Begin to count time."""
+        self._begin = self._last_line = monotonic()
         if self.total and self._stream.isatty():
-            self._owner = _Bars.open is None
             self._bar = _Bars.start(self._stream)
             self._task = self._bar.add_task(self.what, total=self.total, completed=self.done, unit=self.unit, note="")
         return self
@@ -46,39 +45,30 @@ class Progress:
         self._note = note or self._note
         if self._bar:
             self._bar.update(self._task, completed=self.done, note=self._note)
-        elif self.total and monotonic() - self._told >= self._every:
-            self._told = monotonic()
-            self._write(self._line())
+        elif self.total and monotonic() - self._last_line >= self._every:
+            self._last_line = monotonic()
+            rate = (self.done - self._first) / max(monotonic() - self._begin, 1e-9)
+            pace = f"{rate:,.1f}/s" if rate >= 1 else f"{rate * 60:,.1f}/min"
+            left = f"{duration((self.total - self.done) / rate)} left" if rate else "time left unknown"
+            share = f"{100 * self.done / self.total:.0f} %"
+            self._write(f"{self.done:,} of {self.total:,} {self.unit} ({share}), {pace}, {left}", self._note)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Write the last line, or take the bar away."""
+        time = duration(monotonic() - self._begin)
         if self._bar:
-            if self._owner:
-                _Bars.stop()
-            else:
-                self._bar.remove_task(self._task)
+            _Bars.stop(self._task)
+        elif self.total and self.done >= self.total and kind is None:
+            self._write(f"{self.done:,} {self.unit} in {time}", self._note)
         elif self.total:
-            time = duration(monotonic() - self._begun)
-            if self.done >= self.total and kind is None:
-                self._write(f"{self.what}: {self.done:,} {self.unit} in {time}" + self._tail())
-            else:
-                self._write(f"{self.what}: stopped at {self.done:,} of {self.total:,} {self.unit} after {time}")
+            self._write(f"stopped at {self.done:,} of {self.total:,} {self.unit} after {time}")
 
-    def _line(self) -> str:
-        rate = (self.done - self._first) / max(monotonic() - self._begun, 1e-9)
-        pace = f"{rate:,.1f}/s" if rate >= 1 else f"{rate * 60:,.1f}/min"
-        left = f"{duration((self.total - self.done) / rate)} left" if rate else "time left unknown"
-        share = f"{100 * self.done / self.total:.0f} %"
-        return f"{self.what}: {self.done:,} of {self.total:,} {self.unit} ({share}), {pace}, {left}" + self._tail()
-
-    def _tail(self) -> str:
-        return f", {self._note}" if self._note else ""
-
-    def _write(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+    def _write(self, line: str, note: str = "") -> None:
+        print(f"{self.what}: {line}" + (f", {note}" if note else ""), file=self._stream, flush=True)
 
 
 class _Bars:
-    """The one live display of the terminal, which nested bars share."""
+    """The one live display of the terminal, which nested bars share; it ends with the bar that began it."""
 
     open: Any = None
 
@@ -86,24 +76,19 @@ class _Bars:
     def start(cls, stream: TextIO) -> Any:
         if cls.open is None:
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
             from rich.progress import Progress as Display
 
-            cls.open = Display(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[unit]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}", style="dim"),
-                console=Console(file=stream),
-            )
+            fields = ("{task.fields[unit]}", TimeElapsedColumn(), "left", TimeRemainingColumn(), "{task.fields[note]}")
+            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), *fields)
+            cls.open = Display(*columns, console=Console(file=stream))
             cls.open.start()
         return cls.open
 
     @classmethod
-    def stop(cls) -> None:
-        cls.open.stop()
-        cls.open = None
+    def stop(cls, task: Any) -> None:
+        if task == cls.open.task_ids[0]:
+            cls.open.stop()
+            cls.open = None
+        else:
+            cls.open.remove_task(task)

@@ -3,8 +3,10 @@
 import base64
 import io
 from pathlib import Path
+from typing import Literal
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
@@ -61,10 +63,19 @@ FONTS = "'Helvetica Neue', Arial, 'Liberation Sans', 'Segoe UI', Roboto, 'DejaVu
 MAP = LinearSegmentedColormap.from_list(
     "mammovae-map", [(1, 0.87, 0.35, 0.0), (1, 0.75, 0.2, 0.35), (0.95, 0.42, 0.1, 0.7), (0.72, 0.05, 0.12, 0.9)]
 )
-"""A map over an image: clear at the low end of its scale, so that a healthy breast stays grey, dark red at the high."""
+"""Anomaly maps over an image: transparent at the low end, so that a healthy breast stays grey, dark red at the high."""
 
 styled = rc_context(STYLE)
 """Decorator: the function draws in the shared style."""
+
+
+def add_grid(axes: Axes, axis: Literal["both", "x", "y"] = "both") -> None:
+    """Draw a grid behind the data; across rows (axis x) there is neither a left spine nor ticks."""
+    axes.grid(axis=axis)
+    axes.set_axisbelow(True)
+    if axis == "x":
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
 
 
 def to_svg(figure: Figure) -> str:
@@ -93,6 +104,5 @@ def data_uri(content: str | bytes) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """Write the figure to path as PNG, or as SVG where the name ends in .svg."""
-    content = to_svg(figure).encode() if path.suffix == ".svg" else to_png(figure)
     with atomic_write(path) as partial:
-        partial.write_bytes(content)
+        partial.write_bytes(to_svg(figure).encode() if path.suffix == ".svg" else to_png(figure))

@@ -16,54 +16,56 @@ LIMITS = (
 _FOLLOWS = 0.5
 
 
-def summarise_detection(judged: DetectionMetrics, by_patient: bool) -> list[str]:
+def summarise_detection(metrics: DetectionMetrics, by_patient: bool) -> list[str]:
     """Return the headline figure in words, what it may be called, and how it stands to the best baseline."""
-    row = judged.headline
+    row = metrics.headline
     if row.value is None:
         return []
     unit = "whole patients" if by_patient else "images, as patients are unknown (not by patient)"
     lines = [
-        f"Of one image with a finding and one healthy image, drawn at random, {_lowered(row.label)} is higher for "
+        f"Of one image with a finding and one healthy image, drawn at random, the {_lowered(row.label)} is higher for "
         f"the one with the finding {100 * row.value:.0f} times in 100: AUROC {signed(row.value)}, "
         + (
-            f"95 % interval {signed(row.low)} to {signed(row.high)} over {judged.resamples:,} resamples of {unit}"
+            f"95 % interval {signed(row.low)} to {signed(row.high)} over {metrics.resamples:,} resamples of {unit}"
             if row.low is not None and row.high is not None
             else f"without an interval (too few: fewer than {FEWEST_PATIENTS} patients in a group)"
         )
-        + f", from {row.n_healthy:,} healthy images and {row.n_finding:,} with a finding of {judged.n_patients:,} "
+        + f", from {row.n_healthy:,} healthy images and {row.n_finding:,} with a finding of {metrics.n_patients:,} "
         + ("patients." if by_patient else "images.")
     ]
     lines.append(_against_guessing(row))
-    if judged.differences:
-        lines.append(_against_baseline(judged))
-    followed = [(abs(rho), rho, other.label) for other in judged.baselines if (rho := judged.correlations[other.name])]
+    if metrics.differences:
+        lines.append(_against_baseline(metrics))
+    followed = [
+        (abs(rho), rho, other.label) for other in metrics.baselines if (rho := metrics.correlations[other.name])
+    ]
     if followed and max(followed)[0] >= _FOLLOWS:
         _, rho, label = max(followed)
         lines.append(
             f"Among healthy images the score goes with {_lowered(label)} (Spearman {signed(rho)}): "
             "to that extent it measures the same thing, whatever its name."
         )
-    second = judged.affected.get(row.name)
+    second = metrics.affected.get(row.name)
     if second is not None and second.value is not None:
         lines.append(
             "Healthy here are the images of patients without any finding. Against the other healthy images, whose "
             f"patient has a finding elsewhere, it is {second.text}, with {second.n_healthy:,} of them. A score that "
             "compares the two breasts of a patient should be read from the first figure alone."
         )
-    precision = judged.average_precision
+    precision = metrics.average_precision
     if precision.value is not None:
         share = row.n_finding / (row.n_finding + row.n_healthy)
         lines.append(
             f"Average precision is {precision.text}; a random score would have {share:.2f}, the share of findings."
         )
-    if judged.n_unknown:
-        lines.append(f"{judged.n_unknown:,} more scored images are in neither group: their health is unknown.")
+    if metrics.n_unknown:
+        lines.append(f"{metrics.n_unknown:,} more scored images are in neither group: their health is unknown.")
     return lines
 
 
 def _lowered(label: str) -> str:
     """Return a label for the middle of a sentence: "Mean grey" -> "mean grey", but "PCA residual" as it is."""
-    return label if label[1:2].isupper() else label[:1].lower() + label[1:] or "the score"
+    return label if label[1:2].isupper() else label[:1].lower() + label[1:] or "score"
 
 
 def _against_guessing(row: Estimate) -> str:
@@ -76,8 +78,8 @@ def _against_guessing(row: Estimate) -> str:
     return "The interval includes 0.5: these images do not show that the score is better than guessing."
 
 
-def _against_baseline(judged: DetectionMetrics) -> str:
-    pairs = [pair for pair in zip(judged.baselines, judged.differences, strict=True) if pair[0].value is not None]
+def _against_baseline(metrics: DetectionMetrics) -> str:
+    pairs = [pair for pair in zip(metrics.baselines, metrics.differences, strict=True) if pair[0].value is not None]
     best, difference = max(pairs, key=lambda pair: pair[0].value or 0)
     text = (
         f"The best baseline is {_lowered(best.label)} with {best.text}; "
