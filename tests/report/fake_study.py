@@ -1,6 +1,7 @@
 """A study made of numbers: blobs for breasts and scores that know a little, in the shape a real report has."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -147,7 +148,7 @@ def study(size: int = 64, resamples: int = 300) -> dict[str, dict[str, Any]]:
 def page(parts: Mapping[str, Mapping[str, Any]], title: str = "Right MLO, original preset", **changes: Any) -> Page:
     """Return a report of those parts; a section of which there is none is built from nothing.
 
-    changes: SECTION={argument: value}, to be put in the place of what parts says.
+    changes: SECTION={argument: value}, to be put in the place of what parts says; notes={SECTION: text}.
     """
     builders = {
         "data": data_section,
@@ -168,5 +169,8 @@ def page(parts: Mapping[str, Mapping[str, Any]], title: str = "Right MLO, origin
         "1,000 healthy images of a made-up archive, measured on 300 test images",
         [Facts(changes.get("facts", {"Data": "fake (phantoms)", "Images": 1500, "Preset": "original"}))],
         introduction(by_patient=by_patient),
-        [builder(**arguments[name]) for name, builder in builders.items()],  # pyrefly: ignore
+        [
+            replace(builder(**arguments[name]), note=changes.get("notes", {}).get(name, ""))  # pyrefly: ignore
+            for name, builder in builders.items()
+        ],
     )

@@ -114,6 +114,7 @@ def page_of(
     title: str = "Generated right MLO images",
     conclusions: Sequence[Conclusion] = CONCLUSIONS,
     introduced: Mapping[str, bool] = MappingProxyType({"derived": True, "shows_patients": True}),
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> Page:
     """Return the page of those parts; a section of which there is none is built from nothing."""
     builders = {
@@ -133,7 +134,10 @@ def page_of(
         "Three samplers of two runs.",
         [Conclusions(conclusions), Facts({"Runs": ["original", "generate"], "Images": 1500})],
         introduction(**introduced),
-        [builder(**(parts.get(name) or nothing.get(name, {}))) for name, builder in builders.items()],  # pyrefly: ignore
+        [
+            replace(builder(**(parts.get(name) or nothing.get(name, {}))), note=notes.get(name, ""))  # pyrefly: ignore
+            for name, builder in builders.items()
+        ],
     )
 
 
@@ -244,8 +248,8 @@ def test_an_empty_page_says_why_each_section_is_empty() -> None:
 
 
 def test_the_caller_can_give_the_reason_or_a_note(parts: Parts) -> None:
-    latent = {"view": None, "note": "The set came without its run."}
-    text = render(page_of(changed(parts, latent=latent, utility={"note": "Second row: <b>synthetic</b> alone."})))
+    notes = {"latent": "The set came without its run.", "utility": "Second row: <b>synthetic</b> alone."}
+    text = render(page_of(changed(parts, latent={"view": None}), notes=notes))
     assert "The set came without its run." in text and "No view of the latent" not in text
     assert "Second row: &lt;b&gt;synthetic" in text and "Not tested" not in text
 
@@ -295,8 +299,8 @@ def test_text_from_outside_is_escaped(parts: Parts) -> None:
         "limits": {"limits": [evil]},
         "provenance": {"values": {evil: evil}},
     }
-    notes = {name: {**part, "note": evil} if name in SECTIONS[:6] else part for name, part in shown.items()}
-    text = render(page_of(notes, title=evil, conclusions=[(evil, evil, "good")]))
+    notes = dict.fromkeys(SECTIONS, evil)
+    text = render(page_of(shown, title=evil, conclusions=[(evil, evil, "good")], notes=notes))
     ParsedPage(text)
     assert "<script" not in text and "&lt;script" in text
 

@@ -136,7 +136,7 @@ def test_data_without_findings_gets_no_detection_figures(plain: Parts) -> None:
 
 
 def test_the_caller_can_give_the_reason() -> None:
-    assert "Run generate first." in words({}, generated={"note": "Run generate first."})
+    assert "Run generate first." in words({}, notes={"generated": "Run generate first."})
 
 
 def test_small_data_prints_too_few_instead_of_an_interval(plain: Parts) -> None:
@@ -164,7 +164,8 @@ def test_text_from_outside_is_escaped(parts: Parts) -> None:
             limits={"limits": [evil]},
             provenance={"values": {evil: evil}},
             cases={"cases": [replace(cases()[0], image_id=evil, caption=evil, group=evil)]},
-            generated={"mode": evil, "note": evil},
+            generated={"mode": evil},
+            notes=dict.fromkeys(SECTIONS, evil),
             detection={"metrics": metrics},
         )
     )

@@ -1,7 +1,7 @@
 """What an audit says: its measures as metrics.json, the three conclusions on each generated set, and its page."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def write_audit_report(
                 f"distance of an image of {sets.generated[-1]} to the nearest image",
                 bool(sets.derived),
             ),
-            sections.latent_section(latent, "Drawn from the first fold's run." if folds else ""),
+            replace(sections.latent_section(latent), note="Drawn from the first fold's run." if folds else ""),
             sections.utility_section(
                 [(name.replace("_", " "), row) for name, row in (utility or {}).items()], context.by_patient
             ),

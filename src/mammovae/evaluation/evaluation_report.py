@@ -1,7 +1,7 @@
 """The page of an evaluation, gathered from the folders of its run and data."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -118,10 +118,9 @@ def _training_section(run: Run, by_patient: bool) -> Section:
 
 def _generated_section(run: Run, data: Data, train: np.ndarray, seed: int) -> Section:
     """Return images that the run generates beside real training images; by mode vary where that needs no density."""
-    if run.generator is None:
-        return sections.generated_section(note="No generated images: this run only detects.")
-    if not len(train):
-        return sections.generated_section(note="No generated images: this data has no training image.")
+    if run.generator is None or not len(train):
+        reason = "this run only detects" if run.generator is None else "this data has no training image"
+        return replace(sections.generated_section(), note=f"No generated images: {reason}.")
     mode = run.generator[1].shown_mode
     sampler = LatentSampler(run, mode, seed, data if mode == "vary" else None)
     positions = [origin[0] for origin in LatentSampler(run, "vary", seed, data).origins(np.arange(16))]

@@ -106,7 +106,6 @@ def measures_section(
     differences: Sequence[tuple[str, Estimate | None]] = (),
     derived: Sequence[str] = (),
     by_patient: bool = True,
-    note: str = "",
 ) -> Section:
     """Return every measure of every arm.
 
@@ -146,14 +145,10 @@ def measures_section(
         )
         cells = [(label, *_difference(estimate)) for label, estimate in differences]
         blocks.append(Table(("Difference", "Value", "Interval", "Includes 0"), cells, caption))
-    return Section(
-        "measures", "Measures", blocks, note, "" if measures else "No measures: none were handed to this page."
-    )
+    return Section("measures", "Measures", blocks, "" if measures else "No measures: none were handed to this page.")
 
 
-def images_section(
-    images: Mapping[str, ImageArray] | None = None, derived: Sequence[str] = (), note: str = ""
-) -> Section:
+def images_section(images: Mapping[str, ImageArray] | None = None, derived: Sequence[str] = ()) -> Section:
     """Return the first 12 images (n, S, S) of each set."""
     blocks: list[Block] = []
     for name, one_set in (images or {}).items():
@@ -169,12 +164,10 @@ def images_section(
         blocks.append(Figure.grid(np.concatenate([shown, blank]), _COLUMNS, alt, caption))
     if blocks:
         blocks.insert(0, Text("All on one grey scale, none stretched."))
-    return Section("images", "Images", blocks, note, "No images: none were picked to show.")
+    return Section("images", "Images", blocks, "No images: none were picked to show.")
 
 
-def spectrum_section(
-    frequencies: ArrayLike = (), curves: Mapping[str, charts.Band] | None = None, note: str = ""
-) -> Section:
+def spectrum_section(frequencies: ArrayLike = (), curves: Mapping[str, charts.Band] | None = None) -> Section:
     """Return power by spatial frequency; see spectrum_chart."""
     alt = "Two curves by spatial frequency: power, and its difference from the real mean, for each set."
     caption = (
@@ -182,7 +175,7 @@ def spectrum_section(
         "At high frequencies, a set below the band is blurred, and one above it has noise that real images do not have."
     )
     blocks = [Figure.chart(charts.spectrum_chart(frequencies, curves), alt, caption)] if curves else []
-    return Section("spectrum", "Spectrum", blocks, note, "No spectrum: none was measured.")
+    return Section("spectrum", "Spectrum", blocks, "No spectrum: none was measured.")
 
 
 def nearest_section(
@@ -190,7 +183,6 @@ def nearest_section(
     distances: Mapping[str, ArrayLike] | None = None,
     distance_label: str = "distance to the nearest image",
     derived: bool = False,
-    note: str = "",
 ) -> Section:
     """Return distances to the nearest training and held-out images, and the closest pairs.
 
@@ -216,10 +208,10 @@ def nearest_section(
         ]
         blocks += [Text("Closest pairs", "heading"), Text(words), Images(figures)]
     absent = "No nearest images: no distances to training images were measured."
-    return Section("nearest", "Nearest training images", blocks, note, absent)
+    return Section("nearest", "Nearest training images", blocks, absent)
 
 
-def latent_section(view: LatentView | None = None, note: str = "") -> Section:
+def latent_section(view: LatentView | None = None) -> Section:
     """Return what the latent dimensions do, the way between two images, and where images lie."""
     blocks: list[Block] = []
     view = view or LatentView()
@@ -245,12 +237,10 @@ def latent_section(view: LatentView | None = None, note: str = "") -> Section:
         chart = charts.latent_map(view.points, view.point_labels, view.variance)
         blocks += [Text("Where the images lie", "heading"), Figure.chart(chart, alt, caption)]
     absent = "No view of the latent space: this audit did not look into the network."
-    return Section("latent", "Latent space", blocks, note, absent)
+    return Section("latent", "Latent space", blocks, absent)
 
 
-def utility_section(
-    estimates: Sequence[tuple[str, Estimate | None]] = (), by_patient: bool = True, note: str = ""
-) -> Section:
+def utility_section(estimates: Sequence[tuple[str, Estimate | None]] = (), by_patient: bool = True) -> Section:
     """Return the AUROC of a detector trained on real or generated images, on the same real images."""
     caption = "The same detector, trained on real or on generated images and evaluated on the same real images."
     rows = [
@@ -260,7 +250,7 @@ def utility_section(
     headers = ("Trained on", "Healthy", "With finding", "AUROC (95 % interval)")
     table = Table(headers, rows, caption + ("" if by_patient else " Not by patient."), layout="numbers even")
     absent = "Not tested: no detector was trained on these images."
-    return Section("utility", "Utility", [table] if rows else [], note, absent)
+    return Section("utility", "Utility", [table] if rows else [], absent)
 
 
 def _shared_counts(arm: str, reference: bool, measures: Mapping[str, Sequence[AuditRow]]) -> tuple[str, ...]:

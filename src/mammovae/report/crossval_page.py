@@ -106,13 +106,13 @@ def calibration_section(rows: Sequence[Mapping[str, float]], largest_rate: float
     caption = "Healthy test images flagged, beside the beta-binomial range for one calibration of that size."
     table = Table(headers, [_texts(row, _CALIBRATION) for row in rows], caption)
     absent = f"There are too few calibration images a fold to promise a rate of {largest_rate:g}."
-    return Section("calibration", "Calibration", [table] if rows else [], absent=absent)
+    return Section("calibration", "Calibration", [table] if rows else [], absent)
 
 
 def localisation_section(metrics: Mapping[str, Any] | None, froc: Mapping[float, Estimate]) -> Section:
     """Return maps against annotated regions: flat keys as in metrics.json, and sensitivity by rate of false marks."""
     if metrics is None:
-        return Section("localisation", "Localisation", [], absent="No image has an annotated position.")
+        return Section("localisation", "Localisation", [], "No image has an annotated position.")
     count = metrics["n_annotated"]
     estimates = [(label, *(metrics[key + end] for end in ("", "_low", "_high"))) for key, label in _MEASURES.items()]
     rows = [(label, Estimate(value, low, high, 0, count).text) for label, value, low, high in estimates]
@@ -142,7 +142,7 @@ def faults_section(table: "DataFrame | None", means: Mapping[str, str] | None) -
     title = "Technical faults"
     if table is None or means is None:
         absent = "No quality score: there were too few training images to fit one."
-        return Section("quality", title, [], absent=absent)
+        return Section("quality", title, [], absent)
     words = (
         f"Faults inserted into the raw files of healthy test images. Mean AUROC of the quality score {means['auroc']}, "
         f"mean recall at 5 % review {means['recall_5']}."

@@ -102,9 +102,7 @@ def training_section(
     return Section("training", "Training", blocks)
 
 
-def reconstructions_section(
-    originals: ImageArray | None = None, reconstructions: ImageArray | None = None, note: str = ""
-) -> Section:
+def reconstructions_section(originals: ImageArray | None = None, reconstructions: ImageArray | None = None) -> Section:
     """Return rows of up to eight originals, each row above its reconstructions."""
     blocks: list[Block] = []
     if originals is not None and reconstructions is not None and len(originals):
@@ -120,11 +118,11 @@ def reconstructions_section(
         caption = "Real images above what the network makes of them. All on one grey scale, none stretched."
         blocks = [Images(figures, "stack", caption)]
     absent = "No reconstructions: no image was set aside to show."
-    return Section("reconstructions", "Reconstructions", blocks, note, absent)
+    return Section("reconstructions", "Reconstructions", blocks, absent)
 
 
 def generated_section(
-    generated: ImageArray | None = None, mode: str = "vary", real: ImageArray | None = None, note: str = ""
+    generated: ImageArray | None = None, mode: str = "vary", real: ImageArray | None = None
 ) -> Section:
     """Return generated images, and real ones beside them; mode: the sampling mode."""
     blocks: list[Block] = []
@@ -140,11 +138,11 @@ def generated_section(
         grids = [Figure.grid(images[:_SHOWN_GENERATED], columns, alt, caption) for images, alt, caption in shown]
         blocks.append(grids[0] if len(shown) == 1 else Images(grids))
     absent = "No generated images: none were made for this report."
-    return Section("generated", "Generated images", blocks, note, absent)
+    return Section("generated", "Generated images", blocks, absent)
 
 
 def detection_section(
-    metrics: DetectionMetrics | None = None, score_label: str = "score", by_patient: bool = True, note: str = ""
+    metrics: DetectionMetrics | None = None, score_label: str = "score", by_patient: bool = True
 ) -> Section:
     """Return the headline in words and charts, the baselines, and the tables by category, density and so on."""
     if metrics is None or not metrics.headline.n_finding or not metrics.headline.n_healthy:
@@ -152,7 +150,7 @@ def detection_section(
         if metrics is not None:
             lacking = "image with a finding" if not metrics.headline.n_finding else "healthy image to compare with"
             reason = f"the data has no {lacking}"
-        return Section("detection", "Detection", [], note, f"No detection figures: {reason}.")
+        return Section("detection", "Detection", [], f"No detection figures: {reason}.")
     headline = metrics.headline
     words = Markup("<b>{}</b> AUROC of {} with its 95 % interval, {} healthy images and {} with a finding{}").format(
         headline.text,
@@ -177,7 +175,7 @@ def detection_section(
         blocks.append(Text("No table by category: the data names no category of finding.", "absent"))
     if "density" not in metrics.tables:
         blocks.append(Text("No table by density: the data gives no breast density.", "absent"))
-    return Section("detection", "Detection", blocks, note)
+    return Section("detection", "Detection", blocks)
 
 
 def detection_charts(metrics: DetectionMetrics, score_label: str, by_patient: bool) -> list[Figure]:
@@ -211,10 +209,10 @@ def correlation_texts(metrics: DetectionMetrics) -> dict[str, str]:
     return {name: "–" if rho is None else signed(rho) for name, rho in metrics.correlations.items()}
 
 
-def cases_section(cases: Sequence[ExampleImage] = (), scale: MapScale = UNIT, note: str = "") -> Section:
+def cases_section(cases: Sequence[ExampleImage] = (), scale: MapScale = UNIT) -> Section:
     """Return example images with their boxes, reconstruction and anomaly map, by group; all maps on one scale."""
     if not cases:
-        return Section("cases", "Cases", [], note, "No cases: no image was picked to show.")
+        return Section("cases", "Cases", [], "No cases: no image was picked to show.")
     has_maps = any(case.anomaly_map is not None for case in cases)
     panels = ["the image"]
     if any(case.reconstruction is not None for case in cases):
@@ -229,7 +227,7 @@ def cases_section(cases: Sequence[ExampleImage] = (), scale: MapScale = UNIT, no
     for group in dict.fromkeys(case.group for case in cases):
         figures = [_case(case, scale) for case in cases if case.group == group]
         blocks += [Text(group, "heading"), Images(figures)]
-    return Section("cases", "Cases", blocks, note)
+    return Section("cases", "Cases", blocks)
 
 
 def _case(case: ExampleImage, scale: MapScale) -> Figure:

@@ -132,8 +132,8 @@ class Section:
     anchor: str
     title: str
     blocks: Sequence[Block]
-    note: str = ""
     absent: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def write_page(path: Path, page: Page) -> None:
 def provenance_section(values: Mapping[str, Any], caption: str = "What made this report.") -> Section:
     """Return the last section of a page: versions, commit, seeds, hashes; nested values under dotted names."""
     absent = "No provenance was handed to this page: it cannot be repeated from it."
-    return Section("provenance", "Provenance", [pairs_table(values, caption)] if values else [], absent=absent)
+    return Section("provenance", "Provenance", [pairs_table(values, caption)] if values else [], absent)
 
 
 def limits_section(limits: Sequence[str]) -> Section:
