@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from tests.report import fake_study
 from tests.report.fake_study import breasts, cases, table
