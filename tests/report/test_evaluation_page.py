@@ -154,9 +154,9 @@ def test_unknown_patients_are_said_with_every_figure_of_detection(plain: Parts) 
 
 def test_text_from_outside_is_escaped(parts: Parts) -> None:
     evil = '"><script>alert(1)</script>'
-    metrics = detection_metrics(
-        table(40).assign(categories=[[evil]] * 80), {"loss": evil}, {"grey": evil}, resamples=20
-    )
+    rows = table(40)
+    rows["categories"] = pd.Series([[evil]] * len(rows))
+    metrics = detection_metrics(rows, {"loss": evil}, {"grey": evil}, resamples=20)
     text = render(
         fake_study.page(
             parts,
@@ -198,6 +198,7 @@ def test_a_score_that_is_a_baseline_in_disguise_is_called_so(plain: Parts) -> No
 
 
 def test_the_headline_says_when_guessing_is_not_beaten(plain: Parts) -> None:
-    rows = table(40).assign(loss=np.random.default_rng(1).normal(size=80))
+    rows = table(40)
+    rows["loss"] = np.random.default_rng(1).normal(size=len(rows))
     metrics = detection_metrics(rows, {"loss": "Loss"}, resamples=100)
     assert "The interval includes 0.5" in words(plain, detection={"metrics": metrics})
