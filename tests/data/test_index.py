@@ -73,5 +73,5 @@ def test_the_other_breast_is_of_the_same_patient_and_view_and_ambiguous_ones_are
     failed = everything.copy()
     failed[5] = False
     assert index.other_breasts(frame, failed).tolist() == [1, 0, -1, 4, 3, -1, -1, -1, -1, -1]
-    studies = frame.assign(study_id=["s1", "s2", "s2", "s3", "s3", "s4", None, None, "s5", "s5"])
+    studies = frame.assign(study_id=pd.Series(["s1", "s2", "s2", "s3", "s3", "s4", None, None, "s5", "s5"]))
     assert index.other_breasts(studies, everything).tolist() == [-1, -1, -1, 4, 3, -1, -1, -1, -1, -1]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,11 @@ def truth(trapped_raw: Path) -> dict:
 @pytest.fixture(scope="module")
 def frame(trapped_data: Path) -> pd.DataFrame:
     return mv.Data.open(trapped_data).index.set_index("image_id", drop=False)
+
+
+def cell(frame: pd.DataFrame, name: str, column: str) -> Any:
+    """What the index says of an image in a column of any type."""
+    return frame.at[name, column]
 
 
 def trapped(truth: dict, name: str) -> str:
@@ -52,15 +58,15 @@ def test_failures_are_named_in_a_sentence_and_missing_files_are_not_among_them(t
 
 
 def test_findings_of_several_rows_and_several_categories_all_arrive(frame: pd.DataFrame, truth: dict) -> None:
-    several = frame.loc[trapped(truth, "several_rows"), "findings"]
+    several = cell(frame, trapped(truth, "several_rows"), "findings")
     assert len({(item["xmin"], item["ymin"]) for item in several}) >= 2
-    double = frame.loc[trapped(truth, "two_categories"), "findings"]
+    double = cell(frame, trapped(truth, "two_categories"), "findings")
     boxes = [tuple(item[edge] for edge in ("xmin", "ymin", "xmax", "ymax")) for item in double]
     assert len({item["category"] for item in double}) == 2 and len(set(boxes)) < len(double)
 
 
 def test_a_negative_xmin_is_clipped_to_the_image(frame: pd.DataFrame, truth: dict) -> None:
-    assert min(item["xmin"] for item in frame.loc[trapped(truth, "negative_xmin"), "findings"]) == 0
+    assert min(item["xmin"] for item in cell(frame, trapped(truth, "negative_xmin"), "findings")) == 0
 
 
 def test_health_follows_the_breast_and_not_the_image(frame: pd.DataFrame, truth: dict) -> None:
@@ -98,14 +104,14 @@ def test_odd_files_prepare_like_their_plain_twins(
 
 
 def test_a_for_processing_image_is_said_to_be_one(frame: pd.DataFrame, truth: dict) -> None:
-    assert "for-processing" in frame.loc[trapped(truth, "for_processing"), "reason"]
+    assert "for-processing" in cell(frame, trapped(truth, "for_processing"), "reason")
 
 
 def test_a_side_against_the_header_gets_a_warning_and_still_stored_chest_wall_left(
     trapped_data: Path, frame: pd.DataFrame, truth: dict
 ) -> None:
     name = trapped(truth, "wrong_pose")
-    assert "but the chest wall lies on the image's" in frame.loc[name, "reason"]
+    assert "but the chest wall lies on the image's" in cell(frame, name, "reason")
     others = frame[frame["reason"].fillna("").str.contains("chest wall")]
     assert others["image_id"].tolist() == [name]
     data = mv.Data.open(trapped_data)

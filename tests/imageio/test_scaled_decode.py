@@ -90,7 +90,7 @@ def test_block_means_are_means_and_a_cut_block_goes_on_as_it_ends():
 @pytest.mark.parametrize("shape", [(1200, 800), (1201, 803), (1199, 797)])
 @pytest.mark.parametrize(("bits", "signed"), [(8, False), (12, False), (16, False), (13, True)])
 def test_jpeg_2000_read_at_a_fraction_is_close_to_the_block_means_of_the_whole(tmp_path, shape, bits, signed):
-    path = dicom(tmp_path / "a.dcm", blobs(*shape, bits, signed), bits, JPEG2000Lossless)
+    path = dicom(tmp_path / "a.dcm", blobs(*shape, bits=bits, signed=signed), bits, JPEG2000Lossless)
     whole, part = read(path), read(path, min_length=290)
     assert part.grid == PixelGrid(*shape, factor=4) and part.header == whole.header
     want = block_means(whole.pixels, 4)
@@ -151,7 +151,7 @@ def test_a_square_of_reduced_pixels_lies_where_that_of_the_whole_does(wall, fact
     image = blobs(803, 602, 16)
     mask = np.zeros(image.shape, bool)
     mask[101:703, 53:487] = True
-    grid = PixelGrid(*image.shape, factor)
+    grid = PixelGrid(*image.shape, factor=factor)
     geometry = Geometry.fit(mask, wall, 64)
     small = geometry.apply(block_means(image, factor), grid)
     assert error(small, geometry.apply(image)).max() < 0.004  # one pixel aside it is 0.05
