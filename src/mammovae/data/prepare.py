@@ -128,8 +128,8 @@ def prepare(  # noqa: PLR0913
     if frame.empty:
         reads = SOURCES[kind].reads
         raise InputError(f"no image in {root} matches: check --side, --view and the kind ({kind} reads {reads})")
-    said = frame[["image_id", "source", "split", "healthy", "status", "findings"]].to_json(orient="records")
-    inputs = {"kind": kind, "root": str(root.resolve()), "listing": hashlib.sha256(said.encode()).hexdigest()}
+    listing = frame[["image_id", "source", "split", "healthy", "status", "findings"]].to_json(orient="records")
+    inputs = {"kind": kind, "root": str(root.resolve()), "listing": hashlib.sha256(listing.encode()).hexdigest()}
     with StageFolder(out, "prepare", settings.model_dump(), inputs) as stage:
         if not stage.done:
             arrays = _Arrays(out, len(frame), settings.size)

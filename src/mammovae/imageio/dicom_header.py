@@ -6,10 +6,7 @@ from typing import Any
 from pydicom import Dataset
 
 _FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
-_VIEW_CODES = {
-    **dict.fromkeys(("R-10242", "399162004"), "CC"),
-    **dict.fromkeys(("R-10226", "399368009"), "MLO"),
-}
+_VIEW_CODES = {**dict.fromkeys(("R-10242", "399162004"), "CC"), **dict.fromkeys(("R-10226", "399368009"), "MLO")}
 # Context group 4015: an implant pushed back and a nipple in profile leave the view what it is; magnified,
 # rolled, spot, cleavage and the other modifiers make it another kind of image.
 _HARMLESS_MODIFIERS = {"R-102D5", "399209000", "R-40AB3", "442581004"}

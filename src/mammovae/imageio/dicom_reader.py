@@ -81,7 +81,7 @@ def _decode_reduced(dataset: Dataset, lut: np.ndarray, min_length: int) -> tuple
     shape, bits = (int(dataset.Rows), int(dataset.Columns)), int(dataset.BitsStored)
     signed, syntax = bool(dataset.PixelRepresentation), dataset.file_meta.TransferSyntaxUID
     factor = scaled_decode.fraction(max(shape), min_length)
-    # Stored values are averaged before they become grey: where the order of greys is not theirs (padding that is dark
+    # Stored values are averaged before they become grey: where greys are in another order (padding that is dark
     # beside air that is bright), an average would be neither.
     steps = np.diff(np.roll(lut, len(lut) // 2 if signed else 0).astype(np.int32))
     if factor == 1 or not ((steps >= 0).all() or (steps <= 0).all()):

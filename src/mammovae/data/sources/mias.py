@@ -102,7 +102,5 @@ def _listed_findings(info: Path) -> dict[str, list[dict]]:
 
 
 SOURCE = Source(
-    reads="mini-MIAS, Info.txt beside the films (mdb001.pgm and so on)",
-    list_images=list_images,
-    finding_shape="round",
+    reads="mini-MIAS, Info.txt beside the films (mdb001.pgm and so on)", list_images=list_images, finding_shape="round"
 )
