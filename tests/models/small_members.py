@@ -36,7 +36,7 @@ def small_settings(*names: str) -> dict[str, Any]:
 
 def build(name: str, seed: int = 0) -> Member:
     """Return a small member with the weights of a seed."""
-    return build_members(TrainSettings.of(small_settings(name) | {"seed": seed}))[name]
+    return build_members(TrainSettings(**small_settings(name), seed=seed))[name]
 
 
 def batch(count: int = 3) -> Batch:

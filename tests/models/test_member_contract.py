@@ -118,7 +118,7 @@ def test_weights_survive_their_file_and_do_not_depend_on_which_other_members_the
     assert not second.training
     state = second.state_dict()
     assert all(torch.equal(values, state[key]) for key, values in first.state_dict().items())
-    together = build_members(TrainSettings.of(small_settings(*MEMBERS)))[name].state_dict()
+    together = build_members(TrainSettings(**small_settings(*MEMBERS)))[name].state_dict()
     assert all(torch.equal(values, together[key]) for key, values in build(name).state_dict().items())
 
 

@@ -71,7 +71,7 @@ def test_two_processes_train_every_member_to_the_losses_of_one_and_go_on_from_wh
     # No main guard: what a new process imports must not be the user's script.
     call = f"mv.train({str(trapped_data)!r}, out={str(out)!r}, preset='tiny', devices=2, settings={SMALL!r})"
     script.write_text(f"import mammovae as mv\nprint({call}['devices'])")
-    answer = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    answer = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
     assert answer.stdout == "2\n", answer.stderr
     assert all(line.startswith("training ") for line in answer.stderr.splitlines()), answer.stderr
     assert_alike(out, alone, NAMES)
@@ -84,7 +84,7 @@ def test_torchrun_trains_to_the_losses_of_one_process_and_speaks_once(
     flags = "--epochs 2 --limit 21 --batch-size 5 --learning-rate 1e-4 --vae.size 32 --vae.latent 4 --vae.filters 4 --vae.filters 8"
     command = ["-m", "mammovae", "train", str(trapped_data), "--preset", "tiny", "--out", str(out), *flags.split()]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    answer = subprocess.run([*torchrun, *command], capture_output=True, text=True, timeout=120)
+    answer = subprocess.run([*torchrun, *command], capture_output=True, text=True, timeout=300)
     assert answer.stdout.startswith("trained on 21 images") and answer.stdout.count("\n") == 1, answer.stderr
     assert_alike(out, alone, ["vae"])
 

@@ -1,6 +1,7 @@
 """A member's weights depend on its images, its settings and the seed, and on nothing that happens beside or before."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,12 +18,12 @@ from mammovae.training import loop
 from mammovae.training.distributed import ProcessGroup
 
 # Two steps an epoch, the second of a smaller batch.
-COMMON = {"epochs": 3, "limit": 21, "batch_size": 11, "checkpoint_seconds": 0.0}
+COMMON: dict[str, Any] = {"epochs": 3, "limit": 21, "batch_size": 11, "checkpoint_seconds": 0.0}
 Weights = dict[str, dict[str, Tensor]]
 
 
 def settings(*names: str) -> TrainSettings:
-    return TrainSettings.of(small_settings(*names) | COMMON)
+    return TrainSettings(**small_settings(*names), **COMMON)
 
 
 def fit(members: dict[str, Member], data: Path, folder: Path, chosen: TrainSettings) -> Weights:
