@@ -15,10 +15,11 @@ _ROWS, _REACH, _STEPS = 5, 2.0, 7
 
 
 def latent_view(run: Run, train: ImageSet, real: ImageSet, arms: Mapping[str, ImageSet], seed: int) -> LatentView:
-    """Draw a run's most active dimensions, an interpolation of two samples, and a map of real and generated images.
+    """Decode a run's most active dimensions and an interpolation of two samples, and project real and generated images.
 
-    No picture starts from a patient's image: dimensions are moved around the training latents' mean, and the way leads
-    from one sample of the density to another. A dimension is as active as the training images' means differ in it.
+    No image shown starts from a patient's: dimensions are moved around the training latents' mean, and the way leads
+    from one sample of the fitted distribution to another. A dimension is as active as the training images' means
+    differ in it.
     """
     assert train.latents is not None and real.latents is not None
     centre, deviation = train.latents.mean(axis=0), train.latents.std(axis=0)
@@ -27,15 +28,15 @@ def latent_view(run: Run, train: ImageSet, real: ImageSet, arms: Mapping[str, Im
     z = np.repeat(centre[None], _ROWS * _STEPS, axis=0)
     for row, dimension in enumerate(active):
         z[row * _STEPS : (row + 1) * _STEPS, dimension] += moves * deviation[dimension]
-    moved = _pictures(run, z, seed)
+    traversals = _decode(run, z, seed)
     ends = LatentSampler(run, "latent", seed).latents(np.arange(2)).double().numpy()
     share = np.linspace(0, 1, _STEPS)[:, None]
-    points, labels, variance = _map(real, arms)
+    points, labels, variance = _project(real, arms)
     return LatentView(
-        traversals=moved.reshape(_ROWS, _STEPS, *moved.shape[1:])[: len(active)],
+        traversals=traversals.reshape(_ROWS, _STEPS, *traversals.shape[1:])[: len(active)],
         row_labels=[f"dimension {dimension}" for dimension in active],
         column_labels=[f"{move:+.1f}".replace("-", "−") for move in moves],
-        strip=_pictures(run, (1 - share) * ends[:1] + share * ends[1:], seed),
+        strip=_decode(run, (1 - share) * ends[:1] + share * ends[1:], seed),
         points=points,
         point_labels=labels,
         variance=variance,
@@ -43,7 +44,7 @@ def latent_view(run: Run, train: ImageSet, real: ImageSet, arms: Mapping[str, Im
 
 
 @torch.inference_mode()
-def _pictures(run: Run, z: np.ndarray, seed: int) -> np.ndarray:
+def _decode(run: Run, z: np.ndarray, seed: int) -> np.ndarray:
     """Decode latent vectors (n, d), all with one texture and nothing known of them, to images (n, S, S)."""
     assert run.generator is not None
     textures = [torch.Generator().manual_seed(seed) for _ in z]
@@ -53,15 +54,15 @@ def _pictures(run: Run, z: np.ndarray, seed: int) -> np.ndarray:
     return images[:, 0].float().cpu().numpy()
 
 
-def _map(real: ImageSet, arms: Mapping[str, ImageSet]) -> tuple[np.ndarray, list[str], tuple[float, float]]:
+def _project(real: ImageSet, arms: Mapping[str, ImageSet]) -> tuple[np.ndarray, list[str], tuple[float, float]]:
     """Return points (N, 2) on the real images' first two principal axes, their labels, and the axes' shares."""
     assert real.latents is not None
     centred = real.latents - real.latents.mean(axis=0)
     _, values, axes = np.linalg.svd(centred, full_matrices=False)
     shares = values**2 / max(float((values**2).sum()), 1e-12)
     points, labels = [centred @ axes[:2].T], ["real"] * len(real)
-    for arm, films in arms.items():
-        if arm != REAL_REFERENCE and films.latents is not None:
-            points.append((films.latents - real.latents.mean(axis=0)) @ axes[:2].T)
-            labels += [arm] * len(films)
+    for arm, images in arms.items():
+        if arm != REAL_REFERENCE and images.latents is not None:
+            points.append((images.latents - real.latents.mean(axis=0)) @ axes[:2].T)
+            labels += [arm] * len(images)
     return np.concatenate(points), labels, (float(shares[0]), float(shares[1]))

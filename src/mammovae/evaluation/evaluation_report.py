@@ -174,8 +174,8 @@ def _cases(run: Run, data: Data, table: pd.DataFrame, score_name: str, count: in
             for item in data.index["findings"].iloc[row["position"]]
             if None not in (box := tuple(item[edge] for edge in ("xmin", "ymin", "xmax", "ymax")))
         ]
-        caption = f"{score_name} {row[FINDING]:,.{0 if abs(row[FINDING]) >= 100 else 2}f}"
-        caption = ", ".join([caption, *row["categories"]])
+        score = f"{row[FINDING]:,.{0 if abs(row[FINDING]) >= 100 else 2}f}".replace("-", "−")
+        caption = ", ".join([f"{score_name} {score}", *row["categories"]])
         cases.append(ExampleImage(row["image_id"], image, group, anomaly_map, reconstruction, boxes, caption))
     return cases
 

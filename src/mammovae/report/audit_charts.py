@@ -30,11 +30,11 @@ _literal = rc_context({"text.parse_math": False})
 class _Look(NamedTuple):
     colour: str
     dashes: str | tuple[int, tuple[float, ...]]
-    marker: str
+    symbol: str
 
 
 _REAL = _Look(HEALTHY, "-", "o")
-# Arms differ in hue, in lightness, in dashes and in marker: for any eye, and for grey print.
+# Arms differ in hue, in lightness, in dashes and in symbol: for any eye, and for grey print.
 _ARMS = (
     _Look(FINDING, "-", "s"),
     _Look(INK, (0, (4, 1.6)), "D"),
@@ -128,7 +128,7 @@ def distance_chart(distances: Mapping[str, ArrayLike], label: str = "distance to
         label_text = f"{name}\n   n = {sample.size:,}"
         if sample.size:
             label_text += f", smallest {_rounded(sample[0])}, median {_rounded(np.median(sample))}"
-            axes.plot(sample[0], 0, look.marker, markersize=5.5, color=look.colour, mfc="white", clip_on=False)
+            axes.plot(sample[0], 0, look.symbol, markersize=5.5, color=look.colour, mfc="white", clip_on=False)
         steps = ([start, *sample, high + margin], [0, *(np.arange(1, sample.size + 1) / sample.size), 1])
         x, y = steps if sample.size else ([], [])
         axes.step(x, y, where="post", color=look.colour, linestyle=look.dashes, label=label_text)
@@ -144,7 +144,7 @@ def distance_chart(distances: Mapping[str, ArrayLike], label: str = "distance to
 @styled
 @_literal
 def latent_map(points: ArrayLike, labels: Sequence[str], variance: tuple[float, float]) -> Figure:
-    """Draw images as points on two axes of the latent space, each set with its own colour and marker.
+    """Draw images as points on two axes of the latent space, each set with its own colour and symbol.
 
     points: (N, 2); labels: N, the set that each belongs to, sets drawn in the order of their first point; variance:
     the share of the whole variance, 0 to 1, along each axis.
@@ -158,7 +158,7 @@ def latent_map(points: ArrayLike, labels: Sequence[str], variance: tuple[float, 
         axes.scatter(
             *chosen.T,
             s=13,
-            marker=look.marker,
+            marker=look.symbol,
             facecolors=look.colour if is_real else "none",
             edgecolors="none" if is_real else look.colour,
             linewidths=0.8,
@@ -216,4 +216,4 @@ def _draw_arm(axes: Axes, place: int, estimate: Estimate | None, look: _Look) ->
         return
     if estimate.low is not None and estimate.high is not None:
         axes.hlines(place, estimate.low, estimate.high, color=look.colour, linewidth=1.2)
-    axes.plot(estimate.value, place, marker=look.marker, markersize=4.5, color=look.colour)
+    axes.plot(estimate.value, place, marker=look.symbol, markersize=4.5, color=look.colour)

@@ -48,7 +48,7 @@ class ExampleImage:
 def introduction(unlabelled: bool = False, by_patient: bool = True) -> Section:
     """Return what the report is: unlabelled says that the network learned from images of unknown health."""
     learned = (
-        "A network learned what a mammogram looks like from images whose health nobody stated: findings may be among "
+        "A network learned what a mammogram looks like from images whose health is not stated: findings may be among "
         "them. It makes new images, and says how far a given image is from those it learned from, and where."
         if unlabelled
         else "A network learned from healthy breasts alone what a mammogram looks like. It makes new images, and says "
@@ -152,9 +152,11 @@ def detection_section(
             reason = f"the data has no {lacking}"
         return Section("detection", "Detection", [], f"No detection figures: {reason}.")
     headline = metrics.headline
-    words = Markup("<b>{}</b> AUROC of {} with its 95 % interval, {} healthy images and {} with a finding{}").format(
+    words = Markup(
+        "<b>{}</b> AUROC of the {} with its 95 % interval, {} healthy images and {} with a finding{}"
+    ).format(
         headline.text,
-        headline.label or headline.name,
+        summary_text.lowered(headline.label or headline.name),
         value(headline.n_healthy),
         value(headline.n_finding),
         "" if by_patient else ", not by patient",

@@ -21,7 +21,7 @@ TRIVIAL = "#8a949e"
 WIDTH = 6.9
 """Inches of a full-width figure: the text width of an A4 page."""
 
-# Healthy and finding differ in hue (safe for the colour-blind), in lightness (safe in grey print) and in marker.
+# Healthy and finding differ in hue (safe for the colour-blind), in lightness (safe in grey print) and in symbol.
 STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],

@@ -7,8 +7,8 @@ LIMITS = (
     "It is research software. A score is a distance from the healthy images it was trained on, not the probability "
     "of a disease, and no diagnosis may rest on it.",
     "A high score can come from anything unlike the training images: exposure, positioning, an implant, a mark on the "
-    "film or another vendor’s processing, as well as from a lesion.",
-    "A map shows where an image departs from what the network makes of it. It is no outline of a lesion.",
+    "image or another vendor’s processing, as well as from a lesion.",
+    "An anomaly map shows where an image departs from what the network makes of it. It is no outline of a lesion.",
     "The figures hold for images like those tested here. Another population, vendor or selection will give others.",
     "Several scores and groups are listed without correction for their number: a table’s best row flatters itself.",
 )
@@ -23,7 +23,7 @@ def summarise_detection(metrics: DetectionMetrics, by_patient: bool) -> list[str
         return []
     unit = "whole patients" if by_patient else "images, as patients are unknown (not by patient)"
     lines = [
-        f"Of one image with a finding and one healthy image, drawn at random, the {_lowered(row.label)} is higher for "
+        f"Of one image with a finding and one healthy image, drawn at random, the {lowered(row.label)} is higher for "
         f"the one with the finding {100 * row.value:.0f} times in 100: AUROC {signed(row.value)}, "
         + (
             f"95 % interval {signed(row.low)} to {signed(row.high)} over {metrics.resamples:,} resamples of {unit}"
@@ -42,7 +42,7 @@ def summarise_detection(metrics: DetectionMetrics, by_patient: bool) -> list[str
     if followed and max(followed)[0] >= _FOLLOWS:
         _, rho, label = max(followed)
         lines.append(
-            f"Among healthy images the score goes with {_lowered(label)} (Spearman {signed(rho)}): "
+            f"Among healthy images the score goes with {lowered(label)} (Spearman {signed(rho)}): "
             "to that extent it measures the same thing, whatever its name."
         )
     second = metrics.affected.get(row.name)
@@ -63,7 +63,7 @@ def summarise_detection(metrics: DetectionMetrics, by_patient: bool) -> list[str
     return lines
 
 
-def _lowered(label: str) -> str:
+def lowered(label: str) -> str:
     """Return a label for the middle of a sentence: "Mean grey" -> "mean grey", but "PCA residual" as it is."""
     return label if label[1:2].isupper() else label[:1].lower() + label[1:] or "score"
 
@@ -82,7 +82,7 @@ def _against_baseline(metrics: DetectionMetrics) -> str:
     pairs = [pair for pair in zip(metrics.baselines, metrics.differences, strict=True) if pair[0].value is not None]
     best, difference = max(pairs, key=lambda pair: pair[0].value or 0)
     text = (
-        f"The best baseline is {_lowered(best.label)} with {best.text}; "
+        f"The best baseline is {lowered(best.label)} with {best.text}; "
         f"the score’s AUROC minus that one is {difference.text}"
     )
     if difference.low is None or difference.high is None:
