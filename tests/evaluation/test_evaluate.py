@@ -34,7 +34,7 @@ def test_a_score_is_the_same_alone_in_a_batch_from_data_and_from_the_source_file
     assert alone["finding"][0] == pytest.approx(from_files["finding"][2], rel=1e-5)
 
 
-def test_a_file_that_fails_is_a_row_with_its_reason_and_costs_no_other(
+def test_a_file_that_fails_is_a_row_with_its_reason_and_does_not_affect_others(
     run: Path, trapped_raw: Path, tmp_path: Path
 ) -> None:
     truth = json.loads((trapped_raw / "truth.json").read_text())
@@ -71,7 +71,7 @@ def test_the_report_is_there_and_shows_the_same_figure(evaluation: Path) -> None
     assert "derived from one patient" in page and "no diagnosis" in page.lower()
 
 
-def test_the_seed_protocol_draws_twenty_of_each_at_most_and_says_when_there_are_fewer(
+def test_the_original_protocol_draws_twenty_of_each_at_most_and_says_when_there_are_fewer(
     run: Path, trapped_data: Path
 ) -> None:
     opened, data = mv.Run.open(run), mv.Data.open(trapped_data)
@@ -135,7 +135,7 @@ def test_data_without_a_healthy_image_is_evaluated_as_far_as_it_goes(
     assert "No detection figures" in page and "No generated images" in page
 
 
-def test_images_that_the_run_has_learnt_from_are_left_out_of_its_test_and_counted(
+def test_images_that_the_run_was_trained_on_are_left_out_of_its_test_and_counted(
     trapped_raw: Path, tmp_path: Path
 ) -> None:
     raw = mv.phantom(out=tmp_path / "raw", layout="folder", patients=16, size=64, workers=2).path
@@ -152,7 +152,7 @@ def test_images_that_the_run_has_learnt_from_are_left_out_of_its_test_and_counte
     positions, notes = select_test_images(run, other, "full", 0)
     left = other.index.iloc[positions]["patient_id"]
     assert len(positions) < len(other.select("test")) and not set(left) & used
-    assert "the run has learnt from their patients" in notes[0]
+    assert "the run was trained on their patients" in notes[0]
     same, none = select_test_images(run, learnt, "full", 0)
     assert same.tolist() == learnt.select("test").tolist() and none == []
 
@@ -173,7 +173,7 @@ def test_no_test_image_of_the_runs_side_is_one_sentence(trapped_data: Path, tmp_
         workers=1,
         settings=mv.PrepareSettings(size=64),
     )
-    with pytest.raises(mv.InputError, match="has no test image to judge"):
+    with pytest.raises(mv.InputError, match="has no test image to evaluate"):
         mv.evaluate(run, tmp_path / "data", out=tmp_path / "evaluation")
     assert not (tmp_path / "evaluation").exists()
 

@@ -1,6 +1,5 @@
 """Audit a set of generated images: realistic, varied, no patient's copy, and of what use."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from mammovae.auditing.latent_space import latent_view
 from mammovae.auditing.subsampling import BLURRED, audit_sets
 from mammovae.config import InputError, PresetName
 from mammovae.data.dataset import Data
-from mammovae.evaluation.evaluate import scores_table, select_test_images
+from mammovae.evaluation.evaluate import scores_table, select_test_images, stage_inputs
 from mammovae.generation.samplers import DERIVED, stored
 from mammovae.models.base import Generator
 from mammovae.models.run import Run
@@ -29,29 +28,23 @@ def audit(
     generated: Path, run: Path, data: Path, out: Path, seed: int, utility: PresetName | None = None
 ) -> dict[str, Any]:
     """Do mammovae audit, and return what metrics.json says (flat keys, intervals as KEY_low and KEY_high)."""
-    opened, real, made = Run.open(run), Data.open(data), Data.open(generated)
+    opened, real, artificial = Run.open(run), Data.open(data), Data.open(generated)
     real.check_prepared_as(opened.manifest["prepared"])
     if real.digest != opened.manifest["inputs"]["index"]:
         raise InputError(f"{opened.path} was not trained on {real.path} as it is now split: name its own DATA folder")
-    maker = made.manifest.get("run", {}).get("weights", opened.manifest["weights"])
+    maker = artificial.manifest.get("run", {}).get("weights", opened.manifest["weights"])
     if maker != opened.manifest["weights"]:
-        raise InputError(f"{made.path} was made by another run than {opened.path}: name the one that made it")
-    inputs = {
-        "run": str(opened.path.resolve()),
-        "weights": json.dumps(opened.manifest["weights"]),
-        "data": str(real.path.resolve()),
-        "index": file_hash(real.path / "index.parquet"),
-        "generated": str(made.path.resolve()),
-        "images": file_hash(made.path / "images.npy"),
-    }
+        raise InputError(f"{artificial.path} was made by another run than {opened.path}: name the one that made it")
+    inputs = stage_inputs(opened, real)
+    inputs |= {"generated": str(artificial.path.resolve()), "images": file_hash(artificial.path / "images.npy")}
     with StageFolder(out, "audit", {"seed": seed, "utility": utility}, inputs) as stage:
         if not stage.done:
-            unknown = exclude_training_images(opened, real, healthy_of(opened, real, "test"))
-            held, train = real_images(opened, real, unknown, made.size)
-            arm = arm_name(opened, made)
-            arms = {arm: generated_images(opened, made), BLURRED: held.blurred({0: encoder(opened)})}
-            derived = [arm] if made.manifest.get("sampling", {}).get("mode") in DERIVED else []
-            sets = AuditedSets(held, train, arms, derived, int((made.index["status"] != "ok").sum()))
+            unseen = exclude_training_images(opened, real, healthy_of(opened, real, "test"))
+            held, train = real_images(opened, real, unseen, artificial.size)
+            arm = arm_name(opened, artificial)
+            arms = {arm: generated_images(opened, artificial), BLURRED: held.blurred({0: encoder(opened)})}
+            derived = [arm] if artificial.manifest.get("sampling", {}).get("mode") in DERIVED else []
+            sets = AuditedSets(held, train, arms, derived, int((artificial.index["status"] != "ok").sum()))
             result = audit_sets(held, train, arms, seed)
             manifest = opened.manifest
             settings = opened.settings.model_dump(exclude_none=True)
@@ -62,16 +55,16 @@ def audit(
                 settings | {"seed": seed} | {name: manifest[name] for name in ("versions", "git_commit", "weights")},
             )
             latent = None if opened.generator is None else latent_view(opened, train, held, {arm: arms[arm]}, seed)
-            used = None if utility is None else measure_utility(stage.out, real, made, utility, seed)
+            used = None if utility is None else measure_utility(stage.out, real, artificial, utility, seed)
             metrics = write_audit_report(stage.out, sets, result, context, latent, used)
             write_json(stage.out / "metrics.json", metrics)
             stage.finish()
         return read_json(stage.out / "metrics.json")
 
 
-def arm_name(run: Run, made: Data) -> str:
-    """Return what a generated set is called in tables: "generate, density", or "generated" where that is not known."""
-    mode = made.manifest.get("sampling", {}).get("mode")
+def arm_name(run: Run, generated: Data) -> str:
+    """Return what a generated set is called in tables: "generate, latent", or "generated" where that is not known."""
+    mode = generated.manifest.get("sampling", {}).get("mode")
     return "generated" if mode is None else f"{run.manifest['preset']}, {mode}"
 
 
@@ -91,34 +84,33 @@ def real_images(run: Run, data: Data, held: np.ndarray, size: int, fold: int = 0
     if not len(held):
         raise InputError(f"{data.path} has no healthy test image that {run.path} has not seen: nothing to audit by")
     train = data.for_training(run.settings)["train"]
-    held_films, train_films = (_films(data, positions, size, encoder(run), fold) for positions in (held, train))
-    return held_films, train_films
+    return _image_set(run, data, held, size, fold), _image_set(run, data, train, size, fold)
 
 
-def generated_images(run: Run, made: Data, fold: int = 0) -> ImageSet:
+def generated_images(run: Run, generated: Data, fold: int = 0) -> ImageSet:
     """Return the usable images of a generated DATA folder."""
-    usable = np.flatnonzero((made.index["status"] == "ok").to_numpy(bool))
+    usable = np.flatnonzero((generated.index["status"] == "ok").to_numpy(bool))
     if not len(usable):
-        raise InputError(f"{made.path} has no usable image: nothing to audit")
-    return _films(made, usable, made.size, encoder(run), fold)
+        raise InputError(f"{generated.path} has no usable image: nothing to audit")
+    return _image_set(run, generated, usable, generated.size, fold)
 
 
-def _films(data: Data, positions: np.ndarray, size: int, encode: Generator | None, fold: int) -> ImageSet:
+def _image_set(run: Run, data: Data, positions: np.ndarray, size: int, fold: int) -> ImageSet:
     images, masks = np.empty((2, len(positions), size, size), np.uint16)
     for start, (_, batch) in zip(range(0, len(positions), _BATCH), data.batches(positions, size, _BATCH), strict=True):
         images[start : start + _BATCH] = stored(batch.image[:, 0].numpy())
         masks[start : start + _BATCH] = batch.mask[:, 0].numpy()
     groups = data.index["patient_id"].iloc[positions].astype(str).tolist()
-    # Real and generated films alike are encoded without their side, view and density, so that none is favoured.
-    return ImageSet.of(images, masks.astype(np.uint8), groups, encode, fold)
+    # Real and generated images alike are encoded without their side, view and density, so that none is favoured.
+    return ImageSet.of(images, masks.astype(np.uint8), groups, encoder(run), fold)
 
 
-def measure_utility(out: Path, real: Data, made: Data, preset: PresetName, seed: int) -> dict[str, Estimate]:
-    """Train a preset on generated and on as many real images, and judge both on the same real test images."""
-    numbers = [len(data.for_training(config.preset(preset))["train"]) for data in (real, made)]
+def measure_utility(out: Path, real: Data, generated: Data, preset: PresetName, seed: int) -> dict[str, Estimate]:
+    """Train a preset on generated and on as many real images, and evaluate both on the same real test images."""
+    numbers = [len(data.for_training(config.preset(preset))["train"]) for data in (real, generated)]
     chosen = config.preset(preset, {"limit": min(numbers), "seed": seed})
     tables = {}
-    for name, data in (("real", real), ("generated", made)):
+    for name, data in (("real", real), ("generated", generated)):
         train_on(data, out / f"utility-{name}", preset, chosen)
         run = Run.open(out / f"utility-{name}")
         positions, _ = select_test_images(Run.open(out / "utility-real"), real, "full", seed)

@@ -1,4 +1,4 @@
-"""Judge a generating preset on small data: patient-wise folds, beside the seed preset, audited together."""
+"""Audit a generating preset on small data: patient-wise folds, beside the original preset, measured together."""
 
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,11 @@ ARMS: tuple[tuple[str, SamplingMode], ...] = (
     ("preset", "prior"),
     ("preset", "latent"),
 )
-"""Which run's images are judged, and how they were drawn; the last is the one that the others are compared with."""
+"""Which run's images are audited, and how they were drawn; the last is the one that the others are compared with."""
 
 
 def only_generates(chosen: TrainSettings) -> bool:
-    """Say whether a training's networks make images and none of them is there to detect."""
+    """Say whether a training's networks make images and none of them detects."""
     return not any(MEMBERS[name].detects for name in chosen.members)
 
 
@@ -38,18 +38,17 @@ def audit_generators(
 ) -> dict[str, Any]:
     """Train and generate in each fold, audit the pooled sets, write report.html; return the flat metrics.
 
-    folds: data with each fold's splits. Real are the healthy test and calibration films of a fold: its networks have
-    learnt from neither. The same network, the preset's, encodes real and generated films of a fold; the seed preset is
-    built for as many pixels. What is there already is left as it is.
+    folds: data with each fold's splits. Real are the healthy test and calibration images of a fold: its networks were
+    trained on neither. The same network, the preset's, encodes real and generated images of a fold; the original preset
+    is built for as many pixels. Folders that are there already are kept.
     """
-    reals: list[tuple[ImageSet, ImageSet]] = []
-    sets: dict[str, list[ImageSet]] = {}
-    failed = 0
-    runs = []
     usual = reference.reference_settings(chosen)
     size = next(getattr(chosen, name).size for name in chosen.members if issubclass(MEMBERS[name], Generator))
     if usual.vae.size != size:
         usual = usual.merged({"vae": {"size": size}})
+    real: list[tuple[ImageSet, ImageSet]] = []
+    generated: dict[str, list[ImageSet]] = {}
+    runs, failed = [], 0
     for number, fold in enumerate(folds):
         folder = out / f"fold-{number}"
         train_on(fold, folder / "preset", preset, chosen, cache)
@@ -58,34 +57,34 @@ def audit_generators(
         assert run.generator is not None
         runs.append(run)
         held = np.concatenate([healthy_of(run, fold, split) for split in ("test", "calibration")])
-        reals.append(real_images(run, fold, held, size, number))
-        count = len(fold.for_training(chosen)["train"])
+        real.append(real_images(run, fold, held, run.generator[1].size, number))
         for which, mode in ARMS:
             name = f"{preset if which == 'preset' else reference.REFERENCE_PRESET}, {mode}"
-            made = folder / name.replace(", ", "-")
-            generate_from(
-                LatentSampler(Run.open(folder / which), mode, chosen.seed + number, fold if mode in DERIVED else None),
-                made,
-                count,
-            )
-            opened = Data.open(made)
+            source = fold if mode in DERIVED else None
+            sampler = LatentSampler(Run.open(folder / which), mode, chosen.seed + number, source)
+            generate_from(sampler, folder / name.replace(", ", "-"), len(fold.for_training(chosen)["train"]))
+            opened = Data.open(folder / name.replace(", ", "-"))
             failed += int((opened.index["status"] != "ok").sum())
-            sets.setdefault(name, []).append(generated_images(run, opened, number))
-    held, train = (concatenate([pair[part] for pair in reals]) for part in (0, 1))
-    arms = {name: concatenate(parts) for name, parts in sets.items()}
+            generated.setdefault(name, []).append(generated_images(run, opened, number))
+    held, train = (concatenate([pair[part] for pair in real]) for part in (0, 1))
+    arms = {name: concatenate(parts) for name, parts in generated.items()}
     encoders = {number: run.generator[1] for number, run in enumerate(runs) if run.generator is not None}
-    blurred = {BLURRED: held.blurred(encoders)}
-    figures = audit_sets(held, train, arms | blurred, chosen.seed)
-    first = {name: films[films.fold == 0] for name, films in arms.items()}
-    latent = latent_view(
-        runs[0], train[train.fold == 0], held[held.fold == 0], dict(list(first.items())[-1:]), chosen.seed
-    )
-    audited = AuditedSets(held, train, arms | blurred, [f"{reference.REFERENCE_PRESET}, vary"], failed)
-    context = AuditContext(
-        f"Generated images, {data.manifest['inputs']['kind']}, {len(folds)} folds",
-        data.manifest["by_patient"],
-        data.manifest["phantoms"],
-        chosen.model_dump(exclude_none=True)
-        | {name: runs[0].manifest[name] for name in ("versions", "git_commit", "machine")},
-    )
-    return write_audit_report(out, audited, figures, context, latent)
+    arms[BLURRED] = held.blurred(encoders)
+    sets = AuditedSets(held, train, arms, [f"{reference.REFERENCE_PRESET}, vary"], failed)
+    title = f"Generated images, {data.manifest['inputs']['kind']}, {len(folds)} folds"
+    return _write_audit(out, sets, title, data, runs[0], chosen)
+
+
+def _write_audit(
+    out: Path, sets: AuditedSets, title: str, data: Data, run: Run, chosen: TrainSettings
+) -> dict[str, Any]:
+    """Audit the pooled sets; the latent space shown is that of run, the first fold's."""
+    result = audit_sets(sets.held, sets.train, sets.arms, chosen.seed)
+    held, train = (images[images.fold == 0] for images in (sets.held, sets.train))
+    last = [name for name in sets.arms if name != BLURRED][-1]
+    first_fold = {last: sets.arms[last][sets.arms[last].fold == 0]}
+    latent = latent_view(run, train, held, first_fold, chosen.seed)
+    provenance = {name: run.manifest[name] for name in ("versions", "git_commit", "machine")}
+    by_patient, phantoms = data.manifest["by_patient"], data.manifest["phantoms"]
+    context = AuditContext(title, by_patient, phantoms, chosen.model_dump(exclude_none=True) | provenance)
+    return write_audit_report(out, sets, result, context, latent)

@@ -64,23 +64,23 @@ def pool_folds(out: Path, data: Data, runs: list[Run]) -> PooledMetrics:
     arms = Arms.of(known)
     bootstrap = PatientBootstrap(known["patient_id"].astype(str), arms.finding, known["fold"].tolist())
     raw_loss = table.loc[table["healthy"].notna(), REFERENCE_LOSS].to_numpy(np.float64)
-    lesions, faults = (_planted(out, name, data, len(runs)) for name in ("lesions.parquet", "faults.parquet"))
+    lesions, faults = (_inserted(out, name, data, len(runs)) for name in ("lesions.parquet", "faults.parquet"))
     assert lesions is not None
     return PooledMetrics(
         table,
         detection_metrics(standard, scores, baselines, strata="fold"),
-        _more(bootstrap, known, raw_loss, arms),
+        _comparisons(bootstrap, known, raw_loss, arms),
         _localised(out, table, runs, bootstrap, arms),
         lesions,
         faults,
         None if faults is None else fault_metrics(faults),
         _realised(table, runs),
-        _predictive(known, arms, _promised(runs)),
+        _predictive(known, arms, _supported_rates(runs)),
     )
 
 
-def _planted(out: Path, name: str, data: Data, folds: int) -> pd.DataFrame | None:
-    """Return what was planted in all folds, with its images' names; None where a fold has no such table."""
+def _inserted(out: Path, name: str, data: Data, folds: int) -> pd.DataFrame | None:
+    """Return what was inserted in all folds, with its images' names; None where a fold has no such table."""
     paths = [out / f"fold-{fold}" / name for fold in range(folds)]
     if not all(path.exists() for path in paths):
         return None
@@ -90,54 +90,54 @@ def _planted(out: Path, name: str, data: Data, folds: int) -> pd.DataFrame | Non
 def _in_deviations(part: pd.DataFrame, run: Run) -> pd.DataFrame:
     """Return a fold's table with its raw scores in deviations of the fold's healthy calibration images.
 
-    Raw, the scores of networks trained on other films lie on other scales, and pooling would judge the folds. run is
-    the fold's run, the reference beside it.
+    Raw, the scores of networks trained on other images lie on other scales, and pooling them would compare the folds.
+    run is the fold's run, the reference beside it.
     """
     names = [FINDING] if len(run.settings.fused) == 1 else []
     healthy = pd.read_parquet(run.path / CALIBRATION)
     healthy = healthy.assign(**dict.fromkeys(names, healthy[run.settings.fused[0]]))
-    theirs = pd.read_parquet(run.path.parent / "reference" / CALIBRATION)
-    healthy[REFERENCE_LOSS] = theirs["reconstruction_loss"]
+    healthy[REFERENCE_LOSS] = pd.read_parquet(run.path.parent / "reference" / CALIBRATION)["reconstruction_loss"]
     raw = {str(name): part[name].to_numpy(np.float64) for name in healthy if name in part}
     return part.assign(**{name: Calibration(healthy, [name]).normal(raw)[:, 0] for name in raw})
 
 
-def _more(bootstrap: PatientBootstrap, known: pd.DataFrame, raw_loss: np.ndarray, arms: Arms) -> dict[str, Estimate]:
-    """Return bilateral scores in both arms where the other breast is there, the patient level, and both arms as one.
+def _comparisons(
+    bootstrap: PatientBootstrap, known: pd.DataFrame, raw_loss: np.ndarray, arms: Arms
+) -> dict[str, Estimate]:
+    """Return bilateral scores where the other breast is present, the patient level, and the original preset's loss.
 
+    Each against healthy images of unaffected patients, affected-patient controls (_affected), or both (all_healthy).
     raw_loss: the original preset's loss in nats, pooled raw, so that the primary comparison can be read that way too.
     """
-    found = {}
+    estimates = {}
     for name in (str(name) for name in known if str(name).endswith("_bilateral")):
-        there = known[name].notna().to_numpy()
-        for arm, keep in (("", arms.with_unaffected), ("_affected", arms.with_affected)):
-            values = known[name].fillna(0).to_numpy()
-            found[f"score_{name}_auroc{arm}"] = bootstrap.auroc(values, keep & there).named(name, score_label(name))
+        is_present, values, label = known[name].notna().to_numpy(), known[name].fillna(0).to_numpy(), score_label(name)
+        for suffix, arm in (("", arms.with_unaffected), ("_affected", arms.with_affected)):
+            keep = arm & is_present
+            estimates[f"score_{name}_auroc{suffix}"] = bootstrap.auroc(values, keep).named(name, label)
             if (one_sided := name.removesuffix("_bilateral")) in known:
-                gain = bootstrap.difference(values, known[one_sided].to_numpy(), keep & there)
-                found[f"gain_{name}{arm}"] = gain.named(name, score_label(name), "difference")
+                gain = bootstrap.difference(values, known[one_sided].to_numpy(), keep)
+                estimates[f"gain_{name}{suffix}"] = gain.named(name, label, "difference")
     finding = known[FINDING].to_numpy()
-    found["auroc_both_arms"] = bootstrap.auroc(finding).named(FINDING, "Finding score, both arms")
+    estimates["auroc_all_healthy"] = bootstrap.auroc(finding).named(FINDING, "Finding score, all healthy images")
     for name, label in (BASELINES | {REFERENCE_LOSS: "the original preset's loss"}).items():
-        less = bootstrap.difference(finding, known[name], arms.with_affected)
-        found[f"auroc_affected_minus_{name}"] = less.named(name, label, "difference")
-    found["auroc_both_arms_minus_original_reconstruction_loss"] = bootstrap.difference(finding, known[REFERENCE_LOSS])
-    found["auroc_minus_original_reconstruction_loss_raw"] = bootstrap.difference(
-        finding, raw_loss, arms.with_unaffected
-    )
+        difference = bootstrap.difference(finding, known[name], arms.with_affected)
+        estimates[f"auroc_affected_minus_{name}"] = difference.named(name, label, "difference")
+    estimates[f"auroc_all_healthy_minus_{REFERENCE_LOSS}"] = bootstrap.difference(finding, known[REFERENCE_LOSS])
+    estimates[f"auroc_minus_{REFERENCE_LOSS}_raw"] = bootstrap.difference(finding, raw_loss, arms.with_unaffected)
     grouped = known.groupby("patient_id", sort=True)
-    worst, healthy = grouped[FINDING].max(), grouped["healthy"].min().astype(bool)
-    whole = PatientBootstrap(worst.index.astype(str), ~healthy.to_numpy(), grouped["fold"].first().tolist())
-    found["auroc_patients"] = whole.auroc(worst).named(FINDING, "Finding score, by patient")
-    return found
+    highest, healthy = grouped[FINDING].max(), grouped["healthy"].min().astype(bool)
+    patients = PatientBootstrap(highest.index.astype(str), ~healthy.to_numpy(), grouped["fold"].first().tolist())
+    estimates["auroc_patients"] = patients.auroc(highest).named(FINDING, "Finding score, by patient")
+    return estimates
 
 
 def _localised(
     out: Path, table: pd.DataFrame, runs: list[Run], bootstrap: PatientBootstrap, arms: Arms
 ) -> Localisation | None:
-    """Judge the folds' maps against annotated regions; None where no image has any."""
-    kept = [np.load(out / f"fold-{fold}" / "maps.npz") for fold in range(len(runs))]
-    maps, lesions, breasts = (np.concatenate([part[key] for part in kept]) for key in ("maps", "lesions", "breasts"))
+    """Compare the folds' maps with annotated regions; None where no image has any."""
+    files = [np.load(out / f"fold-{fold}" / "maps.npz") for fold in range(len(runs))]
+    maps, lesions, breasts = (np.concatenate([file[key] for file in files]) for key in ("maps", "lesions", "breasts"))
     known = table["healthy"].notna().to_numpy()
     if not lesions[known].any():
         return None
@@ -154,14 +154,14 @@ def _realised(table: pd.DataFrame, runs: list[Run]) -> list[dict[str, float]]:
     healthy = (table["healthy"] == True).fillna(False).to_numpy(bool)  # noqa: E712 - nullable column
     n = round(np.mean([run.manifest["images"]["calibration"] for run in runs]))
     rows = []
-    for rate in _promised(runs):
+    for rate in _supported_rates(runs):
         low, high = realised_rate_range(n, int(healthy.sum()), rate)
         realised = float(flagged(table.loc[healthy, "finding_p"].to_numpy(), rate).mean())
         rows.append({"stated": rate, "realised": realised, "range_low": low, "range_high": high, "n_calibration": n})
     return rows
 
 
-def _promised(runs: list[Run]) -> list[float]:
+def _supported_rates(runs: list[Run]) -> list[float]:
     """Return the rates of RATES that every fold has calibration images enough for."""
     fewest = min(run.manifest["images"]["calibration"] for run in runs)
     return [rate for rate in RATES if rate >= 1 / (fewest + 1)]
@@ -170,40 +170,39 @@ def _promised(runs: list[Run]) -> list[float]:
 def _predictive(known: pd.DataFrame, arms: Arms, rates: list[float]) -> list[dict[str, float]]:
     """Return sensitivity, and the predictive value at screening prevalence, at stated false-positive rates.
 
-    The predictive value takes the stated rate: where few healthy test images are flagged, the realised one is luck.
+    The predictive value takes the stated rate: where few healthy test images are flagged, the realised one is chance.
     """
     rows = []
     for rate in rates:
-        called = flagged(known["finding_p"].to_numpy(), rate)
-        sensitivity, false = float(called[arms.finding].mean()), float(called[arms.unaffected].mean())
+        is_flagged = flagged(known["finding_p"].to_numpy(), rate)
+        sensitivity, false = float(is_flagged[arms.finding].mean()), float(is_flagged[arms.unaffected].mean())
         value = sensitivity * PREVALENCE / (sensitivity * PREVALENCE + rate * (1 - PREVALENCE))
         rows.append({"rate": rate, "sensitivity": sensitivity, "specificity": 1 - false, "predictive_value": value})
     return rows
 
 
-def result_rows(judgement: DetectionMetrics, extra: dict[str, Estimate]) -> pd.DataFrame:
-    """Return the one table: a row a score, baseline or group, with n, AUROC and interval in both arms."""
-    single = (*judgement.scores, *judgement.baselines)
-    rows = [_row(row, judgement.affected.get(row.name), row.kind) for row in single]
+def result_rows(metrics: DetectionMetrics, extra: dict[str, Estimate]) -> pd.DataFrame:
+    """Return a row a score, baseline or group, with n, AUROC and interval, also against affected-patient controls."""
+    rows = [_row(row, metrics.affected.get(row.name), row.kind) for row in (*metrics.scores, *metrics.baselines)]
     rows += [
         _row(row, extra[f"{key}_affected"], "bilateral")
         for key, row in extra.items()
         if key.startswith("score_") and not key.endswith("_affected")
     ]
     rows.append(_row(extra["auroc_patients"], None, "patient"))
-    for heading, table in judgement.tables.items():
-        second = {row.name: row for row in judgement.affected_tables.get(heading, ())}
-        rows += [_row(row, second.get(row.name), heading) for row in table]
+    for heading, table in metrics.tables.items():
+        affected = {row.name: row for row in metrics.affected_tables.get(heading, ())}
+        rows += [_row(row, affected.get(row.name), heading) for row in table]
     return pd.DataFrame(rows)
 
 
-def _row(main: Estimate, second: Estimate | None, kind: str) -> dict[str, Any]:
+def _row(main: Estimate, affected: Estimate | None, kind: str) -> dict[str, Any]:
     return {
         "kind": kind,
         "name": main.label or main.name,
         "n_healthy": main.n_healthy,
         "n_finding": main.n_finding,
         "auroc": main.text,
-        "n_healthy_affected": second.n_healthy if second else None,
-        "auroc_affected": second.text if second else None,
+        "n_healthy_affected": affected.n_healthy if affected else None,
+        "auroc_affected": affected.text if affected else None,
     }

@@ -1,4 +1,4 @@
-"""Evaluate a run: which test images, what they score, what that is worth, and the report."""
+"""Evaluate a run: which test images, their scores, the detection metrics, and the report."""
 
 import json
 from pathlib import Path
@@ -37,25 +37,29 @@ def evaluate(run: Path, data: Path, out: Path, protocol: Literal["full", "origin
     opened, prepared = Run.open(run), Data.open(data)
     prepared.check_prepared_as(opened.manifest["prepared"])
     positions, notes = select_test_images(opened, prepared, protocol, seed)
-    inputs = {
-        "run": str(opened.path.resolve()),
-        "weights": json.dumps(opened.manifest["weights"]),
-        "data": str(prepared.path.resolve()),
-        "index": file_hash(prepared.path / "index.parquet"),
-    }
-    with StageFolder(out, "evaluate", {"protocol": protocol, "seed": seed}, inputs) as stage:
+    settings = {"protocol": protocol, "seed": seed}
+    with StageFolder(out, "evaluate", settings, stage_inputs(opened, prepared)) as stage:
         if not stage.done:
             table = scores_table(opened, prepared, positions)
             with atomic_write(stage.out / "scores.csv") as partial:
                 table.drop(columns="position").to_csv(partial, index=False)
             baselines = {name: label for name, label in BASELINES.items() if name in table}
-            judgement = detection_metrics(table, score_labels(opened), baselines)
-            metrics = {"protocol": protocol, **judgement.metrics()}
-            write_json(stage.out / "metrics.json", metrics)
+            metrics = detection_metrics(table, score_labels(opened), baselines)
+            write_json(stage.out / "metrics.json", {"protocol": protocol, **metrics.metrics()})
             selection = ImageSelection(protocol, seed, notes)
-            write_page(stage.out / "report.html", build_page(opened, prepared, table, judgement, selection))
+            write_page(stage.out / "report.html", build_page(opened, prepared, table, metrics, selection))
             stage.finish()
         return read_json(stage.out / "metrics.json")
+
+
+def stage_inputs(run: Run, data: Data) -> dict[str, str]:
+    """Return what a folder that is made from a run and a DATA folder must have been made from to be resumed."""
+    return {
+        "run": str(run.path.resolve()),
+        "weights": json.dumps(run.manifest["weights"]),
+        "data": str(data.path.resolve()),
+        "index": file_hash(data.path / "index.parquet"),
+    }
 
 
 def scores_table(run: Run, data: Data, positions: np.ndarray) -> pd.DataFrame:
@@ -73,7 +77,7 @@ def scores_table(run: Run, data: Data, positions: np.ndarray) -> pd.DataFrame:
 
 
 def identity(data: Data, positions: np.ndarray) -> pd.DataFrame:
-    """Return what figures are split by, a row an image: patient, health, categories, severity, density, size ...
+    """Return what metrics are grouped by, a row an image: patient, health, categories, severity, density, size ...
 
     patient_affected: whether any image of the patient, of whatever side, view, split or status, has a finding.
     """
@@ -95,25 +99,25 @@ def identity(data: Data, positions: np.ndarray) -> pd.DataFrame:
 def select_test_images(
     run: Run, data: Data, protocol: Literal["full", "original"], seed: int
 ) -> tuple[np.ndarray, list[str]]:
-    """Return the test images to judge, of the run's side and view, and what has to be said about their choice.
+    """Return the test images of the run's side and view, and notes on their choice for the report.
 
-    full: all of them. seed: 20 healthy ones and 20 with findings, drawn at random; fewer where there are fewer.
-    Images whose patient or pixels the run has learnt from are left out of both. Raises InputError when none is left.
+    full: all of them. original: 20 healthy ones and 20 with findings, drawn at random; fewer where there are fewer.
+    Images whose patient or pixels the run was trained on are left out of both. InputError when none is left.
     """
     tested = data.select("test", side=run.settings.side, view=run.settings.view)
     positions = exclude_training_images(run, data, tested)
     left_out = len(tested) - len(positions)
-    notes = [f"{left_out:,} test images left out, for the run has learnt from their patients"] if left_out else []
+    notes = [f"{left_out:,} test images left out, as the run was trained on their patients"] if left_out else []
     if not len(positions):
         which = " ".join(filter(None, [run.settings.side, run.settings.view, "test image"]))
-        raise InputError(f"{data.path} has no {which} to judge" + "".join(f" ({note})" for note in notes))
+        raise InputError(f"{data.path} has no {which} to evaluate" + "".join(f" ({note})" for note in notes))
     if protocol == "full":
         return positions, notes
-    rng, drawn = np.random.default_rng(seed), []
+    rng, chosen, count = np.random.default_rng(seed), [], ORIGINAL_PROTOCOL_IMAGES
     health = data.index["healthy"].iloc[positions].to_numpy(dtype=object)
-    for wanted, words in ((True, "healthy images"), (False, "images with findings")):
-        arm = positions[[value is not pd.NA and value == wanted for value in health]]
-        if len(arm) < ORIGINAL_PROTOCOL_IMAGES:
-            notes.append(f"the seed protocol wants {ORIGINAL_PROTOCOL_IMAGES} {words}; the test split has {len(arm)}")
-        drawn.append(rng.choice(arm, min(len(arm), ORIGINAL_PROTOCOL_IMAGES), replace=False))
-    return np.sort(np.concatenate(drawn)), notes
+    for label, words in ((True, "healthy images"), (False, "images with findings")):
+        arm = positions[[value is not pd.NA and value == label for value in health]]
+        if len(arm) < count:
+            notes.append(f"the original protocol takes {count} {words}; the test split has {len(arm)}")
+        chosen.append(rng.choice(arm, min(len(arm), count), replace=False))
+    return np.sort(np.concatenate(chosen)), notes

@@ -1,6 +1,5 @@
 """Stress-test a run: technical faults and lesions inserted into the healthy test images of a DATA folder."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +11,14 @@ from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector
 from mammovae.detection.fusion import FusedScore
 from mammovae.detection.quality import Quality
+from mammovae.evaluation.evaluate import stage_inputs
 from mammovae.evaluation.inserted_faults import FaultInsertion, FaultMetrics, fault_metrics, score_inserted_faults
 from mammovae.evaluation.inserted_lesions import detectability
 from mammovae.models.run import Run
 from mammovae.report.charts import detectability_chart, fault_chart
 from mammovae.report.style import save
 from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flatten_estimates
-from mammovae.storage import StageFolder, atomic_write, file_hash, read_json, write_json
+from mammovae.storage import StageFolder, atomic_write, read_json, write_json
 from mammovae.training.leakage import exclude_training_images
 
 
@@ -39,14 +39,8 @@ def stress(
         raise InputError(f"{prepared.path} has no healthy test image to insert faults and lesions into")
     if quality is None:
         raise InputError(f"{opened.path} has no quality score: it was trained on too few images")
-    inputs = {
-        "run": str(opened.path.resolve()),
-        "weights": json.dumps(opened.manifest["weights"]),
-        "data": str(prepared.path.resolve()),
-        "index": file_hash(prepared.path / "index.parquet"),
-    }
     settings = {"seed": seed, "other_view": None if other_view is None else str(other_view)}
-    with StageFolder(out, "stress", settings, inputs) as stage:
+    with StageFolder(out, "stress", settings, stage_inputs(opened, prepared)) as stage:
         if not stage.done:
             insertion = FaultInsertion(seed, other_view, workers)
             faults = with_identity(score_inserted_faults(quality, prepared, positions, insertion), prepared)
