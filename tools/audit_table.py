@@ -1,4 +1,4 @@
-"""Prints the Markdown table of docs/generation.md from a folder that audit or crossval wrote: audit_table.py FOLDER"""
+"""Print a Markdown table of the metrics of an audit: audit_table.py metrics.json, as audit or crossval wrote it."""
 
 import json
 import sys
@@ -8,11 +8,11 @@ from mammovae.auditing.subsampling import MEASURES
 from mammovae.report.audit_charts import number_texts
 from mammovae.statistics.bootstrap import Estimate
 
-METRICS = json.loads((Path(sys.argv[1]) / "metrics.json").read_text())
+METRICS = json.loads(Path(sys.argv[1]).read_text())
 
 
 def cell(prefix: str, name: str) -> str:
-    """Return a figure with its interval, or a dash."""
+    """Return a metric with its interval, or a dash."""
     key = f"{prefix}{name}"
     if METRICS.get(key) is None:
         return "–"

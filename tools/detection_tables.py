@@ -1,4 +1,4 @@
-"""Prints the Markdown tables of docs/detection.md from a folder that crossval wrote: detection_tables.py CROSSVAL"""
+"""Print Markdown tables of the metrics in a folder that crossval wrote: detection_tables.py CROSSVAL."""
 
 import json
 import sys
@@ -18,14 +18,14 @@ def table(heads: list[str], rows: list[list[object]]) -> None:
 
 
 def interval(key: str) -> str:
-    """Return a figure of metrics.json with its interval."""
+    """Return a metric of metrics.json with its interval."""
     low, high = METRICS[f"{key}_low"], METRICS[f"{key}_high"]
     return f"{METRICS[key]:.2f} ({low:.2f} to {high:.2f})"
 
 
 results = pd.read_csv(FOLDER / "results.csv").astype(object)
 results = results.map(lambda cell: "–" if pd.isna(cell) else int(cell) if isinstance(cell, float) else cell)
-heads = ["", "healthy", "findings", "AUROC", "healthy, second arm", "AUROC, second arm"]
+heads = ["", "healthy", "findings", "AUROC", "affected-patient controls", "AUROC against them"]
 table(
     heads,
     [
@@ -35,20 +35,20 @@ table(
 )
 rest = "minus_original_reconstruction_loss"
 keys = {
-    "main arm (the planned comparison)": f"auroc_{rest}",
-    "second arm": f"auroc_affected_{rest}",
-    "all healthy films": f"auroc_both_arms_{rest}",
-    "main figure, losses pooled raw": f"auroc_{rest}_raw",
+    "healthy images of unaffected patients (the planned comparison)": f"auroc_{rest}",
+    "affected-patient controls": f"auroc_affected_{rest}",
+    "all healthy images": f"auroc_all_healthy_{rest}",
+    "as planned, raw losses pooled": f"auroc_{rest}_raw",
 }
-table(["finding score less the seed preset's loss", ""], [[label, interval(key)] for label, key in keys.items()])
+table(["finding score less the original preset's loss", ""], [[label, interval(key)] for label, key in keys.items()])
 places = {
     "maximum of the map in a lesion": "pointing",
     "the same for the blob filter": "pointing_blobs",
     "average precision of pixels": "pixel_average_precision",
-    "share of lesions marked at one false mark a healthy film": "froc_at_1",
+    "share of lesions marked at one false mark a healthy image": "froc_at_1",
 }
 table(
-    [f"localisation, {METRICS['n_annotated']} films with a position", ""],
+    [f"localisation, {METRICS['n_annotated']} images with a position", ""],
     [[label, interval(key)] for label, key in places.items()]
     + [["chance: the lesions' share of the breast", f"{METRICS['pointing_chance']:.2f}"]],
 )
@@ -57,7 +57,7 @@ names = [key.removeprefix("quality_auroc_").removesuffix("_low") for key in lows
 shown = [word for word in ("auroc", "recall_1", "recall_5", "recall_10") if f"quality_{word}_mean" in METRICS]
 reviews = [f"{word.removeprefix('recall_')} % review" for word in shown[1:]]
 table(
-    [f"fault, in each of {METRICS['quality_n_healthy']} healthy films", "AUROC", *reviews],
+    [f"fault, in each of {METRICS['quality_n_healthy']} healthy images", "AUROC", *reviews],
     [[name.replace("_", " "), *(interval(f"quality_{word}_{name}") for word in shown)] for name in names],
 )
 rates = [key.removesuffix("_realised") for key in METRICS if key.startswith("rate_") and key.endswith("_realised")]
@@ -75,7 +75,7 @@ table(
 chosen = json.loads((FOLDER / "selection.json").read_text())
 kinds = list(next(iter(chosen["scores"].values())))
 table(
-    ["planted (SELECT)", *kinds],
+    ["inserted validation lesions", *kinds],
     [
         [name, *(f"{row[kind]:.2f}" if row[kind] is not None else "–" for kind in kinds)]
         for name, row in chosen["scores"].items()

@@ -1,4 +1,4 @@
-"""Draws the pictures of README and docs from phantoms: python tools/phantom_images.py [RUN]
+"""Draw the images of README and docs from phantoms: python tools/phantom_images.py [RUN].
 
 RUN, a run of the generate preset that was trained on phantoms, gives generated.png.
 """
@@ -19,7 +19,7 @@ PATIENTS = (3, 8, 11, 14, 21, 29)
 
 
 def phantoms() -> None:
-    """Six patients, left breast, MLO above CC, one of each pair of columns dense."""
+    """Draw six patients, left breast, MLO above CC, one of each pair of columns dense."""
     rows = [
         np.hstack([make_phantom(0, patient, "L", view, size=SIZE).image for patient in PATIENTS])
         for view in ("MLO", "CC")
@@ -30,7 +30,7 @@ def phantoms() -> None:
 
 
 def generated(run: str) -> None:
-    """The first 24 images of a run's density, none picked, twice their size."""
+    """Draw the first 24 images of a run's latent density, none picked, twice their size."""
     images = LatentSampler(Run.open(run), "latent").draw(np.arange(24)).images
     rows = [np.hstack(list(images[start : start + 8])) for start in range(0, 24, 8)]
     sheet = Image.fromarray(np.rint(np.vstack(rows) * 255).astype(np.uint8))
