@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from mammovae.report import audit_charts as charts
 from mammovae.report.evaluation_page import ImageArray
 from mammovae.report.images import grey
-from mammovae.report.page import Block, Cell, Figure, Images, Section, Table, Terms, Text
+from mammovae.report.page import Block, Cell, Facts, Figure, Images, Section, Table, Text
 from mammovae.statistics.bootstrap import Estimate
 
 Grade = Literal["good", "caution", "bad"]
@@ -97,7 +97,7 @@ def introduction(by_patient: bool = True, derived: bool = False, shows_patients:
         terms["Derived"] = (
             "An image of mode “vary” is derived from one patient’s image by construction, and must be handled like it."
         )
-    return Section("what", "How to read this page", [Text(words), Terms(terms)])
+    return Section("what", "How to read this page", [Text(words), Facts(terms, "terms")])
 
 
 def measures_section(

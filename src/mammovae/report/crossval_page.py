@@ -58,12 +58,6 @@ def detection_section(
     prevalence
         Share of screened images that show a cancer, by which the predictive value was reckoned.
     """
-    headline = metrics.headline
-    unit = "whole patients" if by_patient else "images (patients are unknown)"
-    headline_text = Markup(
-        "<b>{}</b> AUROC of the finding score, {} healthy images of patients without any finding and {} with a "
-        "finding; 95 % interval over {:,} resamples of {}, stratified by fold"
-    ).format(headline.text, headline.n_healthy, headline.n_finding, metrics.resamples, unit)
     planned_text = Markup(
         "<strong>The planned comparison.</strong> AUROC of the finding score less that of the original preset’s "
         "reconstruction loss, in the same resamples: {}; against affected-patient controls {}. Scores learned anew in "
@@ -72,7 +66,7 @@ def detection_section(
     ).format(*planned)
     shown = results.astype(object).where(results.notna(), "–")[list(_RESULTS)]
     blocks: list[Block] = [
-        Text(headline_text, "headline"),
+        _headline(metrics, by_patient),
         Text(planned_text),
         *map(Text, summary_text.summarise_detection(metrics, by_patient)),
         *detection_charts(metrics, "finding score", by_patient),
@@ -98,6 +92,16 @@ def detection_section(
         headers = ("Stated false-positive rate", "Sensitivity", "Specificity", "Predictive value")
         blocks.append(Table(headers, [_texts(row, _PREDICTIVE) for row in predictive], caption))
     return Section("detection", "Detection", blocks)
+
+
+def _headline(metrics: DetectionMetrics, by_patient: bool) -> Text:
+    headline = metrics.headline
+    unit = "whole patients" if by_patient else "images (patients are unknown)"
+    words = Markup(
+        "<b>{}</b> AUROC of the finding score, {} healthy images of patients without any finding and {} with a "
+        "finding; 95 % interval over {:,} resamples of {}, stratified by fold"
+    ).format(headline.text, headline.n_healthy, headline.n_finding, metrics.resamples, unit)
+    return Text(words, "headline")
 
 
 def calibration_section(rows: Sequence[Mapping[str, float]], largest_rate: float) -> Section:

@@ -21,18 +21,11 @@ Width = Literal["full", "medium", "small"]
 
 @dataclass(frozen=True)
 class Facts:
-    """Short facts, each under its name."""
+    """Short facts, each under its name; or terms, one a line with its meaning beside it."""
 
     block: ClassVar = "facts"
     values: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Terms:
-    """Terms and what they mean, one a line."""
-
-    block: ClassVar = "terms"
-    meanings: Mapping[str, str]
+    layout: Literal["facts", "terms"] = "facts"
 
 
 @dataclass(frozen=True)
@@ -122,7 +115,7 @@ class Images:
     """What stands under the columns of strips."""
 
 
-Block = Facts | Terms | Text | Bullets | Conclusions | Table | Figure | Images
+Block = Facts | Text | Bullets | Conclusions | Table | Figure | Images
 
 
 @dataclass(frozen=True)
