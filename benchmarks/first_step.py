@@ -4,7 +4,6 @@ import os
 import sys
 import time
 
-import pytorch_lightning  # noqa: F401
 import torch
 
 BEGIN = time.perf_counter()

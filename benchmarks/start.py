@@ -82,5 +82,5 @@ def first_step(row: str, scope: Scope) -> Line:
 
         (seconds,) = race([work], scope.pick(5, 1))
     notes = (f"best of {len(seconds)}, median {statistics.median(seconds):.2f} s; nothing usual to compare with",)
-    work_words = "from torch and pytorch_lightning imported to the first step of tiny on 20 phantoms"
+    work_words = "from torch imported to the first step of tiny on 20 phantoms"
     return Line(row, work_words, "s", None, min(seconds), None, notes)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -64,7 +64,7 @@ def documented(heading: str) -> list[Entry]:
     return entries
 
 
-def compare(entries: list[Entry], columns: dict[str, Iterable[Any]]) -> None:
+def compare(entries: list[Entry], columns: Mapping[str, Iterable[Any]]) -> None:
     """Fail unless each column is documented, each documented one is there, and values are as documented."""
     exact = {entry.name: entry for entry in entries if "<" not in entry.name}
     used = set()

@@ -75,10 +75,9 @@ def test_no_file_imports_itself_through_others() -> None:
     assert not needs, f"imports go in a circle among {sorted(needs)}"
 
 
-def test_only_the_loop_knows_the_training_framework_and_data_has_torch_in_dataset_alone() -> None:
+def test_data_has_torch_in_dataset_alone() -> None:
     for path in FILES:
         names = {name.split(".")[0] for name in imported(path)}
-        assert "pytorch_lightning" not in names or path.stem == "loop", path
         assert "torch" not in names or "data" not in path.relative_to(PACKAGE).parts[:1] or path.stem == "dataset", path
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field
 from datetime import timedelta
@@ -96,6 +96,14 @@ class ProcessGroup:
         total = value.to("cuda" if torch.cuda.is_available() else "cpu", copy=True)
         distributed.all_reduce(total)
         return total.to(value.device)
+
+    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Replace each parameter's gradient by its sum over the processes; all must call this."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.size > 1:
+            total = self.all_reduce(torch.cat([gradient.flatten() for gradient in gradients]))
+            for gradient, part in zip(gradients, total.split([one.numel() for one in gradients]), strict=True):
+                gradient.copy_(part.view_as(gradient))
 
     def batch_sum(self, count: int) -> Callable[[Tensor], Tensor]:
         """Return what adds up values (n, ...) of a batch of count images, of which each process has its rows_of.

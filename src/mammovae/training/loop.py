@@ -1,9 +1,8 @@
-"""The training loop: the only file that knows the training framework."""
+"""The training loop: steps over images, a row of history an epoch, validation, and a checkpoint to resume from."""
 
-import logging
 import math
+import os
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.plugins.environments import TorchElasticEnvironment
-from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR
 from torch.utils.data import DataLoader
 
 from mammovae.config import InputError, TrainSettings
@@ -50,8 +47,9 @@ def fit(
 
     Parameters
     ----------
-    parts : positions in data to train on and to validate with; a bilateral member takes those whose other breast is in
-        the same part.
+    parts
+        Positions in data to train on and to validate with; a bilateral member takes those whose other breast is in the
+        same part.
 
     Returns
     -------
@@ -60,7 +58,14 @@ def fit(
     """
     group.is_waiting = False
     if not group.broadcast((folder / WEIGHTS).exists()):
-        _fit(member, data, _pairs(data, parts, folder.name) if member.bilateral else parts, folder, settings, group)
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = _pairs(data, parts, folder.name) if member.bilateral else parts
+        with _deterministic(), retain_freed_memory():
+            _Training(member, data, parts, folder, settings, group).run()
+        if group.rank == 0:
+            batches = data.batches(parts["train"], member.size, settings.batch_size, member.bilateral)
+            member.finalize_fit((batch, ImageNoise(image_keys(settings.seed, FINAL, rows))) for rows, batch in batches)
+            save_weights(member, folder / WEIGHTS)
     history = pd.DataFrame()
     if group.rank == 0:
         (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -74,65 +79,6 @@ def fit(
     return history
 
 
-def _fit(
-    member: Member, data: Data, parts: dict[str, np.ndarray], folder: Path, settings: TrainSettings, group: ProcessGroup
-) -> None:
-    """Fit from the beginning or from the checkpoint; the first process of the group writes."""
-    is_first = group.rank == 0
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / CHECKPOINT
-    member.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
-    training = _Training(member, data, parts, folder, settings, group)
-    loader = DataLoader(
-        training.batches,
-        batch_size=None,
-        sampler=EpochSampler(parts["train"], settings.batch_size, settings.seed, group),
-        pin_memory=torch.cuda.is_available(),
-    )
-    resume = group.broadcast(str(checkpoint) if checkpoint.exists() else None)
-    # history.csv is written with each checkpoint, so its rows are the epochs that need not be repeated.
-    done = len(pd.read_csv(folder / HISTORY)) * len(loader) if resume and is_first else 0
-    steps = settings.epochs * len(loader) if is_first else 0  # the others show nothing
-    was_deterministic = torch.are_deterministic_algorithms_enabled()
-    with (
-        _quiet(),
-        retain_freed_memory(),
-        Progress(f"training {folder.name}", steps, unit="steps", done=done) as training.progress,
-    ):
-        try:
-            _trainer(settings, group, folder).fit(training, loader, ckpt_path=resume, weights_only=True)
-        except SystemExit:  # what the trainer makes of an interruption
-            raise KeyboardInterrupt from None
-        finally:
-            torch.use_deterministic_algorithms(was_deterministic)
-    member.cpu().eval().to(memory_format=torch.contiguous_format)  # pyrefly: ignore[no-matching-overload]
-    if is_first:
-        batches = data.batches(parts["train"], member.size, settings.batch_size, member.bilateral)
-        member.finalize_fit((batch, ImageNoise(image_keys(settings.seed, FINAL, rows))) for rows, batch in batches)
-        training.write_history()
-        save_weights(member, folder / WEIGHTS)
-
-
-def _trainer(settings: TrainSettings, group: ProcessGroup, folder: Path) -> lightning.Trainer:
-    on_gpu = torch.cuda.is_available()
-    return lightning.Trainer(
-        accelerator="gpu" if on_gpu else "cpu",
-        devices=group.local_size,
-        num_nodes=group.size // group.local_size,
-        strategy="auto" if group.size == 1 else DDPStrategy(),
-        plugins=None if group.size == 1 else [TorchElasticEnvironment()],
-        precision=settings.precision if on_gpu else "32-true",
-        max_epochs=settings.epochs,
-        deterministic=True,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-    )
-
-
 def _pairs(data: Data, parts: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     """Keep the positions whose other breast is in the same part; InputError when there are none to train on."""
     parts = {part: positions[np.isin(data.others[positions], positions)] for part, positions in parts.items()}
@@ -141,10 +87,20 @@ def _pairs(data: Data, parts: dict[str, np.ndarray], name: str) -> dict[str, np.
     return parts
 
 
-class _Training(lightning.LightningModule):
-    """What the framework is given: a step, an epoch's row of history, and when to write a checkpoint."""
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Compute by operations that give the same bits every time, or fail where there is none."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS has no such operations
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
-    progress: Progress
+
+class _Training:
+    """A member being fitted: its optimiser and its history, in step with the other processes of the group."""
 
     def __init__(
         self,
@@ -155,100 +111,113 @@ class _Training(lightning.LightningModule):
         settings: TrainSettings,
         group: ProcessGroup,
     ) -> None:
-        super().__init__()
-        self.member, self.batches = member, BatchDataset(data, member, settings.seed)
+        on_gpu = torch.cuda.is_available()
+        self.device = torch.device("cuda" if on_gpu else "cpu")
+        self.member, self.rows = member, list[dict[str, float]]()
+        self._batches = BatchDataset(data, member, settings.seed)
+        self._sampler = EpochSampler(parts["train"], settings.batch_size, settings.seed, group)
+        self._loader = DataLoader(self._batches, batch_size=None, sampler=self._sampler, pin_memory=on_gpu)
         self._parts, self._folder, self._settings, self._group = parts, folder, settings, group
-        self._rows: list[dict[str, float]] = []
-        self._sums: dict[str, Tensor] = {}
-        self._saved = time.monotonic()
-        self._begin = 0.0
-
-    def configure_optimizers(self) -> Any:
-        """Return Adam and, where asked for, its schedule."""
-        optimizer = torch.optim.Adam(self.member.parameters(), lr=self._settings.learning_rate, fused=True)
-        if self._settings.schedule == "constant":
-            return optimizer
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self._settings.epochs)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
-
-    def on_train_epoch_start(self) -> None:
-        """Put the member into training mode, whatever was done to it before, and begin to count."""
-        self.member.train()
-        self._sums = {}
-        self._begin = time.monotonic()
-
-    def training_step(self, batch: tuple[Batch, Tensor], step: int) -> Tensor:
-        """Return the loss of this process's rows; InputError when that of the whole batch is not finite."""
-        settings, group = self._settings, self._group
-        count = min(settings.batch_size, len(self._parts["train"]) - step * settings.batch_size)
-        losses, own = self._losses(*batch, count), group.rows_of(count)[1]
-        _add(self._sums, losses, own)
-        # Weighted so that the mean over processes, which the framework takes of the gradients, is that over images.
-        loss = losses["loss"].mean() * (own * group.size / count)
-        batch_loss = group.all_reduce(loss.detach()).item() / group.size
-        if not math.isfinite(batch_loss):
-            raise InputError(
-                f"the loss became {batch_loss} in epoch {self.current_epoch + 1}: "
-                "lower learning_rate with a new --out, and check the data's contact sheet"
-            )
-        self.progress.advance(1, note=f"epoch {self.current_epoch + 1}, loss {batch_loss:,.4g}")
-        return loss
-
-    def _losses(self, batch: Batch, keys: Tensor, count: int) -> dict[str, Tensor]:
-        """Return the member's losses of this process's rows of a batch of count images, in training or evaluation."""
-        context = StepContext.of(keys, self._group.batch_sum(count))
-        if self.member.training and self.member.augmented:
-            batch = augment(batch, context.noise)
-        return self.member.losses(
-            batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last)), context
+        member.to(self.device, memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+        self._optimizer = torch.optim.Adam(member.parameters(), lr=settings.learning_rate, fused=True)
+        is_constant = settings.schedule == "constant"
+        self._schedule = (
+            ConstantLR(self._optimizer, 1.0) if is_constant else CosineAnnealingLR(self._optimizer, settings.epochs)
         )
+        precision = settings.precision if on_gpu else "32"
+        self._half = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(precision)
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._half == torch.float16)
+        self._stateful: dict[str, Any] = {"member": member, "optimizer": self._optimizer}
+        self._stateful |= {"schedule": self._schedule, "scaler": self._scaler}
 
-    def on_train_epoch_end(self) -> None:
-        """Validate, add a row to the history, and write a checkpoint when it is time."""
-        trained, validated = _row(self._sums, len(self._parts["train"]), self._group), self._validate()
-        row: dict[str, float] = {"epoch": self.current_epoch + 1}
+    def run(self) -> None:
+        """Fit from the beginning or from the checkpoint, and leave the member on the CPU in evaluation mode."""
+        checkpoint, steps = self._folder / CHECKPOINT, len(self._sampler)
+        if self._group.broadcast(checkpoint.exists()):
+            saved = torch.load(checkpoint, map_location=self.device, weights_only=True)
+            self.rows = saved["history"]
+            for name, part in self._stateful.items():
+                part.load_state_dict(saved[name])
+        total = self._settings.epochs * steps if self._group.rank == 0 else 0  # the others show nothing
+        name, saved_at = f"training {self._folder.name}", time.monotonic()
+        with Progress(name, total, unit="steps", done=len(self.rows) * steps) as progress:
+            for epoch in range(len(self.rows), self._settings.epochs):
+                self._epoch(epoch, progress)
+                if self._group.broadcast(time.monotonic() - saved_at >= self._settings.checkpoint_seconds):
+                    self._save(checkpoint)
+                    saved_at = time.monotonic()
+        self.member.cpu().eval().to(memory_format=torch.contiguous_format)  # pyrefly: ignore[no-matching-overload]
+        self._write_history()
+
+    def _epoch(self, epoch: int, progress: Progress) -> None:
+        """Train on every image once, validate, and add a row to the history."""
+        begin, sums = time.monotonic(), dict[str, Tensor]()
+        self.member.train()  # whatever was done to it before
+        self._sampler.set_epoch(epoch)
+        for step, (batch, keys) in enumerate(self._loader):
+            loss = self._step(batch, keys, step, sums)
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"the loss became {loss} in epoch {epoch + 1}: "
+                    "lower learning_rate with a new --out, and check the data's contact sheet"
+                )
+            progress.advance(1, note=f"epoch {epoch + 1}, loss {loss:,.4g}")
+        self._schedule.step()
+        trained, validated = _row(sums, len(self._parts["train"]), self._group), self._validate()
+        row: dict[str, float] = {"epoch": epoch + 1}
         row |= {name: value for name, value in trained.items() if not name.startswith("kl_")}
         row |= {f"validation_{name}": validated.get(name, float("nan")) for name in row if name != "epoch"}
         dimensions = {name: value for name, value in trained.items() if name.startswith("kl_")}
-        self._rows.append(row | dimensions | {"seconds": round(time.monotonic() - self._begin, 3)})
-        if self._group.broadcast(time.monotonic() - self._saved >= self._settings.checkpoint_seconds):
-            self._save(self._folder / CHECKPOINT)
-            self._saved = time.monotonic()
+        self.rows.append(row | dimensions | {"seconds": round(time.monotonic() - begin, 3)})
 
-    def _save(self, checkpoint: Path) -> None:
-        """Write history and checkpoint; every process takes part, and the first writes."""
-        if self._group.rank:
-            self.trainer.save_checkpoint(checkpoint)
-            return
-        self.write_history()
-        with atomic_write(checkpoint) as partial:
-            self.trainer.save_checkpoint(partial)
+    def _step(self, batch: Batch, keys: Tensor, step: int, sums: dict[str, Tensor]) -> float:
+        """Change the weights by one batch, add its losses to sums, and return its mean loss."""
+        size, group = self._settings.batch_size, self._group
+        count = min(size, len(self._parts["train"]) - step * size)
+        losses, own = self._losses(batch, keys, count), group.rows_of(count)[1]
+        _add(sums, losses, own)
+        # Weighted so that the sum over processes is the mean over images.
+        loss = losses["loss"].mean() * (own / count)
+        self._optimizer.zero_grad()
+        self._scaler.scale(loss).backward()
+        group.sum_gradients(self.member.parameters())
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return group.all_reduce(loss.detach()).item()
+
+    def _losses(self, batch: Batch, keys: Tensor, count: int) -> dict[str, Tensor]:
+        """Return the member's losses of this process's rows of a batch of count images, in training or evaluation."""
+        batch, context = batch.to(self.device), StepContext.of(keys.to(self.device), self._group.batch_sum(count))
+        with torch.autocast(self.device.type, self._half, enabled=self._half is not None):
+            if self.member.training and self.member.augmented:
+                batch = augment(batch, context.noise)
+            image = batch.image.contiguous(memory_format=torch.channels_last)
+            return self.member.losses(batch._replace(image=image), context)
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         """Return the mean losses of the validation images in evaluation mode."""
-        positions, size = self._parts["validation"], self._settings.batch_size
-        sums: dict[str, Tensor] = {}
+        positions, size, sums = self._parts["validation"], self._settings.batch_size, dict[str, Tensor]()
         self.member.eval()
         for step, start in enumerate(range(0, len(positions), size)):
             part = positions[start : start + size]
             rows, own = self._group.rows_of(len(part))
-            batch, keys = self.batches[StepRows(part[rows], VALIDATION, step)]
-            _add(sums, self._losses(batch.to(self.device), keys.to(self.device), len(part)), own)
+            _add(sums, self._losses(*self._batches[StepRows(part[rows], VALIDATION, step)], len(part)), own)
         return _row(sums, len(positions), self._group)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the history with the weights."""
-        checkpoint["history"] = self._rows
+    def _save(self, checkpoint: Path) -> None:
+        """Write history and checkpoint, in the first process alone."""
+        if self._group.rank == 0:
+            self._write_history()
+            states: dict[str, Any] = {name: part.state_dict() for name, part in self._stateful.items()}
+            with atomic_write(checkpoint) as partial:
+                torch.save(states | {"history": self.rows}, partial)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the history up again."""
-        self._rows = checkpoint["history"]
-
-    def write_history(self) -> None:
+    def _write_history(self) -> None:
         """Write a row an epoch, losses as means over images in nats."""
-        with atomic_write(self._folder / HISTORY) as partial:
-            pd.DataFrame(self._rows).to_csv(partial, index=False)
+        if self._group.rank == 0:
+            with atomic_write(self._folder / HISTORY) as partial:
+                pd.DataFrame(self.rows).to_csv(partial, index=False)
 
 
 def _add(sums: dict[str, Tensor], losses: dict[str, Tensor], count: int) -> None:
@@ -271,20 +240,3 @@ def _row(sums: dict[str, Tensor], count: int, group: ProcessGroup) -> dict[str, 
         else:
             row[name] = float(total) / count
     return row
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the framework's own advice (workers, tips, hardware lines) off the screen."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        for module in ("pytorch_lightning", "lightning_fabric"):
-            warnings.filterwarnings("ignore", module=module)
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
