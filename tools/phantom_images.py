@@ -31,7 +31,7 @@ def phantoms() -> None:
 
 def generated(run: str) -> None:
     """Draw the first 24 images of a run's latent density, none picked, twice their size."""
-    images = LatentSampler(Run.open(run), "latent").draw(np.arange(24)).images
+    images = LatentSampler(Run.open(run), "latent").generate(np.arange(24)).images
     rows = [np.hstack(list(images[start : start + 8])) for start in range(0, 24, 8)]
     sheet = Image.fromarray(np.rint(np.vstack(rows) * 255).astype(np.uint8))
     sheet.resize((1440, round(1440 * sheet.height / sheet.width)), Image.Resampling.LANCZOS).save(

@@ -108,7 +108,7 @@ def test_trivial_scores_are_what_they_say(trapped_data: Path) -> None:
 def test_maps_stay_inside_the_breast(run: Path, trapped_data: Path) -> None:
     data = mv.Data.open(trapped_data)
     positions = data.select("test")[:4]
-    for part, _, _, maps in Detector(mv.Run.open(run)).data(data, positions):
+    for part, (_, _, maps) in Detector(mv.Run.open(run)).detect_batches(data, positions):
         assert (maps[data.masks[part] == 0] == 0).all() and (maps > 0).any()
 
 
@@ -208,5 +208,6 @@ def test_a_healthy_map_exceeds_the_stated_level_once_in_a_thousand_pixels_of_bre
 ) -> None:
     opened, data = mv.Run.open(run), mv.Data.open(trapped_data)
     positions = data.for_training(opened.settings)["calibration"]
-    inside = np.concatenate([maps[maps > 0] for *_, maps in Detector(opened).data(data, positions)])
+    maps = Detector(opened).fused_maps(data, positions)
+    inside = maps[maps > 0]
     assert (inside > opened.manifest["map_scale"]).mean() == pytest.approx(0.001, abs=2e-4)

@@ -1,4 +1,4 @@
-"""Generated images as DICOM: the same pixels back, valid by the standard, and nobody takes them for a patient."""
+"""Generated images as DICOM: the same pixels back, valid by the standard, and never taken for a patient."""
 
 import io
 import shutil
@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 from mammovae.config import InputError, UsageError
-from mammovae.generation.dicom_export import encode
+from mammovae.generation.dicom_export import Origin, encode
 from mammovae.imageio.read import read
 
 POSES = [(side, view) for side in ("L", "R") for view in ("CC", "MLO")]
@@ -26,17 +26,17 @@ def image() -> np.ndarray:
 
 
 def encoded(image: np.ndarray, **changes: Any) -> bytes:
-    arguments: dict[str, Any] = {
+    origin = {
         "key": "0/00003",
-        "side": "L",
-        "view": "MLO",
-        "mm_per_pixel": 0.7,
         "model": "vae",
         "run": "0123456789abcdef" * 4,
         "sampler": "prior",
         "from_patients": False,
     }
-    return encode(image, **(arguments | changes))
+    pose: dict[str, Any] = {"side": "L", "view": "MLO", "mm_per_pixel": 0.7}
+    for name, value in changes.items():
+        (origin if name in origin else pose)[name] = value
+    return encode(image, Origin(**origin), **pose)
 
 
 def dataset_of(content: bytes) -> pydicom.FileDataset:
@@ -47,11 +47,11 @@ def dataset_of(content: bytes) -> pydicom.FileDataset:
 def test_reading_gives_the_very_pixels_with_the_chest_wall_where_the_side_has_it(image, tmp_path, side, view):
     path = tmp_path / "a.dcm"
     path.write_bytes(encoded(image, side=side, view=view))
-    picture = read(path)
-    np.testing.assert_array_equal(picture.pixels, image if side == "L" else image[:, ::-1])
-    assert picture.warnings == ()
-    assert (picture.header["side"], picture.header["view"]) == (side, view)
-    assert picture.header["mm_per_pixel"] == 0.7
+    decoded = read(path)
+    np.testing.assert_array_equal(decoded.pixels, image if side == "L" else image[:, ::-1])
+    assert decoded.warnings == ()
+    assert (decoded.header["side"], decoded.header["view"]) == (side, view)
+    assert decoded.header["mm_per_pixel"] == 0.7
     along_rows, down_columns = dataset_of(path.read_bytes()).PatientOrientation
     assert along_rows == {"L": "A", "R": "P"}[side]
     assert down_columns == {"LMLO": "F", "RMLO": "F", "LCC": "R", "RCC": "L"}[side + view]
@@ -130,7 +130,7 @@ def test_a_pixel_has_a_size(image, spacing):
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((3, 3)), np.zeros(3, np.uint16), np.zeros((0, 3), np.uint16)])
-def test_only_a_16_bit_picture_is_written(wrong):
+def test_only_a_16_bit_image_is_written(wrong):
     with pytest.raises(ValueError, match="uint16"):
         encoded(wrong)
 

@@ -10,8 +10,9 @@ from PIL import Image
 
 import mammovae as mv
 from mammovae.config import ResidualVaeSettings, SamplingMode
-from mammovae.generation.samplers import STEPS, LatentSampler, stored
+from mammovae.generation.samplers import INTERPOLATION_STEPS, LatentSampler, to_uint16
 from mammovae.imageio.read import read
+from mammovae.models.pyramid_vae import PyramidVae
 from mammovae.models.run import Run
 
 SMALL: dict[str, Any] = {
@@ -46,10 +47,10 @@ def test_a_varied_image_names_its_source_and_does_not_depend_on_its_neighbours(
     facts = mv.generate(run, out=tmp_path / "g", mode="vary", count=40, source=trapped_data)
     assert "derived from one patient" in facts["note"]
     rows, data = pd.read_csv(tmp_path / "g" / "generated.csv"), mv.Data.open(trapped_data)
-    drawn = LatentSampler(Run.open(run), "vary", 0, data)
-    positions = [place[0] for place in drawn.origins(np.arange(40))]
+    sampler = LatentSampler(Run.open(run), "vary", 0, data)
+    positions = np.array([sources[0] for sources in sampler.source_positions(np.arange(40))])
     assert rows["source_image_ids"].tolist() == data.index["image_id"].iloc[positions].tolist()
-    alone = stored(drawn.draw(np.array([37])).images[0])
+    alone = to_uint16(sampler.generate(np.array([37])).images[0])
     written = np.asarray(Image.open(tmp_path / "g" / "png" / "vary-00037.png"))
     assert np.abs(written.astype(int) - alone).max() <= 1
 
@@ -57,19 +58,23 @@ def test_a_varied_image_names_its_source_and_does_not_depend_on_its_neighbours(
 def test_every_training_image_is_taken_once_before_any_twice(run: Path, trapped_data: Path) -> None:
     opened, data = Run.open(run), mv.Data.open(trapped_data)
     train = data.for_training(opened.settings)["train"]
-    drawn = [place[0] for place in LatentSampler(opened, "vary", 0, data).origins(np.arange(2 * len(train)))]
-    assert sorted(drawn[: len(train)]) == sorted(drawn[len(train) :]) == sorted(train.tolist())
+    positions = [
+        sources[0] for sources in LatentSampler(opened, "vary", 0, data).source_positions(np.arange(2 * len(train)))
+    ]
+    assert sorted(positions[: len(train)]) == sorted(positions[len(train) :]) == sorted(train.tolist())
 
 
 def test_an_interpolation_leads_from_one_training_image_to_another(generating: Path, trapped_data: Path) -> None:
     opened, data = Run.open(generating), mv.Data.open(trapped_data)
-    way = LatentSampler(opened, "interpolate", 3, data)
-    origins = way.origins(np.arange(STEPS))
+    sampler = LatentSampler(opened, "interpolate", 3, data)
+    origins = sampler.source_positions(np.arange(INTERPOLATION_STEPS))
     assert len(set(origins)) == 1 and origins[0][0] != origins[0][1]
-    z = way.latents(np.arange(STEPS)).numpy()
+    z = sampler.latents(np.arange(INTERPOLATION_STEPS)).numpy()
     steps = np.diff(z, axis=0)
     np.testing.assert_allclose(steps, np.broadcast_to(steps[0], steps.shape), atol=1e-5)
-    ends = opened.members["pyramid_vae"].posterior(data.batch(np.array(origins[0]), 64))[0].detach().numpy()
+    member = opened.members["pyramid_vae"]
+    assert isinstance(member, PyramidVae)
+    ends = member.posterior(data.batch(np.array(origins[0]), 64))[0].detach().numpy()
     np.testing.assert_allclose(z[[0, -1]], ends, atol=1e-5)
 
 
@@ -93,15 +98,17 @@ def test_the_folder_is_a_data_folder_that_can_be_trained_on_and_scored(
     generating: Path, run: Path, tmp_path: Path
 ) -> None:
     facts = mv.generate(generating, out=tmp_path / "g", count=40)
-    made = mv.Data.open(tmp_path / "g")
-    assert made.images.shape == (40, 64, 64) and facts["counts"]["images"] == 40
-    ok = (made.index["status"] == "ok").to_numpy(bool)
-    assert ok.sum() >= 20 and all(made.masks[place].any() for place in np.flatnonzero(ok))
-    assert not (made.images[ok] * (made.masks[ok] == 0)).any()
-    assert (made.index.loc[ok, "healthy"] == True).all()  # noqa: E712 - nullable column
+    generated = mv.Data.open(tmp_path / "g")
+    assert generated.images.shape == (40, 64, 64) and facts["counts"]["images"] == 40
+    ok = (generated.index["status"] == "ok").to_numpy(bool)
+    assert ok.sum() >= 20 and all(generated.masks[place].any() for place in np.flatnonzero(ok))
+    assert not (generated.images[ok] * (generated.masks[ok] == 0)).any()
+    assert (generated.index.loc[ok, "healthy"] == True).all()  # noqa: E712 - nullable column
     assert facts["run"]["weights"] == Run.open(generating).manifest["weights"] and facts["sampling"]["mode"] == "latent"
-    written = np.stack([np.asarray(Image.open(tmp_path / "g" / source)) for source in made.index.loc[ok, "source"]])
-    np.testing.assert_array_equal(written, made.images[ok])
+    written = np.stack(
+        [np.asarray(Image.open(tmp_path / "g" / source)) for source in generated.index.loc[ok, "source"]]
+    )
+    np.testing.assert_array_equal(written, generated.images[ok])
     mv.train(tmp_path / "g", out=tmp_path / "again", preset="tiny", settings=mv.TrainSettings(epochs=1))
     assert mv.score(run, tmp_path / "g", out=tmp_path / "scores.csv")["table"]["finding"].notna().sum() == ok.sum()
 
@@ -115,19 +122,19 @@ def test_a_side_and_a_view_can_be_asked_for_where_the_run_was_told_them(
     mv.generate(generating, out=tmp_path / "free", count=24)
     assert set(mv.Data.open(tmp_path / "free").index["view"]) == {"CC", "MLO"}
     with pytest.raises(mv.UsageError, match=r"vae .* cannot be asked for a side"):
-        mv.generate(run, out=tmp_path / "deaf", mode="prior", side="R")
+        mv.generate(run, out=tmp_path / "unconditional", mode="prior", side="R")
 
 
 def test_dicom_of_a_folder_reads_back_to_its_images(generating: Path, tmp_path: Path) -> None:
     mv.generate(generating, out=tmp_path / "g", count=6, dicom=True)
-    made = mv.Data.open(tmp_path / "g")
-    ok = np.flatnonzero(made.index["status"] == "ok")
+    generated = mv.Data.open(tmp_path / "g")
+    ok = np.flatnonzero(generated.index["status"] == "ok")
     assert len(ok)
     for place in ok:
-        picture = read(tmp_path / "g" / made.index["source"].iloc[place])
-        geometry = made.geometry(int(place))
-        np.testing.assert_array_equal(geometry.apply(picture.pixels), made.images[place])
-        assert picture.header["side"] == made.index["side"].iloc[place]
+        decoded = read(tmp_path / "g" / generated.index["source"].iloc[place])
+        geometry = generated.geometry(int(place))
+        np.testing.assert_array_equal(geometry.apply(decoded.pixels), generated.images[place])
+        assert decoded.header["side"] == generated.index["side"].iloc[place]
     prepared = mv.prepare(
         "dicom", tmp_path / "g" / "dicom", out=tmp_path / "prepared", workers=1, settings=mv.PrepareSettings(size=64)
     )
@@ -140,15 +147,15 @@ def test_dicom_without_a_known_side_is_refused_before_anything_is_written(run: P
     assert not (tmp_path / "g").exists()
 
 
-def test_images_of_one_patient_stay_in_one_split_and_her_id_out_of_the_folder(
+def test_images_of_one_patient_stay_in_one_split_and_the_patient_id_out_of_the_folder(
     run: Path, trapped_data: Path, tmp_path: Path
 ) -> None:
     mv.generate(run, out=tmp_path / "g", mode="vary", count=120, source=trapped_data)
-    made, data = mv.Data.open(tmp_path / "g").index, mv.Data.open(trapped_data).index
+    generated, data = mv.Data.open(tmp_path / "g").index, mv.Data.open(trapped_data).index
     sources = pd.read_csv(tmp_path / "g" / "generated.csv")["source_image_ids"]
     real = data.set_index("image_id")["patient_id"].reindex(sources).to_numpy()
-    assert made.groupby(real)["patient_id"].nunique().max() == 1
-    assert not set(made["patient_id"]) & set(data["patient_id"].dropna())
+    assert generated.groupby(real)["patient_id"].nunique().max() == 1
+    assert not set(generated["patient_id"]) & set(data["patient_id"].dropna())
 
 
 def test_a_run_that_cannot_make_images_says_so(trapped_data: Path, tmp_path: Path) -> None:
@@ -160,5 +167,5 @@ def test_a_run_that_cannot_make_images_says_so(trapped_data: Path, tmp_path: Pat
         maps=("normalised",),
     )
     mv.train(trapped_data, out=tmp_path / "r", preset="detect", settings=settings)
-    with pytest.raises(mv.InputError, match="no member that makes images"):
+    with pytest.raises(mv.InputError, match="no member that generates images"):
         mv.generate(tmp_path / "r", out=tmp_path / "g")

@@ -82,7 +82,7 @@ def test_scores_are_the_same_alone_in_a_batch_from_data_from_files_and_without_t
     detector = Detector(mv.Run.open(detect))
     positions = data.select("test")[:5]
     together = detector.table(data, positions)
-    alone, _, whole = detector.squares(data.images[positions[3:4]], data.masks[positions[3:4]])
+    alone, _, whole = detector.detect(data.images[positions[3:4]], data.masks[positions[3:4]])
     assert alone["map_peak"][0] == whole.max() > 0
     one_sided = [name for name in together if not name.endswith("_bilateral")]
     for name in one_sided:
@@ -113,13 +113,13 @@ def test_planted_lesions_of_growing_contrast_raise_each_finding_score_and_sham_p
     masks, means = data.masks[positions], {name: [] for name in FINDING}
     for contrast in (0.0, 0.3, 0.6, 0.9):
         images = np.stack([with_lesion(data, int(position), contrast)[0] for position in positions])
-        scores, _, _ = detector.squares(images, masks)
+        scores, _, _ = detector.detect(images, masks)
         for name in FINDING:
             means[name].append(float(scores[name].mean()))
     for name, values in means.items():
         assert values == sorted(values) and values[-1] > values[0], (name, values)
-    clean, _, _ = detector.squares(data.images[positions], masks)
-    shams, _, _ = detector.squares(np.stack([with_lesion(data, int(p), 0.9)[1] for p in positions]), masks)
+    clean, _, _ = detector.detect(data.images[positions], masks)
+    shams, _, _ = detector.detect(np.stack([with_lesion(data, int(p), 0.9)[1] for p in positions]), masks)
     for name in FINDING:
         np.testing.assert_allclose(shams[name], clean[name], rtol=1e-6, err_msg=name)
 
@@ -130,10 +130,10 @@ def test_a_marker_answers_large_lesions_of_growing_contrast_and_no_sham(marking:
     masks, means = data.masks[positions], []
     for contrast in (0.0, 0.6, 0.9, 1.2):
         images = np.stack([with_lesion(data, int(position), contrast, 25)[0] for position in positions])
-        means.append(float(detector.squares(images, masks)[0]["lesion_segmenter_peak"].mean()))
+        means.append(float(detector.detect(images, masks)[0]["lesion_segmenter_peak"].mean()))
     assert means == sorted(means) and means[-1] > means[0] + 0.5, means
     shams = np.stack([with_lesion(data, int(position), 0.9, 25)[1] for position in positions])
-    scores, clean = detector.squares(shams, masks)[0], detector.squares(data.images[positions], masks)[0]
+    scores, clean = detector.detect(shams, masks)[0], detector.detect(data.images[positions], masks)[0]
     np.testing.assert_allclose(scores["lesion_segmenter_peak"], clean["lesion_segmenter_peak"], rtol=1e-6)
 
 

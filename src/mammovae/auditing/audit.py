@@ -13,7 +13,7 @@ from mammovae.auditing.subsampling import BLURRED, audit_sets
 from mammovae.config import InputError, PresetName
 from mammovae.data.dataset import Data
 from mammovae.evaluation.evaluate import scores_table, select_test_images, stage_inputs
-from mammovae.generation.samplers import DERIVED, stored
+from mammovae.generation.samplers import DERIVED, to_uint16
 from mammovae.models.base import Generator
 from mammovae.models.run import Run
 from mammovae.statistics.bootstrap import Estimate, PatientBootstrap
@@ -98,7 +98,7 @@ def generated_images(run: Run, generated: Data, fold: int = 0) -> ImageSet:
 def _image_set(run: Run, data: Data, positions: np.ndarray, size: int, fold: int) -> ImageSet:
     images, masks = np.empty((2, len(positions), size, size), np.uint16)
     for start, (_, batch) in zip(range(0, len(positions), _BATCH), data.batches(positions, size, _BATCH), strict=True):
-        images[start : start + _BATCH] = stored(batch.image[:, 0].numpy())
+        images[start : start + _BATCH] = to_uint16(batch.image[:, 0].numpy())
         masks[start : start + _BATCH] = batch.mask[:, 0].numpy()
     groups = data.index["patient_id"].iloc[positions].astype(str).tolist()
     # Real and generated images alike are encoded without their side, view and density, so that none is favoured.

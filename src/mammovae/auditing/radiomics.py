@@ -31,7 +31,7 @@ import numpy as np
 from scipy import ndimage
 
 from mammovae.config import InputError
-from mammovae.generation.samplers import FEWEST_PIXELS
+from mammovae.generation.samplers import MIN_BREAST_PIXELS
 from mammovae.statistics import Bools, Floats
 
 REFERENCE_SIZE = 128
@@ -64,9 +64,9 @@ def inside_breast(image: np.ndarray, mask: np.ndarray) -> tuple[Floats, Bools]:
         raise InputError(f"an image {image.shape} and a mask {inside.shape} do not fit: give both as (rows, columns)")
     if image.dtype != np.uint16 and image.dtype.kind != "f":
         raise InputError(f"an image is {image.dtype}: give uint16, or float in 0..1")
-    if (pixels := int(inside.sum())) < FEWEST_PIXELS:
+    if (pixels := int(inside.sum())) < MIN_BREAST_PIXELS:
         raise InputError(
-            f"a mask has {pixels} pixels inside the breast, fewer than {FEWEST_PIXELS}: leave the image out"
+            f"a mask has {pixels} pixels inside the breast, fewer than {MIN_BREAST_PIXELS}: leave the image out"
         )
     grey = np.where(inside, image, 0).astype(np.float64)
     if not np.isfinite(grey).all():
@@ -174,7 +174,7 @@ def _haralick(grey: Floats, inside: Bools, distance: int) -> tuple[float, float,
 
 
 def _blobs(grey: Floats, inside: Bools, core: Bools, size: int) -> list[float]:
-    region = core if core.sum() >= FEWEST_PIXELS // 4 else inside
+    region = core if core.sum() >= MIN_BREAST_PIXELS // 4 else inside
     share = inside.astype(np.float64)
     sizes, peaks = [], 0.0
     for scale in _SCALES:

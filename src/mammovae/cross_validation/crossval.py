@@ -145,7 +145,7 @@ def _scores(run: Run, reference_run: Run, data: Data, positions: np.ndarray, fol
     blob_maps = np.stack([blob_map(data, int(position)) for position in positions])
     baselines = {
         **image_statistics(data, positions),
-        "pca_residual": healthy.normal({"pca_residual": pca.score_samples(data, positions)})[:, 0],
+        "pca_residual": healthy.normal_scores({"pca_residual": pca.score_samples(data, positions)})[:, 0],
         "blobs": blob_maps.max(axis=(1, 2)).astype(np.float64),
         "original_reconstruction_loss": reference_raw["reconstruction_loss"],
     }

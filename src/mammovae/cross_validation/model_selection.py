@@ -21,7 +21,7 @@ NOT_SCORES = ("position", "kind", "diameter_mm", "contrast", "chance", "fold")
 def inserted_lesion_table(run: Run, data: Data, positions: np.ndarray, seed: int) -> pd.DataFrame:
     """Score validation images untouched, with sham and with inserted validation lesions; raw scores and finding."""
     rows = score_inserted_lesions(Detector(run), data, positions, "validation", seed)
-    return rows.assign(**FusedScore(run).alone({name: rows[name].to_numpy() for name in score_names(rows)}))
+    return rows.assign(**FusedScore(run).finding_columns({name: rows[name].to_numpy() for name in score_names(rows)}))
 
 
 def score_names(rows: pd.DataFrame) -> list[str]:

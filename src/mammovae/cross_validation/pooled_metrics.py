@@ -98,7 +98,7 @@ def _in_deviations(part: pd.DataFrame, run: Run) -> pd.DataFrame:
     healthy = healthy.assign(**dict.fromkeys(names, healthy[run.settings.fused[0]]))
     healthy[REFERENCE_LOSS] = pd.read_parquet(run.path.parent / "reference" / CALIBRATION)["reconstruction_loss"]
     raw = {str(name): part[name].to_numpy(np.float64) for name in healthy if name in part}
-    return part.assign(**{name: Calibration(healthy, [name]).normal(raw)[:, 0] for name in raw})
+    return part.assign(**{name: Calibration(healthy, [name]).normal_scores(raw)[:, 0] for name in raw})
 
 
 def _comparisons(

@@ -1,6 +1,7 @@
-"""One torch module from prepared squares to scores and a map: a run's members and the smoothing of their maps."""
+"""The members of a run as one torch module: from prepared images to scores and anomaly maps."""
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,13 +13,20 @@ from mammovae.models.anomaly_maps import smooth
 from mammovae.models.run import Run, device
 
 
-class Detector(nn.Module):
-    """Maps a Batch to the named raw scores (n,) and one map (n, 1, S, S), 0 outside the breast.
+class Detection(NamedTuple):
+    """Raw scores of n images, float64 (n,) by name, the members' anomaly maps and the fused map, float32 (n, s, s)."""
 
-    The map is the mean of the run's maps, each smoothed by a Gaussian of 1/64 of the image's side and in units of what
-    one pixel in a thousand of healthy validation breasts exceeds (run.manifest["map_scales"]; 1 where not yet known).
-    To the members' scores it adds map_peak, the map's maximum: unlike a mean of their single maxima, it asks that the
-    members agree on the place.
+    scores: dict[str, np.ndarray]
+    maps: dict[str, np.ndarray]
+    fused_map: np.ndarray
+
+
+class Detector(nn.Module):
+    """Maps prepared images to raw scores, the members' anomaly maps, and one fused map, all 0 outside the breast.
+
+    The fused map is the mean of the run's maps, each smoothed by a Gaussian of 1/64 of the image's side and in units of
+    the 99.9th percentile over healthy validation breasts (run.manifest["map_scales"]; 1 where not yet known). Its
+    maximum is one more score, map_peak: unlike a mean of the maps' maxima, it requires that they agree on the place.
     """
 
     def __init__(self, run: Run) -> None:
@@ -31,37 +39,33 @@ class Detector(nn.Module):
         # The fastest format of convolutions on CPUs and GPUs alike.
         self.to(device(), memory_format=torch.channels_last).eval()  # pyrefly: ignore[no-matching-overload]
 
-    def forward(self, batches: dict[int, Batch]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Take the images at each size that a member has; return all scores and all maps, smoothed."""
+    def forward(self, batches: Mapping[int, Batch]) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """Return all scores (n,), all smoothed maps and the fused map for a batch at each size that a member has."""
         scores: dict[str, Tensor] = {}
         maps: dict[str, Tensor] = {}
         for name, member in self.run.members.items():
             batch = batches[self.sizes[name]]
             if member.bilateral and batch.other is None:
                 continue
-            found, drawn = member.score(batch)
-            scores |= found
-            maps |= {key: smooth(map, map.shape[-1] / 64) * batch.mask for key, map in drawn.items()}
-        return scores, maps
+            member_scores, member_maps = member.score(batch)
+            scores |= member_scores
+            maps |= {key: smooth(raw, raw.shape[-1] / 64) * batch.mask for key, raw in member_maps.items()}
+        scaled = [self._resize(maps[name]) / self.scales.get(name, 1.0) for name in self.run.settings.maps]
+        fused_map = torch.stack(scaled).mean(dim=0)
+        return scores | {"map_peak": fused_map.amax(dim=(1, 2, 3))}, maps, fused_map
 
-    def fused(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """Return the mean of settings.maps in units of their scales, (n, 1, S, S) at the largest member's size."""
-        parts = []
-        for name in self.run.settings.maps:
-            map = maps[name]
-            if map.shape[-1] != self.size:
-                map = interpolate(map, size=(self.size, self.size), mode="bilinear", align_corners=False)
-            parts.append(map / self.scales.get(name, 1.0))
-        return torch.stack(parts).mean(dim=0)
+    def _resize(self, anomaly_map: Tensor) -> Tensor:
+        if anomaly_map.shape[-1] == self.size:
+            return anomaly_map
+        return interpolate(anomaly_map, size=(self.size, self.size), mode="bilinear", align_corners=False)
 
     @torch.inference_mode()
-    def squares(
+    def detect(
         self, images: np.ndarray, masks: np.ndarray, others: tuple[np.ndarray, np.ndarray] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
-        """Score uint16 squares (n, S, S) with their masks, and the other breasts' squares and masks where known.
+    ) -> Detection:
+        """Score prepared images, uint16 (n, S, S), with their masks.
 
-        Returns named float64 scores (n,), the single maps and the fused map, float32 (n, s, s). An other breast whose
-        mask is empty is none.
+        others: the prepared images and masks of the other breasts; an empty mask stands for none.
         """
         batches: dict[int, Batch] = {}
         for size in set(self.sizes.values()):
@@ -70,44 +74,46 @@ class Detector(nn.Module):
                 other, other_mask = to_tensors(*others, size)
                 batch = batch._replace(other=other, other_mask=other_mask)
             batches[size] = batch.to(device())
-        scores, maps = self(batches)
-        whole = self.fused(maps)
-        scores["map_peak"] = whole.amax(dim=(1, 2, 3))
-        return (
-            {name: value.double().cpu().numpy() for name, value in scores.items()},
-            {name: map[:, 0].cpu().numpy() for name, map in maps.items()},
-            whole[:, 0].cpu().numpy(),
+        scores, maps, fused_map = self(batches)
+        return Detection(
+            {name: values.double().cpu().numpy() for name, values in scores.items()},
+            {name: values[:, 0].cpu().numpy() for name, values in maps.items()},
+            fused_map[:, 0].cpu().numpy(),
         )
 
-    def data(
+    def detect_batches(
         self, data: Data, positions: np.ndarray, batch_size: int = 16
-    ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]]:
-        """Yield (positions, scores, single maps, fused map) of a DATA folder's images, a batch at a time."""
-        bilateral = any(member.bilateral for member in self.run.members.values())
+    ) -> Iterator[tuple[np.ndarray, Detection]]:
+        """Yield (positions, Detection) of a DATA folder's images, a batch at a time."""
+        is_bilateral = any(member.bilateral for member in self.run.members.values())
         for start in range(0, len(positions), batch_size):
             part = positions[start : start + batch_size]
-            others = data.other_breasts(part) if bilateral else None
-            yield (part, *self.squares(data.images[part], data.masks[part], others))
+            others = data.other_breasts(part) if is_bilateral else None
+            yield part, self.detect(data.images[part], data.masks[part], others)
+
+    def fused_maps(self, data: Data, positions: np.ndarray) -> np.ndarray:
+        """Return the fused maps of a DATA folder's images, float32 (n, s, s)."""
+        return np.concatenate([detection.fused_map for _, detection in self.detect_batches(data, positions)])
 
     def table(self, data: Data, positions: np.ndarray, fused_maps: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Return the named scores of a DATA folder's images, (n,) each, differences of the two breasts included.
+        """Return the raw scores of a DATA folder's images, (n,) each, differences between the two breasts included.
 
         NAME_bilateral is NAME less the other breast's, for every fused score; NaN where there is no other breast. In
         the same pass the array fused_maps, (n, size, size), is filled.
         """
         partners = data.others[positions]
-        everything = np.union1d(positions, partners[partners >= 0])
-        parts = []
-        for batch, scores, _, fused in self.data(data, everything):
-            parts.append(scores)
+        scored = np.union1d(positions, partners[partners >= 0])
+        parts: list[dict[str, np.ndarray]] = []
+        for batch, detection in self.detect_batches(data, scored):
+            parts.append(detection.scores)
             if fused_maps is not None:
                 rows, places = np.nonzero(positions[:, None] == batch)
-                fused_maps[rows] = fused[places]
-        found = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
-        own, other = np.searchsorted(everything, positions), np.searchsorted(everything, partners)
-        table = {name: values[own] for name, values in found.items()}
+                fused_maps[rows] = detection.fused_map[places]
+        scores = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
+        rows, partner_rows = np.searchsorted(scored, positions), np.searchsorted(scored, partners)
+        table = {name: values[rows] for name, values in scores.items()}
         for name in self.run.settings.fused:
-            if name in found and len(self.run.members) > 1:
-                difference = found[name][own] - found[name][np.minimum(other, len(everything) - 1)]
+            if name in scores and len(self.run.members) > 1:
+                difference = scores[name][rows] - scores[name][np.minimum(partner_rows, len(scored) - 1)]
                 table[f"{name}_bilateral"] = np.where(partners >= 0, difference, np.nan)
         return table

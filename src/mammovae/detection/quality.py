@@ -1,4 +1,4 @@
-"""The quality score: how far an image's exposure, sharpness, objects, lines and position are from healthy images'."""
+"""The quality score: how far exposure, sharpness, objects, lines and position of an image are from healthy images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from mammovae.storage import atomic_write
 
 REFERENCE_MEASUREMENTS, TEMPLATES = "quality_reference.parquet", "quality_templates.safetensors"
 
-TEMPLATE = 32
-"""Side of the squares in which a whole image is compared with the healthy ones, in pixels."""
+THUMBNAIL = 32
+"""Side of the thumbnails in which whole images are compared, in pixels."""
 _COMPONENTS = 12
 
 
 @dataclass(frozen=True)
 class Measure:
-    """How a measure is read: what it means to lie above or below the healthy images, None where that is no fault.
+    """What it means to lie above or below the healthy images in a measure, None where that is no fault.
 
-    floor is the smallest difference that matters, in the measure's own unit: equal healthy values have no spread.
+    floor is the smallest difference that matters, in the measure's unit: equal healthy values have no spread.
     """
 
     floor: float
@@ -34,7 +34,7 @@ class Measure:
     below: str | None
 
 
-_SOFT, _NOISY = "fine structure is missing: motion, or a picture made soft", "fine structure is too strong: noise"
+_SOFT, _NOISY = "fine structure is missing: motion, or a softened image", "fine structure is too strong: noise"
 _SHAPE, _PLACE = "an unusual outline of the breast", "the breast lies at an unusual place"
 
 MEASURES: Mapping[str, Measure] = {
@@ -59,7 +59,7 @@ MEASURES: Mapping[str, Measure] = {
     "level_step": Measure(0.05, "a straight edge across the breast", None),
     "upright_step": Measure(0.05, "a straight edge along the breast", None),
     "dead_rows": Measure(0.002, "rows that are empty or repeat", None),
-    "height": Measure(0.02, None, "only a part of the picture's height is breast"),
+    "height": Measure(0.02, None, "only a part of the image's height is breast"),
     "filled": Measure(0.02, _SHAPE, _SHAPE),
     "middle_down": Measure(0.01, _PLACE, _PLACE),
     "middle_across": Measure(0.01, _PLACE, _PLACE),
@@ -73,99 +73,90 @@ MEASURES: Mapping[str, Measure] = {
     "unlikeness": Measure(0.02, "unlike any healthy image as a whole", None),
     "better_upside_down": Measure(0.02, "more like a healthy image when turned upside down", None),
     "outline_distance": Measure(0.1, _SHAPE, None),
-    "picture_distance": Measure(0.1, "unlike any healthy image as a whole", None),
-    "together": Measure(0.3, "an unusual combination of exposure, sharpness and position", None),
+    "image_distance": Measure(0.1, "unlike any healthy image as a whole", None),
+    "combination": Measure(0.3, "an unusual combination of exposure, sharpness and position", None),
 }
 """Every measure by name; the last five compare with the healthy training images as a whole."""
 
 
 class Quality:
-    """Knows healthy images by their measures; higher scores = further from them, whatever the reason.
+    """How far images are from healthy ones by their measures, whatever the reason.
 
-    Each measure becomes a normal score among healthy training images (detection/calibration.py: Healthy); one-sided
-    measures count only on their side. The quality score is the largest of them: a fault shows in one or two measures,
-    and a mean over forty would hide it.
+    Each measure becomes a normal score among healthy training images (ScoreDistribution); one-sided measures are 0 on
+    their other side. The quality score is the largest of them: a fault shows in one or two measures, and a mean over
+    forty would hide it.
+
+    measures are those of healthy training images, comparisons with the templates included; calibration holds the
+    quality scores of healthy calibration images, (n,).
     """
 
     def __init__(
         self, measures: pd.DataFrame, templates: Mapping[str, np.ndarray], calibration: np.ndarray | None = None
     ) -> None:
-        """measures: those of healthy training images, compared with the templates already; see fit.
-
-        calibration: quality scores of healthy calibration images, (n,).
-        """
         self.measures, self.templates = measures, templates
         self.calibration = np.empty(0) if calibration is None else calibration
-        self._healthy = {
-            str(name): ScoreDistribution(measures[name].to_numpy(), MEASURES[str(name)].floor) for name in measures
-        }
+        self._distributions = _fit_distributions(measures)
 
     @classmethod
-    def fit(cls, measures: pd.DataFrame, pictures: np.ndarray, outlines: np.ndarray) -> Self:
-        """Learn from healthy images: measures (n rows), pictures and outlines of small (n, 32, 32), n >= 2."""
-        templates = {"mean": pictures.mean(axis=0)}
-        for name, values in (("picture", pictures), ("outline", outlines)):
+    def fit(cls, measures: pd.DataFrame, images: np.ndarray, outlines: np.ndarray) -> Self:
+        """Learn from healthy images: measures (n rows), thumbnails and outlines (n, 32, 32), n >= 2."""
+        templates = {"mean": images.mean(axis=0)}
+        for name, values in (("image", images), ("outline", outlines)):
             flat = values.reshape(len(values), -1)
-            middle = flat.mean(axis=0)
-            _, sizes, axes = np.linalg.svd(flat - middle, full_matrices=False)
+            centre = flat.mean(axis=0)
+            _, sizes, axes = np.linalg.svd(flat - centre, full_matrices=False)
             count = min(_COMPONENTS, len(flat) - 1)
-            templates |= {f"{name}_mean": middle, f"{name}_axes": axes[:count]}
-            # A quarter of the last spread kept: an axis without any would make the least change infinite.
             spread = sizes[:count] / np.sqrt(len(flat))
-            templates |= {f"{name}_spread": np.maximum(spread, 0.25 * spread[0] + 1e-9)}
-            rest = np.sqrt(np.square(flat - middle).sum(axis=1).mean() - np.square(spread).sum() + 1e-9)
-            templates |= {f"{name}_rest": np.array(rest)}
-        table = measures.assign(**_compared(templates, pictures, outlines))
-        names = [name for name in MEASURES if name in table]
-        normal = np.stack(
-            [ScoreDistribution(table[n].to_numpy(), MEASURES[n].floor).normal(table[n].to_numpy()) for n in names],
-            axis=1,
-        )
-        covariance = np.cov(np.clip(normal, -4, 4), rowvar=False)
-        # Half the weight on the diagonal: forty measures of some eighty images leave no more to be known.
-        shrunk = 0.5 * covariance + 0.5 * np.diag(np.maximum(np.diag(covariance), 0.2)) + 0.05 * np.eye(len(names))
+            rest = np.sqrt(np.square(flat - centre).sum(axis=1).mean() - np.square(spread).sum() + 1e-9)
+            # At least a quarter of the largest spread: an axis without any would make the least change infinite.
+            floored = np.maximum(spread, 0.25 * spread[0] + 1e-9)
+            parts = {"mean": centre, "axes": axes[:count], "spread": floored, "rest": np.array(rest)}
+            templates |= {f"{name}_{part}": value for part, value in parts.items()}
+        table = measures.assign(**_comparisons(templates, images, outlines))
+        table = table[[name for name in MEASURES if name in table]]
+        normal_scores = _to_normal_scores(_fit_distributions(table), table).to_numpy()
+        covariance = np.cov(np.clip(normal_scores, -4, 4), rowvar=False)
+        # Half the weight on the diagonal: some eighty images determine no more of forty measures.
+        diagonal = np.diag(np.maximum(np.diag(covariance), 0.2))
+        shrunk = 0.5 * covariance + 0.5 * diagonal + 0.05 * np.eye(len(diagonal))
         templates["inverse"] = np.linalg.inv(shrunk)
-        table["together"] = _together(normal, templates["inverse"])
-        return cls(table[[name for name in MEASURES if name in table]], templates)
+        return cls(table.assign(combination=_combination(normal_scores, templates["inverse"])), templates)
 
-    def normal(self, measures: pd.DataFrame, pictures: np.ndarray, outlines: np.ndarray) -> pd.DataFrame:
+    def normal_scores(self, measures: pd.DataFrame, images: np.ndarray, outlines: np.ndarray) -> pd.DataFrame:
         """Return how far each measure of images is from healthy, a column a measure, 0 where its side is no fault."""
-        table = measures.reset_index(drop=True).assign(**_compared(self.templates, pictures, outlines))
-        known = {name: healthy for name, healthy in self._healthy.items() if name in table}
-        signed = pd.DataFrame({name: healthy.normal(table[name].to_numpy()) for name, healthy in known.items()})
-        together = _together(signed.to_numpy(), self.templates["inverse"])
-        signed["together"] = self._healthy["together"].normal(together)
+        table = measures.reset_index(drop=True).assign(**_comparisons(self.templates, images, outlines))
+        signed = _to_normal_scores(self._distributions, table)
+        combination = _combination(signed.to_numpy(), self.templates["inverse"])
+        signed["combination"] = self._distributions["combination"].to_normal_score(combination)
         lowest = pd.Series({name: -np.inf if MEASURES[str(name)].below else 0.0 for name in signed})
         highest = pd.Series({name: np.inf if MEASURES[str(name)].above else 0.0 for name in signed})
         return signed.clip(lowest, highest, axis=1)
 
-    def score(self, normal: pd.DataFrame) -> np.ndarray:
-        """Return the quality score of images from their normal scores, (n,)."""
-        return normal.abs().max(axis=1).to_numpy(copy=True)
+    def score(self, normal_scores: pd.DataFrame) -> np.ndarray:
+        """Return the quality score of images, (n,)."""
+        return normal_scores.abs().max(axis=1).to_numpy(copy=True)
 
-    def columns(self, normal: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Return quality and its place among healthy calibration images: quality_percentile (0..100), quality_p, (n,).
+    def columns(self, normal_scores: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Return quality, quality_percentile (0..100), quality_p and quality_deviation, (n,) each.
 
-        quality_deviation is the percentile as a normal quantile. NaN for all three where there are no calibration
-        images; quality_p is conformal, as finding_p is.
+        The last three compare with healthy calibration images, as Calibration does; NaN where there are none.
         """
-        score = self.score(normal)
         calibration = Calibration({"quality": self.calibration}, ["quality"])
-        scores = {"quality": score}
+        scores = {"quality": self.score(normal_scores)}
         return scores | {
             "quality_percentile": calibration.percentile(scores),
             "quality_p": calibration.p_value(scores),
             "quality_deviation": calibration.deviation(scores),
         }
 
-    def reasons(self, normal: pd.DataFrame) -> list[str]:
-        """Return in words which measure makes each image's score, and on which side of healthy it lies."""
-        found = []
-        for name, (_, row) in zip(normal.abs().idxmax(axis=1), normal.iterrows(), strict=True):
+    def reasons(self, normal_scores: pd.DataFrame) -> list[str]:
+        """Return in words which measure gives each image's score, and on which side of healthy it lies."""
+        reasons = []
+        for name, (_, row) in zip(normal_scores.abs().idxmax(axis=1), normal_scores.iterrows(), strict=True):
             measure, value = MEASURES[str(name)], float(row[name])
-            words = measure.above if value > 0 else measure.below
-            found.append(f"{words} ({name}, {abs(value):.1f} healthy deviations {'above' if value > 0 else 'below'})")
-        return found
+            meaning, side = (measure.above, "above") if value > 0 else (measure.below, "below")
+            reasons.append(f"{meaning} ({name}, {abs(value):.1f} healthy deviations {side})")
+        return reasons
 
     def save(self, folder: Path) -> None:
         """Write quality_reference.parquet and quality_templates.safetensors into a RUN folder."""
@@ -176,7 +167,7 @@ class Quality:
 
     @classmethod
     def open(cls, folder: Path) -> Self | None:
-        """Open what save wrote, with the calibration of the run; None for a run that had too few images to fit one."""
+        """Open the quality score of a RUN folder; None for a run that had too few images to fit one."""
         if not (folder / REFERENCE_MEASUREMENTS).is_file():
             return None
         try:
@@ -189,33 +180,44 @@ class Quality:
 
 
 def thumbnails(images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return squares (n, S, S) as pictures of mean 0 and deviation 1, and outlines 0 to 1, float64 (n, 32, 32)."""
+    """Return thumbnails of mean 0 and deviation 1, and outlines 0 to 1, float64 (n, 32, 32), of prepared images."""
 
-    def shrunk(square: np.ndarray) -> np.ndarray:
-        picture = Image.fromarray(square.astype(np.float32))
-        return np.asarray(picture.resize((TEMPLATE, TEMPLATE), Image.Resampling.BOX), np.float64)
+    def shrink(pixels: np.ndarray) -> np.ndarray:
+        image = Image.fromarray(pixels.astype(np.float32))
+        return np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float64)
 
-    pictures = np.stack([shrunk(image) for image in images])
-    pictures -= pictures.mean(axis=(1, 2), keepdims=True)
-    pictures /= np.maximum(pictures.std(axis=(1, 2), keepdims=True), 1.0)
-    return pictures, np.stack([shrunk(mask) for mask in masks])
+    small = np.stack([shrink(image) for image in images])
+    small -= small.mean(axis=(1, 2), keepdims=True)
+    small /= np.maximum(small.std(axis=(1, 2), keepdims=True), 1.0)
+    return small, np.stack([shrink(mask) for mask in masks])
 
 
-def _compared(templates: Mapping[str, np.ndarray], pictures: np.ndarray, outlines: np.ndarray) -> dict[str, np.ndarray]:
+def _fit_distributions(table: pd.DataFrame) -> dict[str, ScoreDistribution]:
+    return {str(name): ScoreDistribution(table[name].to_numpy(), MEASURES[str(name)].floor) for name in table}
+
+
+def _to_normal_scores(distributions: Mapping[str, ScoreDistribution], table: pd.DataFrame) -> pd.DataFrame:
+    known = {name: distribution for name, distribution in distributions.items() if name in table}
+    return pd.DataFrame({name: known[name].to_normal_score(table[name].to_numpy()) for name in known})
+
+
+def _comparisons(
+    templates: Mapping[str, np.ndarray], images: np.ndarray, outlines: np.ndarray
+) -> dict[str, np.ndarray]:
     """Return the measures that compare whole images with the healthy ones, (n,) each."""
     mean = templates["mean"] / max(float(templates["mean"].std()), 1e-9)
-    like, turned = ((pictures * other).mean(axis=(1, 2)) for other in (mean, mean[::-1]))
-    found = {"unlikeness": 1 - like, "better_upside_down": turned - like}
-    for name, values in (("picture", pictures), ("outline", outlines)):
+    upright, turned = ((images * template).mean(axis=(1, 2)) for template in (mean, mean[::-1]))
+    measures = {"unlikeness": 1 - upright, "better_upside_down": turned - upright}
+    for name, values in (("image", images), ("outline", outlines)):
         flat = values.reshape(len(values), -1) - templates[f"{name}_mean"]
         along = flat @ templates[f"{name}_axes"].T
         rest = np.maximum(np.square(flat).sum(axis=1) - np.square(along).sum(axis=1), 0)
         distance = np.square(along / templates[f"{name}_spread"]).sum(axis=1) + rest / templates[f"{name}_rest"] ** 2
-        found[f"{name}_distance"] = np.log(distance + 1e-9)
-    return found
+        measures[f"{name}_distance"] = np.log(distance + 1e-9)
+    return measures
 
 
-def _together(normal: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    """Return the log of the squared Mahalanobis distance of normal scores, (n,); each counts up to 4."""
-    clipped = np.clip(normal, -4, 4)
+def _combination(normal_scores: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    """Return the log of the squared Mahalanobis distance of normal scores, clipped to +-4, (n,)."""
+    clipped = np.clip(normal_scores, -4, 4)
     return np.log(np.einsum("ni,ij,nj->n", clipped, inverse, clipped) + 1e-9)

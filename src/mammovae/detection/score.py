@@ -1,10 +1,11 @@
-"""A run applied to images: scores.csv and map pictures from files, folders or a DATA folder."""
+"""Apply a run to images: scores.csv and anomaly maps from files, folders or DATA folders."""
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,9 @@ from PIL import Image
 
 from mammovae.config import InputError, UsageError
 from mammovae.data.dataset import WRITERS, Data
-from mammovae.data.geometry import Geometry
 from mammovae.data.laterality import against_header
 from mammovae.data.prepare import prepare_image
-from mammovae.detection.detector import Detector
+from mammovae.detection.detector import Detection, Detector
 from mammovae.detection.score_rows import COLUMNS, IDENTITY, PreparedImages, ScoreRowBuilder
 from mammovae.imageio.read import image_files
 from mammovae.models.run import Run
@@ -33,12 +33,12 @@ from mammovae.version import __version__
 MIN_FILES_FOR_WORKERS = 8
 """Fewer files than this are not worth worker processes."""
 BATCH, PART = 16, 64
-"""Images of a DATA folder that a network is given at once, and that are judged and written together."""
+"""Images of a DATA folder that a network scores at once, and that one task scores."""
 HEALTHY_LEVEL = 8192
-"""The value, in maps over source pixels, of what one healthy pixel in a thousand exceeds."""
+"""The value, in maps over source pixels, of the 99.9th percentile of healthy pixels."""
 
 Key = tuple[int, int]
-"""The place of a row in the table: which DATA folder, or after them the files; and the position there."""
+"""The place of a row in the table: number of the DATA folder (all files follow the last), and position there."""
 
 
 def score(  # noqa: PLR0913
@@ -55,200 +55,189 @@ def score(  # noqa: PLR0913
 ) -> pd.DataFrame:
     """Do mammovae score, and return the table.
 
-    A file is read, prepared, scored and drawn in one go by a worker process (fewer than eight files, and workers=1, are
-    done in this process), or by the workers of a Dask cluster, which must see the same paths and compute on their CPU.
-    Images of DATA folders are scored 16 at a time, on the first GPU where there is one. Rows come as they are ready to
-    .NAME.rows.jsonl beside out, from which the same call resumes after an interruption.
+    Each file is read, prepared, scored and its map written by a worker process (fewer than eight files, and workers=1,
+    in this process), or by the workers of a Dask cluster, which must see the same paths and compute on their CPU. DATA
+    folders are scored 16 images at a time, on the first GPU where there is one. Rows are kept in .NAME.rows.jsonl
+    beside out, from which the same call resumes after an interruption.
     """
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder: name the CSV file to write")
     out.parent.mkdir(parents=True, exist_ok=True)
     scorer = _Scorer(run, flag, maps, review is not None)
-    opened, judge = scorer.run, scorer.judge
-    data, files = _gather(paths)
-    for one in data:
-        one.check_prepared_as(opened.manifest["prepared"])
-    tasks, refused = _tasks(data, files)
-    if not tasks and not refused:
-        raise InputError(f"there is no image in {', '.join(map(str, paths)) or 'nothing'}: name an image or a folder")
-    wanted = _wanted(opened, data, files, scorer)
-    with _alone(out), Journal(out.with_name(f".{out.name}.rows.jsonl"), wanted) as journal:
-        done, sheet = _resumed(journal, review is not None), None if review is None else ReviewPage(judge.level)
-        left = [task for task in tasks if not done.issuperset(task.keys)]
-        with Progress("scoring", sum(len(task.keys) for task in left), unit="images") as progress:
-            for task, answers in _run(scorer, left, workers, cluster, timeout):
-                if isinstance(answers, InputError):
-                    answers = [_refusal(task, key, answers) for key in task.keys]
-                for answer in answers:
-                    journal.add({"key": answer.key, "row": answer.row, "suspicion": answer.suspicion})
-                    if sheet is not None and answer.picture is not None:
-                        sheet.add(answer.row, answer.suspicion, *answer.picture)
-                progress.advance(len(task.keys))
-        rows = refused | {tuple(entry["key"]): entry["row"] for entry in journal.entries()}
-        table = judge.paired(pd.DataFrame([rows[key] for key in sorted(rows)]))
-        table = table.reindex(columns=[*COLUMNS, *(name for name in table if name not in COLUMNS)])
-        with atomic_write(out) as partial_path:
-            table.to_csv(partial_path, index=False)
-        if review is not None and sheet is not None:
+    inputs = _Inputs.gather(paths)
+    for data in inputs.data:
+        data.check_prepared_as(scorer.run.manifest["prepared"])
+    page = None if review is None else ReviewPage(scorer.rows.level)
+    pending = partial(_run_tasks, scorer, workers=workers, cluster=cluster, timeout=timeout)
+    with _locked(out), Journal(out.with_name(f".{out.name}.rows.jsonl"), inputs.job_key(scorer)) as journal:
+        _score_pending(inputs, pending, journal, page)
+        rows = inputs.refused | {tuple(entry["key"]): entry["row"] for entry in journal.entries()}
+        table = _write_table(out, [rows[key] for key in sorted(rows)], scorer.rows)
+        if review is not None and page is not None:
             for key in sorted(rows):
                 if "finding" not in rows[key]:
-                    sheet.refuse(rows[key])
-            sheet.write(review, out.name, len(table))
+                    page.refuse(rows[key])
+            page.write(review, out.name, len(table))
         journal.delete()
     return table
 
 
-class _File(NamedTuple):
-    """One file on its way to a worker."""
-
+class _FileTask(NamedTuple):
     keys: tuple[Key]
-    name: str
+    image_id: str
     source: str
     path: Path
 
 
-class _Part(NamedTuple):
-    """Some images of a DATA folder on their way to a worker."""
-
+class _DataTask(NamedTuple):
     keys: tuple[Key, ...]
     path: Path
 
 
-class _Answer(NamedTuple):
-    """What became of one image; picture is its square and map where they will be shown."""
+_Task = _FileTask | _DataTask
+
+
+class _ScoredImage(NamedTuple):
+    """The result for one image, with its prepared image and map where the review page needs them."""
 
     key: Key
     row: dict[str, Any]
     suspicion: float = 0.0
-    picture: tuple[np.ndarray, np.ndarray] | None = None
+    shown: tuple[np.ndarray, np.ndarray] | None = None
 
 
 @dataclass
 class _Scorer:
-    """Scores tasks wherever it is sent: what is sent is the run's path, and the run is opened where it arrives."""
+    """Scores tasks in any process: it is pickled as the run's path, and opens the run where it arrives."""
 
     path: Path
     rate: float | None
     maps: Path | None
-    pictures: bool
+    has_review: bool
 
     def __post_init__(self) -> None:
         self.run = Run.open(self.path)
-        self.judge, self.detector = ScoreRowBuilder(self.run, self.rate), Detector(self.run)
+        self.rows, self.detector = ScoreRowBuilder(self.run, self.rate), Detector(self.run)
         self._data: dict[Path, Data] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A worker elsewhere stands in another folder.
+        """Pickle absolute paths: a worker elsewhere has another working directory."""
         maps = None if self.maps is None else self.maps.absolute()
-        return _Scorer, (self.path.absolute(), self.rate, maps, self.pictures)
+        return _Scorer, (self.path.absolute(), self.rate, maps, self.has_review)
 
-    def __call__(self, task: _File | _Part) -> list[_Answer]:
-        if isinstance(task, _File):
-            return self._file(task)
+    def __call__(self, task: _Task) -> list[_ScoredImage]:
+        if isinstance(task, _FileTask):
+            return self._score_file(task)
         if task.path not in self._data:
             self._data[task.path] = Data.open(task.path)
-        return self._part(task, self._data[task.path])
+        return self._score_data(task, self._data[task.path])
 
-    def _file(self, task: _File) -> list[_Answer]:
-        prepared = self.run.manifest["prepared"]
-        result = prepare_image(task.path, size=prepared["size"], stretch=prepared["stretch"])
-        identity = {"image_id": task.name, "source": task.source}
+    def _score_file(self, task: _FileTask) -> list[_ScoredImage]:
+        settings = self.run.manifest["prepared"]
+        result = prepare_image(task.path, size=settings["size"], stretch=settings["stretch"])
+        identity = {"image_id": task.image_id, "source": task.source}
         identity |= {key: result.fields.get(key) for key in ("patient_id", "side", "view", "reason")}
-        wrong = against_header(identity["side"], result.chest_wall, self.judge.convention)
-        measures = result.measurements | {"against_header": float(wrong)}
-        squares = PreparedImages(result.image[None], result.mask[None], [identity], [measures], [result.geometry])
+        is_wrong = against_header(identity["side"], result.chest_wall, self.rows.convention)
+        measures = result.measurements | {"against_header": float(is_wrong)}
         shape = (result.fields["rows"], result.fields["columns"])
-        with _one_thread():  # so that a file's scores are the same bytes wherever and beside whatever it is scored
-            scores, _, whole = self.detector.squares(squares.images, squares.masks)
-        return self._answers(task.keys, squares, scores, whole, [shape])
+        images, masks = result.image[None], result.mask[None]
+        prepared = PreparedImages(images, masks, [identity], [measures], [result.geometry], [shape])
+        with _one_thread():  # A file's scores are the same bytes in any process and beside any other load.
+            detection = self.detector.detect(prepared.images, prepared.masks)
+        return self._scored_images(task.keys, prepared, detection)
 
-    def _part(self, task: _Part, data: Data) -> list[_Answer]:
+    def _score_data(self, task: _DataTask, data: Data) -> list[_ScoredImage]:
         positions = np.array([position for _, position in task.keys])
-        found = list(self.detector.data(data, positions, BATCH))
-        scores = {name: np.concatenate([part[name] for _, part, _, _ in found]) for name in found[0][1]}
-        whole = np.concatenate([maps for *_, maps in found])
         frame = data.index.iloc[positions]
-        identities = _identities(frame)
-        squares = PreparedImages(
-            data.images[positions],
-            data.masks[positions],
-            identities,
-            data.measurements.iloc[positions].to_dict("records") if self.judge.quality else [{}] * len(positions),
-            data.geometries(positions),
-        )
+        measures = data.measurements.iloc[positions].to_dict("records") if self.rows.quality else [{}] * len(positions)
         shapes = list(zip(frame["rows"].astype(int), frame["columns"].astype(int), strict=True))
-        return self._answers(task.keys, squares, scores, whole, shapes)
+        images, masks, geometries = data.images[positions], data.masks[positions], data.geometries(positions)
+        prepared = PreparedImages(images, masks, _identities(frame), measures, geometries, shapes)
+        parts = [detection for _, detection in self.detector.detect_batches(data, positions, BATCH)]
+        scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in parts[0].scores}
+        fused_map = np.concatenate([part.fused_map for part in parts])
+        return self._scored_images(task.keys, prepared, Detection(scores, {}, fused_map))
 
-    def _answers(
-        self,
-        keys: Sequence[Key],
-        squares: PreparedImages,
-        scores: dict[str, np.ndarray],
-        maps: np.ndarray,
-        shapes: Sequence[tuple[int, int]],
-    ) -> list[_Answer]:
-        answers = []
-        for number, (row, suspicion) in enumerate(self.judge.rows(squares, scores, maps)):
-            image, map, geometry = squares.images[number], maps[number], squares.geometries[number]
+    def _scored_images(self, keys: Sequence[Key], prepared: PreparedImages, detection: Detection) -> list[_ScoredImage]:
+        scored = []
+        for number, (row, suspicion) in enumerate(self.rows.rows(prepared, detection)):
+            image, anomaly_map = prepared.images[number], detection.fused_map[number]
             if self.maps is not None:
-                _draw(str(row["image_id"]), image, map, geometry, shapes[number], self.maps, self.judge.level)
-            picture = (np.array(image), map) if self.pictures else None
-            answers.append(_Answer(keys[number], row, suspicion, picture))
-        return answers
+                stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in str(row["image_id"]))
+                with atomic_write(self.maps / f"{stem}.png") as partial_path:
+                    save_overlay(image, anomaly_map, self.rows.level, partial_path)
+                ratio = prepared.geometries[number].size // len(anomaly_map)
+                enlarged = np.kron(anomaly_map, np.ones((ratio, ratio), np.float32))
+                restored = prepared.geometries[number].restore(enlarged, prepared.shapes[number])
+                stored = np.clip(restored / self.rows.level * HEALTHY_LEVEL, 0, 65535).astype(np.uint16)
+                with atomic_write(self.maps / f"{stem}.map.png") as partial_path:
+                    Image.fromarray(stored).save(partial_path)
+            shown = (np.array(image), anomaly_map) if self.has_review else None
+            scored.append(_ScoredImage(keys[number], row, suspicion, shown))
+        return scored
 
 
-def _gather(paths: list[Path]) -> tuple[list[Data], dict[str, Path]]:
-    """Open the DATA folders and list the image files by image_id, before any work is done."""
-    data: list[Data] = []
-    found: list[tuple[Path, Path]] = []
-    for path in paths:
-        if (path / MANIFEST).is_file() and read_json(path / MANIFEST).get("command") in WRITERS:
-            data.append(Data.open(path))
-        elif path.is_dir():
-            found += [(file, file.relative_to(path).with_suffix("")) for file in image_files(path)]
-        elif path.exists():
-            found.append((path, Path(path.stem)))
-        else:
-            raise UsageError(f"there is no file or folder {path}: check the path")
-    times = Counter(name for _, name in found)
-    return data, {(name if times[name] == 1 else file).as_posix(): file for file, name in found}
+@dataclass(frozen=True)
+class _Inputs:
+    """The images to score: open DATA folders, files by image_id, the tasks, and the rows that prepare refused."""
 
+    data: list[Data]
+    files: dict[str, Path]
+    tasks: list[_Task]
+    refused: dict[Key, dict[str, Any]]
 
-def _tasks(data: list[Data], files: dict[str, Path]) -> tuple[list[_File | _Part], dict[Key, dict[str, Any]]]:
-    """Return the work, and the rows of images that prepare has refused already."""
-    tasks: list[_File | _Part] = []
-    refused: dict[Key, dict[str, Any]] = {}
-    for place, one in enumerate(data):
-        status = one.index["status"].to_numpy(object)
-        ok = np.flatnonzero(status == "ok")
-        for start in range(0, len(ok), PART):
-            keys = tuple((place, int(position)) for position in ok[start : start + PART])
-            tasks.append(_Part(keys, one.path.resolve()))
-        failed = np.flatnonzero(status == "failed")
-        for position, row in zip(failed, _identities(one.index.iloc[failed]), strict=True):
-            refused[place, int(position)] = row
-    tasks += [
-        _File(((len(data), n),), name, str(path), path.absolute()) for n, (name, path) in enumerate(files.items())
-    ]
-    return tasks, refused
+    @classmethod
+    def gather(cls, paths: list[Path]) -> "_Inputs":
+        """Open the DATA folders and list the image files, before any work is done."""
+        data: list[Data] = []
+        files: list[tuple[Path, Path]] = []
+        for path in paths:
+            if (path / MANIFEST).is_file() and read_json(path / MANIFEST).get("command") in WRITERS:
+                data.append(Data.open(path))
+            elif path.is_dir():
+                files += [(file, file.relative_to(path).with_suffix("")) for file in image_files(path)]
+            elif path.exists():
+                files.append((path, Path(path.stem)))
+            else:
+                raise UsageError(f"there is no file or folder {path}: check the path")
+        counts = Counter(name for _, name in files)
+        by_id = {(name if counts[name] == 1 else file).as_posix(): file for file, name in files}
+        tasks: list[_Task] = []
+        refused: dict[Key, dict[str, Any]] = {}
+        for number, folder in enumerate(data):
+            status = folder.index["status"].to_numpy(object)
+            ok, failed = np.flatnonzero(status == "ok"), np.flatnonzero(status == "failed")
+            for start in range(0, len(ok), PART):
+                keys = tuple((number, int(position)) for position in ok[start : start + PART])
+                tasks.append(_DataTask(keys, folder.path.resolve()))
+            rows = zip(failed, _identities(folder.index.iloc[failed]), strict=True)
+            refused |= {(number, int(position)): row for position, row in rows}
+        tasks += [
+            _FileTask(((len(data), n),), image_id, str(path), path.absolute())
+            for n, (image_id, path) in enumerate(by_id.items())
+        ]
+        if not tasks and not refused:
+            raise InputError(
+                f"there is no image in {', '.join(map(str, paths)) or 'nothing'}: name an image or a folder"
+            )
+        return cls(data, by_id, tasks, refused)
+
+    def job_key(self, scorer: _Scorer) -> str:
+        """Return a hash of all that rows depend on: only rows of the same job are resumed from."""
+        settings = (__version__, file_hash(scorer.run.path / MANIFEST), scorer.rate, str(scorer.maps))
+        files = [(image_id, str(path), *_stamp(path)) for image_id, path in self.files.items()]
+        return digest(settings, files, [(str(data.path.resolve()), data.digest) for data in self.data])
 
 
 def _identities(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return of rows of the index what scores.csv begins with, and the remark on each; null is None."""
+    """Return the first columns of scores.csv for rows of the index, and the warning on each; null is None."""
     names = [*IDENTITY, "reason"]
     rows = frame[names].itertuples(index=False, name=None)
     return [{name: None if pd.isna(value) else value for name, value in zip(names, row, strict=True)} for row in rows]
 
 
-def _wanted(run: Run, data: list[Data], files: dict[str, Path], scorer: _Scorer) -> str:
-    """Return a name for what is asked for: only rows of the very same are gone on from."""
-    asked = (__version__, file_hash(run.path / MANIFEST), scorer.rate, str(scorer.maps))
-    told = [(name, str(path), *_stamp(path)) for name, path in files.items()]
-    return digest(asked, told, [(str(one.path.resolve()), one.digest) for one in data])
-
-
 def _stamp(path: Path) -> tuple[int, int]:
-    """Return a file's size and time of change; one that is gone will be a row with that reason."""
+    """Return a file's size and time of change; zeros for one that is gone, which becomes a row with that reason."""
     try:
         status = path.stat()
     except OSError:
@@ -256,42 +245,63 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _resumed(journal: Journal, pictures: bool) -> set[Key]:
-    """Return the keys of rows that need no more work; with pictures, those that will be shown do."""
-    done: set[Key] = set()
-    shown: dict[Key, tuple[float, str]] = {}
+def _score_pending(
+    inputs: _Inputs,
+    run_tasks: Callable[[list[_Task]], Iterator[tuple[_Task, list[_ScoredImage] | InputError]]],
+    journal: Journal,
+    page: ReviewPage | None,
+) -> None:
+    """Score the images that the journal does not hold, and add their rows to it."""
+    done = _finished_keys(journal, page is not None)
+    pending = [task for task in inputs.tasks if not done.issuperset(task.keys)]
+    with Progress("scoring", sum(len(task.keys) for task in pending), unit="images") as progress:
+        for task, result in run_tasks(pending):
+            if isinstance(result, InputError):
+                if isinstance(task, _DataTask):  # its images were read before: the machine fails, not a file
+                    raise result
+                row = {"image_id": task.image_id, "source": task.source, "reason": str(result)}
+                result = [_ScoredImage(task.keys[0], row)]
+            for scored in result:
+                journal.add({"key": scored.key, "row": scored.row, "suspicion": scored.suspicion})
+                if page is not None and scored.shown is not None:
+                    page.add(scored.row, scored.suspicion, *scored.shown)
+            progress.advance(len(task.keys))
+
+
+def _finished_keys(journal: Journal, has_review: bool) -> set[Key]:
+    """Return the keys of rows that are complete; with a review page, those that it will show are scored again."""
+    keys: set[Key] = set()
+    ranks: dict[Key, tuple[float, str]] = {}
     for entry in journal.entries():
         key, row = tuple(entry["key"]), entry["row"]
-        done.add(key)
-        if pictures and "finding" in row:
-            shown[key] = (entry["suspicion"], str(row["image_id"]))
-    return done.difference(heapq.nlargest(SHOWN, shown, key=shown.__getitem__))
+        keys.add(key)
+        if has_review and "finding" in row:
+            ranks[key] = (entry["suspicion"], str(row["image_id"]))
+    return keys.difference(heapq.nlargest(SHOWN, ranks, key=ranks.__getitem__))
 
 
-def _run(
-    scorer: _Scorer,
-    tasks: list[_File | _Part],
-    workers: int | None,
-    cluster: str | None,
-    timeout: float | None,
-) -> Iterator[tuple[_File | _Part, list[_Answer] | InputError]]:
-    """Do the work; here, squares of DATA folders are scored by all threads in this process, and so are few files."""
+def _run_tasks(
+    scorer: _Scorer, tasks: list[_Task], *, workers: int | None, cluster: str | None, timeout: float | None
+) -> Iterator[tuple[_Task, list[_ScoredImage] | InputError]]:
+    """Run tasks on the cluster, or here: DATA folders and few files by all threads of this process."""
     if cluster is not None:
         yield from pool.map_unordered(scorer, tasks, workers=workers, cluster=cluster, timeout=timeout)
         return
-    files = [task for task in tasks if isinstance(task, _File)]
+    files = [task for task in tasks if isinstance(task, _FileTask)]
     with retain_freed_memory():
         for task in tasks:
-            if isinstance(task, _Part):
+            if isinstance(task, _DataTask):
                 yield task, scorer(task)
-    few = len(files) < MIN_FILES_FOR_WORKERS and workers is None and timeout is None
-    yield from pool.map_unordered(scorer, files, workers=1 if few else workers, timeout=timeout)
+    is_few = len(files) < MIN_FILES_FOR_WORKERS and workers is None and timeout is None
+    yield from pool.map_unordered(scorer, files, workers=1 if is_few else workers, timeout=timeout)
 
 
-def _refusal(task: _File | _Part, key: Key, error: InputError) -> _Answer:
-    if isinstance(task, _Part):  # its images were read once: what fails now is the machine
-        raise error
-    return _Answer(key, {"image_id": task.name, "source": task.source, "reason": str(error)})
+def _write_table(out: Path, rows: list[dict[str, Any]], builder: ScoreRowBuilder) -> pd.DataFrame:
+    table = builder.add_bilateral(pd.DataFrame(rows))
+    table = table.reindex(columns=[*COLUMNS, *(name for name in table if name not in COLUMNS)])
+    with atomic_write(out) as partial_path:
+        table.to_csv(partial_path, index=False)
+    return table
 
 
 @contextmanager
@@ -305,30 +315,12 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def _locked(out: Path) -> Iterator[None]:
     """Hold the lock of an output file; UsageError when another process writes it."""
     path = out.with_name(f".{out.name}.lock")
     lock = acquire_lock(path, out)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before it is free: who waits for this one would hold a file that is gone
+        path.unlink(missing_ok=True)  # before its release: a process that waits for it would hold a deleted file
         lock.release()
-
-
-def _draw(
-    image_id: str,
-    image: np.ndarray,
-    map: np.ndarray,
-    geometry: Geometry,
-    shape: tuple[int, int],
-    folder: Path,
-    level: float,
-) -> None:
-    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in image_id)
-    with atomic_write(folder / f"{name}.png") as partial_path:
-        save_overlay(image, map, level, partial_path)
-    ratio = geometry.size // len(map)
-    whole = geometry.restore(np.kron(map, np.ones((ratio, ratio), np.float32)), shape)
-    with atomic_write(folder / f"{name}.map.png") as partial_path:
-        Image.fromarray(np.clip(whole / level * HEALTHY_LEVEL, 0, 65535).astype(np.uint16)).save(partial_path)

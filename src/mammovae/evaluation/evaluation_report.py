@@ -123,9 +123,9 @@ def _generated_section(run: Run, data: Data, train: np.ndarray, seed: int) -> Se
         return replace(sections.generated_section(), note=f"No generated images: {reason}.")
     mode = run.generator[1].shown_mode
     sampler = LatentSampler(run, mode, seed, data if mode == "vary" else None)
-    positions = [origin[0] for origin in LatentSampler(run, "vary", seed, data).origins(np.arange(16))]
+    positions = [origin[0] for origin in LatentSampler(run, "vary", seed, data).source_positions(np.arange(16))]
     real = data.batch(np.array(positions), sampler.member.size).image[:, 0].numpy()
-    return sections.generated_section(sampler.draw(np.arange(16)).images, mode, real)
+    return sections.generated_section(sampler.generate(np.arange(16)).images, mode, real)
 
 
 def _score_label(run: Run) -> str:
@@ -163,7 +163,7 @@ def _cases(run: Run, data: Data, table: pd.DataFrame, score_name: str, count: in
     if not picked:
         return []
     positions = np.array([row["position"] for _, row in picked])
-    maps = np.concatenate([fused for *_, fused in Detector(run).data(data, positions)])
+    maps = Detector(run).fused_maps(data, positions)
     images, reconstructions = reconstruct(run, data, positions)
     shrink = data.size / images.shape[-1]
     cases = []

@@ -13,7 +13,7 @@ from mammovae.data.dataset import Data, guessed_mm_per_pixel
 from mammovae.data.laterality import against_header
 from mammovae.data.prepare import prepare_decoded
 from mammovae.data.segmentation import find_breast
-from mammovae.detection.quality import MEASURES, TEMPLATE, Quality, thumbnails
+from mammovae.detection.quality import MEASURES, THUMBNAIL, Quality, thumbnails
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid
 from mammovae.imageio.read import image_files, read
 from mammovae.parallel import pool
@@ -94,7 +94,9 @@ def score_inserted_faults(
     images = [image for _, _, image in rows]
     measures = pd.DataFrame([image.measures for image in images])
     measures = measures[[name for name in MEASURES if name in measures]].fillna(0.0)
-    normal = quality.normal(measures, *(np.stack([getattr(image, part) for image in images]) for part in _TEMPLATES))
+    normal = quality.normal_scores(
+        measures, *(np.stack([getattr(image, part) for image in images]) for part in _TEMPLATES)
+    )
     refused = np.array([image.refusal is not None for image in images])
     return pd.DataFrame(
         {
@@ -133,7 +135,7 @@ def _prepared(source: SourceImage, settings: CorruptionSettings) -> CorruptedIma
     try:
         prepared = prepare_decoded(decoded, size=settings.size, stretch=settings.stretch)
     except InputError as error:
-        blank = np.zeros((TEMPLATE, TEMPLATE))
+        blank = np.zeros((THUMBNAIL, THUMBNAIL))
         return CorruptedImage({}, blank, blank, str(error))
     conflict = against_header(source.side, prepared.chest_wall, settings.convention)
     thumbnail, outline = thumbnails(prepared.image[None], prepared.mask[None])

@@ -75,7 +75,7 @@ def _scored(detector: Detector, data: Data, jobs: Sequence[_Job]) -> Iterator[di
         batch = jobs[start : start + _BATCH]
         positions = np.array([job.position for job in batch])
         images = np.stack([_pixels(data, job) for job in batch])
-        scores, maps, fused = detector.squares(images, data.masks[positions], data.other_breasts(positions))
+        scores, maps, fused = detector.detect(images, data.masks[positions], data.other_breasts(positions))
         for number, (position, insertion, is_sham) in enumerate(batch):
             row: dict[str, object] = {"position": position, "kind": "", "diameter_mm": np.nan, "contrast": np.nan}
             row |= {name: float(values[number]) for name, values in scores.items()}

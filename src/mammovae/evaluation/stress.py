@@ -72,7 +72,7 @@ def lesion_rows(run: Run, data: Data, positions: np.ndarray, seed: int) -> pd.Da
     rows = detectability(Detector(run), data, positions, seed)
     scores = {name: rows[name].to_numpy() for name in run.settings.fused}
     columns = ["position", "kind", "diameter_mm", "contrast", "finding", "finding_percentile", "hit", "chance"]
-    return rows.assign(**FusedScore(run).alone(scores))[columns]
+    return rows.assign(**FusedScore(run).finding_columns(scores))[columns]
 
 
 def detected_share(rows: pd.DataFrame, by: Literal["finding", "hit"] = "finding") -> pd.DataFrame:

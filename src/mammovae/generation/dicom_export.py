@@ -1,7 +1,8 @@
-"""A generated image as a DICOM mammogram that says in every place a reader looks that it is synthetic."""
+"""Write a generated image as a DICOM mammogram that every reader recognises as synthetic."""
 
 import hashlib
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -16,32 +17,42 @@ _MANUFACTURER = "mammovae"
 _NOT_A_PATIENT = "SYNTHETIC^NOT A PATIENT"
 
 
-def encode(
-    image: np.ndarray,
-    *,
-    key: str,
-    side: Side | None,
-    view: View | None,
-    mm_per_pixel: float,
-    model: str,
-    run: str,
-    sampler: str,
-    from_patients: bool,
-) -> bytes:
+@dataclass(frozen=True)
+class Origin:
+    """What generated an image.
+
+    key names the image within its run and sampler; only its hash is stored, and different keys give different patients,
+    studies and UIDs. model is the network's name and run the hash of its weights, at most 64 characters each; sampler
+    is the mode of generation. from_patients says that patients' images were encoded for it: the file then says that it
+    must be handled like them.
+    """
+
+    key: str
+    model: str
+    run: str
+    sampler: str
+    from_patients: bool
+
+
+def encode(image: np.ndarray, origin: Origin, *, side: Side | None, view: View | None, mm_per_pixel: float) -> bytes:
     """Return the bytes of a Digital Mammography X-Ray Image, For Presentation (PS3.3 A.27).
 
-    image is uint16 (rows, columns) over 0..65535, black to white, with the chest wall at column 0 as in every
-    prepared image. All 16 bits are stored, uncompressed. DICOM shows a right breast with the chest wall on the
-    right, so for side "R" the columns are stored in reverse: data.read then gives image[:, ::-1], for "L" image.
+    All 16 bits are stored, uncompressed, the same bytes for the same arguments. DICOM shows a right breast with the
+    chest wall on the right, so for side "R" the columns are stored in reverse.
 
-    key names the image within its run and sampler; only its hash is stored. Different keys make different
-    patients, studies and UIDs, and the same arguments make the same bytes. model is the network's name and run the
-    hash of its weights, at most 64 characters each; sampler is the mode of generating. from_patients says that
-    images of patients were encoded to make this one: the file then says that it must be handled like them.
-    mm_per_pixel is nominal, as the network knows no scale, but the standard demands one.
+    Parameters
+    ----------
+    image
+        uint16 (rows, columns), black to white, with the chest wall at column 0 as in every prepared image.
+    mm_per_pixel
+        Nominal: the network knows no scale, but the standard demands one.
 
-    Raises UsageError without a side or a view, which the standard demands as well and nobody can guess from a
-    generated image; InputError when mm_per_pixel is no positive number; ValueError for another kind of array.
+    Raises
+    ------
+    UsageError
+        Without a side or a view, which the standard demands and a generated image does not show.
+    InputError
+        When mm_per_pixel is no positive number; ValueError for another kind of array.
     """
     if side is None or view is None:
         raise UsageError("a DICOM mammogram must state its side and view: give --side L or R and --view CC or MLO")
@@ -50,18 +61,18 @@ def encode(
     if image.ndim != 2 or image.dtype != np.uint16 or not image.size:
         raise ValueError(f"an image is uint16 (rows, columns), not {image.dtype} {image.shape}")
     stored = image[:, ::-1] if side == "R" else image
-    name = (_MANUFACTURER, run, sampler, key, side, view)
+    name = (_MANUFACTURER, origin.run, origin.sampler, origin.key, side, view)
     # The pixels belong to the name: another machine's rounding may differ, and a UID stands for one content.
     instance = uid("instance", *name, stored.shape, hashlib.sha256(stored.tobytes()).hexdigest())
     uids = ImageUids(uid("study", *name), uid("series", *name), instance)
     ds = mammogram(stored, uids, bits=_BITS, side=side, view=view, mm_per_pixel=mm_per_pixel)
-    _invent_subject(ds, hashlib.sha256("/".join(name).encode()).hexdigest()[:16])
-    _name_maker(ds, model, run, sampler)
-    _describe(ds, f"{model} {run}", sampler, from_patients)
+    _set_subject(ds, hashlib.sha256("/".join(name).encode()).hexdigest()[:16])
+    _set_equipment(ds, origin)
+    _describe(ds, origin)
     return file_bytes(ds)
 
 
-def _invent_subject(ds: Dataset, identifier: str) -> None:
+def _set_subject(ds: Dataset, identifier: str) -> None:
     # One subject an image, so that splitting by patient treats the images as unrelated. Sex, age and birth date
     # stay unknown. PatientIdentityRemoved is absent because nothing was removed, and QualityControlSubject because
     # there is neither a test object nor a patient.
@@ -71,29 +82,30 @@ def _invent_subject(ds: Dataset, identifier: str) -> None:
     ds.StudyID = identifier
 
 
-def _name_maker(ds: Dataset, model: str, run: str, sampler: str) -> None:
-    """Name mammovae as the equipment, and once more as what a program recognises: the synthesizing equipment."""
+def _set_equipment(ds: Dataset, origin: Origin) -> None:
+    """Name mammovae as the equipment, and once more by a code for programs: the synthesizing equipment."""
     # PS3.3 C.12.1.1 also has Synthetic Data (0008,001C), and names this code beside it. The attribute is younger than
     # the dciodvfy of Debian 12, which reports it as an error, so the code alone carries the mark.
-    maker = Dataset()
-    maker.PurposeOfReferenceCodeSequence = Sequence([code("109100", "DCM", "Synthesizing Equipment")])
-    maker.ContributionDescription = f"generated by sampler {sampler}"
-    for item in (ds, maker):
+    equipment = Dataset()
+    equipment.PurposeOfReferenceCodeSequence = Sequence([code("109100", "DCM", "Synthesizing Equipment")])
+    equipment.ContributionDescription = f"generated by sampler {origin.sampler}"
+    for item in (ds, equipment):
         item.Manufacturer = _MANUFACTURER
-        item.ManufacturerModelName = model
-        item.DeviceSerialNumber = run
+        item.ManufacturerModelName = origin.model
+        item.DeviceSerialNumber = origin.run
         item.SoftwareVersions = __version__
-    ds.ContributingEquipmentSequence = Sequence([maker])
+    ds.ContributingEquipmentSequence = Sequence([equipment])
 
 
-def _describe(ds: Dataset, network: str, sampler: str, from_patients: bool) -> None:
-    origin = (
+def _describe(ds: Dataset, origin: Origin) -> None:
+    handling = (
         "It was derived from images of patients and must be handled like them."
-        if from_patients
+        if origin.from_patients
         else "No patient's image was encoded to make it."
     )
-    sentence = f"Synthetic image generated by {_MANUFACTURER} {__version__} ({network}, sampler {sampler}). {origin}"
+    network = f"{origin.model} {origin.run}, sampler {origin.sampler}"
+    sentence = f"Synthetic image generated by {_MANUFACTURER} {__version__} ({network}). {handling}"
     ds.StudyDescription = "Synthetic mammogram"
-    ds.SeriesDescription = f"Synthetic {ds.ImageLaterality} {ds.ViewPosition}, {_MANUFACTURER} {sampler}"
+    ds.SeriesDescription = f"Synthetic {ds.ImageLaterality} {ds.ViewPosition}, {_MANUFACTURER} {origin.sampler}"
     ds.DerivationDescription = sentence
     ds.ImageComments = f"{sentence} Not for diagnosis."

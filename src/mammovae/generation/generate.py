@@ -1,23 +1,23 @@
-"""A folder of generated images: PNG or DICOM files, a grid, and a DATA folder that can be trained on."""
+"""Write a folder of generated images: PNG or DICOM files, a grid, and a DATA folder that can be trained on."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mammovae.config import Side, UsageError, View
+from mammovae.config import UsageError
 from mammovae.data import index
 from mammovae.data.dataset import guessed_mm_per_pixel
 from mammovae.data.finalize import SHEET_IMAGES, counts
 from mammovae.data.geometry import Geometry
 from mammovae.data.measurements import MEASUREMENTS, measure_image
 from mammovae.data.split import assign_splits
-from mammovae.generation.dicom_export import encode
+from mammovae.generation.dicom_export import Origin, encode
 from mammovae.generation.latent_density import DENSITY
-from mammovae.generation.samplers import DERIVED, LatentSampler, stored, told
+from mammovae.generation.samplers import DERIVED, LatentSampler, condition_labels, to_uint16
 from mammovae.report.progress import Progress
 from mammovae.storage import StageFolder, atomic_write, digest, file_hash
 
@@ -26,167 +26,152 @@ _BATCH, _SHOWN = 32, 64
 _NOT_DERIVED = "no patient's image was encoded to make them; mammovae audit looks for copies"
 
 
-def generate_from(drawn: LatentSampler, out: Path, count: int, dicom: bool = False) -> dict[str, Any]:
-    """Fill the folder out with count images of a sampler, whose data may have another's splits; return the manifest."""
+def generate_from(sampler: LatentSampler, out: Path, count: int, dicom: bool = False) -> dict[str, Any]:
+    """Fill the folder out with count images of a sampler, whose data may have other splits than on disk; return the manifest."""
     if count < 1:
         raise UsageError(f"--count {count} makes no image: give at least 1")
     if dicom:
-        words = told(drawn.conditions(np.arange(count)))
-        if None in (*words["side"], *words["view"]):
+        labels = condition_labels(sampler.conditions(np.arange(count)))
+        if None in (*labels["side"], *labels["view"]):
             raise UsageError(
                 "a DICOM mammogram states its side and view, and this run does not always know them: "
                 "give --side and --view"
             )
-    run = drawn.run
-    settings = {
-        "mode": drawn.mode,
-        "count": count,
-        "seed": drawn.seed,
-        "temperature": drawn.heat,
-        "dicom": dicom,
-        **drawn.asked,
-    }
-    inputs = {
-        "kind": "generated",
-        "root": str(out.resolve()),
-        "run": str(run.path.resolve()),
-        "weights": run.manifest["weights"][drawn.name],
-        "fitted": file_hash(run.path / DENSITY),
-    }
-    if drawn.data is not None:
-        inputs |= {"source": str(drawn.data.path.resolve()), "index": drawn.data.digest}
+    run = sampler.run
+    settings = {"mode": sampler.mode, "count": count, "seed": sampler.seed, "temperature": sampler.noise_scale}
+    settings |= {"dicom": dicom, **sampler.requested}
+    inputs = {"kind": "generated", "root": str(out.resolve()), "run": str(run.path.resolve())}
+    inputs |= {"weights": run.manifest["weights"][sampler.member_name], "fitted": file_hash(run.path / DENSITY)}
+    if sampler.data is not None:
+        inputs |= {"source": str(sampler.data.path.resolve()), "index": sampler.data.digest}
     inputs["listing"] = digest(settings, inputs)
     with StageFolder(out, "generate", settings, inputs) as stage:
         if not stage.done:
-            # Where the folder lies and how many images it holds change nothing about an image: nor do they its name.
+            # An image and its name depend neither on the folder's place nor on how many images it holds.
             key = digest(run.manifest["weights"], inputs["fitted"], settings | {"count": None, "dicom": None})
-            frame = _fill(stage.out, drawn, count, dicom, key)
-            derived = DERIVED.get(drawn.mode)
-            prepared = {**run.manifest["prepared"], "size": drawn.member.size, "seed": drawn.seed}
+            frame = _FolderWriter(stage.out, sampler, dicom, key).write(count)
+            derived = DERIVED.get(sampler.mode)
+            prepared = {**run.manifest["prepared"], "size": sampler.member.size, "seed": sampler.seed}
+            fitted = {"latent_density": sampler.distribution.name} if sampler.mode == "latent" else {}
             stage.finish(
                 note=_NOT_DERIVED if derived is None else f"each image is {derived}",
-                size=drawn.member.size,
+                **{name: prepared[name] for name in ("size", "stored_as", "phantoms")},
                 by_patient=True,
-                stored_as=prepared["stored_as"],
-                phantoms=prepared["phantoms"],
                 duplicates=[],
                 counts=counts(frame),
                 prepared=prepared,
-                run={"weights": run.manifest["weights"], "preset": run.manifest["preset"]},
-                sampling=settings | ({"density_kind": drawn.density.name} if drawn.mode == "latent" else {}),
+                run={name: run.manifest[name] for name in ("weights", "preset")},
+                sampling=settings | fitted,
             )
         return stage.facts()
 
 
-def _fill(out: Path, drawn: LatentSampler, count: int, dicom: bool, key: str) -> pd.DataFrame:
-    """Write images, masks, files, grid and tables; return the index."""
-    from mammovae.report.images import contact_sheet, image_grid
-    from mammovae.report.style import save
+@dataclass(frozen=True)
+class _FolderWriter:
+    """Writes a sampler's images, masks, files, overviews and tables into a folder; key names the sampler's images."""
 
-    size = drawn.member.size
-    rows: list[dict[str, Any]] = []
-    origins: list[dict[str, Any]] = []
-    measures: list[dict[str, float]] = []
-    with (
-        atomic_write(out / "images.npy") as images_path,
-        atomic_write(out / "masks.npy") as masks_path,
-        Progress("generating", count, unit="images") as progress,
-    ):
-        images = np.lib.format.open_memmap(images_path, mode="w+", dtype=np.uint16, shape=(count, size, size))
-        masks = np.lib.format.open_memmap(masks_path, mode="w+", dtype=np.uint8, shape=(count, size, size))
-        for start in range(0, count, _BATCH):
-            numbers = np.arange(start, min(start + _BATCH, count))
-            samples = drawn.draw(numbers)
-            images[numbers], masks[numbers] = stored(samples.images), samples.masks
-            words = told(samples.conditions)
-            for place, number in enumerate(map(int, numbers)):
-                known = {name: values[place] for name, values in words.items()}
-                row = _row(drawn, number, samples.sources[place], masks[number], known, dicom, key)
-                ok = row["status"] == "ok"
-                # What is no breast to prepare's eye is still what the network made: only DICOM needs a breast's size.
-                if ok or not dicom:
-                    _write(out / row["source"], images[number], masks[number], known, f"{key}/{row['image_id']}", drawn)
-                found = measure_image(images[number], masks[number] > 0, "left") | {"against_header": 0.0} if ok else {}
-                measures.append(found)
-                rows.append(row)
-                origins.append(_origin(drawn, row["image_id"], samples.sources[place]))
-            progress.advance(len(numbers))
-        images.flush()
-        masks.flush()
-        save(image_grid(images[:_SHOWN], columns=8), out / "grid.png")
-        with atomic_write(out / "contact_sheet.png") as partial:
-            captions = [row["image_id"] for row in rows[:SHEET_IMAGES]]
+    out: Path
+    sampler: LatentSampler
+    dicom: bool
+    key: str
+
+    def write(self, count: int) -> pd.DataFrame:
+        """Write count images and all tables; return the index."""
+        size = self.sampler.member.size
+        rows: list[dict[str, Any]] = []
+        origins: list[dict[str, Any]] = []
+        measures: list[dict[str, float]] = []
+        with (
+            atomic_write(self.out / "images.npy") as images_path,
+            atomic_write(self.out / "masks.npy") as masks_path,
+            Progress("generating", count, unit="images") as progress,
+        ):
+            images = np.lib.format.open_memmap(images_path, mode="w+", dtype=np.uint16, shape=(count, size, size))
+            masks = np.lib.format.open_memmap(masks_path, mode="w+", dtype=np.uint8, shape=(count, size, size))
+            for start in range(0, count, _BATCH):
+                numbers = np.arange(start, min(start + _BATCH, count))
+                generated = self.sampler.generate(numbers)
+                images[numbers], masks[numbers] = to_uint16(generated.images), generated.masks
+                labels = condition_labels(generated.conditions)
+                for place, number in enumerate(map(int, numbers)):
+                    image, mask, sources = images[number], masks[number], generated.sources[place]
+                    row = self._row(number, sources, mask, {name: values[place] for name, values in labels.items()})
+                    is_ok = row["status"] == "ok"
+                    # A failed image is still an output of the network; only DICOM needs a breast's size.
+                    if is_ok or not self.dicom:
+                        self._write_image(row, image, mask)
+                    measures.append(measure_image(image, mask > 0, "left") | {"against_header": 0.0} if is_ok else {})
+                    rows.append(row)
+                    ids = self._source_column("image_id", sources)
+                    origins.append(
+                        {"image_id": row["image_id"], "mode": self.sampler.mode, "source_image_ids": ";".join(ids)}
+                    )
+                progress.advance(len(numbers))
+            images.flush()
+            masks.flush()
+            self._write_overviews(images, masks, [row["image_id"] for row in rows[:SHEET_IMAGES]])
+        return self._write_tables(rows, origins, measures)
+
+    def _row(
+        self, number: int, sources: tuple[int, ...], mask: np.ndarray, labels: dict[str, str | None]
+    ) -> dict[str, Any]:
+        """Return an image's row of the index: healthy if the run was trained on healthy images alone."""
+        size, image_id = self.sampler.member.size, f"{self.sampler.mode}-{number:05d}"
+        patient = f"{self.key}-{image_id}"
+        if sources:
+            # Images of one patient stay in one split, those of pairs all together; no real patient_id is written.
+            patients = self._source_column("patient_id", sources)
+            patient = f"{self.key}-from-" + (digest(*patients) if self.sampler.mode == "vary" else "pairs")
+        is_mirrored, is_empty = self.dicom and labels["side"] == "R", not mask.any()
+        geometry = asdict(Geometry(0, 0, size, size, is_mirrored, 1.0, 1.0, 0.0, 0.0, size))
+        return {
+            "image_id": image_id,
+            "patient_id": patient,
+            "healthy": True if self.sampler.run.settings.include == "healthy" else None,
+            "source": f"dicom/{image_id}.dcm" if self.dicom else f"png/{image_id}.png",
+            "rows": size,
+            "columns": size,
+            "status": "failed" if is_empty else "ok",
+            "reason": "nothing like a breast is in the generated image" if is_empty else None,
+            **labels,
+            **{field: value for field, value in geometry.items() if field in index.COLUMNS},
+        }
+
+    def _source_column(self, name: str, sources: tuple[int, ...]) -> list[str]:
+        """Return a column of the source's index for the images behind a generated one."""
+        data = self.sampler.data
+        return [] if data is None else data.index[name].iloc[np.array(sources, dtype=int)].tolist()
+
+    def _write_image(self, row: dict[str, Any], image: np.ndarray, mask: np.ndarray) -> None:
+        sampler = self.sampler
+        with atomic_write(self.out / row["source"]) as partial:
+            if not self.dicom:
+                Image.fromarray(image).save(partial)
+                return
+            weights, is_derived = sampler.run.manifest["weights"][sampler.member_name], sampler.mode in DERIVED
+            origin = Origin(f"{self.key}/{row['image_id']}", sampler.member_name, weights, sampler.mode, is_derived)
+            mm_per_pixel = guessed_mm_per_pixel(mask)
+            partial.write_bytes(encode(image, origin, side=row["side"], view=row["view"], mm_per_pixel=mm_per_pixel))
+
+    def _write_overviews(self, images: np.ndarray, masks: np.ndarray, captions: list[str]) -> None:
+        from mammovae.report.images import contact_sheet, image_grid
+        from mammovae.report.style import save
+
+        save(image_grid(images[:_SHOWN], columns=8), self.out / "grid.png")
+        with atomic_write(self.out / "contact_sheet.png") as partial:
             contact_sheet(images[:SHEET_IMAGES], masks[:SHEET_IMAGES], captions).save(partial)
-    for name, table in ((GENERATED, origins), ("failures.csv", _failures(rows))):
-        with atomic_write(out / name) as partial:
-            pd.DataFrame(table).to_csv(partial, index=False)
-    with atomic_write(out / MEASUREMENTS) as partial:
-        pd.DataFrame(measures).to_parquet(partial, index=False)
-    frame = assign_splits(index.table(rows), drawn.seed)
-    frame.loc[frame["status"] != "ok", "split"] = "unused"
-    index.write(frame, out / "index.parquet")
-    return frame
 
-
-def _row(
-    drawn: LatentSampler,
-    number: int,
-    sources: tuple[int, ...],
-    mask: np.ndarray,
-    known: dict[str, str | None],
-    dicom: bool,
-    key: str,
-) -> dict[str, Any]:
-    """Return an image's row of the index: healthy as far as the run learnt from healthy images alone."""
-    size, name = drawn.member.size, f"{drawn.mode}-{number:05d}"
-    patient = f"{key}-{name}"
-    if sources and drawn.data is not None:
-        # Images of one patient stay in one split, those of pairs all together; her own name stays out of the index.
-        real = drawn.data.index["patient_id"].iloc[np.array(sources, dtype=int)].tolist()
-        patient = f"{key}-from-" + (digest(*real) if drawn.mode == "vary" else "pairs")
-    mirrored = dicom and known["side"] == "R"
-    geometry = asdict(Geometry(0, 0, size, size, mirrored, 1.0, 1.0, 0.0, 0.0, size))
-    empty = not mask.any()
-    return {
-        "image_id": name,
-        "patient_id": patient,
-        "healthy": True if drawn.run.settings.include == "healthy" else None,
-        "source": f"dicom/{name}.dcm" if dicom else f"png/{name}.png",
-        "rows": size,
-        "columns": size,
-        "status": "failed" if empty else "ok",
-        "reason": "nothing like a breast is in the generated image" if empty else None,
-        **known,
-        **{field: value for field, value in geometry.items() if field in index.COLUMNS},
-    }
-
-
-def _origin(drawn: LatentSampler, name: str, sources: tuple[int, ...]) -> dict[str, Any]:
-    ids = [] if drawn.data is None else drawn.data.index["image_id"].iloc[np.array(sources, dtype=int)].tolist()
-    return {"image_id": name, "mode": drawn.mode, "source_image_ids": ";".join(ids)}
-
-
-def _failures(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    failed = [row for row in rows if row["status"] == "failed"]
-    return pd.DataFrame(failed, columns=["image_id", "source", "reason"])
-
-
-def _write(
-    path: Path, image: np.ndarray, mask: np.ndarray, known: dict[str, str | None], key: str, drawn: LatentSampler
-) -> None:
-    with atomic_write(path) as partial:
-        if path.suffix == ".png":
-            Image.fromarray(image).save(partial)
-            return
-        content = encode(
-            image,
-            key=key,
-            side=cast(Side | None, known["side"]),
-            view=cast(View | None, known["view"]),
-            mm_per_pixel=guessed_mm_per_pixel(mask),
-            model=drawn.name,
-            run=drawn.run.manifest["weights"][drawn.name],
-            sampler=drawn.mode,
-            from_patients=drawn.mode in DERIVED,
-        )
-        partial.write_bytes(content)
+    def _write_tables(
+        self, rows: list[dict[str, Any]], origins: list[dict[str, Any]], measures: list[dict[str, float]]
+    ) -> pd.DataFrame:
+        failed = [row for row in rows if row["status"] == "failed"]
+        failures = pd.DataFrame(failed, columns=["image_id", "source", "reason"])
+        for name, table in ((GENERATED, pd.DataFrame(origins)), ("failures.csv", failures)):
+            with atomic_write(self.out / name) as partial:
+                table.to_csv(partial, index=False)
+        with atomic_write(self.out / MEASUREMENTS) as partial:
+            pd.DataFrame(measures).to_parquet(partial, index=False)
+        frame = assign_splits(index.table(rows), self.sampler.seed)
+        frame.loc[frame["status"] != "ok", "split"] = "unused"
+        index.write(frame, self.out / "index.parquet")
+        return frame

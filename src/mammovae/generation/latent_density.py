@@ -1,4 +1,4 @@
-"""A density fitted to the latent vectors of the training images: what to draw from, so that samples look like them."""
+"""The distribution fitted to the latent vectors of training images, from which new latent vectors are sampled."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,20 +20,20 @@ from mammovae.storage import atomic_write
 DENSITY = "density.safetensors"
 COMPONENTS = (1, 2, 4, 8)
 """Numbers of components tried; 1 with a full covariance is the multivariate normal distribution."""
-_FEWEST_A_COMPONENT = 100
-"""A component that fewer images make gives them away, and one of more dimensions than images is no component."""
+_MIN_IMAGES = 100
+"""A component of fewer images would reveal them; nor may it have fewer images than dimensions."""
 _PRIOR = 10
-"""So many vectors of the whole's variance are added to those of a diagonal component."""
-_ROUNDS, _STARTS, _DRAWS = 100, 3, 4
+"""So many vectors of the overall variance are added to those of a diagonal component."""
+_ITERATIONS, _STARTS, _SAMPLES = 100, 3, 4
 
 
 @dataclass(frozen=True)
 class LatentDensity:
-    """A Gaussian mixture over latent vectors whose mean moves linearly with what is known of an image.
+    """A Gaussian mixture over latent vectors whose mean is linear in the condition (side, view, breast density).
 
-    weights (K,); means (K, d); factors (K, d, d): lower triangular, L L' the covariance; slopes (6, d): how the mean
-    moves with the condition; conditions (n, 6): those of the training images, to draw from; held_out: mean
-    log-likelihood of a held-out latent vector in nats, by the name of each density that was tried.
+    weights (K,); means (K, d); factors (K, d, d): lower triangular, L L' the covariance; slopes (6, d): change of the
+    mean with the condition; conditions (n, 6): those of the training images, to sample from; held_out: mean
+    log-likelihood of a validation latent vector in nats, by the name of each distribution that was tried.
     """
 
     weights: Floats
@@ -45,49 +45,51 @@ class LatentDensity:
 
     @classmethod
     def fit(cls, member: Generator, data: Data, parts: dict[str, np.ndarray], batch_size: int, seed: int) -> Self:
-        """Fit to the aggregate posterior of the training images, the kind chosen by the validation images' likelihood.
+        """Fit to the aggregate posterior of the training images, and choose by the likelihood of validation images.
 
-        Tried are full covariances (shrunk) and diagonal ones, with 1, 2, 4 and 8 components as far as there are 100
-        images, and as many as dimensions, for each; a density fitted after training in place of N(0, I):
-        Ghosh et al., "From variational to deterministic autoencoders" (ICLR 2020). Without validation images, one
-        full covariance.
+        Full (shrunk) and diagonal covariances are tried, with 1, 2, 4 and 8 components while each has 100 images and as
+        many images as dimensions; one full covariance without validation images. A distribution fitted after training
+        in place of N(0, I): Ghosh et al., "From variational to deterministic autoencoders" (ICLR 2020).
         """
-        train = _latents(member, data, parts["train"], batch_size)
-        slopes = _slopes(train[0], train[2])
-        centred, spread = _pool(train, slopes)
+        mean, variance, conditions = _latents(member, data, parts["train"], batch_size)
+        slopes = _slopes(mean, conditions)
+        centred = mean - conditions @ slopes
         tried: dict[str, float] = {}
         if not len(parts["validation"]):
-            chosen = _mixture(centred, spread, 1, True, seed)
+            chosen = _mixture(centred, variance, 1, True, seed)
         else:
-            held = _pool(_latents(member, data, parts["validation"], batch_size), slopes)
-            # Both sides of q(z | x) count: a held-out vector is its mean and draws around it.
-            noise = np.random.default_rng(seed).standard_normal((_DRAWS, *held[0].shape))
-            draws = (held[0] + np.sqrt(held[1]) * noise).reshape(-1, held[0].shape[1])
-            found = {}
+            held_mean, held_variance, held_conditions = _latents(member, data, parts["validation"], batch_size)
+            held_mean = held_mean - held_conditions @ slopes
+            # Both parts of q(z | x) matter: a validation vector is sampled around its mean.
+            noise = np.random.default_rng(seed).standard_normal((_SAMPLES, *held_mean.shape))
+            samples = (held_mean + np.sqrt(held_variance) * noise).reshape(-1, held_mean.shape[1])
+            mixtures = {}
             for kind in ("full", "diagonal"):
                 for count in COMPONENTS:
-                    if count == 1 or len(centred) >= max(_FEWEST_A_COMPONENT, centred.shape[1]) * count:
+                    if count == 1 or len(centred) >= max(_MIN_IMAGES, centred.shape[1]) * count:
                         name = f"{kind} {count}"
-                        found[name] = _mixture(centred, spread, count, kind == "full", seed)
-                        tried[name] = float(_log_density(draws, *found[name]).mean())
-            chosen = found[max(tried, key=tried.__getitem__)]
+                        mixtures[name] = _mixture(centred, variance, count, kind == "full", seed)
+                        tried[name] = float(_log_density(samples, *mixtures[name]).mean())
+            chosen = mixtures[max(tried, key=tried.__getitem__)]
         return cls(*chosen, slopes, data.conditions[parts["train"]], tried)
 
-    def draw(self, conditions: NDArray[np.float32], rng: list[np.random.Generator], temperature: float = 1) -> Floats:
-        """Draw a latent vector for each condition (n, 6) with a source of random numbers each, float64 (n, d).
+    def sample(
+        self, conditions: NDArray[np.float32], rngs: list[np.random.Generator], temperature: float = 1
+    ) -> Floats:
+        """Sample a latent vector for each condition (n, 6) with a random generator each, float64 (n, d).
 
         temperature multiplies the distance from the component's mean: below 1, samples are more alike.
         """
-        found = np.empty((len(conditions), self.means.shape[1]))
-        for row, each in enumerate(rng):
-            component = each.choice(len(self.weights), p=self.weights)
-            white = each.standard_normal(self.means.shape[1])
-            found[row] = self.means[component] + temperature * (self.factors[component] @ white)
-        return found + conditions @ self.slopes
+        latents = np.empty((len(conditions), self.means.shape[1]))
+        for row, rng in enumerate(rngs):
+            component = rng.choice(len(self.weights), p=self.weights)
+            noise = rng.standard_normal(self.means.shape[1])
+            latents[row] = self.means[component] + temperature * (self.factors[component] @ noise)
+        return latents + conditions @ self.slopes
 
     @property
     def name(self) -> str:
-        """The kind that was chosen, "full 1" where there was nothing to choose by."""
+        """The chosen covariance and number of components, "full 1" without validation images."""
         return max(self.held_out, key=self.held_out.__getitem__) if self.held_out else "full 1"
 
     def save(self, path: Path) -> None:
@@ -98,13 +100,13 @@ class LatentDensity:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Read what save wrote; InputError when it is not there or damaged."""
+        """Read what save wrote; InputError when it is missing or damaged."""
         try:
             with safe_open(path, "np") as file:
                 held_out = {name: float(value) for name, value in (file.metadata() or {}).items()}
                 return cls(**{name: file.get_tensor(name) for name in _ARRAYS}, held_out=held_out)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise InputError(f"{path} holds no fitted density ({error}): train the run again") from error
+            raise InputError(f"{path} holds no fitted distribution ({error}): train the run again") from error
 
 
 _ARRAYS = ("weights", "means", "factors", "slopes", "conditions")
@@ -116,87 +118,83 @@ def _latents(
     """Return means and variances of the posteriors (n, d) and the conditions (n, 6)."""
     device = next(member.parameters()).device
     with torch.inference_mode():
-        found = [member.posterior(batch.to(device)) for _, batch in data.batches(positions, member.size, batch_size)]
-    mean, variance = (torch.cat(part).double().cpu().numpy() for part in zip(*found, strict=True))
+        batches = data.batches(positions, member.size, batch_size)
+        posteriors = [member.posterior(batch.to(device)) for _, batch in batches]
+    mean, variance = (torch.cat(part).double().cpu().numpy() for part in zip(*posteriors, strict=True))
     return mean, variance, data.conditions[positions]
 
 
 def _slopes(mean: Floats, conditions: NDArray[np.float32]) -> Floats:
-    """Return how the latent mean moves with the condition (6, d), by ridge regression: few images move it little."""
+    """Return the change of the latent mean with the condition, (6, d), by ridge regression."""
     centred = conditions - conditions.mean(axis=0)
     ridge = 0.1 * len(conditions) * np.eye(centred.shape[1])
     return np.linalg.solve(centred.T @ centred + ridge, centred.T @ (mean - mean.mean(axis=0)))
 
 
-def _pool(latents: tuple[Floats, Floats, NDArray[np.float32]], slopes: Floats) -> tuple[Floats, Floats]:
-    mean, variance, conditions = latents
-    return mean - conditions @ slopes, variance
-
-
 def _mixture(mean: Floats, variance: Floats, count: int, full: bool, seed: int) -> tuple[Floats, Floats, Floats]:
-    """Fit a mixture to Gaussians N(mean, variance) by expectation-maximisation; weights, means, Cholesky factors.
+    """Return weights, means and Cholesky factors of a mixture fitted to posteriors N(mean, variance), (n, d) each.
 
-    Dempster, Laird & Rubin (J. R. Stat. Soc. B 39, 1977); a posterior enters with its mean and its variance.
+    Expectation-maximisation, best of three starts: Dempster, Laird & Rubin (J. R. Stat. Soc. B 39, 1977).
     """
-    best, chosen = -np.inf, None
+    best, best_fit = -np.inf, None
     for start in range(_STARTS if count > 1 else 1):
         rng = np.random.default_rng([seed, count, start])
         centres = mean[rng.choice(len(mean), count, replace=False)]
         nearest = ((mean[:, None] - centres[None]) ** 2).sum(axis=2).argmin(axis=1)
         shares = np.eye(count)[nearest]
-        before = -np.inf
-        for _ in range(_ROUNDS):
-            fitted = _maximised(mean, variance, shares, full)
-            # What is expected of vectors drawn from the posteriors, not of their means alone.
-            logs = np.log(fitted[0]) + _component_logs(mean, *fitted[1:]) - _spread(variance, fitted[2])
-            whole = logsumexp(logs, axis=1, keepdims=True)
-            now, shares = float(whole.mean()), np.exp(logs - whole)
-            if now - before < 1e-4:
+        previous = -np.inf
+        for _ in range(_ITERATIONS):
+            fit = _maximise(mean, variance, shares, full)
+            # The expectation over vectors drawn from the posteriors, not the value at their means alone.
+            logs = np.log(fit[0]) + _component_logs(mean, *fit[1:]) - _expected_excess(variance, fit[2])
+            log_sums = logsumexp(logs, axis=1, keepdims=True)
+            likelihood, shares = float(log_sums.mean()), np.exp(logs - log_sums)
+            if likelihood - previous < 1e-4:
                 break
-            before = now
-        if now > best or chosen is None:
-            best, chosen = now, fitted
-    assert chosen is not None
-    return chosen
+            previous = likelihood
+        if likelihood > best or best_fit is None:
+            best, best_fit = likelihood, fit
+    assert best_fit is not None
+    return best_fit
 
 
-def _maximised(mean: Floats, variance: Floats, shares: Floats, full: bool) -> tuple[Floats, Floats, Floats]:
+def _maximise(mean: Floats, variance: Floats, shares: Floats, full: bool) -> tuple[Floats, Floats, Floats]:
     """Return weights, means and Cholesky factors for given shares (n, K) of each vector in each component."""
-    totals = shares.sum(axis=0) + 1e-3  # a component that nothing is near to still has a weight
+    totals = shares.sum(axis=0) + 1e-3  # an empty component still has a weight
     means = shares.T @ mean / totals[:, None]
-    whole = mean.var(axis=0)
+    overall = mean.var(axis=0)
     factors = []
     for component, total in enumerate(totals):
         share, centred = shares[:, component], mean - means[component]
-        own = np.diag(share @ variance / total)
+        within = np.diag(share @ variance / total)
         if full:
-            covariance = own + _shrunk(centred, share, total)
+            covariance = within + _shrink(centred, share, total)
         else:
             spread = share @ centred**2 / total
             weight = total / (total + _PRIOR)
-            covariance = own + np.diag(weight * spread + (1 - weight) * whole)
-        factors.append(np.linalg.cholesky(covariance + 1e-6 * np.diag(whole + 1e-6)))
+            covariance = within + np.diag(weight * spread + (1 - weight) * overall)
+        factors.append(np.linalg.cholesky(covariance + 1e-6 * np.diag(overall + 1e-6)))
     return np.asarray(totals / totals.sum()), np.asarray(means), np.stack(factors).astype(np.float64)
 
 
-def _shrunk(centred: Floats, share: Floats, total: float) -> Floats:
+def _shrink(centred: Floats, share: Floats, total: float) -> Floats:
     """Return the covariance of weighted vectors, shrunk towards its own diagonal, at least by d / (d + n).
 
-    The least intensity keeps few images from giving themselves away: samples of a covariance that n vectors span all
-    lie between those very images (docs/generation.md has the measurement). Above it stands the intensity of
-    Schäfer & Strimmer (Stat. Appl. Genet. Mol. Biol. 4, 2005, target D): the summed variance of the off-diagonal
-    elements over their summed squares.
+    The lower bound protects small training sets: samples of a covariance that n vectors span all lie between those
+    very images (measured in docs/generation-results.md). Above it the intensity is that of Schäfer & Strimmer (Stat.
+    Appl. Genet. Mol. Biol. 4, 2005, target D): the summed variance of the off-diagonal elements over their summed
+    squares.
     """
     covariance = (centred * share[:, None]).T @ centred / total
     squares = (centred**2 * share[:, None]).T @ centred**2 / total
-    off = ~np.eye(len(covariance), dtype=bool)
-    noise = ((squares - covariance**2) / max(total - 1, 1))[off].sum()
-    least = len(covariance) / (len(covariance) + total)
-    intensity = np.clip(noise / max((covariance[off] ** 2).sum(), 1e-12), least, 1)
+    off_diagonal = ~np.eye(len(covariance), dtype=bool)
+    noise = ((squares - covariance**2) / max(total - 1, 1))[off_diagonal].sum()
+    lowest = len(covariance) / (len(covariance) + total)
+    intensity = np.clip(noise / max((covariance[off_diagonal] ** 2).sum(), 1e-12), lowest, 1)
     return (1 - intensity) * covariance + intensity * np.diag(np.diag(covariance))
 
 
-def _spread(variance: Floats, factors: Floats) -> Floats:
+def _expected_excess(variance: Floats, factors: Floats) -> Floats:
     """Return half the trace of each posterior's covariance times each component's inverse, (n, K)."""
     inverses = [np.square(np.linalg.inv(factor)).sum(axis=0) for factor in factors]
     return 0.5 * np.stack([variance @ inverse for inverse in inverses], axis=1)
@@ -204,11 +202,11 @@ def _spread(variance: Floats, factors: Floats) -> Floats:
 
 def _component_logs(z: Floats, means: Floats, factors: Floats) -> Floats:
     """Return the log-density of vectors (n, d) in each component, (n, K), in nats."""
-    found = []
+    logs = []
     for mean, factor in zip(means, factors, strict=True):
         white = np.linalg.solve(factor, (z - mean).T)
-        found.append(-0.5 * ((white**2).sum(axis=0) + len(mean) * np.log(2 * np.pi)) - np.log(np.diag(factor)).sum())
-    return np.stack(found, axis=1)
+        logs.append(-0.5 * ((white**2).sum(axis=0) + len(mean) * np.log(2 * np.pi)) - np.log(np.diag(factor)).sum())
+    return np.stack(logs, axis=1)
 
 
 def _log_density(z: Floats, weights: Floats, means: Floats, factors: Floats) -> Floats:

@@ -28,8 +28,8 @@ def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, A
     """
     detector = Detector(run)
     train, validation, calibration = (parts[split] for split in ("train", "validation", "calibration"))
-    batches = detector.data(data, (validation if len(validation) else train)[:_MOST_FOR_MAPS])
-    single_maps = [maps for _, _, maps, _ in batches]
+    batches = detector.detect_batches(data, (validation if len(validation) else train)[:_MOST_FOR_MAPS])
+    single_maps = [detection.maps for _, detection in batches]
     detector.scales = {name: _level([maps[name] for maps in single_maps]) for name in run.settings.maps}
     # Scores and fused maps from one pass of the networks; there are maps for the first images alone.
     fused_maps = np.zeros((len(calibration[:_MOST_FOR_MAPS]), detector.size, detector.size), np.float32)
@@ -42,11 +42,11 @@ def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, A
     if quality is not None:
         quality.save(run.path)
         if len(calibration):
-            scores["quality"] = quality.score(quality.normal(*quality_inputs(data, calibration)))
+            scores["quality"] = quality.score(quality.normal_scores(*quality_inputs(data, calibration)))
     with atomic_write(run.path / CALIBRATION) as partial:
         scores.to_parquet(partial, index=False)
     if not len(calibration):
-        fused_maps = np.concatenate([fused for *_, fused in detector.data(data, train[:_MOST_FOR_MAPS])])
+        fused_maps = detector.fused_maps(data, train[:_MOST_FOR_MAPS])
     return {"map_scales": dict(detector.scales), "map_scale": _level([fused_maps])}
 
 
@@ -77,7 +77,7 @@ def check_insertion_artefacts(run: Run, data: Data, positions: np.ndarray) -> No
             continue
         rows, main = list(shams), next(iter(member.scores))
         pair = (data.images[rows], np.stack(list(shams.values())))
-        raw, sham = (detector.squares(images, data.masks[rows])[0][main] for images in pair)
+        raw, sham = (detector.detect(images, data.masks[rows]).scores[main] for images in pair)
         value = auroc(raw, sham)
         if value is not None and value > _SHAM_AUROC:
             raise InputError(
