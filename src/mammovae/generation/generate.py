@@ -27,7 +27,7 @@ _NOT_DERIVED = "no patient's image was encoded to make them; mammovae audit look
 
 
 def generate_from(sampler: LatentSampler, out: Path, count: int, dicom: bool = False) -> dict[str, Any]:
-    """Fill the folder out with count images of a sampler, whose data may have other splits than on disk; return the manifest."""
+    """Fill the folder out with count images of a sampler, whose data may have other splits; return the manifest."""
     if count < 1:
         raise UsageError(f"--count {count} makes no image: give at least 1")
     if dicom:
