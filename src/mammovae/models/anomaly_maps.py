@@ -9,23 +9,25 @@ REFERENCE_SIZE = 128
 
 
 def standardise_in_mask(image: Tensor, mask: Tensor) -> Tensor:
-    """Return grey values with mean 0 and standard deviation 1 inside the mask, and 0 outside it, (n, 1, S, S)."""
-    count = mask.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
-    centred = (image - (image * mask).sum(dim=(1, 2, 3), keepdim=True) / count) * mask
-    deviation = (centred.square().sum(dim=(1, 2, 3), keepdim=True) / count).sqrt()
-    return centred / deviation.clamp(min=1e-4)
+    """Return grey values with mean 0 and standard deviation 1 inside the mask, and 0 outside it."""
+    mean, deviation = _moments(image, mask)
+    return (image - mean) * mask / deviation
 
 
 def undo_standardisation(grey: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """Return what standardise_in_mask turns into grey: in the image's own range, 0 outside the mask, (n, 1, S, S)."""
-    count = mask.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
-    mean = (image * mask).sum(dim=(1, 2, 3), keepdim=True) / count
-    deviation = (((image - mean) * mask).square().sum(dim=(1, 2, 3), keepdim=True) / count).sqrt().clamp(min=1e-4)
+    """Return what standardise_in_mask turns into grey: in the image's own range, 0 outside the mask."""
+    mean, deviation = _moments(image, mask)
     return (grey * deviation + mean).clamp(0, 1) * mask
 
 
+def _moments(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation inside the mask, (n, 1, 1, 1) each."""
+    mean = masked_mean(image, mask).view(-1, 1, 1, 1)
+    return mean, masked_mean((image - mean).square(), mask).sqrt().clamp(min=1e-4).view(-1, 1, 1, 1)
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of values (n, 1, S, S) inside the mask, (n,)."""
+    """Return the mean inside the mask, (n,)."""
     return (values * mask).sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3)).clamp(min=1)
 
 
@@ -46,9 +48,9 @@ def smooth_inside(values: Tensor, mask: Tensor, sigma: float) -> Tensor:
 
 
 def erode(mask: Tensor, pixels: float) -> Tensor:
-    """Return the mask without a rim of some pixels of the reference size: edges are never well reconstructed.
+    """Return the mask without a rim of some pixels of the reference size, at the image's border too.
 
-    Beyond the image's border the breast is taken to end, so that the chest wall's edge goes too.
+    Edges are never well reconstructed.
     """
     reach = max(1, round(pixels * mask.shape[-1] / REFERENCE_SIZE))
     outside = pad(1 - mask, (reach, reach, reach, reach), value=1.0)
@@ -56,16 +58,15 @@ def erode(mask: Tensor, pixels: float) -> Tensor:
 
 
 def masked_max(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the maximum of values (n, 1, S, S) inside the mask, (n,); 0 where the mask is empty."""
+    """Return the maximum inside the mask, (n,); 0 where the mask is empty."""
     inside = torch.where(mask > 0, values, torch.full_like(values, -torch.inf)).amax(dim=(1, 2, 3))
     return torch.where(torch.isfinite(inside), inside, torch.zeros_like(inside))
 
 
 def local_contrast_normalise(residual: Tensor, mask: Tensor, sigma: float, wide: float) -> Tensor:
-    """Return the smoothed signed residual over the root of its local mean square, (n, 1, S, S).
+    """Return G(sigma) * r / sqrt(G(wide) * r^2) inside the mask: dense and fatty tissue become comparable.
 
-    G(sigma) * r / sqrt(G(wide) * r^2), both inside the mask; sigma and wide in pixels of the reference size. Dense and
-    fatty tissue become comparable. A local contrast normalisation: Jarrett et al., ICCV 2009.
+    sigma and wide in pixels of the reference size. A local contrast normalisation: Jarrett et al., ICCV 2009.
     """
     scale = residual.shape[-1] / REFERENCE_SIZE
     energy = smooth_inside(residual.square(), mask, wide * scale)
@@ -74,16 +75,14 @@ def local_contrast_normalise(residual: Tensor, mask: Tensor, sigma: float, wide:
 
 
 def structural_dissimilarity(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
-    """Return 1 - SSIM in each pixel, 0 to 2, for images of standard deviation near 1, (n, 1, S, S).
+    """Return 1 - SSIM in each pixel, 0 to 2, for standardised grey: window of 1.5 pixels, dynamic range 4.
 
-    Wang et al., "Image quality assessment: from error visibility to structural similarity" (IEEE TIP 13:600, 2004);
-    Gaussian window of 1.5 pixels; dynamic range 4, about that of standardised grey.
+    Wang et al., "Image quality assessment: from error visibility to structural similarity" (IEEE TIP 13:600, 2004).
     """
     window = 1.5 * first.shape[-1] / REFERENCE_SIZE
     c1, c2 = (0.01 * 4) ** 2, (0.03 * 4) ** 2
     a, b = (smooth_inside(x, mask, window) for x in (first, second))
-    aa, bb, ab = (
-        smooth_inside(x, mask, window) - y for x, y in ((first**2, a**2), (second**2, b**2), (first * second, a * b))
-    )
+    pairs = ((first**2, a**2), (second**2, b**2), (first * second, a * b))
+    aa, bb, ab = (smooth_inside(x, mask, window) - y for x, y in pairs)
     similarity = (2 * a * b + c1) * (2 * ab + c2) / ((a**2 + b**2 + c1) * (aa + bb + c2))
     return (1 - similarity) * mask

@@ -20,10 +20,9 @@ _TILT, _ACROSS, _ALONG, _SLIDE, _EXPOSURE, _BEND = math.radians(6), 0.10, 0.08, 
 def augment_with_parameters(batch: Batch, noise: ImageNoise) -> tuple[Batch, Tensor]:
     """Tilt, stretch, slide, re-expose and bend each image at random; return it and what was done, (n, 5), -1 to 1 each.
 
-    A network that makes images and is given what was done can be asked for images to which nothing was done, so that
-    changes that no real image shows do not leak into what it makes (Karras et al., "Elucidating the design space of
-    diffusion-based generative models", NeurIPS 2022, appendix F). The bend alone is not among them: it is slight and
-    smooth and leaves the chest wall where it is. Outside the mask the result is 0.
+    A network that is given what was done can be asked for images to which nothing was done, so that changes that no
+    real image shows do not leak into what it makes (Karras et al., "Elucidating the design space of diffusion-based
+    generative models", NeurIPS 2022, appendix F). The slight bend, which leaves the chest wall, is not told.
     """
     image, mask = batch.image * batch.mask, batch.mask
     parameters = 2 * noise.uniform(N_PARAMETERS) - 1
@@ -44,10 +43,7 @@ def augment_with_parameters(batch: Batch, noise: ImageNoise) -> tuple[Batch, Ten
 
 
 def augment(batch: Batch, noise: ImageNoise) -> Batch:
-    """Shift, scale, rotate and re-expose each image at random; mask, lesion and image move together.
-
-    The other breast is moved on its own, as another exposure would be.
-    """
+    """Shift, scale, rotate and re-expose each image at random; the other breast on its own, as another exposure."""
     theta = _affine(noise)
     image = _moved(batch.image, theta, "bilinear").clamp(0, 1)
     gamma = torch.exp(GAMMA * (2 * noise.uniform(1, 1, 1) - 1))
@@ -66,9 +62,8 @@ def _affine(noise: ImageNoise) -> Tensor:
     turn, zoom, right, down = (2 * noise.uniform(4) - 1).T
     angle, scale = ROTATION * turn, 1 + SCALE * zoom
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    return torch.stack(
-        [torch.stack([cos, -sin, 2 * SHIFT * right], 1), torch.stack([sin, cos, 2 * SHIFT * down], 1)], 1
-    )
+    rows = (cos, -sin, 2 * SHIFT * right), (sin, cos, 2 * SHIFT * down)
+    return torch.stack([torch.stack(row, 1) for row in rows], 1)
 
 
 def _moved(image: Tensor, theta: Tensor, mode: str) -> Tensor:

@@ -20,13 +20,9 @@ HISTORY = "history.csv"
 
 
 class Member(nn.Module):
-    """What every member offers beyond a torch module, and what it says of itself.
-
-    It is constructed from its own settings and the members that it needs, in their order.
-    """
+    """A network that describes itself; constructed from its own settings and the members that it needs, in order."""
 
     name: ClassVar[str]
-    """Its name in members and of its settings."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Members that are trained before it, for it learns from what they compute."""
     bilateral: ClassVar[bool] = False
@@ -37,21 +33,17 @@ class Member(nn.Module):
     """Whether its scores are made to find lesions; a run without such a member only makes images."""
     reported: ClassVar[Mapping[str, str]] = {}
     """Scores, with their headings, that an evaluation lists beside the finding score where that is one score alone."""
+    scores: ClassVar[Mapping[str, str]]
+    """The main one first, each with what it means that it is the one furthest above healthy images."""
+    maps: ClassVar[tuple[str, ...]]
     size: int
     """Rows and columns of its images, in pixels."""
-    scores: ClassVar[Mapping[str, str]]
-    """Its scores, the main one first, each with what it means that it is the one furthest above healthy images."""
-    maps: ClassVar[tuple[str, ...]]
-    """Its maps."""
     inserted_kinds: tuple[LesionKind, ...] = ()
-    """Kinds of lesions (family train) that are inserted into its training images; none: they stay as they are."""
+    """Kinds of lesions (family train) that are inserted into its training images."""
 
     @abstractmethod
     def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
-        """Return the terms to train by, (n,) each, the one to minimise under "loss".
-
-        Under "kl_dimensions" there may be the divergence of each latent dimension, (n, d), in nats.
-        """
+        """Return the terms of training, (n,) each, in nats: "loss" is minimised, "kl_dimensions" (n, d) optional."""
 
     @abstractmethod
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -70,10 +62,9 @@ class Autoencoder(Member):
 
 
 class Generator(Autoencoder):
-    """A member that makes images: a latent vector for each image, and the way back."""
+    """A member that makes images from latent vectors of length dimensions."""
 
     dimensions: int
-    """Length of the latent vector."""
     conditional: ClassVar[bool] = False
     """Whether it was given side, view and density, and can be asked for them."""
     shown_mode: ClassVar[SamplingMode] = "latent"
@@ -87,10 +78,9 @@ class Generator(Autoencoder):
     def generate_images(
         self, z: Tensor, condition: Tensor, generators: list[TorchGenerator]
     ) -> tuple[Tensor, Tensor | None]:
-        """Return images in [0, 1] and their breast masks, (n, 1, S, S) each, for latent vectors (n, dimensions).
+        """Return images in [0, 1] and, where the member knows of any, their breast masks, (n, 1, S, S) each.
 
-        condition: (n, 6), as Data.conditions; generators: a source of random numbers for each image's texture. The mask
-        is None where the member knows of none.
+        z: (n, dimensions); condition: (n, 6), as Data.conditions; generators: one for each image's texture.
         """
 
 
@@ -101,7 +91,7 @@ def save_weights(member: nn.Module, path: Path) -> None:
 
 
 def load_weights(member: nn.Module, path: Path) -> None:
-    """Load weights into a member and set it to evaluation; InputError when they are damaged or of another shape."""
+    """Load weights into a member and set it to evaluation."""
     try:
         member.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -1,6 +1,6 @@
 """The bilateral VAE: what this breast looks like, given the patient's other one."""
 
-from collections.abc import Mapping
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from mammovae.data.dataset import Batch
 from mammovae.models.anomaly_maps import erode, local_contrast_normalise, masked_max, masked_mean, standardise_in_mask
 from mammovae.models.base import Member
 from mammovae.models.layers import DoubleConv, UNet, downsampled_size
-from mammovae.models.losses import batch_variance, gaussian_nll, kl_standard_normal, reparameterise
+from mammovae.models.losses import kl_standard_normal, reparameterise, sigma_vae_nll
 from mammovae.models.noise import StepContext
 
 
@@ -24,9 +24,8 @@ class BilateralVae(Member):
     """
 
     name = "bilateral_vae"
-    augmented = True
-    bilateral = True
-    scores: ClassVar[Mapping[str, str]] = {
+    augmented, bilateral = True, True
+    scores: ClassVar = {
         "pair_peak_bilateral": "a place that the other breast does not explain, given what it misses nearby",
         "pair_error_bilateral": "the other breast explains it badly",
     }
@@ -36,12 +35,11 @@ class BilateralVae(Member):
         super().__init__()
         self.settings, self.size = settings, settings.size
         widths = settings.widths
-        downsampled_size(settings.size, len(widths) - 1, self.name)
-        self.encoder = nn.ModuleList(DoubleConv(a, b) for a, b in zip((3, *widths), widths, strict=False))
+        downsampled_size(self.size, len(widths) - 1, self.name)
+        self.encoder = nn.ModuleList(DoubleConv(a, b) for a, b in pairwise((3, *widths)))
         self.to_latent = nn.Linear(widths[-1], 2 * settings.latent)
         self.decoder = UNet(2, widths, 1, deep=settings.latent)
-        self.variance: Tensor
-        self.register_buffer("variance", torch.ones(()))
+        self.variance = nn.Buffer(torch.ones(()))
 
     def _grey(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the standardised grey of this breast and of the other, (n, 1, S, S) each."""
@@ -62,26 +60,22 @@ class BilateralVae(Member):
         z = reparameterise(z_mean, z_log_variance, context.noise) if self.training else z_mean
         error = ((grey - self.decoder(torch.cat([other, mask], dim=1), z)).square() * mask).sum(dim=(1, 2, 3))
         pixels = mask.sum(dim=(1, 2, 3)).clamp(min=1)
-        variance = batch_variance(error, pixels, self.variance, context) if self.training else self.variance
-        reconstruction = gaussian_nll(error, pixels, variance)
+        reconstruction = sigma_vae_nll(error, pixels, self.variance, context if self.training else None)
         divergence = kl_standard_normal(z_mean, z_log_variance)
         kl = divergence.sum(dim=1)
         return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl, "kl_dimensions": divergence}
 
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return pair_error_bilateral (mean |r|) and pair_peak_bilateral, NaN where there is no other breast.
+        """Return mean |r| and the peak and map of r, NaN and 0 without the other breast; r = grey - reconstruction.
 
-        r = grey - reconstruction at z = mean; the peak is that of r smoothed by 2 pixels of 128 over the root of r^2
-        smoothed by 10, without a rim of 3 pixels. The map is 0 where there is no other breast.
+        Peak and map are of r smoothed by 2 pixels of 128 over the root of r^2 smoothed by 10, a rim of 3 left out.
         """
         mask, (grey, other) = batch.mask, self._grey(batch)
         has_other = other.abs().amax(dim=(1, 2, 3)) > 0
         z_mean, _ = self._encode(grey, other, mask)
         residual = (grey - self.decoder(torch.cat([other, mask], dim=1), z_mean)) * mask
         inner, local = erode(mask, 3), local_contrast_normalise(residual, mask, 2, 10)
-        scores = {
-            "pair_error_bilateral": masked_mean(residual.abs(), mask),
-            "pair_peak_bilateral": masked_max(local, inner),
-        }
+        error, peak = masked_mean(residual.abs(), mask), masked_max(local, inner)
+        scores = {"pair_error_bilateral": error, "pair_peak_bilateral": peak}
         scores = {name: torch.where(has_other, value, torch.nan) for name, value in scores.items()}
         return scores, {"bilateral": local.clamp(min=0) * inner * has_other.view(-1, 1, 1, 1)}

@@ -1,6 +1,5 @@
 """The denoiser: it takes coarse noise out of healthy images, and with it whatever else does not belong there."""
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -9,14 +8,8 @@ from torch.nn.functional import interpolate
 
 from mammovae.config import DenoiserSettings
 from mammovae.data.dataset import Batch
-from mammovae.models.anomaly_maps import (
-    erode,
-    local_contrast_normalise,
-    masked_max,
-    masked_mean,
-    smooth_inside,
-    standardise_in_mask,
-)
+from mammovae.models import anomaly_maps
+from mammovae.models.anomaly_maps import masked_max, masked_mean, smooth_inside, standardise_in_mask
 from mammovae.models.base import Member
 from mammovae.models.layers import UNet, downsampled_size
 from mammovae.models.noise import ImageNoise, StepContext
@@ -31,7 +24,7 @@ class Denoiser(Member):
 
     name = "denoiser"
     augmented = True
-    scores: ClassVar[Mapping[str, str]] = {
+    scores: ClassVar = {
         "denoising_local_peak": "a place that the denoiser takes away, given what it takes nearby",
         "denoising_peak": "a place that the denoiser takes away",
         "denoising_error": "the denoiser changes it much",
@@ -52,25 +45,24 @@ class Denoiser(Member):
 
     def _coarse_noise(self, mask: Tensor, noise: ImageNoise) -> Tensor:
         """Draw coarse noise inside the mask, (n, 1, S, S), in units of the grey's standard deviation."""
-        n, size, grid = len(mask), mask.shape[-1], self.settings.grid
+        size, grid = mask.shape[-1], self.settings.grid
         coarse = noise.normal(1, grid, grid) * self.settings.noise
         fine = interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
         # Each image rolled by its own rows and columns, at once.
         rows, columns = ((torch.arange(size, device=mask.device) + noise.integers(size, 1)) % size for _ in range(2))
-        images = torch.arange(n, device=mask.device)[:, None, None]
+        images = torch.arange(len(mask), device=mask.device)[:, None, None]
         return fine[images, 0, rows[:, :, None], columns[:, None, :]][:, None] * mask
 
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return scores (n,) and maps of what the denoiser takes away, no noise added.
+        """Return mean |r| and peaks and maps of r = grey - denoised, no noise added, a rim of 3 pixels of 128 left out.
 
-        With r = grey - denoised: denoising_error: mean |r|. denoising_peak: maximum of r smoothed by 1 pixel of 128,
-        without a rim of 3. denoising_local_peak: the same of r over the root of r^2 smoothed by 10 pixels.
+        denoising_peak: r smoothed by 1 pixel. denoising_local_peak: that over the root of r^2 smoothed by 10 pixels.
         """
         grey = standardise_in_mask(batch.image, batch.mask)
         residual = (grey - self.net(grey)) * batch.mask
-        inner, scale = erode(batch.mask, 3), grey.shape[-1] / 128
+        inner, scale = anomaly_maps.erode(batch.mask, 3), grey.shape[-1] / 128
         removed = smooth_inside(residual, batch.mask, scale)
-        local = local_contrast_normalise(residual, batch.mask, 1, 10)
+        local = anomaly_maps.local_contrast_normalise(residual, batch.mask, 1, 10)
         scores = {
             "denoising_error": masked_mean(residual.abs(), batch.mask),
             "denoising_peak": masked_max(removed, inner),

@@ -9,15 +9,13 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate
 from mammovae.models.noise import ImageNoise
 
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
-_FILTER, _FILTERS, _COARSEST = 11, 8, 32
-_OUTSIDE = 1e3
+_FILTER, _FILTERS, _COARSEST, _OUTSIDE = 11, 8, 32, 1e3
 
 
 def laplacian(image: Tensor, levels: int) -> list[Tensor]:
     """Split images (n, c, S, S) into levels bands of detail, finest first (S, S / 2, ...), and the rest, S / 2^levels.
 
-    Burt & Adelson, "The Laplacian pyramid as a compact image code" (IEEE Trans. Commun. 31, 1983), with bilinear
-    enlargement. collapse gives the image back exactly.
+    Burt & Adelson, "The Laplacian pyramid as a compact image code" (IEEE Trans. Commun. 31, 1983).
     """
     bands = []
     for _ in range(levels):
@@ -28,7 +26,7 @@ def laplacian(image: Tensor, levels: int) -> list[Tensor]:
 
 
 def collapse(bands: list[Tensor]) -> Tensor:
-    """Put bands, finest first, together again: the inverse of laplacian."""
+    """Invert laplacian."""
     image = bands[-1]
     for band in bands[-2::-1]:
         image = band + upsample(image)
@@ -53,9 +51,7 @@ def _halved(image: Tensor) -> Tensor:
     kernel = torch.outer(weights, weights).expand(image.shape[1], 1, 5, 5)
     # Reflected by slices: the library's own reflection has no deterministic gradient on a GPU.
     for axis in (2, 3):
-        near, after, before, far = (
-            image.narrow(axis, place, 1) for place in (1, 2, image.shape[axis] - 3, image.shape[axis] - 2)
-        )
+        after, near, far, before = (image.narrow(axis, place % image.shape[axis], 1) for place in (2, 1, -2, -3))
         image = torch.cat([after, near, image, far, before], dim=axis)
     return conv2d(image, kernel, stride=2, groups=image.shape[1])
 
@@ -65,11 +61,10 @@ def patch_distance(generated: Tensor, real: Tensor, mask: Tensor, noise: ImageNo
 
     Both are filtered by the same random small filters at all scales down to a side of 32 pixels; the distance is
     that of Wasserstein between the two sets of responses of each filter, over the root mean square of the real ones,
-    averaged. Where in the image a patch lies does not count, so that a generated texture may differ from the real one
-    in every pixel and be 0 apart. Sliced Wasserstein distance of patches: Rabin et al., "Wasserstein barycenter and its
-    application to texture mixing" (SSVM 2011); for making images: Elnekave & Weiss (ECCV 2022). Most filters are edges
-    and ridges of random direction, width and length, for strands are what distinguishes breast tissue from filtered
-    noise of the same spectrum. noise, of one row, draws the filters, which all images share.
+    averaged. Where in the image a patch lies does not count. Sliced Wasserstein distance of patches: Rabin et al.,
+    "Wasserstein barycenter and its application to texture mixing" (SSVM 2011); Elnekave & Weiss (ECCV 2022). Most
+    filters are edges and ridges of random direction, width and length, for strands distinguish breast tissue from
+    filtered noise of the same spectrum. noise, of one row, draws the filters.
     """
     total = torch.zeros(len(generated), device=generated.device)
     scales = max(1, int(math.log2(generated.shape[-1] / _COARSEST)) + 1)
@@ -83,8 +78,8 @@ def patch_distance(generated: Tensor, real: Tensor, mask: Tensor, noise: ImageNo
         responses = responses * mask.repeat(2, 1, 1, 1) + _OUTSIDE * (1 - mask).repeat(2, 1, 1, 1)
         generated_sorted, real_sorted = responses.flatten(2).sort(dim=2).values.chunk(2)
         count = mask.sum(dim=(1, 2, 3)).clamp(min=1)[:, None]
-        real_inside = responses[len(generated) :] * mask
-        deviation = (real_inside.square().sum(dim=(2, 3)) / count).sqrt().clamp(min=1e-4)
+        squares = (responses[len(generated) :] * mask).square().sum(dim=(2, 3))
+        deviation = (squares / count).sqrt().clamp(min=1e-4)
         distance = (generated_sorted - real_sorted).abs().sum(dim=2) / count
         total = total + (distance / deviation).mean(dim=1)
     return total / scales

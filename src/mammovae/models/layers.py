@@ -1,28 +1,22 @@
 """Convolutional building blocks that the members share."""
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, conv_transpose2d, interpolate, silu
+from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate, silu
 
 from mammovae.config import UsageError
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation in groups of 8 channels: independent of the batch, so that an image alone scores the same.
-
-    Wu & He, "Group Normalization" (ECCV 2018).
-    """
+    """Normalise groups of 8 channels of each image alone: Wu & He, "Group Normalization" (ECCV 2018)."""
     return nn.GroupNorm(max(1, channels // 8), channels)
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut: (n, before, S, S) -> (n, after, S, S).
-
-    He et al., "Identity Mappings in Deep Residual Networks" (ECCV 2016), with SiLU.
-    """
+    """Two 3x3 convolutions beside a shortcut: He et al., "Identity Mappings in Deep Residual Networks" (ECCV 2016)."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -35,8 +29,39 @@ class ResidualBlock(nn.Module):
         return self.shortcut(x) + self.second(self.first(x))
 
 
+class GridCoder(nn.Module):
+    """Residual blocks down to a coarse grid of Gaussian latent vectors, and back up to two channels of an image."""
+
+    def __init__(self, inputs: int, widths: tuple[int, ...], latent: int, conditions: int = 0) -> None:
+        super().__init__()
+        first, last = widths[0], widths[-1]
+        self.stem = nn.Conv2d(inputs, first, 3, padding=1)
+        self.encoder = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise((first, *widths)))
+        self.to_latent = nn.Sequential(group_norm(last), nn.SiLU(), nn.Conv2d(last, 2 * latent, 1))
+        self.from_latent = nn.Conv2d(latent + conditions, last, 3, padding=1)
+        self.decoder = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise((*widths[::-1], first)))
+        self.last = nn.Sequential(group_norm(first), nn.SiLU(), nn.Conv2d(first, 2, 3, padding=1))
+
+    def encode_grid(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of the latent grid, (n, latent, s, s) each."""
+        x = self.stem(x)
+        for block in self.encoder:
+            x = avg_pool2d(block(x), 2)
+        mean, log_variance = self.to_latent(x).chunk(2, dim=1)
+        return mean, log_variance.clamp(-10, 4)
+
+    def decode_grid(self, z: Tensor, mode: Literal["nearest", "bilinear"]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return two channels, (n, 1, S, S) each, and the features of each resolution, finest first."""
+        x, levels = self.from_latent(z), []
+        for block in self.decoder:
+            x = block(interpolate(x, scale_factor=2.0, mode=mode))
+            levels.append(x)
+        first, second = self.last(x).chunk(2, dim=1)
+        return first, second, levels[::-1]
+
+
 class DoubleConv(nn.Module):
-    """Two 3x3 convolutions, each normalised and followed by SiLU: (n, before, S, S) -> (n, after, S, S)."""
+    """Two 3x3 convolutions, each normalised and followed by SiLU."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -50,10 +75,9 @@ class DoubleConv(nn.Module):
 
 
 class UNet(nn.Module):
-    """An encoder and a decoder with skip connections: (n, inputs, S, S) -> (n, outputs, S, S).
+    """An encoder and a decoder with skip connections: Ronneberger, Fischer & Brox, "U-Net" (MICCAI 2015).
 
-    Ronneberger, Fischer & Brox, "U-Net" (MICCAI 2015), with average pooling and nearest-neighbour enlargement. deep is
-    the length of forward's second argument, (n, deep), which is added to the smallest level, the same in all places.
+    deep is the length of forward's second argument, (n, deep), added to the smallest level, the same in all places.
     """
 
     def __init__(self, inputs: int, widths: tuple[int, ...], outputs: int, deep: int = 0) -> None:
@@ -67,21 +91,20 @@ class UNet(nn.Module):
         """Return (n, outputs, S, S) for x (n, inputs, S, S)."""
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
-            x = block(x if level == 0 else nn.functional.avg_pool2d(x, 2))
+            x = block(avg_pool2d(x, 2) if level else x)
             skips.append(x)
         if self.inject is not None and deep is not None:
             x = x + self.inject(deep)[:, :, None, None]
         for block, skip in zip(self.up, skips[-2::-1], strict=True):
-            x = interpolate(x, scale_factor=2.0, mode="nearest")
-            x = block(torch.cat([x, skip], dim=1))
+            x = block(torch.cat([interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1))
         return self.last(x)
 
 
 class UpsampleConv(nn.ConvTranspose2d):
-    """A 3x3 transposed convolution of stride 2: (n, before, S, S) -> (n, after, 2 S, 2 S).
+    """A 3x3 transposed convolution of stride 2, to twice the rows and columns.
 
-    The same numbers as nn.ConvTranspose2d, and the same gradients in other operations: it is the adjoint of a strided
-    convolution, whose kernels are the faster ones in the channels-last format on a CPU.
+    Its gradients come from the kernels of the strided convolution whose adjoint it is: faster in the channels-last
+    format on a CPU.
     """
 
     def __init__(self, before: int, after: int) -> None:

@@ -1,6 +1,5 @@
 """The lesion segmenters: networks that learnt on healthy images alone to mark what was inserted into them."""
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -9,7 +8,7 @@ from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, in
 
 from mammovae.config import LesionSegmenterSettings, UsageError
 from mammovae.data.dataset import Batch
-from mammovae.models.anomaly_maps import erode, masked_max, smooth_inside, standardise_in_mask
+from mammovae.models.anomaly_maps import erode, masked_max, masked_mean, smooth_inside, standardise_in_mask
 from mammovae.models.base import Member
 from mammovae.models.layers import UNet, downsampled_size
 from mammovae.models.noise import StepContext
@@ -31,7 +30,7 @@ class LesionSegmenter(Member):
     name = "lesion_segmenter"
     needs = ("residual_vae",)
     augmented = True
-    scores: ClassVar[Mapping[str, str]] = {
+    scores: ClassVar = {
         "lesion_segmenter_peak": "a place that looks like an inserted lesion",
         "lesion_segmenter_area": "much of it looks like an inserted lesion",
     }
@@ -50,10 +49,7 @@ class LesionSegmenter(Member):
         self._vae = (vae,)  # in a tuple: it is another member, with weights of its own
 
     def inputs(self, batch: Batch) -> Tensor:
-        """Return grey, reconstruction and log-variance as channels, (n, 3, S, S).
-
-        The VAE sees the image at its own size; its two results are enlarged to this member's.
-        """
+        """Return grey, reconstruction and log-variance, (n, 3, S, S); the VAE sees the image at its own size."""
         vae = self._vae[0].to(batch.image.device).eval()
         size, ratio = batch.image.shape[-1], batch.image.shape[-1] // vae.size
         with torch.no_grad():
@@ -61,16 +57,13 @@ class LesionSegmenter(Member):
                 return torch.cat(vae.predict(batch), dim=1)
             image, mask = (avg_pool2d(part, ratio) for part in (batch.image, batch.mask))
             _, *predicted = vae.predict(Batch(image, (mask >= 0.5).float()))
-            enlarged = [
-                interpolate(part, size=(size, size), mode="bilinear", align_corners=False) for part in predicted
-            ]
-            grey = standardise_in_mask(batch.image, batch.mask)
-            return torch.cat([grey, *(part * batch.mask for part in enlarged)], dim=1)
+            enlarged = interpolate(torch.cat(predicted, dim=1), size=(size, size), mode="bilinear", align_corners=False)
+            return torch.cat([standardise_in_mask(batch.image, batch.mask), enlarged * batch.mask], dim=1)
 
     def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         """Return cross-entropy a pixel (ten times) plus one less the soft Dice overlap, inside the mask, (n,).
 
-        Milletari, Navab & Ahmadi, "V-Net" (3DV 2016), for the overlap. With patches, the mean over an image's patches.
+        Milletari, Navab & Ahmadi, "V-Net" (3DV 2016), for the overlap.
         """
         assert batch.lesion is not None
         inputs, lesion, mask = self.inputs(batch), batch.lesion, batch.mask
@@ -78,21 +71,18 @@ class LesionSegmenter(Member):
             corners = sample_patches(mask, lesion, side, PATCHES_PER_IMAGE, context.noise)
             inputs, lesion, mask = (cut_patches(part, corners, side) for part in (inputs, lesion, mask))
         logits = self.net(inputs)
-        entropy = binary_cross_entropy_with_logits(logits, lesion, reduction="none") * mask
-        entropy = entropy.sum(dim=(1, 2, 3)) / mask.sum(dim=(1, 2, 3)).clamp(min=1)
+        entropy = masked_mean(binary_cross_entropy_with_logits(logits, lesion, reduction="none"), mask)
         probability = torch.sigmoid(logits) * mask
         shared, total = (part.sum(dim=(1, 2, 3)) for part in (probability * lesion, probability + lesion))
         overlap = 1 - (2 * shared + 1) / (total + 1)
         loss = 10 * entropy + overlap * (lesion.amax(dim=(1, 2, 3)) > 0.5)
-        return {
-            name: part.view(len(batch.image), -1).mean(dim=1) for name, part in (("loss", loss), ("entropy", entropy))
-        }
+        terms = {"loss": loss, "entropy": entropy}
+        return {name: part.view(len(batch.image), -1).mean(dim=1) for name, part in terms.items()}
 
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return NAME_peak, the maximum of the log-odds smoothed by 1 pixel of 128, and NAME_area, with a map.
+        """Return the map of the probability, without a rim of 2 pixels of 128, and its two scores.
 
-        NAME_area is the log of the sum of the probabilities, in pixels of 128 x 128. Both without a rim of 2 pixels.
-        The map, NAME, is the probability.
+        The peak is of the log-odds smoothed by 1 pixel; the area is the log of the sum of the probabilities, in pixels.
         """
         side, inputs = self.settings.patch_size, self.inputs(batch)
         logits = self.net(inputs) if side is None else sliding_window_inference(inputs, batch.mask, side, self.net)
@@ -108,7 +98,7 @@ class PatchSegmenter(LesionSegmenter):
     """A segmenter with settings of its own, by default for small lesions: patches of a larger image."""
 
     name = "patch_segmenter"
-    scores: ClassVar[Mapping[str, str]] = {
+    scores: ClassVar = {
         "patch_segmenter_peak": "a place that looks like an inserted lesion, seen closely",
         "patch_segmenter_area": "much of it looks like an inserted lesion, seen closely",
     }

@@ -23,14 +23,11 @@ def step_keys(seed: int, epoch: int, positions: np.ndarray, step: int) -> Tensor
 
 
 class ImageNoise:
-    """Draws for n images at once, (n, ...) each; every call goes on in the images' streams.
+    """Draws for n images at once, on the device of keys, int64 (n,); every call continues the images' streams.
 
     A number is the hash of its image's key, of the number of the call, and of its place in the image: SplitMix64
     (Steele, Lea & Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), begun at a hash of the first
-    two and read at the third. The draws lie where keys, int64 (n,), lie.
-
-        noise = ImageNoise(image_keys(seed, epoch, positions))
-        z = mean + deviation * noise.normal(*mean.shape[1:])
+    two and read at the third.
     """
 
     def __init__(self, keys: Tensor) -> None:
@@ -47,10 +44,7 @@ class ImageNoise:
         return self._bits(prod(shape)).bitwise_and_(2**63 - 1).remainder_(high).view(-1, *shape)
 
     def normal(self, *shape: int) -> Tensor:
-        """Draw from N(0, 1), float32 (n, *shape).
-
-        Box & Muller, "A note on the generation of random normal deviates" (Ann. Math. Statist. 29:610, 1958).
-        """
+        """Draw from N(0, 1), float32 (n, *shape): Box & Muller (Ann. Math. Statist. 29:610, 1958)."""
         count = prod(shape)
         words = self._bits((count + 1) // 2).view(torch.int32)
         # The first word without its sign gives a number in (0, 1], the second one an angle between -pi and pi.
@@ -68,24 +62,19 @@ class ImageNoise:
 
 @dataclass(frozen=True)
 class StepContext:
-    """What a member needs beside a batch to compute its losses, so that any number of processes computes the same.
-
-    Each process may hold some rows of a batch: noise draws for each of them; batch_noise, (1, ...), for what the whole
-    batch shares; batch_sum adds up values (n, ...) over the images of the whole batch, and lets gradients pass.
-    """
+    """What a member needs beside a batch to compute its losses, so that any number of processes computes the same."""
 
     noise: ImageNoise
+    """Draws for each of this process's rows of the batch."""
     batch_noise: ImageNoise
+    """Draws, (1, ...), for what the whole batch shares."""
     batch_sum: Callable[[Tensor], Tensor]
+    """Adds up values (n, ...) over the images of the whole batch, and lets gradients pass."""
 
     @classmethod
     def of(cls, keys: Tensor, batch_sum: Callable[[Tensor], Tensor] | None = None) -> "StepContext":
         """Return the context for step_keys; without batch_sum, that of a batch which is here as a whole."""
-        return cls(ImageNoise(keys[:-1]), ImageNoise(keys[-1:]), batch_sum or _sum_images)
-
-
-def _sum_images(values: Tensor) -> Tensor:
-    return values.sum(dim=0)
+        return cls(ImageNoise(keys[:-1]), ImageNoise(keys[-1:]), batch_sum or (lambda values: values.sum(dim=0)))
 
 
 def _mix(state: Tensor) -> Tensor:

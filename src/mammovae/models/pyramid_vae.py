@@ -1,13 +1,12 @@
 """The generating VAE: an image as mean, breast mask and texture, with a likelihood over the bands of a pyramid."""
 
-from collections.abc import Iterable, Mapping
-from itertools import pairwise
+from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
 from torch import Generator as TorchGenerator
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, interpolate, silu
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, silu
 
 from mammovae.config import PyramidVaeSettings, UsageError
 from mammovae.data.dataset import Batch
@@ -15,86 +14,61 @@ from mammovae.models.anomaly_maps import erode, masked_mean, smooth, smooth_insi
 from mammovae.models.augmentation import N_PARAMETERS, augment_with_parameters
 from mammovae.models.base import Generator
 from mammovae.models.laplacian import collapse, laplacian, mask_pyramid, patch_distance, upsample
-from mammovae.models.layers import ResidualBlock, downsampled_size, group_norm
-from mammovae.models.losses import batch_variance, gaussian_nll, kl_standard_normal, reparameterise
+from mammovae.models.layers import GridCoder, ResidualBlock, downsampled_size
+from mammovae.models.losses import kl_standard_normal, reparameterise, sigma_vae_nll
 from mammovae.models.noise import ImageNoise, StepContext
 
-_CONDITIONS, _UNKNOWN_SHARE = 6, 0.1
-_NOISE_CHANNELS = 4
-_DARK = 0.02
+_CONDITIONS, _UNKNOWN_SHARE, _NOISE_CHANNELS, _DARK = 6, 0.1, 4, 0.02
 
 
-class PyramidVae(Generator):
+class PyramidVae(GridCoder, Generator):
     """Maps an image's grey and mask to a latent grid, and back to a mean, a mask, and a texture drawn at random.
 
     The mean is trained by the residual in each band of a Laplacian pyramid, each with the variance that is best for
     the batch. The bands overlap, so that their sum is a composite likelihood (Varin, Reid & Firth, Stat. Sinica 21,
     2011), counts the same evidence more than once, and is weighed down against the divergence by kl_weight;
     "negative_elbo" is no bound on the images' own probability. What the mean cannot know is not left as blur: a second
-    decoder draws it from noise, trained to match the image's patches as a distribution and not pixel by pixel (see
-    patch_distance).
-
-    Side, view and density, where they are known, are given to the decoder, and left out at random one time in ten.
+    decoder draws it from noise, trained to match the image's patches as a distribution (see patch_distance). Side, view
+    and density, where they are known, are given to the decoder, and left out at random one time in ten.
     """
 
     name = "pyramid_vae"
-    detects = False
-    conditional = True
-    scores: ClassVar[Mapping[str, str]] = {
+    detects, conditional = False, True
+    scores: ClassVar = {
         "band_error": "the VAE reconstructs it badly, given what it misses in healthy images",
         "kl_divergence": "the VAE needs more to describe it than healthy images",
     }
     maps = ("band",)
 
     def __init__(self, settings: PyramidVaeSettings) -> None:
-        super().__init__()
-        self.settings, self.size = settings, settings.size
         widths = settings.widths
         for name, levels in (("bands", settings.bands), ("texture", len(settings.texture))):
             if levels > len(widths):
                 raise UsageError(f"pyramid_vae.{name} has more levels than pyramid_vae.widths: give a width for each")
         if settings.size >> settings.bands < 4:
             raise UsageError("pyramid_vae.bands leaves fewer than 4 pixels of pyramid_vae.size: choose fewer bands")
+        super().__init__(2, widths, settings.latent, N_PARAMETERS + _CONDITIONS)
+        self.settings, self.size = settings, settings.size
         self.side = downsampled_size(settings.size, len(widths), self.name)
         self.dimensions = settings.latent * self.side**2
-        self.stem = nn.Conv2d(2, widths[0], 3, padding=1)
-        self.encoder = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise((widths[0], *widths)))
-        self.to_latent = nn.Sequential(group_norm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 2 * settings.latent, 1))
-        self.from_latent = nn.Conv2d(settings.latent + N_PARAMETERS + _CONDITIONS, widths[-1], 3, padding=1)
-        self.decoder = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise((*widths[::-1], widths[0])))
-        self.last = nn.Sequential(group_norm(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], 2, 3, padding=1))
         self.texture = Texture((widths[0], *widths)[: len(settings.texture)], settings.texture)
-        self.variance: Tensor
-        self.gain: Tensor
-        self.register_buffer("variance", torch.ones(settings.bands + 1))
-        self.register_buffer("gain", torch.ones(settings.bands + 1))
+        self.variance, self.gain = (nn.Buffer(torch.ones(settings.bands + 1)) for _ in range(2))
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q(z | image), (n, latent, s, s) each."""
-        x = self.stem(torch.cat([(4 * batch.image * batch.mask - 2) * batch.mask, batch.mask], dim=1))
-        for block in self.encoder:
-            x = avg_pool2d(block(x), 2)
-        mean, log_variance = self.to_latent(x).chunk(2, dim=1)
-        return mean, log_variance.clamp(-10, 4)
+        return self.encode_grid(torch.cat([(4 * batch.image * batch.mask - 2) * batch.mask, batch.mask], dim=1))
 
     def decode(
         self, z: Tensor, condition: Tensor, parameters: Tensor | None = None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return the mean grey and the mask's logits, (n, 1, S, S), and the decoder's features, finest first.
+        """Return the mean grey and the mask's logits, (n, 1, S, S), and the features that guide the texture.
 
-        z: (n, latent, s, s); condition: (n, 6), what is known of the image; parameters: (n, 5), what augmentation did
-        to it, if anything.
+        z: (n, latent, s, s); condition: (n, 6); parameters: (n, 5), what augmentation did to the image, if anything.
         """
-        if parameters is None:
-            parameters = condition.new_zeros(len(condition), N_PARAMETERS)
+        parameters = condition.new_zeros(len(condition), N_PARAMETERS) if parameters is None else parameters
         conditioning = torch.cat([parameters, condition], dim=1)[:, :, None, None].expand(-1, -1, *z.shape[2:])
-        x = self.from_latent(torch.cat([z, conditioning], dim=1))
-        levels: list[Tensor] = []
-        for block in self.decoder:
-            x = block(upsample(x))
-            levels.append(x)
-        mean, logits = self.last(x).chunk(2, dim=1)
-        return 0.25 * mean + 0.5, logits, levels[::-1]
+        mean, logits, levels = self.decode_grid(torch.cat([z, conditioning], dim=1), "bilinear")
+        return 0.25 * mean + 0.5, logits, levels[: len(self.settings.texture)]
 
     def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         """Return the terms to train by, (n,) each, in nats, "patches" aside: see patch_distance."""
@@ -106,31 +80,22 @@ class PyramidVae(Generator):
         z = reparameterise(z_mean, z_log_variance, noise) if self.training else z_mean
         mean, logits, levels = self.decode(z, condition, parameters)
         squares, counts = self._band_errors(batch, mean)
-        variance = batch_variance(squares, counts, self.variance, context) if self.training else self.variance
         # Every band counts as much as the finest: its terms stand for more pixels each.
-        pixels = (counts[:, :1] / counts * gaussian_nll(squares, counts, variance)).sum(dim=1)
+        nll = sigma_vae_nll(squares, counts, self.variance, context if self.training else None)
+        pixels = (counts[:, :1] / counts * nll).sum(dim=1)
         outline = binary_cross_entropy_with_logits(logits, batch.mask, reduction="none").sum(dim=(1, 2, 3))
-        white = [noise.normal(_NOISE_CHANNELS, *level.shape[2:]) for level in self._textured(levels)]
+        white = [noise.normal(_NOISE_CHANNELS, *level.shape[2:]) for level in levels]
         generated = (mean.detach() + self.texture(levels, batch.mask, white)) * batch.mask
         real = (batch.image * batch.mask).contiguous()
         patches = patch_distance(generated.contiguous(), real, batch.mask, context.batch_noise)
-        divergence = kl_standard_normal(z_mean, z_log_variance).flatten(1)
+        divergence, reconstruction = kl_standard_normal(z_mean, z_log_variance).flatten(1), pixels + outline
         kl = divergence.sum(dim=1)
-        return {
-            "loss": pixels + outline + settings.kl_weight * kl + settings.patch_weight * patches,
-            "negative_elbo": pixels + outline + kl,
-            "reconstruction": pixels + outline,
-            "kl": kl,
-            "outline": outline,
-            "patches": patches,
-            "kl_dimensions": divergence,
-        }
-
-    def _textured(self, levels: list[Tensor]) -> list[Tensor]:
-        return levels[: len(self.settings.texture)]
+        loss = reconstruction + settings.kl_weight * kl + settings.patch_weight * patches
+        elbo = {"negative_elbo": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
+        return {"loss": loss} | elbo | {"outline": outline, "patches": patches, "kl_dimensions": divergence}
 
     def _bands(self, batch: Batch, mean: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the bands of what the mean lacks inside the mask, and where each of their pixels is inside."""
+        """Return the bands of what the mean lacks, and which of their pixels are inside the mask."""
         residual = ((batch.image - mean) * batch.mask).contiguous()
         insides = [(share >= 0.5).float() for share in mask_pyramid(batch.mask, self.settings.bands)]
         return laplacian(residual, self.settings.bands), insides
@@ -145,10 +110,9 @@ class PyramidVae(Generator):
     def finalize_fit(self, batches: Iterable[tuple[Batch, ImageNoise]]) -> None:
         """Set how loud each band of the texture is, so that generated images hold the training images' energy in it.
 
-        Matching patches leaves a texture a little too faint. With m, t and x the bands of mean, texture and image,
-        the gain g solves the sum of (m + g t)^2 = the sum of x^2 over the training images; it is kept between 0.5 and
-        2, for in the coarsest band, where mean and image are nearly all there is, the equation says little of the
-        texture. The variances of the bands are taken anew from all training images.
+        Matching patches leaves a texture a little too faint. With m, t and x the bands of mean, texture and image, the
+        gain g solves the sum of (m + g t)^2 = the sum of x^2; it is kept between 0.5 and 2, for in the coarsest band
+        the equation says little of the texture. The bands' variances are taken anew from all training images.
         """
         bands = self.settings.bands
         products = torch.zeros(4, bands + 1, dtype=torch.float64)
@@ -156,7 +120,7 @@ class PyramidVae(Generator):
         with torch.no_grad():
             for batch, noise in batches:
                 mean, _, levels = self.decode(reparameterise(*self.encode(batch), noise), _condition(batch))
-                white = [noise.normal(_NOISE_CHANNELS, *level.shape[2:]) for level in self._textured(levels)]
+                white = [noise.normal(_NOISE_CHANNELS, *level.shape[2:]) for level in levels]
                 texture = self.texture(levels, batch.mask, white) * batch.mask
                 parts = [laplacian(part, bands) for part in (mean * batch.mask, texture, batch.image * batch.mask)]
                 insides = [(share >= 0.999).float() for share in mask_pyramid(batch.mask, bands)]
@@ -179,7 +143,11 @@ class PyramidVae(Generator):
         mean, logits, levels = self.decode(z.unflatten(1, (self.settings.latent, self.side, self.side)), condition)
         # The logits of neighbouring pixels differ by chance: smoothed, they give a mask with an even edge.
         mask = (smooth(logits, self.size / 128) > 0).float()
-        white = _white_noise(self._textured(levels), generators)
+        white = [
+            torch.cat([torch.randn(1, _NOISE_CHANNELS, *level.shape[2:], generator=each) for each in generators])
+            for level in levels
+        ]
+        white = [part.to(z.device) for part in white]
         bands = laplacian(self.texture(levels, mask, white) * mask, self.settings.bands)
         grey = mean + collapse([gain * band for gain, band in zip(self.gain, bands, strict=True)])
         # No grey inside a real breast is quite black: what would fall below nears 0 and never is 0.
@@ -191,29 +159,21 @@ class PyramidVae(Generator):
         return self.decode(self.encode(batch)[0], _condition(batch))[0].clamp(0, 1) * batch.mask
 
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return band_error and kl_divergence, and the map of the bands over their variances, at z = mean.
-
-        band_error: mean over bands of the mean squared residual over its healthy variance, inside the mask.
-        """
+        """Return the mean and the map of the bands' squared residuals over their healthy variances, at z = mean."""
         z_mean, z_log_variance = self.encode(batch)
         bands, insides = self._bands(batch, self.decode(z_mean, _condition(batch))[0])
         ratios = [band.square() / variance for band, variance in zip(bands, self.variance, strict=True)]
         errors = [masked_mean(ratio, inside) for ratio, inside in zip(ratios, insides, strict=True)]
         mean_ratio = torch.stack([interpolate(ratio, size=batch.image.shape[2:]) for ratio in ratios]).mean(dim=0)
         anomaly_map = smooth_inside(mean_ratio, batch.mask, 2 * self.size / 128) * erode(batch.mask, 3)
-        scores = {
-            "band_error": torch.stack(errors).mean(dim=0),
-            "kl_divergence": kl_standard_normal(z_mean, z_log_variance).sum(dim=(1, 2, 3)),
-        }
-        return scores, {"band": anomaly_map}
+        kl = kl_standard_normal(z_mean, z_log_variance).sum(dim=(1, 2, 3))
+        return {"band_error": torch.stack(errors).mean(dim=0), "kl_divergence": kl}, {"band": anomaly_map}
 
 
 class Texture(nn.Module):
     """Draws texture from white noise at several resolutions, guided by the decoder's features and the breast mask.
 
-    Parameters
-    ----------
-    features, widths : channels of the decoder and of this network at each resolution, finest first.
+    features and widths are channels of the decoder and of this network at each resolution, finest first.
     """
 
     def __init__(self, features: tuple[int, ...], widths: tuple[int, ...]) -> None:
@@ -228,25 +188,14 @@ class Texture(nn.Module):
 
     def forward(self, levels: list[Tensor], mask: Tensor, white: list[Tensor]) -> Tensor:
         """Return texture (n, 1, S, S) in grey values; levels and white noise (n, c, s, s) finest first."""
-        masks = mask_pyramid(mask, len(white) - 1)
-        x, texture = None, None
+        masks, coarser, details = mask_pyramid(mask, len(white) - 1), list[Tensor](), list[Tensor]()
         for place in reversed(range(len(white))):
-            parts = [levels[place], white[place], masks[place]]
-            x = self.blocks[place](self.enter[place](torch.cat(parts if x is None else [*parts, upsample(x)], dim=1)))
-            detail = 0.05 * self.leave[place](silu(x))
-            texture = detail if texture is None else detail + upsample(texture)
-        assert texture is not None
-        return texture
+            parts = [levels[place], white[place], masks[place], *map(upsample, coarser)]
+            coarser = [self.blocks[place](self.enter[place](torch.cat(parts, dim=1)))]
+            details.append(0.05 * self.leave[place](silu(coarser[0])))
+        return collapse(details[::-1])
 
 
 def _condition(batch: Batch) -> Tensor:
     """Return what is known of each image, (n, 6), all 0 where nothing is."""
     return batch.image.new_zeros(len(batch.image), _CONDITIONS) if batch.condition is None else batch.condition
-
-
-def _white_noise(levels: list[Tensor], generators: list[TorchGenerator]) -> list[Tensor]:
-    """Draw white noise (n, 4, s, s) for each resolution, each image's from its own generator."""
-    rows = [
-        [torch.randn(1, _NOISE_CHANNELS, *level.shape[2:], generator=each) for level in levels] for each in generators
-    ]
-    return [torch.cat(parts).to(levels[0].device) for parts in zip(*rows, strict=True)]

@@ -1,43 +1,32 @@
 """The detecting VAE: residual convolutions, a coarse latent grid, and a likelihood that knows where it is unsure."""
 
 import math
-from collections.abc import Iterable, Mapping
-from itertools import pairwise
+from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate
 
 from mammovae.config import ResidualVaeSettings
 from mammovae.data.dataset import Batch
-from mammovae.models.anomaly_maps import (
-    erode,
-    local_contrast_normalise,
-    masked_max,
-    masked_mean,
-    smooth_inside,
-    standardise_in_mask,
-    structural_dissimilarity,
-    undo_standardisation,
-)
+from mammovae.models import anomaly_maps
+from mammovae.models.anomaly_maps import masked_max, masked_mean, smooth_inside, standardise_in_mask
 from mammovae.models.base import Autoencoder
-from mammovae.models.layers import ResidualBlock, downsampled_size, group_norm
-from mammovae.models.losses import batch_variance, gaussian_nll, kl_standard_normal, reparameterise
+from mammovae.models.layers import GridCoder, downsampled_size
+from mammovae.models.losses import kl_standard_normal, reparameterise, sigma_vae_nll
 from mammovae.models.noise import ImageNoise, StepContext
 
 
-class ResidualVae(Autoencoder):
+class ResidualVae(GridCoder, Autoencoder):
     """Maps an image's grey (mean 0, standard deviation 1 inside the breast) to its mean and log-variance in each pixel.
 
-    The mean is trained by a Gaussian likelihood with the one variance that is best for the batch. The log-variance
-    head learns the squared residual by its own Gaussian likelihood with the mean held fixed: trained together, pixels
-    of high variance would hardly teach the mean anything (Seitzer et al., ICLR 2022).
+    The log-variance head learns the squared residual by its own Gaussian likelihood with the mean held fixed: trained
+    together, pixels of high variance would hardly teach the mean anything (Seitzer et al., ICLR 2022).
     """
 
     name = "residual_vae"
     augmented = True
-    scores: ClassVar[Mapping[str, str]] = {
+    scores: ClassVar = {
         "normalised_peak": "a place brighter than the VAE expects, given how sure it is there",
         "residual_peak": "a place brighter than the VAE expects",
         "local_peak": "a place brighter than the VAE expects, given what it misses nearby",
@@ -50,38 +39,20 @@ class ResidualVae(Autoencoder):
     maps = ("local", "normalised")
 
     def __init__(self, settings: ResidualVaeSettings) -> None:
-        super().__init__()
+        super().__init__(1, settings.widths, settings.latent)
         self.settings, self.size = settings, settings.size
-        widths = settings.widths
-        self.side = downsampled_size(settings.size, len(widths), self.name)
-        self.stem = nn.Conv2d(1, widths[0], 3, padding=1)
-        self.encoder = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise((widths[0], *widths)))
-        self.to_latent = nn.Sequential(group_norm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 2 * settings.latent, 1))
-        self.from_latent = nn.Conv2d(settings.latent, widths[-1], 3, padding=1)
-        self.decoder = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise((*widths[::-1], widths[0])))
-        self.last = nn.Sequential(group_norm(widths[0]), nn.SiLU(), nn.Conv2d(widths[0], 2, 3, padding=1))
+        self.side = downsampled_size(settings.size, len(settings.widths), self.name)
         dimensions = settings.latent * self.side**2
-        self.variance: Tensor
-        self.latent_mean: Tensor
-        self.latent_axes: Tensor
-        self.register_buffer("variance", torch.ones(()))
-        self.register_buffer("latent_mean", torch.zeros(dimensions))
-        self.register_buffer("latent_axes", torch.eye(dimensions))
+        self.variance = nn.Buffer(torch.ones(()))
+        self.latent_mean, self.latent_axes = nn.Buffer(torch.zeros(dimensions)), nn.Buffer(torch.eye(dimensions))
 
     def encode(self, grey: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q(z | image), (n, latent, s, s) each, of standardised grey."""
-        x = self.stem(grey)
-        for block in self.encoder:
-            x = avg_pool2d(block(x), 2)
-        mean, log_variance = self.to_latent(x).chunk(2, dim=1)
-        return mean, log_variance.clamp(-10, 4)
+        return self.encode_grid(grey)
 
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean and the log-variance of each pixel's grey, (n, 1, S, S) each."""
-        x = self.from_latent(z)
-        for block in self.decoder:
-            x = block(interpolate(x, scale_factor=2.0, mode="nearest"))
-        mean, log_variance = self.last(x).chunk(2, dim=1)
+        mean, log_variance, _ = self.decode_grid(z, "nearest")
         return mean, log_variance.clamp(-8, 4)
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,7 +63,7 @@ class ResidualVae(Autoencoder):
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """Return the mean at z = mean in the image's own grey values, (n, 1, S, S), 0 outside the mask."""
-        return undo_standardisation(self.predict(batch)[1], batch.image, batch.mask)
+        return anomaly_maps.undo_standardisation(self.predict(batch)[1], batch.image, batch.mask)
 
     def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         """Return the negative ELBO with the batch's variance, its parts, and the head's likelihood, (n,) in nats."""
@@ -101,21 +72,14 @@ class ResidualVae(Autoencoder):
         z = reparameterise(z_mean, z_log_variance, context.noise) if self.training else z_mean
         mean, log_variance = self.decode(z)
         square, pixels = (grey - mean).square() * batch.mask, batch.mask.sum(dim=(1, 2, 3)).clamp(min=1)
-        error = square.sum(dim=(1, 2, 3))
-        variance = batch_variance(error, pixels, self.variance, context) if self.training else self.variance
-        reconstruction = gaussian_nll(error, pixels, variance)
-        divergence = kl_standard_normal(z_mean, z_log_variance).flatten(1)
-        kl = divergence.sum(dim=1)
+        errors = square.sum(dim=(1, 2, 3))
+        reconstruction = sigma_vae_nll(errors, pixels, self.variance, context if self.training else None)
         head = square.detach() * torch.exp(-log_variance) + log_variance
         local = 0.5 * ((head * batch.mask).sum(dim=(1, 2, 3)) + pixels * math.log(2 * math.pi))
-        return {
-            "loss": reconstruction + kl + local,
-            "negative_elbo": reconstruction + kl,
-            "reconstruction": reconstruction,
-            "kl": kl,
-            "local": local,
-            "kl_dimensions": divergence,
-        }
+        divergence = kl_standard_normal(z_mean, z_log_variance).flatten(1)
+        kl = divergence.sum(dim=1)
+        parts = {"reconstruction": reconstruction, "kl": kl, "local": local, "kl_dimensions": divergence}
+        return {"loss": reconstruction + kl + local, "negative_elbo": reconstruction + kl} | parts
 
     def finalize_fit(self, batches: Iterable[tuple[Batch, ImageNoise]]) -> None:
         """Keep mean and whitening axes of the posterior means of the training images, for the Mahalanobis distance."""
@@ -134,25 +98,24 @@ class ResidualVae(Autoencoder):
         self.latent_axes.copy_(vectors / values.sqrt())
 
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return scores (n,) and the maps of r over local energy and over exp(s / 2), at z = mean.
+        """Return its scores and maps at z = mean, from r = grey - reconstruction and s, the head's log-variance.
 
-        With r = grey - reconstruction, s the head's log-variance, m the mask without a rim of 3 pixels of 128:
-        mean_absolute_error: mean |r|. normalised_error: mean of r^2 exp(-s) (Mao et al., AE-U, MICCAI 2020).
-        structural_error: mean 1 - SSIM. kl_divergence: in nats. mahalanobis: of the posterior mean among those of the
-        training images (shrunk covariance; Denouden et al., 2018). residual_peak: maximum of r smoothed by 2 pixels, in
-        m. normalised_peak: the same of r exp(-s / 2). local_peak: the same of r over the root of r^2 smoothed by 10.
+        normalised_error is the mean of r^2 exp(-s) (AE-U: Mao et al., MICCAI 2020), mahalanobis the distance of the
+        posterior mean from the training images' (Denouden et al., 2018). Peaks are maxima, without a rim of 3 pixels of
+        128, of r, of r exp(-s / 2) (both smoothed by 2 pixels), and of r over the root of r^2 smoothed by 10.
         """
         grey = standardise_in_mask(batch.image, batch.mask)
         z_mean, z_log_variance = self.encode(grey)
         mean, log_variance = self.decode(z_mean)
         residual, mask = (grey - mean) * batch.mask, batch.mask
-        inner, scale = erode(mask, 3), grey.shape[-1] / 128
+        inner, scale = anomaly_maps.erode(mask, 3), grey.shape[-1] / 128
         normalised = residual * torch.exp(-0.5 * log_variance)
-        local = local_contrast_normalise(residual, mask, 2, 10)
+        local = anomaly_maps.local_contrast_normalise(residual, mask, 2, 10)
+        dissimilarity = anomaly_maps.structural_dissimilarity(grey, mean * mask, mask)
         scores = {
             "mean_absolute_error": masked_mean(residual.abs(), mask),
             "normalised_error": masked_mean(normalised.square(), mask),
-            "structural_error": masked_mean(structural_dissimilarity(grey, mean * mask, mask), mask),
+            "structural_error": masked_mean(dissimilarity, mask),
             "kl_divergence": kl_standard_normal(z_mean, z_log_variance).sum(dim=(1, 2, 3)),
             "mahalanobis": ((z_mean.flatten(1) - self.latent_mean) @ self.latent_axes).norm(dim=1),
             "residual_peak": masked_max(smooth_inside(residual, mask, 2 * scale), inner),

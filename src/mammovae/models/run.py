@@ -32,11 +32,7 @@ MEMBERS: dict[str, type[Member]] = {
 
 
 def build_members(settings: TrainSettings) -> dict[str, Member]:
-    """Make the untrained members of a run by name, in the order of training, weights drawn from the run's seed.
-
-    A member's weights do not depend on which others there are. UsageError where one lacks another that it needs, or
-    where its settings do not fit together.
-    """
+    """Make the untrained members of a run by name, in the order of training, each with weights of the run's seed."""
     members: dict[str, Member] = {}
     for name, kind in MEMBERS.items():
         if name in settings.members:
@@ -55,7 +51,7 @@ def device() -> torch.device:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished RUN folder: its settings and its trained members by name, in evaluation mode."""
+    """A finished RUN folder: its settings and its trained members by name."""
 
     path: Path
     manifest: dict[str, Any]
@@ -79,7 +75,7 @@ class Run:
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":
-        """Open a folder that train finished; InputError says what else it is."""
+        """Open a folder that train finished."""
         path = Path(path)
         manifest = read_manifest(path, "train")
         try:

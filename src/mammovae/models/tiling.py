@@ -7,8 +7,7 @@ from torch import Tensor
 
 from mammovae.models.noise import ImageNoise
 
-_PATCHES_AT_ONCE = 16
-"""Memory stays flat whatever the batch."""
+_PATCHES_AT_ONCE = 16  # memory stays flat whatever the batch
 
 
 def window_starts(size: int, side: int) -> list[int]:
@@ -18,10 +17,9 @@ def window_starts(size: int, side: int) -> list[int]:
 
 
 def sliding_window_inference(image: Tensor, mask: Tensor, side: int, compute: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return compute's map of an image (n, c, S, S) put together from the patches that hold breast, (n, 1, S, S).
+    """Return compute's map of an image (n, c, S, S) put together from the patches that hold breast, else 0.
 
     Where patches overlap, the mean weighted by the distance from the patch's edge is taken, so that no seam shows.
-    Where none was computed, outside the mask (n, 1, S, S), the map is 0.
     """
     size = image.shape[-1]
     ramp = torch.minimum(torch.arange(side) + 1, side - torch.arange(side)).to(image)
@@ -45,7 +43,7 @@ def sliding_window_inference(image: Tensor, mask: Tensor, side: int, compute: Ca
 def sample_patches(mask: Tensor, lesion: Tensor, side: int, count: int, noise: ImageNoise) -> Tensor:
     """Draw the corners (row, column) of count patches of each image, int64 (n, count, 2), centred inside the breast.
 
-    The first patch lies over an inserted lesion where there is one. Both (n, 1, S, S); patches of side x side pixels.
+    The first patch lies over an inserted lesion where there is one.
     """
     size, lesion, mask = mask.shape[-1], lesion.flatten(1) > 0.5, mask.flatten(1) > 0.5
     first = torch.where(lesion.any(dim=1, keepdim=True), lesion, mask)

@@ -1,6 +1,5 @@
 """The convolutional variational autoencoder of the original study, behind the interface of a member."""
 
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import ClassVar
 
@@ -19,17 +18,14 @@ from mammovae.models.noise import StepContext
 class Vae(Generator):
     """3x3 convolutions with ReLU and max-pooling to a Gaussian latent; transposed convolutions back to pixels.
 
-    Kingma & Welling, "Auto-Encoding Variational Bayes" (ICLR 2014). Takes images (n, 1, S, S) in [0, 1]. With the
-    default settings it is the original study's network, 51,125,505 parameters in PyTorch's default initialisation.
-
-        vae = Vae(VaeSettings())
-        elbo = -vae.losses(Batch(image, mask), context)["loss"].mean()
+    Kingma & Welling, "Auto-Encoding Variational Bayes" (ICLR 2014). With the default settings it is the original
+    study's network, 51,125,505 parameters in PyTorch's default initialisation.
     """
 
     name = "vae"
-    reported: ClassVar[Mapping[str, str]] = {"kl_divergence": "KL divergence"}
+    reported: ClassVar = {"kl_divergence": "KL divergence"}
     shown_mode = "vary"
-    scores: ClassVar[Mapping[str, str]] = {
+    scores: ClassVar = {
         "reconstruction_loss": "the VAE reconstructs it badly",
         "kl_divergence": "the VAE needs more to describe it than healthy images",
     }
@@ -51,8 +47,7 @@ class Vae(Generator):
         self.log_variance = nn.Linear(flat, settings.latent)
         self.from_latent = nn.Linear(settings.latent, flat)
         decoder: list[nn.Module] = []
-        narrowing = (*filters[::-1], 1)
-        for before, after in pairwise(narrowing):
+        for before, after in pairwise((*filters[::-1], 1)):
             decoder += [UpsampleConv(before, after), nn.ReLU()]
         self.decoder = nn.Sequential(*decoder[:-1])
 
@@ -93,12 +88,10 @@ class Vae(Generator):
         return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl, "kl_dimensions": divergence}
 
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return its scores (n,) and its map (n, 1, S, S), in nats.
+        """Return its scores and its map in nats, at z = mean over the whole image, as the original study measured it.
 
-        reconstruction_loss is the Bernoulli term at z = mean over the whole image, as the original study
-        measured it; kl_divergence stands beside it. The map is the loss of each pixel above the least that any
-        reconstruction could have there (the entropy of its own grey value), so that a perfect one is 0 everywhere.
-        Neither the mask nor the other breast is used.
+        The map is the loss of each pixel above the least that any reconstruction could have there (the entropy of its
+        own grey value), so that a perfect one is 0 everywhere.
         """
         image = batch.image
         mean, log_variance = self.encode(image)
