@@ -3,28 +3,34 @@
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from mammovae.report.style import FINDING, HEALTHY, INK, LINE, SOFT, TRIVIAL, WIDTH, add_grid, styled
+from mammovae.report.charts import draw_estimate
+from mammovae.report.style import (
+    FINDING,
+    HEALTHY,
+    INK,
+    LINE,
+    SOFT,
+    TRIVIAL,
+    WIDTH,
+    add_grid,
+    legend_beside,
+    single,
+    styled,
+)
 from mammovae.statistics.bootstrap import Estimate, signed
 
 Band = tuple[ArrayLike, ArrayLike, ArrayLike]
 """Mean, low and high, each (B,)."""
 BETTER = {"lower": "↓ lower is better", "higher": "↑ higher is better", "half": "0.5 is best"}
 _MOST_DECIMALS = 8
-_POINTS = 4000
-_PANELS = 3
-_STEPS = [1, 2, 5, 10]
-
-# Labels name folders and runs, so that a dollar sign in them is a dollar sign and no formula.
-_literal = rc_context({"text.parse_math": False})
+_POINTS, _PANELS, _STEPS = 4000, 3, [1, 2, 5, 10]
 
 
 class _Look(NamedTuple):
@@ -76,7 +82,6 @@ def _rounded(value: float | np.floating) -> str:
 
 
 @styled
-@_literal
 def spectrum_chart(frequencies: ArrayLike, curves: Mapping[str, Band]) -> Figure:
     """Draw power by spatial frequency, and beside it how far each set departs from the real one.
 
@@ -99,10 +104,8 @@ def spectrum_chart(frequencies: ArrayLike, curves: Mapping[str, Band]) -> Figure
         octaves = range(math.ceil(math.log2(x.min())), math.floor(math.log2(x.max())) + 1)
         axes.set_xticks([2.0**octave for octave in octaves], [f"{2.0**octave:g}" for octave in octaves])
         axes.set_xticks([], minor=True)
-        axes.set_xlim(x.min(), x.max())
+        axes.set(xlim=(x.min(), x.max()), title=title, xlabel="cycles an image (coarse to fine)")
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=_STEPS))
-        axes.set_title(title, fontweight="normal")
-        axes.set_xlabel("cycles an image (coarse to fine)")
         add_grid(axes)
     lines, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower left", ncol=min(len(labels), 4), handlelength=2.6)
@@ -110,14 +113,12 @@ def spectrum_chart(frequencies: ArrayLike, curves: Mapping[str, Band]) -> Figure
 
 
 @styled
-@_literal
 def distance_chart(distances: Mapping[str, ArrayLike], label: str = "distance to the nearest image") -> Figure:
     """Draw the share of generated images whose nearest image is within a distance, a step line for each set of images.
 
     distances: label -> one distance a generated image; the smallest of each set is marked, as copies would be there.
     """
-    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = single(2.5)
     values = {name: np.sort(np.asarray(sample, float)) for name, sample in distances.items()}
     filled = [sample for sample in values.values() if sample.size]
     low, high = (min(map(np.min, filled)), max(map(np.max, filled))) if filled else (0.0, 1.0)
@@ -132,17 +133,14 @@ def distance_chart(distances: Mapping[str, ArrayLike], label: str = "distance to
         steps = ([start, *sample, high + margin], [0, *(np.arange(1, sample.size + 1) / sample.size), 1])
         x, y = steps if sample.size else ([], [])
         axes.step(x, y, where="post", color=look.colour, linestyle=look.dashes, label=label_text)
-    axes.set_xlim(start, high + margin)
-    axes.set_ylim(0, 1.01)
+    axes.set(xlim=(start, high + margin), ylim=(0, 1.01), ylabel="share of generated images")
     axes.set_xlabel(f"{label}  (marks: the smallest)")
-    axes.set_ylabel("share of generated images")
     add_grid(axes)
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6, labelspacing=1.2)
+    legend_beside(axes, handlelength=2.6, labelspacing=1.2)
     return figure
 
 
 @styled
-@_literal
 def latent_map(points: ArrayLike, labels: Sequence[str], variance: tuple[float, float]) -> Figure:
     """Draw images as points on two axes of the latent space, each set with its own colour and symbol.
 
@@ -150,34 +148,23 @@ def latent_map(points: ArrayLike, labels: Sequence[str], variance: tuple[float, 
     the share of the whole variance, 0 to 1, along each axis.
     """
     places, names = np.asarray(points, float).reshape(-1, 2), np.asarray(labels, str)
-    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = single(3.3)
     for place, (name, look) in enumerate(_looks(list(dict.fromkeys(labels))).items()):
         chosen = places[names == name]
-        is_real = look is _REAL
-        axes.scatter(
-            *chosen.T,
-            s=13,
-            marker=look.symbol,
-            facecolors=look.colour if is_real else "none",
-            edgecolors="none" if is_real else look.colour,
-            linewidths=0.8,
-            alpha=0.75 if len(chosen) < 400 else 0.5,
-            rasterized=len(places) > _POINTS,
-            label=f"{name}  (n = {len(chosen):,})",
-            zorder=2 + place / 10,
-        )
+        face, edge = (look.colour, "none") if look is _REAL else ("none", look.colour)
+        style: dict[str, Any] = {"marker": look.symbol, "facecolors": face, "edgecolors": edge, "linewidths": 0.8}
+        style |= {"alpha": 0.75 if len(chosen) < 400 else 0.5, "rasterized": len(places) > _POINTS}
+        axes.scatter(*chosen.T, s=13, label=f"{name}  (n = {len(chosen):,})", zorder=2 + place / 10, **style)
     axes.axhline(0, color=LINE, linewidth=0.6, zorder=1)
     axes.axvline(0, color=LINE, linewidth=0.6, zorder=1)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel(f"first axis ({100 * variance[0]:.3g} % of the variance)")
     axes.set_ylabel(f"second axis ({100 * variance[1]:.3g} %)")
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), labelspacing=0.8, markerscale=1.4)
+    legend_beside(axes, labelspacing=0.8, markerscale=1.4)
     return figure
 
 
 @styled
-@_literal
 def arm_forest(arms: Sequence[str], panels: Sequence[tuple[str, str, Mapping[str, Estimate | None]]]) -> Figure:
     """Draw measures side by side, an arm a row with its interval; the first arm is the reference, a band in its panel.
 
@@ -199,21 +186,16 @@ def arm_forest(arms: Sequence[str], panels: Sequence[tuple[str, str, Mapping[str
         if reference is not None and reference.low is not None and reference.high is not None:
             axes.axvspan(reference.low, reference.high, color=HEALTHY, alpha=0.22, linewidth=0)
         for place, arm in enumerate(arms):
-            _draw_arm(axes, place, estimates.get(arm), looks[arm] if place else _REAL)
+            estimate, look = estimates.get(arm), looks[arm] if place else _REAL
+            if estimate is not None and estimate.value is not None:
+                draw_estimate(axes, place, estimate, look.colour, look.symbol, look.colour)
+                continue
+            text, across = "–" if estimate is None else "not defined", axes.get_yaxis_transform()
+            axes.text(0.5, place, text, transform=across, color=SOFT, ha="center", va="center")
         axes.set_yticks(range(len(arms)), names)
         axes.set_ylim(len(arms) - 0.4, -0.6)
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
-        axes.set_title(textwrap.fill(label, 27))
+        axes.set_title(textwrap.fill(label, 27), fontweight="bold")
         axes.set_xlabel(BETTER[better])
         add_grid(axes, "x")
     return figure
-
-
-def _draw_arm(axes: Axes, place: int, estimate: Estimate | None, look: _Look) -> None:
-    if estimate is None or estimate.value is None:
-        text = "–" if estimate is None else "not defined"
-        axes.text(0.5, place, text, transform=axes.get_yaxis_transform(), color=SOFT, ha="center", va="center")
-        return
-    if estimate.low is not None and estimate.high is not None:
-        axes.hlines(place, estimate.low, estimate.high, color=look.colour, linewidth=1.2)
-    axes.plot(estimate.value, place, marker=look.symbol, markersize=4.5, color=look.colour)

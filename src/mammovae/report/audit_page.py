@@ -9,6 +9,7 @@ from markupsafe import Markup
 from numpy.typing import ArrayLike
 
 from mammovae.report import audit_charts as charts
+from mammovae.report import page as pages
 from mammovae.report.evaluation_page import ImageArray
 from mammovae.report.images import grey
 from mammovae.report.page import Block, Cell, Facts, Figure, Images, Section, Table, Text
@@ -50,7 +51,7 @@ class AuditRow:
     note: str = ""
     """What it measures, in half a line."""
     primary: bool = False
-    """True for the one that its section rests on: named so, and drawn beside the other primary ones."""
+    """Its section rests on it: named so, and drawn beside the other primary ones."""
 
 
 @dataclass(frozen=True)
@@ -83,21 +84,20 @@ def introduction(by_patient: bool = True, derived: bool = False, shows_patients:
     )
     if shows_patients:
         words += Markup(" <strong>It shows patients’ images: keep it where those are kept.</strong>")
+    unknown = "" if by_patient else " (patients are unknown: not by patient)"
     terms = {
         "Real vs real": f"Two halves of the real {unit} against each other: the reference of every figure. No "
         "generated set can be asked for more.",
-        "Intervals": f"From 2.5 to 97.5 % of subsamples of half of the {unit}, drawn without replacement"
-        + ("." if by_patient else " (patients are unknown: not by patient)."),
+        "Intervals": f"From 2.5 to 97.5 % of subsamples of half of the {unit}, drawn without replacement{unknown}.",
         "Kernel distance": "The primary figure of realism. It is not an FID, which falls with the number of images "
         "alone, and cannot be set beside one.",
         "Membership inference": "The AUROC of an attacker who distinguishes training images from held-out ones. 0.5 is "
         "guessing: the reference.",
     }
-    if derived:
-        terms["Derived"] = (
-            "An image of mode “vary” is derived from one patient’s image by construction, and must be handled like it."
-        )
-    return Section("what", "How to read this page", [Text(words), Facts(terms, "terms")])
+    text = "An image of mode “vary” is derived from one patient’s image by construction, and must be handled like it."
+    return Section(
+        "what", "How to read this page", [Text(words), Facts(terms | ({"Derived": text} if derived else {}), "terms")]
+    )
 
 
 def measures_section(
@@ -107,35 +107,25 @@ def measures_section(
     derived: Sequence[str] = (),
     by_patient: bool = True,
 ) -> Section:
-    """Return every measure of every arm.
+    """Return every measure of every arm; the first arm is the real-vs-real reference, the others are generated sets.
 
-    Parameters
-    ----------
-    arms
-        The first is the real-vs-real reference; the others are generated sets.
-    rows
-        Measures by question: Realism, Diversity, Privacy.
-    differences
-        Paired differences of arms, in the same subsamples.
-    derived
-        Those arms whose images are each derived from one patient's image.
+    rows: by question (Realism, Diversity, Privacy); differences: of two arms in the same subsamples; derived: the arms
+    whose images are each derived from one patient's image.
     """
     blocks: list[Block] = []
-    measures = {name: rows_of for name, rows_of in (rows or {}).items() if rows_of}
-    primary = [(row.label, row.better, row.estimates) for part in measures.values() for row in part if row.primary]
-    if primary and arms:
-        alt = "The primary measures, a row for each arm with its interval, and the real-vs-real reference as a band."
-        caption = "The primary measures with their intervals. Shaded band: real vs real."
-        blocks.append(Figure.chart(charts.arm_forest(arms, primary), alt, caption))
-    if measures and arms:
-        shared = {arm: _shared_counts(arm, arm == arms[0], measures) for arm in arms}
+    if rows and arms:
+        if primary := [(row.label, row.better, row.estimates) for part in rows.values() for row in part if row.primary]:
+            alt = (
+                "The primary measures, a row for each arm with its interval, and the real-vs-real reference as a band."
+            )
+            caption = "The primary measures with their intervals. Shaded band: real vs real."
+            blocks.append(Figure.chart(charts.arm_forest(arms, primary), alt, caption))
+        shared = {arm: _shared_counts(arm, arm == arms[0], rows) for arm in arms}
         heads = [Cell(arm, ("derived" if arm in derived else "", *shared[arm])) for arm in arms]
-        caption = (
-            f"Every measure, with its interval underneath.{'' if by_patient else ' Not by patient.'} –: not measured."
-        )
+        caption = f"Every measure, with its interval underneath.{pages.not_by_patient(by_patient)} –: not measured."
         groups = {
-            Cell(name, (_QUESTIONS[name],) if name in _QUESTIONS else ()): [_row(arms, shared, row) for row in part]
-            for name, part in measures.items()
+            Cell(name, (_QUESTIONS.get(name, ""),)): [_row(arms, shared, row) for row in part]
+            for name, part in rows.items()
         }
         blocks.append(Table(("Measure", *heads), groups, caption, layout="numbers measures"))
     if differences:
@@ -145,21 +135,18 @@ def measures_section(
         )
         cells = [(label, *_difference(estimate)) for label, estimate in differences]
         blocks.append(Table(("Difference", "Value", "Interval", "Includes 0"), cells, caption))
-    return Section("measures", "Measures", blocks, "" if measures else "No measures: none were handed to this page.")
+    return Section("measures", "Measures", blocks, "No measures: none were handed to this page.")
 
 
 def images_section(images: Mapping[str, ImageArray] | None = None, derived: Sequence[str] = ()) -> Section:
     """Return the first 12 images (n, S, S) of each set."""
     blocks: list[Block] = []
     for name, one_set in (images or {}).items():
-        if not len(one_set):
-            continue
         shown = np.array([grey(image) for image in one_set[:_SHOWN_IMAGES]])
         # White fills the row, so that images of all sets are of one size.
         blank = np.ones((max(0, _COLUMNS - len(shown)), *shown.shape[1:]), shown.dtype)
-        caption = Markup("<strong>{}</strong>{}").format(
-            name, ": each derived from one patient’s image" if name in derived else ""
-        )
+        origin = ": each derived from one patient’s image" if name in derived else ""
+        caption = Markup("<strong>{}</strong>{}").format(name, origin)
         alt = f"A grid of {len(shown)} images: {name}."
         blocks.append(Figure.grid(np.concatenate([shown, blank]), _COLUMNS, alt, caption))
     if blocks:
@@ -220,10 +207,8 @@ def latent_section(view: LatentView | None = None) -> Section:
             Figure.grid(row, len(row), f"Images along {label}.", label.replace(", ", ",\n"))
             for label, row in zip(view.row_labels, view.traversals, strict=True)
         ]
-        blocks += [
-            Text("One dimension moved, the others held", "heading"),
-            Images(strips, "strips", columns=view.column_labels),
-        ]
+        heading = Text("One dimension moved, the others held", "heading")
+        blocks += [heading, Images(strips, "strips", columns=view.column_labels)]
     if view.strip is not None:
         caption = "Equal steps through the latent space. Breasts should turn into one another, not fade."
         strip = Figure.grid(view.strip, len(view.strip), "Images on the way from one image to another.", caption)
@@ -243,14 +228,9 @@ def latent_section(view: LatentView | None = None) -> Section:
 def utility_section(estimates: Sequence[tuple[str, Estimate | None]] = (), by_patient: bool = True) -> Section:
     """Return the AUROC of a detector trained on real or generated images, on the same real images."""
     caption = "The same detector, trained on real or on generated images and evaluated on the same real images."
-    rows = [
-        (label, *(("–", "–", "–") if row is None else (row.n_healthy, row.n_finding, row.text)))
-        for label, row in estimates
-    ]
-    headers = ("Trained on", "Healthy", "With finding", "AUROC (95 % interval)")
-    table = Table(headers, rows, caption + ("" if by_patient else " Not by patient."), layout="numbers even")
+    table = pages.estimates_table(estimates, caption + pages.not_by_patient(by_patient), "Trained on")
     absent = "Not tested: no detector was trained on these images."
-    return Section("utility", "Utility", [table] if rows else [], absent)
+    return Section("utility", "Utility", [table] if estimates else [], absent)
 
 
 def _shared_counts(arm: str, reference: bool, measures: Mapping[str, Sequence[AuditRow]]) -> tuple[str, ...]:
@@ -269,17 +249,14 @@ def _counts(estimate: Estimate, reference: bool) -> tuple[str, ...]:
 
 def _row(arms: Sequence[str], shared: Mapping[str, tuple[str, ...]], row: AuditRow) -> list[Cell]:
     """Return a measure with its texts by arm; an arm's numbers of images where its head does not give them."""
-    cells = [
-        Cell(row.label + (" (primary)" if row.primary else ""), (charts.BETTER[row.better], row.note), row.primary)
-    ]
+    label = row.label + (" (primary)" if row.primary else "")
+    cells = [Cell(label, (charts.BETTER[row.better], row.note), row.primary)]
     for arm in arms:
-        estimate = row.estimates.get(arm)
-        if estimate is None:
+        if (estimate := row.estimates.get(arm)) is None:
             cells.append(Cell("–"))
             continue
         figure, interval = charts.number_texts(estimate)
-        counts = () if shared[arm] else _counts(estimate, arm == arms[0])
-        cells.append(Cell(figure, (interval, *counts)))
+        cells.append(Cell(figure, (interval, *(() if shared[arm] else _counts(estimate, arm == arms[0])))))
     return cells
 
 
@@ -288,6 +265,6 @@ def _difference(estimate: Estimate | None) -> tuple[str, str, str]:
     if estimate is None:
         return "–", "–", "–"
     figure, interval = charts.number_texts(estimate)
-    if estimate.value is None or estimate.low is None or estimate.high is None:
+    if estimate.low is None or estimate.high is None:
         return figure, interval or "–", "–"
     return figure, interval, "yes" if estimate.low <= 0 <= estimate.high else "no"

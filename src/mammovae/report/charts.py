@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from mammovae.report.style import FINDING, HEALTHY, INK, LINE, SOFT, TRIVIAL, WIDTH, add_grid, styled
+from mammovae.report.style import FINDING, HEALTHY, INK, LINE, SOFT, TRIVIAL, WIDTH, add_grid, single, styled
 from mammovae.statistics import Floats
 from mammovae.statistics.bootstrap import Estimate, RocCurve
 
@@ -47,8 +47,7 @@ def loss_curve(history: "DataFrame") -> Figure:
             values = history[column].to_numpy(float) if column in history else np.array([np.nan])
             if np.isfinite(values).any():
                 axes.plot(epochs, values, color=colour, linestyle=dashes, marker=marker, markersize=3, label=label)
-        axes.set_title(title, fontweight="normal")
-        axes.set_xlabel("epoch")
+        axes.set(title=title, xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.6g}")
@@ -78,8 +77,7 @@ def score_points(groups: Mapping[str, ArrayLike], label: str = "score") -> Figur
     groups: name -> scores; the group "healthy" is drawn in its own colour. Groups may share images (findings, then
     their categories); an empty group is a strip that says so.
     """
-    figure = Figure(figsize=(WIDTH, 0.55 + _STRIP * len(groups)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = single(0.55 + _STRIP * len(groups))
     values = {name: np.asarray(group, float) for name, group in groups.items()}
     everything = np.concatenate([*values.values(), [np.nan]])
     finite = everything[np.isfinite(everything)]
@@ -96,8 +94,7 @@ def score_points(groups: Mapping[str, ArrayLike], label: str = "score") -> Figur
         else:
             axes.text(low, row, "no image", color=SOFT, va="center")
     axes.set_yticks(range(len(values)), [f"{name}  (n = {group.size:,})" for name, group in values.items()])
-    axes.set_ylim(len(values) - 0.45, -0.55)
-    axes.set_xlim(low - margin, high + margin)
+    axes.set(xlim=(low - margin, high + margin), ylim=(len(values) - 0.45, -0.55))
     axes.set_xlabel(f"{label}  (higher = further from healthy; bar = median)")
     add_grid(axes, "x")
     return figure
@@ -106,23 +103,19 @@ def score_points(groups: Mapping[str, ArrayLike], label: str = "score") -> Figur
 def _swarm(positions: Floats) -> Floats:
     """Return heights within +-0.4 that spread points at 0..1 which would hide each other."""
     column = np.floor(np.nan_to_num(positions) * 110).astype(int)
+    order = np.lexsort((positions, column))
+    _, starts, counts = np.unique(column[order], return_index=True, return_counts=True)
+    # Alternately above and below the strip's line, so that a column is symmetric: 0, +1, -1, +2, ...
+    turn = np.arange(order.size) - np.repeat(starts, counts)
     heights = np.zeros(positions.size)
-    tallest = int(np.bincount(column).max()) if column.size else 1
-    step = min(0.11, 0.8 / max(tallest, 1))
-    for place in np.unique(column):
-        members = np.flatnonzero(column == place)
-        order = members[np.argsort(positions[members], kind="stable")]
-        # Alternately above and below the strip's line, so that a column is symmetric: 0, +1, -1, +2, ...
-        turn = np.arange(order.size)
-        heights[order] = step * ((turn + 1) // 2) * np.where(turn % 2, 1, -1)
+    heights[order] = min(0.11, 0.8 / counts.max(initial=1)) * ((turn + 1) // 2) * np.where(turn % 2, 1, -1)
     return heights
 
 
 @styled
 def roc(curve: RocCurve, baselines: Sequence[RocCurve] = ()) -> Figure:
     """Draw a ROC curve with its pointwise 95 % band, and baselines as thin grey lines; n and AUROCs in the legend."""
-    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = single(3.3)
     axes.plot([0, 1], [0, 1], color=LINE, linewidth=0.8)
     if curve.low is not None and curve.high is not None:
         axes.fill_between(curve.grid, curve.low, curve.high, color=FINDING, alpha=0.14, linewidth=0)
@@ -152,20 +145,18 @@ def fault_chart(table: "DataFrame") -> Figure:
     table: columns fault, n, refused (share), auroc, recall_5; the most easily missed stand above.
     """
     rows = table.sort_values(["recall_5", "auroc"]).reset_index(drop=True)
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.19 * len(rows)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = single(0.9 + 0.19 * len(rows))
     y = np.arange(len(rows))
     axes.barh(y, rows["recall_5"], color=FINDING, height=0.62, alpha=0.85, label="by the quality score")
     axes.barh(y, rows["refused"], color=HEALTHY, height=0.62, label="of these, refused by prepare")
     axes.axvline(0.05, color=SOFT, linewidth=0.7, linestyle=(0, (3, 2)))
-    for place in range(len(rows)):
-        for x, name, form in ((1.02, "recall_5", ".2f"), (1.12, "auroc", ".2f"), (1.22, "n", ",")):
-            axes.text(x, place, format(rows[name].iloc[place], form), va="center")
-    for x, text in ((1.02, "recall"), (1.12, "AUROC"), (1.22, "n")):
-        axes.text(x, -1.0, text, va="center", color=SOFT)
+    columns = ((1.02, "recall", "recall_5", ".2f"), (1.12, "AUROC", "auroc", ".2f"), (1.22, "n", "n", ","))
+    for x, head, name, form in columns:
+        axes.text(x, -1.0, head, va="center", color=SOFT)
+        for place, number in enumerate(rows[name]):
+            axes.text(x, place, format(number, form), va="center")
     axes.set_yticks(y, [str(name).replace("_", " ") for name in rows["fault"]])
-    axes.set_ylim(len(rows) - 0.4, -1.6)
-    axes.set_xlim(0, 1)
+    axes.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -1.6))
     axes.set_xlabel("share detected when 5 % of healthy images go to review (dashed: by chance)")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncol=2)
     add_grid(axes, "x")
@@ -188,9 +179,7 @@ def detectability_chart(detected: "DataFrame", pointed: "DataFrame") -> Figure:
             axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.65 else INK)
         axes.set_xticks(range(values.shape[1]), [f"{contrast:g}" for contrast in table.columns])
         axes.set_yticks(range(values.shape[0]), [f"{size:g}" for size in table.index])
-        axes.set_title(title, fontweight="normal")
-        axes.set_xlabel("contrast (share of the breast's grey range)")
-        axes.set_ylabel("size (mm)")
+        axes.set(title=title, xlabel="contrast (share of the breast's grey range)", ylabel="size (mm)")
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
     return figure
@@ -199,18 +188,13 @@ def detectability_chart(detected: "DataFrame", pointed: "DataFrame") -> Figure:
 @styled
 def froc_curve(rates: Sequence[float], rows: Sequence[Estimate], annotated: int) -> Figure:
     """Draw sensitivity, the mean share of an image's lesions marked, at false marks a healthy image, with intervals."""
-    figure = Figure(figsize=(0.6 * WIDTH, 2.5), layout="constrained")
-    axes = figure.subplots()
-    values = [row.value if row.value is not None else np.nan for row in rows]
-    axes.plot(rates, values, color=FINDING, marker="s", markersize=4)
-    for rate, row in zip(rates, rows, strict=True):
-        if row.low is not None and row.high is not None:
-            axes.vlines(rate, row.low, row.high, color=FINDING, linewidth=1.0)
+    figure, axes = single(2.5, 0.6 * WIDTH)
+    value, low, high = np.array([(row.value, row.low, row.high) for row in rows], float).T
+    axes.plot(rates, value, color=FINDING, marker="s", markersize=4)
+    axes.vlines(rates, low, high, color=FINDING, linewidth=1.0)
     axes.set_xscale("log", base=2)
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
-    axes.set_ylim(0, 1)
-    axes.set_xlabel("false marks a healthy image")
-    axes.set_ylabel(f"share of lesions marked ({annotated} images)")
+    axes.set(ylim=(0, 1), xlabel="false marks a healthy image", ylabel=f"share of lesions marked ({annotated} images)")
     add_grid(axes)
     return figure
 
@@ -221,49 +205,41 @@ def auroc_forest(rows: Sequence[Estimate]) -> Figure:
 
     Rows of one kind stand together under a heading, in the order given.
     """
-    lines: list[Estimate | str] = []
-    for row in rows:
-        previous = lines[-1] if lines else None
-        if not isinstance(previous, Estimate) or previous.kind != row.kind:
-            lines.append(_HEADINGS.get(row.kind, row.kind))
-        lines.append(row)
+    groups = itertools.groupby(rows, key=lambda row: row.kind)
+    lines = [line for kind, group in groups for line in (_HEADINGS.get(kind, kind), *group)]
     inch = 0.19
     height = inch * (len(lines) + 1) + 0.45
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0.27, 0.42 / height, 0.36, inch * (len(lines) + 1) / height))
-    axes.set_ylim(len(lines) - 0.4, -1.4)
-    axes.set_xlim(*_span([row for row in rows if row.value is not None]))
+    ends = [end for row in rows if row.value is not None for end in (row.value, row.low, row.high) if end is not None]
+    left, right = np.floor(min([0.45, *ends]) * 20) / 20 - 0.02, np.ceil(max([0.75, *ends]) * 20) / 20
+    axes.set(xlim=(max(0.0, left), min(1.0, right) + 0.02), ylim=(len(lines) - 0.4, -1.4))
     axes.axvline(0.5, color=SOFT, linewidth=0.7)
+
+    def write(x: float, y: float, text: str, **look: Any) -> None:
+        axes.text(x, y, text, transform=axes.get_yaxis_transform(), va="center", **look)
+
     columns = ((1.06, "AUROC (95 % interval)", "left"), (1.7, "healthy", "right"), (2.01, "with finding", "right"))
     for x, text, side in columns:
-        axes.text(x, -0.85, text, transform=axes.get_yaxis_transform(), ha=side, va="center", color=SOFT)
+        write(x, -0.85, text, ha=side, color=SOFT)
     for y, line in enumerate(lines):
-        _forest_row(axes, y, line)
+        if isinstance(line, str):
+            write(-0.74, y, line, fontweight="bold")
+            continue
+        write(-0.71, y, line.label or line.name)
+        for (x, _, side), text in zip(columns, (line.text, f"{line.n_healthy:,}", f"{line.n_finding:,}"), strict=True):
+            write(x, y, text, ha=side)
+        look = (SOFT, "o", "white") if line.kind == "baseline" else (FINDING, "s", FINDING)
+        draw_estimate(axes, y, line, *look)
     axes.set_yticks([])
     axes.set_xlabel("AUROC (0.5 = guessing)")
     add_grid(axes, "x")
     return figure
 
 
-def _span(rows: Sequence[Estimate]) -> tuple[float, float]:
-    ends = [end for row in rows for end in (row.value, row.low, row.high) if end is not None]
-    low, high = min([0.45, *ends]), max([0.75, *ends])
-    return max(0.0, np.floor(low * 20) / 20 - 0.02), min(1.0, np.ceil(high * 20) / 20) + 0.02
-
-
-def _forest_row(axes: Axes, y: int, line: Estimate | str) -> None:
-    across = axes.get_yaxis_transform()
-    if isinstance(line, str):
-        axes.text(-0.74, y, line, transform=across, va="center", fontweight="bold")
-        return
-    plain = line.kind == "baseline"
-    colour = SOFT if plain else FINDING
-    axes.text(-0.71, y, line.label or line.name, transform=across, va="center")
-    axes.text(1.06, y, line.text, transform=across, va="center")
-    axes.text(1.7, y, f"{line.n_healthy:,}", transform=across, va="center", ha="right")
-    axes.text(2.01, y, f"{line.n_finding:,}", transform=across, va="center", ha="right")
-    if line.low is not None and line.high is not None:
-        axes.plot([line.low, line.high], [y, y], color=colour, linewidth=1.2, solid_capstyle="butt")
-    if line.value is not None:
-        face = "white" if plain else colour
-        axes.plot(line.value, y, marker="o" if plain else "s", markersize=4, color=colour, markerfacecolor=face)
+def draw_estimate(axes: Axes, y: float, estimate: Estimate, colour: str, symbol: str, face: str) -> None:
+    """Draw a value as a symbol, and its interval, where there is one, as a line across."""
+    if estimate.low is not None and estimate.high is not None:
+        axes.hlines(y, estimate.low, estimate.high, color=colour, linewidth=1.2)
+    if estimate.value is not None:
+        axes.plot(estimate.value, y, marker=symbol, markersize=4.2, color=colour, markerfacecolor=face)

@@ -10,10 +10,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from mammovae.report import charts, summary_text
+from mammovae.report import page as pages
 from mammovae.report.formatting import value
 from mammovae.report.images import UNIT, MapScale, case_panel, grey, map_legend
-from mammovae.report.page import Block, Cell, Facts, Figure, Images, Section, Table, Text, pairs_table
-from mammovae.statistics.bootstrap import Estimate, signed
+from mammovae.report.page import Block, Cell, Facts, Figure, Images, Section, Table, Text
+from mammovae.statistics.bootstrap import signed
 from mammovae.statistics.detection_metrics import DetectionMetrics
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _TABLES = {
     "density": "By breast density: healthy images and images with a finding of that density.",
     "vendor": "By vendor: healthy images and images with a finding of that vendor.",
 }
+_AFFECTED = "Affected-patient controls: the same findings against healthy images whose patient has a finding elsewhere."
 _SHOWN_PAIRS, _SHOWN_GENERATED, _COLUMNS, _COLUMNS_BESIDE = 16, 24, 8, 6
 
 
@@ -57,11 +59,11 @@ def introduction(unlabelled: bool = False, by_patient: bool = True) -> Section:
     unit = "whole patients" if by_patient else "images, as patients are unknown (not by patient)"
     figures = Markup(
         "Every figure below stands with the number of images behind it and, where there are enough patients, a 95 % "
-        "interval from resamples of {}. What the figures leave open is listed under "
-        '<a href="#limits">What it cannot say</a>.'
-    )
-    blocks = [Text(Markup("<strong>Research software, no diagnosis.</strong> ") + learned), Text(figures.format(unit))]
-    return Section("what", "What this is, and what it cannot say", blocks)
+        'interval from resamples of {}. What the figures leave open is listed under <a href="#limits">What it cannot '
+        "say</a>."
+    ).format(unit)
+    first = Text(Markup("<strong>Research software, no diagnosis.</strong> ") + learned)
+    return Section("what", "What this is, and what it cannot say", [first, Text(figures)])
 
 
 def data_section(
@@ -72,11 +74,11 @@ def data_section(
     if counts is None:
         blocks.append(Text("No counts were handed to this report.", "absent"))
     else:
-        patients = "Patients are unknown: images of one patient may be in two splits (not by patient)."
-        caption = f"Images by split and health. {'No patient is in two splits.' if by_patient else patients}"
-        rows = [(str(split), *map(int, row)) for split, *row in counts.itertuples()]
-        total = ("all", *map(int, counts.sum()))
-        blocks.append(Table(("Split", *(str(name).capitalize() for name in counts)), rows, caption, total))
+        unknown = "Patients are unknown: images of one patient may be in two splits (not by patient)."
+        caption = f"Images by split and health. {'No patient is in two splits.' if by_patient else unknown}"
+        rows = list(counts.astype(int).itertuples(name=None))
+        headers = ("Split", *(str(name).capitalize() for name in counts))
+        blocks.append(Table(headers, rows, caption, ("all", *map(int, counts.sum()))))
     return Section("data", "Data", blocks)
 
 
@@ -94,51 +96,52 @@ def training_section(
         alt = "Three curves by epoch, for training and validation: negative ELBO, reconstruction, KL divergence."
         caption = (
             "Loss by epoch, and the two parts it is the sum of, in nats an image: training (line) and validation "
-            f"(dashed).{_by_patient(by_patient)}"
+            f"(dashed).{pages.not_by_patient(by_patient)}"
         )
         blocks.append(Figure.chart(charts.loss_curve(history), alt, caption))
     if settings:
-        blocks.append(pairs_table(settings, "Settings of the training."))
+        blocks.append(pages.pairs_table(settings, "Settings of the training."))
     return Section("training", "Training", blocks)
 
 
 def reconstructions_section(originals: ImageArray | None = None, reconstructions: ImageArray | None = None) -> Section:
     """Return rows of up to eight originals, each row above its reconstructions."""
-    blocks: list[Block] = []
-    if originals is not None and reconstructions is not None and len(originals):
-        total = min(len(originals), len(reconstructions), _SHOWN_PAIRS)
-        columns, figures = min(_COLUMNS, total), []
-        for start in range(0, total, columns):
-            rows = [[grey(image) for image in part[start : start + columns]] for part in (originals, reconstructions)]
-            # White fills the last row, so that its images are as large as those above.
-            blank = [np.ones_like(rows[0][0])] * (columns - len(rows[0]))
-            grid = np.array([*rows[0], *blank, *rows[1], *blank])
-            alt = "A row of real mammograms above the row of their reconstructions."
-            figures.append(Figure.grid(grid, columns, alt, row_labels=["real", "reconstruction"]))
-        caption = "Real images above what the network makes of them. All on one grey scale, none stretched."
-        blocks = [Images(figures, "stack", caption)]
     absent = "No reconstructions: no image was set aside to show."
-    return Section("reconstructions", "Reconstructions", blocks, absent)
+    if originals is None or reconstructions is None:
+        return Section("reconstructions", "Reconstructions", [], absent)
+    figures = []
+    for start in range(0, min(len(originals), _SHOWN_PAIRS), _COLUMNS):
+        columns = min(_COLUMNS, len(originals))
+        rows = [grey(part[start : start + columns]) for part in (originals, reconstructions)]
+        # White fills the last row, so that its images are as large as those above.
+        blank = np.ones((columns - len(rows[0]), *rows[0].shape[1:]))
+        alt = "A row of real mammograms above the row of their reconstructions."
+        grid = np.concatenate([rows[0], blank, rows[1], blank])
+        figures.append(Figure.grid(grid, columns, alt, row_labels=["real", "reconstruction"]))
+    caption = "Real images above what the network makes of them. All on one grey scale, none stretched."
+    return Section("reconstructions", "Reconstructions", [Images(figures, "stack", caption)], absent)
 
 
 def generated_section(
     generated: ImageArray | None = None, mode: str = "vary", real: ImageArray | None = None
 ) -> Section:
     """Return generated images, and real ones beside them; mode: the sampling mode."""
+    if generated is None:
+        return Section("generated", "Generated images", [], "No generated images: none were made for this report.")
     blocks: list[Block] = []
-    if generated is not None and len(generated):
-        if mode == "vary":
-            derived = "<strong>Each generated image is derived from one patient’s image</strong>"
-            meaning = " (mode “vary”: encoded, noise added, decoded). It stays that patient’s and must be handled like "
-            blocks.append(Text(Markup(derived) + meaning + "the image it came from."))
-        shown = [(generated, "A grid of generated mammograms.", f"Generated, mode “{mode}”.")]
-        if real is not None and len(real):
-            shown.append((real, "A grid of real mammograms.", "Real, of the same data and on the same grey scale."))
-        columns = _COLUMNS if len(shown) == 1 else _COLUMNS_BESIDE
-        grids = [Figure.grid(images[:_SHOWN_GENERATED], columns, alt, caption) for images, alt, caption in shown]
-        blocks.append(grids[0] if len(shown) == 1 else Images(grids))
-    absent = "No generated images: none were made for this report."
-    return Section("generated", "Generated images", blocks, absent)
+    if mode == "vary":
+        words = Markup(
+            "<strong>Each generated image is derived from one patient’s image</strong> (mode “vary”: encoded, noise "
+            "added, decoded). It stays that patient’s and must be handled like the image it came from."
+        )
+        blocks.append(Text(words))
+    shown = [(generated, "A grid of generated mammograms.", f"Generated, mode “{mode}”.")]
+    if real is not None:
+        shown.append((real, "A grid of real mammograms.", "Real, of the same data and on the same grey scale."))
+    columns = _COLUMNS if real is None else _COLUMNS_BESIDE
+    grids = [Figure.grid(images[:_SHOWN_GENERATED], columns, alt, caption) for images, alt, caption in shown]
+    blocks.append(grids[0] if real is None else Images(grids))
+    return Section("generated", "Generated images", blocks)
 
 
 def detection_section(
@@ -151,28 +154,21 @@ def detection_section(
             lacking = "image with a finding" if not metrics.headline.n_finding else "healthy image to compare with"
             reason = f"the data has no {lacking}"
         return Section("detection", "Detection", [], f"No detection figures: {reason}.")
-    headline = metrics.headline
+    row = metrics.headline
+    label = summary_text.lowered(row.label or row.name)
     words = Markup(
-        "<b>{}</b> AUROC of the {} with its 95 % interval, {} healthy images and {} with a finding{}"
-    ).format(
-        headline.text,
-        summary_text.lowered(headline.label or headline.name),
-        value(headline.n_healthy),
-        value(headline.n_finding),
-        "" if by_patient else ", not by patient",
-    )
+        "<b>{}</b> AUROC of the {} with its 95 % interval, {:,} healthy images and {:,} with a finding{}"
+    ).format(row.text, label, row.n_healthy, row.n_finding, "" if by_patient else ", not by patient")
     blocks: list[Block] = [
         Text(words, "headline"),
         *map(Text, summary_text.summarise_detection(metrics, by_patient)),
         *detection_charts(metrics, score_label, by_patient),
         _scores_table(metrics),
     ]
-    if metrics.affected:
-        caption = (
-            "Affected-patient controls: the same findings against healthy images whose patient has a finding elsewhere."
-        )
-        blocks.append(_estimates_table(list(metrics.affected.values()), caption, "Score"))
-    blocks += [_estimates_table(rows, _TABLES[name], name.capitalize()) for name, rows in metrics.tables.items()]
+    tables = [("Score", _AFFECTED, tuple(metrics.affected.values()))] if metrics.affected else []
+    tables += [(name.capitalize(), _TABLES[name], rows) for name, rows in metrics.tables.items()]
+    for heading, caption, rows in tables:
+        blocks.append(pages.estimates_table([(row.label or row.name, row) for row in rows], caption, heading))
     if "category" not in metrics.tables:
         blocks.append(Text("No table by category: the data names no category of finding.", "absent"))
     if "density" not in metrics.tables:
@@ -203,7 +199,7 @@ def detection_charts(metrics: DetectionMetrics, score_label: str, by_patient: bo
             "All AUROCs in one column. Bars are 95 % intervals; no bar: fewer than 10 patients in a group.",
         ),
     )
-    return [Figure.chart(chart, alt, caption + _by_patient(by_patient)) for chart, alt, caption in shown]
+    return [Figure.chart(chart, alt, caption + pages.not_by_patient(by_patient)) for chart, alt, caption in shown]
 
 
 def correlation_texts(metrics: DetectionMetrics) -> dict[str, str]:
@@ -213,23 +209,18 @@ def correlation_texts(metrics: DetectionMetrics) -> dict[str, str]:
 
 def cases_section(cases: Sequence[ExampleImage] = (), scale: MapScale = UNIT) -> Section:
     """Return example images with their boxes, reconstruction and anomaly map, by group; all maps on one scale."""
-    if not cases:
-        return Section("cases", "Cases", [], "No cases: no image was picked to show.")
     has_maps = any(case.anomaly_map is not None for case in cases)
-    panels = ["the image"]
-    if any(case.reconstruction is not None for case in cases):
-        panels.append("its reconstruction")
-    if has_maps:
-        panels.append("the anomaly map over the image")
+    panels = ["the image", "its reconstruction", "the anomaly map over the image"]
+    present = (True, any(case.reconstruction is not None for case in cases), has_maps)
+    order = ", ".join(itertools.compress(panels, present))
     maps = "The colours mean the same in every image: no map is scaled to itself." if has_maps else "No maps were made."
-    blocks: list[Block] = [Text(f"From left to right: {', '.join(panels)}. Blue frames are annotated findings. {maps}")]
+    blocks: list[Block] = [Text(f"From left to right: {order}. Blue frames are annotated findings. {maps}")]
     if has_maps:
         alt = f"Colour bar of the anomaly maps, from {value(scale.low)} to {value(scale.high)}."
         blocks.append(Figure.chart(map_legend(scale), alt, width="small"))
-    for group in dict.fromkeys(case.group for case in cases):
-        figures = [_case(case, scale) for case in cases if case.group == group]
-        blocks += [Text(group, "heading"), Images(figures)]
-    return Section("cases", "Cases", blocks)
+    for group, members in itertools.groupby(cases, key=lambda case: case.group):
+        blocks += [Text(group, "heading"), Images([_case(case, scale) for case in members])]
+    return Section("cases", "Cases", blocks if cases else [], "No cases: no image was picked to show.")
 
 
 def _case(case: ExampleImage, scale: MapScale) -> Figure:
@@ -245,23 +236,9 @@ def _scores_table(metrics: DetectionMetrics) -> Table:
         "measure the same."
     )
     correlations = correlation_texts(metrics)
-    rows = [(Cell(row.label or row.name, bold=True), *_estimate_cells(row), "", "") for row in metrics.scores]
+    rows = [(Cell(row.label or row.name, bold=True), *pages.estimate_cells(row), "", "") for row in metrics.scores]
     rows += [
-        (row.label or row.name, *_estimate_cells(row), difference.text, correlations[row.name])
+        (row.label or row.name, *pages.estimate_cells(row), difference.text, correlations[row.name])
         for row, difference in zip(metrics.baselines, metrics.differences, strict=True)
     ]
-    headers = ("Score", "Healthy", "With finding", "AUROC (95 % interval)", "Difference", "Spearman")
-    return Table(headers, rows, caption)
-
-
-def _estimates_table(rows: Sequence[Estimate], caption: str, heading: str) -> Table:
-    cells = [(row.label or row.name, *_estimate_cells(row)) for row in rows]
-    return Table((heading, "Healthy", "With finding", "AUROC (95 % interval)"), cells, caption, layout="numbers even")
-
-
-def _estimate_cells(row: Estimate) -> tuple[int, int, str]:
-    return row.n_healthy, row.n_finding, row.text
-
-
-def _by_patient(by_patient: bool) -> str:
-    return "" if by_patient else " Not by patient."
+    return Table(("Score", *pages.ESTIMATE_HEADERS, "Difference", "Spearman"), rows, caption)

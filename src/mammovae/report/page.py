@@ -1,10 +1,9 @@
 """A page is a title and sections of blocks: one HTML file without any outside part, for screen, phone and A4 paper."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -14,16 +13,17 @@ from numpy.typing import NDArray
 from mammovae.report import formatting
 from mammovae.report.images import image_grid
 from mammovae.report.style import FONTS, data_uri, to_png, to_svg
+from mammovae.statistics.bootstrap import Estimate
 from mammovae.storage import write_text
 
 Width = Literal["full", "medium", "small"]
+ESTIMATE_HEADERS = ("Healthy", "With finding", "AUROC (95 % interval)")
 
 
 @dataclass(frozen=True)
 class Facts:
     """Short facts, each under its name; or terms, one a line with its meaning beside it."""
 
-    block: ClassVar = "facts"
     values: Mapping[str, Any]
     layout: Literal["facts", "terms"] = "facts"
 
@@ -32,7 +32,6 @@ class Facts:
 class Text:
     """A paragraph (str, or Markup where words are emphasised), a sub-heading, or why something is absent."""
 
-    block: ClassVar = "text"
     text: str
     kind: Literal["plain", "headline", "heading", "absent"] = "plain"
 
@@ -41,7 +40,6 @@ class Text:
 class Bullets:
     """A list of sentences."""
 
-    block: ClassVar = "bullets"
     items: Sequence[str]
 
 
@@ -49,7 +47,6 @@ class Bullets:
 class Conclusions:
     """What the figures mean: heading, sentence, and whether that is good, a caution or bad."""
 
-    block: ClassVar = "conclusions"
     items: Sequence[tuple[str, str, Literal["good", "caution", "bad"]]]
 
 
@@ -63,13 +60,8 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose first column heads the rows; cells are texts, numbers or a Cell.
+    """A table whose first column heads the rows; cells are texts, numbers or a Cell; rows may be parted into groups."""
 
-    rows may be parted into groups, by the heading of each; layout "pairs" is for names and texts, "measures" for cells
-    of several lines.
-    """
-
-    block: ClassVar = "table"
     headers: Sequence[Any]
     rows: Sequence[Sequence[Any]] | Mapping[Any, Sequence[Sequence[Any]]]
     caption: str = ""
@@ -86,7 +78,6 @@ class Table:
 class Figure:
     """One figure with its words for those who do not see it."""
 
-    block: ClassVar = "figure"
     uri: str
     alt: str
     caption: str = ""
@@ -107,7 +98,6 @@ class Figure:
 class Images:
     """Figures that belong together: side by side, one under another, or strips with their caption in front."""
 
-    block: ClassVar = "images"
     figures: Sequence[Figure]
     layout: Literal["beside", "stack", "strips"] = "beside"
     caption: str = ""
@@ -141,22 +131,16 @@ class Page:
     sections: Sequence[Section]
 
 
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["value"] = formatting.value
-    return environment
+_TEMPLATES = FileSystemLoader(Path(__file__).parent / "templates")
+_ENVIRONMENT = Environment(
+    loader=_TEMPLATES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+_ENVIRONMENT.filters |= {"value": formatting.value, "kind": lambda block: type(block).__name__}
 
 
 def render(page: Page) -> str:
     """Return a page as HTML; every text in it is escaped, and the same page gives the same bytes."""
-    return _environment().get_template("page.html.j2").render(page=page, fonts=FONTS)
+    return _ENVIRONMENT.get_template("page.html.j2").render(page=page, fonts=FONTS)
 
 
 def write_page(path: Path, page: Page) -> None:
@@ -176,13 +160,26 @@ def limits_section(limits: Sequence[str]) -> Section:
 
 
 def pairs_table(values: Mapping[str, Any], caption: str) -> Table:
-    """Return settings or other nested values as a table of names and values."""
-    return Table(("Name", "Value"), list(flatten(values).items()), caption, layout="pairs")
+    """Return settings as a table of names and values, nested ones under dotted names."""
+
+    def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for name, item in values.items():
+            yield from flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) else [(f"{prefix}{name}", item)]
+
+    return Table(("Name", "Value"), list(flat(values)), caption, layout="pairs")
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values under dotted names, in their order."""
-    flat: dict[str, Any] = {}
-    for name, item in values.items():
-        flat |= flatten(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {f"{prefix}{name}": item}
-    return flat
+def estimates_table(rows: Iterable[tuple[str, Estimate | None]], caption: str, heading: str) -> Table:
+    """Return AUROCs with their intervals and numbers of images, by label."""
+    cells = [(label, *estimate_cells(row)) for label, row in rows]
+    return Table((heading, *ESTIMATE_HEADERS), cells, caption, layout="numbers even")
+
+
+def estimate_cells(row: Estimate | None) -> tuple[int | str, int | str, str]:
+    """Return a figure's healthy images, images with a finding, and text."""
+    return ("–", "–", "–") if row is None else (row.n_healthy, row.n_finding, row.text)
+
+
+def not_by_patient(by_patient: bool) -> str:
+    """Return what a caption says where patients are unknown."""
+    return "" if by_patient else " Not by patient."

@@ -3,7 +3,7 @@
 import base64
 import io
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -22,42 +22,26 @@ WIDTH = 6.9
 """Inches of a full-width figure: the text width of an A4 page."""
 
 # Healthy and finding differ in hue (safe for the colour-blind), in lightness (safe in grey print) and in symbol.
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 7.5,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": SOFT,
-    "axes.linewidth": 0.6,
+    "text.parse_math": False,  # labels name folders and runs: a dollar sign in them is no formula
     "axes.titlesize": 8,
-    "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.labelsize": 7.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": False,
-    "grid.color": LINE,
-    "grid.linewidth": 0.5,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "legend.frameon": False,
-    "legend.fontsize": 7,
     "lines.linewidth": 1.4,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
     "svg.fonttype": "none",
     "svg.hashsalt": "mammovae",
+    **dict.fromkeys(("font.size", "axes.labelsize"), 7.5),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 7),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), SOFT),
+    **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2.5),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.grid", "legend.frameon"), False),
+    **dict.fromkeys(("figure.facecolor", "savefig.facecolor"), "white"),
+    "grid.color": LINE,
+    "grid.linewidth": 0.5,
 }
-
 FONTS = "'Helvetica Neue', Arial, 'Liberation Sans', 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
 MAP = LinearSegmentedColormap.from_list(
@@ -67,6 +51,17 @@ MAP = LinearSegmentedColormap.from_list(
 
 styled = rc_context(STYLE)
 """Decorator: the function draws in the shared style."""
+
+
+def single(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """Return a figure of a size in inches with one pair of axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def legend_beside(axes: Axes, **look: Any) -> None:
+    """Draw the legend on the right of the axes."""
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), **look)
 
 
 def add_grid(axes: Axes, axis: Literal["both", "x", "y"] = "both") -> None:
@@ -97,9 +92,8 @@ def to_png(figure: Figure, dpi: float | None = None) -> bytes:
 
 def data_uri(content: str | bytes) -> str:
     """Return SVG text or PNG bytes as a data URI for an HTML page."""
-    kind = "svg+xml" if isinstance(content, str) else "png"
-    raw = content.encode() if isinstance(content, str) else content
-    return f"data:image/{kind};base64,{base64.b64encode(raw).decode('ascii')}"
+    kind, raw = ("svg+xml", content.encode()) if isinstance(content, str) else ("png", content)
+    return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
 
 
 def save(figure: Figure, path: Path) -> None:
