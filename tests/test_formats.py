@@ -35,6 +35,10 @@ class Entry:
     range: str
 
     @property
+    def literal(self) -> str:
+        return re.sub(r"<\w+>", "", self.name)
+
+    @property
     def pattern(self) -> str:
         return re.sub(r"<\w+>", r"\\w+", self.name.replace("<prefix_>", "(?:[a-z0-9_]+_)?"))
 
@@ -67,12 +71,14 @@ def documented(heading: str) -> list[Entry]:
 def compare(entries: list[Entry], columns: Mapping[str, Iterable[Any]]) -> None:
     """Fail unless each column is documented, each documented one is there, and values are as documented."""
     exact = {entry.name: entry for entry in entries if "<" not in entry.name}
+    # Of several patterns that fit, the one that says most of the name.
+    patterns = sorted((entry for entry in entries if "<" in entry.name), key=lambda entry: -len(entry.literal))
     used = set()
     for name, values in columns.items():
         bare = re.sub(r"_(low|high)$", "", name)
         entry = exact.get(name) or exact.get(bare)
         if entry is None:
-            entry = next((one for one in entries if "<" in one.name and re.fullmatch(one.pattern, bare)), None)
+            entry = next((one for one in patterns if re.fullmatch(one.pattern, bare)), None)
         assert entry is not None, f"{name} is not in docs/formats.md"
         used.add(entry.name)
         for value in values:

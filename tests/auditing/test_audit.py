@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import ndimage
+from tests.test_formats import compare, documented, items
 
 import mammovae as mv
 from mammovae import config
@@ -123,7 +124,7 @@ def test_noise_is_unrealistic(generated: Path, tiny: Path, held_out_data: Path, 
     assert audited["Realism"].startswith("Unrealistic") and audited["Diversity"].startswith("No diversity")
 
 
-def test_real_images_of_others_pass_as_real_varied_and_nobody_s_copy(
+def test_real_images_of_others_pass_as_real_varied_and_no_patient_s_copy(
     generated: Path, tiny: Path, held_out_data: Path, tmp_path: Path
 ) -> None:
     images, masks = films(held_out_data, "calibration")
@@ -138,6 +139,7 @@ def test_every_figure_stands_beside_its_reference_with_an_interval(
     generated: Path, tiny: Path, held_out_data: Path, tmp_path: Path
 ) -> None:
     metrics = mv.audit(generated, tiny, held_out_data, out=tmp_path / "audit")
+    compare(documented("metrics.json of audit"), items(dict(metrics)))
     for key in ("kernel_distance", "frechet_distance", "spectrum_error", "ks_area", "two_sample_auroc", "recall",
                 "coverage", "membership_auroc", "kernel_distance_encoder"):  # fmt: skip
         assert metrics[f"{key}_low"] <= metrics[key] <= metrics[f"{key}_high"]
@@ -151,7 +153,7 @@ def test_every_figure_stands_beside_its_reference_with_an_interval(
     assert mv.audit(generated, tiny, held_out_data, out=tmp_path / "audit") == json.loads(before)
 
 
-def test_what_the_images_are_of_use_for_is_judged_on_the_same_real_images(
+def test_what_the_images_are_of_use_for_is_measured_on_the_same_real_images(
     generated: Path, trapped_data: Path, tmp_path: Path
 ) -> None:
     from mammovae.auditing.audit import measure_utility
@@ -185,7 +187,7 @@ def test_folders_that_do_not_belong_together_are_refused(
     assert not (tmp_path / "audit").exists()
 
 
-def test_a_generating_preset_is_judged_in_folds_beside_the_seed_preset(
+def test_a_generating_preset_is_audited_in_folds_beside_the_original_preset(
     held_out_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The seed preset has 51 million parameters: what stands beside a preset here is the tiny one, a few epochs long.
