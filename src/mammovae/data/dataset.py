@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,13 +28,10 @@ class Batch(NamedTuple):
 
     image: torch.Tensor
     mask: torch.Tensor
-    other: torch.Tensor | None = None
-    """The same patient's other breast in the same view, all 0 where there is none."""
+    other: torch.Tensor | None = None  # the same patient's other breast in the same view, all 0 where there is none
     other_mask: torch.Tensor | None = None
-    lesion: torch.Tensor | None = None
-    """The region of an inserted lesion, 0 to 1."""
-    condition: torch.Tensor | None = None
-    """What is known of each image, (n, 6): see conditions."""
+    lesion: torch.Tensor | None = None  # the region of an inserted lesion, 0 to 1
+    condition: torch.Tensor | None = None  # what is known of each image, (n, 6): see conditions
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
@@ -50,10 +47,8 @@ class Data:
     path: Path
     manifest: dict[str, Any]
     index: pd.DataFrame
-    images: np.ndarray
-    """uint16 (N, S, S), memory-mapped."""
-    masks: np.ndarray
-    """uint8 (N, S, S), 1 inside the breast."""
+    images: np.ndarray  # uint16 (N, S, S), memory-mapped
+    masks: np.ndarray  # uint8 (N, S, S), 1 inside the breast
 
     @classmethod
     def open(cls, path: Path | str) -> "Data":
@@ -75,18 +70,15 @@ class Data:
 
     def __getstate__(self) -> dict[str, Any]:
         """Name the memory-mapped files instead of holding their pixels: another process opens them itself."""
-        state = dict(vars(self))
-        for name in ("images", "masks"):
-            if isinstance(state[name], np.memmap):
-                state[name] = Path(state[name].filename)
-        return state
+        paths = {name: Path(str(v.filename)) for name, v in vars(self).items() if isinstance(v, np.memmap)}
+        return vars(self) | paths
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Open the memory-mapped files that __getstate__ named."""
-        for name in ("images", "masks"):
-            if isinstance(state[name], Path):
-                state[name] = np.load(state[name], mmap_mode="r")
-        vars(self).update(state)
+        opened = {
+            name: np.load(state[name], mmap_mode="r") for name in ("images", "masks") if isinstance(state[name], Path)
+        }
+        vars(self).update(state | opened)
 
     @cached_property
     def measurements(self) -> pd.DataFrame:
@@ -100,9 +92,8 @@ class Data:
         """Refuse, with UsageError, data whose geometry is not that of the data a run was trained on."""
         stretch, expected = self.manifest["settings"]["stretch"], settings["stretch"]
         if stretch != expected:
-            raise UsageError(
-                f"{self.path} was prepared with stretch {stretch}, the run's data with {expected}: prepare alike"
-            )
+            stretches = f"with stretch {stretch}, the run's data with {expected}"
+            raise UsageError(f"{self.path} was prepared {stretches}: prepare alike")
 
     @property
     def source(self) -> Source:
@@ -137,10 +128,8 @@ class Data:
         """Return the positions of train, validation and calibration, as settings ask; any may be empty."""
         data = self
         if settings.include == "unlabelled":
-            seed = self.manifest["settings"]["seed"]
             copies = {name for group in self.manifest["duplicates"] for name in group[1:]}
-            frame = include_unlabelled(self.index, seed, copies)
-            data = Data(self.path, self.manifest, frame, self.images, self.masks)
+            data = replace(self, index=include_unlabelled(self.index, self.manifest["settings"]["seed"], copies))
         parts = {}
         for split in ("train", "validation", "calibration"):
             positions = data.select(split, side=settings.side, view=settings.view)
@@ -157,23 +146,20 @@ class Data:
         parts = self.parts(settings)
         if not len(parts["train"]):
             unknown = int(self.index["healthy"].isna().sum())
-            hint = (
-                f"{unknown} images are of unknown health: --include unlabelled trains on them too"
-                if unknown and settings.include == "healthy"
-                else "check --side, --view and how the data was split"
-            )
+            hint = "check --side, --view and how the data was split"
+            if unknown and settings.include == "healthy":
+                hint = f"{unknown} images are of unknown health: --include unlabelled trains on them too"
             raise InputError(f"{self.path} has no image to train on that matches; {hint}")
         return parts
+
+    def geometries(self, positions: np.ndarray) -> list[Geometry]:
+        """Return how the source images became the prepared images at positions."""
+        rows = self.index.iloc[positions].assign(size=self.size)[[field.name for field in fields(Geometry)]]
+        return [Geometry(*row) for row in rows.astype(object).itertuples(index=False, name=None)]
 
     def geometry(self, position: int) -> Geometry:
         """Return how the source image became the prepared image at position."""
         return self.geometries(np.array([position]))[0]
-
-    def geometries(self, positions: np.ndarray) -> list[Geometry]:
-        """Return how the source images became the prepared images at positions."""
-        names = [field.name for field in fields(Geometry) if field.name != "size"]
-        rows = self.index.iloc[positions][names].astype(object).itertuples(index=False, name=None)
-        return [Geometry(**dict(zip(names, row, strict=True)), size=self.size) for row in rows]
 
     @cached_property
     def conditions(self) -> np.ndarray:
@@ -209,22 +195,19 @@ class Data:
 
     def mm_per_pixel(self, position: int) -> float:
         """Return the size of a prepared pixel at the detector, in mm; where the source's is unknown, a guess."""
-        source = self.index["mm_per_pixel"].iloc[position]
-        if not pd.isna(source):
-            return float(source / self.index["scale_y"].iloc[position])
-        return guessed_mm_per_pixel(self.masks[position])
+        source, scale = self.index[["mm_per_pixel", "scale_y"]].iloc[position]
+        return guessed_mm_per_pixel(self.masks[position]) if pd.isna(source) else float(source / scale)
 
 
 def conditions(frame: pd.DataFrame) -> np.ndarray:
     """Return float32 (N, 6): side (L -1, R 1), view (CC -1, MLO 1), then a 1 for density A, B, C or D; unknown is 0."""
-    codes = np.zeros((len(frame), 6), np.float32)
-    for column, (name, low, high) in enumerate((("side", "L", "R"), ("view", "CC", "MLO"))):
-        values = frame[name].fillna("").to_numpy(object)
-        codes[:, column] = (values == high).astype(np.float32) - (values == low).astype(np.float32)
-    density = frame["density"].fillna("").to_numpy(object)
-    for column, name in enumerate("ABCD", start=2):
-        codes[:, column] = density == name
-    return codes
+    side, view, density = (frame[name].fillna("").to_numpy(object) for name in ("side", "view", "density"))
+    codes = [
+        (side == "R") * 1 - (side == "L"),
+        (view == "MLO") * 1 - (view == "CC"),
+        *(density == name for name in "ABCD"),
+    ]
+    return np.stack(codes, axis=1).astype(np.float32)
 
 
 def guessed_mm_per_pixel(mask: np.ndarray) -> float:
@@ -236,13 +219,11 @@ def to_tensors(images: np.ndarray, masks: np.ndarray, size: int) -> tuple[torch.
     """Turn uint16 images and their masks (n, S, S) into a network's input (n, 1, size, size).
 
     Where S is a whole multiple of size the area mean is taken; a mask's pixel counts when half of it does.
-    Any other ratio is refused with UsageError.
     """
     ratio, rest = divmod(images.shape[-1], size)
     if rest or not ratio:
-        raise UsageError(
-            f"images of {images.shape[-1]} px do not fit a network of {size} px: prepare at {size} or a multiple of it"
-        )
+        sizes = f"images of {images.shape[-1]} px do not fit a network of {size} px"
+        raise UsageError(f"{sizes}: prepare at {size} or a multiple of it")
     image = torch.from_numpy(images.astype(np.float32))[:, None] / 65535
     mask = torch.from_numpy(masks.astype(np.float32))[:, None]
     if ratio > 1:

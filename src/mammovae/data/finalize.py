@@ -1,6 +1,6 @@
 """The end of a prepare: what needs all rows at once, column by column, so that a million rows fit into memory."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mammovae.config import PrepareSettings
 from mammovae.data import index
-from mammovae.data.laterality import against_header, chest_wall_convention, with_laterality_warnings
+from mammovae.data.laterality import against_header, chest_wall_convention
 from mammovae.data.measurements import MEASUREMENTS
 from mammovae.data.split import assign_splits, duplicates, fill_patients
 from mammovae.storage import atomic_write
@@ -23,32 +22,29 @@ SHEET_IMAGES = 400
 
 
 def finalize(
-    out: Path,
-    frame: pd.DataFrame,
-    entries: Iterable[dict[str, Any]],
-    images: np.ndarray,
-    masks: np.ndarray,
-    settings: PrepareSettings,
+    out: Path, frame: pd.DataFrame, entries: Iterable[dict[str, Any]], images: np.ndarray, masks: np.ndarray, seed: int
 ) -> dict[str, Any]:
-    """Write what a listing and its journal's entries give: index, failures, measurements, contact sheet.
-
-    Returns the manifest's facts.
-    """
+    """Write index, failures, measurements and contact sheet of a listing; return the manifest's facts."""
     results = FileResults.collect(entries, len(frame))
     frame, by_patient = fill_patients(_merge(frame, results))
-    frame = assign_splits(frame, settings.seed)
+    frame = assign_splits(frame, seed)
     frame.loc[frame["status"] != "ok", "split"] = "unused"
-    convention = chest_wall_convention(frame, results.walls)
-    frame = with_laterality_warnings(frame, results.walls, convention)
+    sides, walls = frame["side"].tolist(), results.walls
+    convention = chest_wall_convention(sides, walls)
+    is_wrong = {row: against_header(sides[row], wall, convention) for row, wall in walls.items()}
+    contradiction = "side {}, but the chest wall lies on the image's {}"
+    frame = _with_warnings(frame, {row: contradiction.format(sides[row], walls[row]) for row in walls if is_wrong[row]})
     frame, copies = _without_copies(frame, results.digests)
     with atomic_write(out / "failures.csv") as partial_path:
         failures = frame.loc[frame["status"] == "failed", ["image_id", "source", "reason"]]
         failures.to_csv(partial_path, index=False)
     _write_contact_sheet(out, frame, images, masks)
+    if walls:
+        results.measurements["against_header"] = pd.Series(is_wrong, frame.index, float).to_numpy()
     with atomic_write(out / MEASUREMENTS) as partial_path:
-        _measurements(frame, results, convention).to_parquet(partial_path, index=False)
+        pd.DataFrame(results.measurements, index=frame.index).to_parquet(partial_path, index=False)
     index.write(frame, out / "index.parquet")
-    facts = {"size": settings.size, "by_patient": by_patient, "stored_as": convention, "duplicates": copies}
+    facts = {"size": images.shape[1], "by_patient": by_patient, "stored_as": convention, "duplicates": copies}
     return facts | {"counts": counts(frame)}
 
 
@@ -69,8 +65,8 @@ class FileResults:
             row = entry["row"]
             for name, value in entry["fields"].items():
                 if value is not None:
+                    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
                     if name not in results.fields:
-                        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
                         results.fields[name] = np.full(count, *((np.nan, float) if is_number else (None, object)))
                     results.fields[name][row] = value
             for name, value in entry.get("measurements", {}).items():
@@ -87,16 +83,13 @@ class FileResults:
 
 def _merge(frame: pd.DataFrame, results: FileResults) -> pd.DataFrame:
     """Fill the listing with what the files say; where the two contradict each other, the row gets a warning."""
-    reasons = frame["reason"]
-    columns: dict[str, pd.Series] = {}
-    for name in results.fields.keys() - {"reason", "mask_pixels"}:
-        from_files = results.column(name, frame[name].dtype)
-        first, second = (frame[name], from_files) if name in FROM_HEADER else (from_files, frame[name])
-        columns[name] = first.fillna(second)
-    for name in [name for name in results.fields if name in ("side", "view")]:
-        from_files = results.column(name, frame[name].dtype)
-        warning = f"the list says {name} " + frame[name] + ", the file's header " + from_files
-        reasons = _joined(reasons, warning.where((from_files != frame[name]).fillna(False)))
+    reasons, columns = frame["reason"], dict[str, pd.Series]()
+    for name in [name for name in results.fields if name not in ("reason", "mask_pixels")]:
+        listed, from_files = frame[name], results.column(name, frame[name].dtype)
+        columns[name] = listed.fillna(from_files) if name in FROM_HEADER else from_files.fillna(listed)
+        if name in ("side", "view"):
+            warning = f"the list says {name} " + listed + ", the file's header " + from_files
+            reasons = _joined(reasons, warning.where((from_files != listed).fillna(False)))
     reasons = _joined(reasons, results.column("reason", reasons.dtype))
     frame = frame.assign(**columns, reason=reasons)
     pixels = results.column("mask_pixels", frame["breast_area"].dtype)
@@ -108,14 +101,10 @@ def _joined(first: pd.Series, second: pd.Series) -> pd.Series:
     return (first + "; " + second).fillna(first).fillna(second)
 
 
-def _measurements(frame: pd.DataFrame, results: FileResults, convention: str | None) -> pd.DataFrame:
-    """Return what was measured, a row an image, null where it failed; against_header is 1 for a wrong side."""
-    is_wrong = np.full(len(frame), np.nan)
-    sides = frame["side"].to_numpy(object)
-    for row, wall in results.walls.items():
-        is_wrong[row] = against_header(sides[row], wall, convention)
-    columns = results.measurements | ({"against_header": is_wrong} if results.walls else {})
-    return pd.DataFrame(columns, index=frame.index)
+def _with_warnings(frame: pd.DataFrame, warnings: Mapping[int, str]) -> pd.DataFrame:
+    """Return the frame with warnings, by row, added to the column reason."""
+    added = pd.Series(warnings, frame.index, frame["reason"].dtype)
+    return frame.assign(reason=_joined(frame["reason"], added))
 
 
 def _without_copies(frame: pd.DataFrame, digests: np.ndarray) -> tuple[pd.DataFrame, list[list[str]]]:
@@ -125,18 +114,15 @@ def _without_copies(frame: pd.DataFrame, digests: np.ndarray) -> tuple[pd.DataFr
     """
     groups = duplicates(frame["image_id"], digests)
     row_of = {name: row for row, name in enumerate(frame["image_id"])} if groups else {}
-    splits, reasons = frame["split"].tolist(), frame["reason"].tolist()
-    healthy = frame["healthy"].to_numpy(object)
-    rank = {"test": 0, "unused": 2}
+    splits, healthy = frame["split"].to_numpy(object), frame["healthy"]
+    rank, warnings = {"test": 0, "unused": 2}, dict[int, str]()
     for group in groups:
-        group.sort(key=lambda name: rank.get(str(splits[row_of[name]]), 1))
-        labels = {value for value in (healthy[row_of[name]] for name in group) if not pd.isna(value)}
-        warning = f"the same pixels as {group[0]}" + (", with another health" if len(labels) > 1 else "")
-        for row in (row_of[name] for name in group[1:]):
-            splits[row] = "unused"
-            reasons[row] = warning if pd.isna(reasons[row]) else f"{reasons[row]}; {warning}"
-    columns = {"split": splits, "reason": reasons}
-    return frame.assign(**{n: pd.array(v, dtype=frame[n].dtype) for n, v in columns.items()}), groups
+        group.sort(key=lambda name: rank.get(splits[row_of[name]], 1))
+        rows = np.array([row_of[name] for name in group])
+        contrast = ", with another health" if healthy.iloc[rows].nunique() > 1 else ""
+        warnings |= dict.fromkeys(rows[1:].tolist(), f"the same pixels as {group[0]}{contrast}")
+    frame = frame.assign(split=frame["split"].mask(frame.index.isin(list(warnings)), "unused"))
+    return _with_warnings(frame, warnings), groups
 
 
 def _write_contact_sheet(out: Path, frame: pd.DataFrame, images: np.ndarray, masks: np.ndarray) -> None:

@@ -1,13 +1,6 @@
-"""Geometry: crop, mirror, resize, and the way back to source pixels; no other file computes it.
+"""Geometry: crop, mirror, resize, and the way back to source pixels; no other file computes it."""
 
-In use:
-    breast = find_breast(image)
-    geometry = Geometry.fit(breast.mask, breast.chest_wall, size=128)
-    prepared = geometry.apply(image)  # what is stored and learnt from
-    x, y = geometry.to_source(64.0, 31.5)  # where that pixel lies in the source
-"""
-
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +9,8 @@ from scipy import sparse
 from mammovae.config import InputError
 from mammovae.imageio.decoded_image import PixelGrid
 
+ChestWall = Literal["left", "right"]
+"""The image edge towards which the chest wall lies."""
 _MARGIN = 0.02  # of the longer side of the mask's bounding box
 
 
@@ -29,41 +24,22 @@ class Geometry:
 
     Pixel coordinates are those of pixel centres: the first pixel's centre is at 0, its edges at -1/2 and 1/2.
     With x counted from the crop's left edge (its right edge if mirrored): x' = (x + 1/2) scale + pad - 1/2.
-
-    Attributes
-    ----------
-    crop_x0, crop_y0, crop_x1, crop_y1
-        The crop in source pixels, half-open.
-    mirrored
-        The crop was flipped left to right, so that the chest wall is at column 0.
-    scale_x, scale_y
-        Prepared pixels for each source pixel.
-    pad_left, pad_top
-        Prepared pixels before the crop; they may be fractional.
-    size
-        Rows and columns of the prepared image.
     """
 
-    crop_x0: int
+    crop_x0: int  # in source pixels, half-open
     crop_y0: int
     crop_x1: int
     crop_y1: int
-    mirrored: bool
-    scale_x: float
+    mirrored: bool  # left to right, so that the chest wall is at column 0
+    scale_x: float  # prepared pixels for each source pixel
     scale_y: float
-    pad_left: float
+    pad_left: float  # prepared pixels before the crop, also fractional
     pad_top: float
-    size: int
+    size: int  # rows and columns of the prepared image
 
     @classmethod
     def fit(
-        cls,
-        mask: np.ndarray,
-        chest_wall: Literal["left", "right"],
-        size: int,
-        *,
-        stretch: bool = False,
-        grid: PixelGrid | None = None,
+        cls, mask: np.ndarray, chest_wall: ChestWall, size: int, *, stretch: bool = False, grid: PixelGrid | None = None
     ) -> "Geometry":
         """Return the geometry that brings a mask (bool, rows x columns) into size x size pixels, chest wall first.
 
@@ -71,7 +47,6 @@ class Geometry:
         chest wall's side gets no margin, for there column 0 is the chest wall and not the black beyond a film.
         Both axes have one scale, with padding on the right and equally above and below, unless stretch is set: then
         the crop fills the prepared image. grid says how the pixels of a reduced image's mask lie on the source.
-        Raises NoBreast if the mask is empty, ValueError if size < 1.
         """
         if size < 1:
             raise ValueError(f"size is {size}: give at least 1 pixel.")
@@ -120,8 +95,7 @@ class Geometry:
 
         Each prepared pixel is the mean over the area that it covers, fractions of source pixels included; where a scale
         exceeds 1, linear interpolation. A pixel half outside the crop is the mean of its inside, one that is further
-        out is 0. grid says how the pixels of a reduced image lie on the source. Single-threaded, hence the same on any
-        number of cores.
+        out is 0. Single-threaded, hence the same on any number of cores.
         """
         return np.rint(self._resample(image, grid)).astype(np.uint16)
 
@@ -142,45 +116,29 @@ class Geometry:
         grid = grid or PixelGrid(*image.shape)
         if self.crop_x1 > grid.columns or self.crop_y1 > grid.rows:
             raise ValueError(f"The crop of this geometry does not fit an image of {grid.rows} x {grid.columns} pixels.")
-        rows, columns = (
-            _Span(start // grid.factor, -(-end // grid.factor), grid.factor, start % grid.factor, end - start)
-            for start, end in ((self.crop_y0, self.crop_y1), (self.crop_x0, self.crop_x1))
-        )
-        crop = image[rows.first : rows.last, columns.first : columns.last].astype(np.float32)
-        columns = columns.reversed() if self.mirrored else columns
-        down = _area_weights(rows, self.scale_y, self.pad_top, self.size)
-        across = _area_weights(columns, self.scale_x, self.pad_left, self.size)
-        strip = down @ crop
+        factor = grid.factor
+        rows = slice(self.crop_y0 // factor, -(-self.crop_y1 // factor))
+        columns = slice(self.crop_x0 // factor, -(-self.crop_x1 // factor))
+        height, width = self.crop_y1 - self.crop_y0, self.crop_x1 - self.crop_x0
+        # Source pixels from the first pixel's edge to the crop, and the crop's end.
+        y, x = self.crop_y0 % factor, (-self.crop_x1 if self.mirrored else self.crop_x0) % factor
+        down = _area_weights((y, y + height), factor, self.scale_y, self.pad_top, self.size)
+        across = _area_weights((x, x + width), factor, self.scale_x, self.pad_left, self.size)
+        strip = down @ image[rows, columns].astype(np.float32)
         return (across @ np.ascontiguousarray((strip[:, ::-1] if self.mirrored else strip).T)).T
 
 
-@dataclass(frozen=True)
-class _Span:
-    """The pixels of an image that a crop needs along one axis, half-open, and where the crop lies in them."""
-
-    first: int
-    last: int
-    factor: int
-    before: int  # source pixels from the first pixel's edge to the crop
-    length: int  # of the crop, in source pixels
-
-    def reversed(self) -> "_Span":
-        return replace(self, before=(self.last - self.first) * self.factor - self.before - self.length)
-
-
-def _area_weights(span: _Span, scale: float, pad: float, size: int) -> sparse.csr_array:
-    """Return weights (size, pixels of span) that average them to size pixels; rows sum to 1, in the padding to 0."""
-    count = span.last - span.first
+def _area_weights(crop: tuple[int, int], factor: int, scale: float, pad: float, size: int) -> sparse.csr_array:
+    """Return weights (size, pixels) that average an axis' pixels to size; rows sum to 1, in the padding to 0."""
+    count, length = -(-crop[1] // factor), crop[1] - crop[0]
     centres = (np.arange(size) + 0.5 - pad) / scale
-    inside = (centres > -1e-9) & (centres < span.length + 1e-9)
-    if scale * span.factor > 1:
-        places = (centres + span.before) / span.factor - 0.5
+    inside = (centres > -1e-9) & (centres < length + 1e-9)
+    if scale * factor > 1:
+        places = (centres + crop[0]) / factor - 0.5
         return sparse.csr_array(sparse.diags_array(inside.astype(np.float32)) @ linear_weights(places, count))
-    starts, ends = (
-        (np.clip(edge, 0, span.length) + span.before) / span.factor
-        for edge in (centres - 0.5 / scale, centres + 0.5 / scale)
-    )
-    taps = int(np.ceil(1 / (scale * span.factor))) + 1
+    edges = np.array([centres - 0.5 / scale, centres + 0.5 / scale])
+    starts, ends = (np.clip(edges, 0, length) + crop[0]) / factor
+    taps = int(np.ceil(1 / (scale * factor))) + 1
     target = np.repeat(np.flatnonzero(inside), taps)
     source = np.floor(starts[target]).astype(int) + np.tile(np.arange(taps), inside.sum())
     cover = np.minimum(source + 1, ends[target]) - np.maximum(source, starts[target])
@@ -197,5 +155,5 @@ def linear_weights(positions: np.ndarray, length: int) -> sparse.csr_array:
     second = np.minimum(first + 1, length - 1)
     target = np.arange(len(positions))
     weights = np.concatenate([1 - rest, rest]).astype(np.float32)
-    index = (np.concatenate([target, target]), np.concatenate([first, second]))
-    return sparse.csr_array((weights, index), shape=(len(positions), length))
+    entries = (np.concatenate([target, target]), np.concatenate([first, second]))
+    return sparse.csr_array((weights, entries), shape=(len(positions), length))

@@ -12,43 +12,25 @@ import pyarrow.parquet as pq
 from mammovae.config import InputError
 from mammovae.storage import atomic_write
 
-
-def _columns(dtype: pa.DataType, names: str) -> list[tuple[str, pa.DataType]]:
-    return [(name, dtype) for name in names.split()]
-
-
+_ORDER = (
+    "image_id patient_id study_id side view healthy split density birads age vendor model source rows columns "
+    "mm_per_pixel findings crop_x0 crop_y0 crop_x1 crop_y1 mirrored scale_x scale_y pad_left pad_top breast_area "
+    "status reason"
+)
+COLUMNS = _ORDER.split()
+"""Columns of index.parquet. breast_area is in mm^2 where mm_per_pixel is known, else null; reason says why a row
+failed, or what is odd about one that is ok; findings are annotated lesions in source pixels, null where unplaced."""
+BOX = ("xmin", "ymin", "xmax", "ymax")
+Box = tuple[float, float, float, float]
 _TEXT, _BOOL, _WHOLE, _NUMBER = pa.string(), pa.bool_(), pa.int64(), pa.float64()
-FINDING = pa.struct(
-    [
-        *_columns(_TEXT, "category"),
-        *_columns(_WHOLE, "birads"),
-        *_columns(_TEXT, "severity"),
-        *_columns(_NUMBER, "xmin ymin xmax ymax"),
-    ]
-)
-"""An annotated lesion: source pixels, null where a list names a finding without a place."""
+_TYPES = {
+    **dict.fromkeys(("healthy", "mirrored"), _BOOL),
+    **dict.fromkeys(("birads", "rows", "columns", "crop_x0", "crop_y0", "crop_x1", "crop_y1"), _WHOLE),
+    **dict.fromkeys(("age", "mm_per_pixel", "scale_x", "scale_y", "pad_left", "pad_top", "breast_area", *BOX), _NUMBER),
+}
+_FINDING = pa.struct([(name, _TYPES.get(name, _TEXT)) for name in ("category", "birads", "severity", *BOX)])
+SCHEMA = pa.schema([(name, (_TYPES | {"findings": pa.list_(_FINDING)}).get(name, _TEXT)) for name in COLUMNS])
 
-SCHEMA = pa.schema(
-    [
-        *_columns(_TEXT, "image_id patient_id study_id side view"),
-        *_columns(_BOOL, "healthy"),
-        *_columns(_TEXT, "split density"),
-        *_columns(_WHOLE, "birads"),
-        *_columns(_NUMBER, "age"),
-        *_columns(_TEXT, "vendor model source"),
-        *_columns(_WHOLE, "rows columns"),
-        *_columns(_NUMBER, "mm_per_pixel"),
-        ("findings", pa.list_(FINDING)),
-        *_columns(_WHOLE, "crop_x0 crop_y0 crop_x1 crop_y1"),
-        *_columns(_BOOL, "mirrored"),
-        *_columns(_NUMBER, "scale_x scale_y pad_left pad_top breast_area"),
-        *_columns(_TEXT, "status reason"),
-    ]
-)
-"""Columns and types of index.parquet. breast_area is in mm^2 where mm_per_pixel is known, else null;
-reason says why a row failed, or what is odd about one that is ok."""
-
-COLUMNS = SCHEMA.names
 ABSENT = "listed, but the file is not there"
 """The reason of a row with status missing."""
 ALLOWED = {
@@ -67,34 +49,28 @@ _PANDAS = {
 
 
 def finding(
-    category: str | None,
-    *,
-    birads: int | None = None,
-    severity: str | None = None,
-    box: tuple[float, float, float, float] | None = None,
-) -> dict:
+    category: str | None, *, birads: int | None = None, severity: str | None = None, box: Box | None = None
+) -> dict[str, Any]:
     """Make one entry of the findings column; box is (xmin, ymin, xmax, ymax) in source pixels."""
-    edges = dict(zip(("xmin", "ymin", "xmax", "ymax"), box or (None,) * 4, strict=True))
+    edges = dict(zip(BOX, box or (None,) * 4, strict=True))
     return {"category": category, "birads": birads, "severity": severity, **edges}
 
 
 def table(rows: Iterable[Mapping], root: Path | None = None) -> pd.DataFrame:
     """Build a checked table from dicts of some of the columns; what a row does not say is null.
 
-    With root, a row whose source file is not there gets status "missing"; every other row without a
-    status gets "ok". Raises InputError naming the row and the field.
+    With root, a row whose source file is not there gets status "missing"; every other row without one gets "ok".
     """
     # Column by column: a dict more for each of a million rows is a gigabyte.
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for row in rows:
-        for name, values in columns.items():
-            values.append(row.get(name))
-        if columns["findings"][-1] is None:
-            columns["findings"][-1] = []
-        if columns["status"][-1] is None:
+        status, reason = row.get("status"), row.get("reason")
+        if status is None:
             is_present = root is None or row.get("source") is None or (root / row["source"]).is_file()
-            columns["status"][-1] = "ok" if is_present else "missing"
-            columns["reason"][-1] = columns["reason"][-1] if is_present else ABSENT
+            status, reason = ("ok", reason) if is_present else ("missing", ABSENT)
+        full_row = {**row, "findings": row.get("findings") or [], "status": status, "reason": reason}
+        for name, values in columns.items():
+            values.append(full_row.get(name))
     try:
         arrow = pa.Table.from_pydict(columns, schema=SCHEMA)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -103,11 +79,7 @@ def table(rows: Iterable[Mapping], root: Path | None = None) -> pd.DataFrame:
 
 
 def check(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return frame when it keeps the schema's rules, else raise InputError with the first breach.
-
-    Rules: no column is absent, image_id is unique and not null, choices have allowed values only, and no patient is in
-    two splits ("unused" aside).
-    """
+    """Return frame when it keeps the schema's rules, else raise InputError with the first breach."""
     lacking = [name for name in COLUMNS if name not in frame]
     if lacking:
         raise InputError(f"the index lacks the column {lacking[0]!r}: prepare the data again")
@@ -119,9 +91,9 @@ def check(frame: pd.DataFrame) -> pd.DataFrame:
     for name, allowed in ALLOWED.items():
         wrong = frame[name].notna() & ~frame[name].isin(allowed)
         if wrong.any():
-            row = frame[wrong].iloc[0]
+            row, choices = frame[wrong].iloc[0], ", ".join(allowed)
             raise InputError(
-                f"image {row['image_id']!r} has {name} {row[name]!r}: it must be one of {', '.join(allowed)} or empty"
+                f"image {row['image_id']!r} has {name} {row[name]!r}: it must be one of {choices} or empty"
             )
     used = frame[frame["split"].notna() & (frame["split"] != "unused") & frame["patient_id"].notna()]
     several = used.groupby("patient_id")["split"].nunique()
@@ -159,14 +131,11 @@ def other_breasts(frame: pd.DataFrame, usable: np.ndarray) -> np.ndarray:
     several images could be meant, as in a patient with several examinations, none is taken.
     """
     names = [name for name in ("patient_id", "study_id", "view", "side") if name in frame]
-    known = np.flatnonzero(usable & frame[["patient_id", "view", "side"]].notna().all(axis=1).to_numpy(bool))
-    keys = [tuple(row) for row in frame[names].astype(object).fillna("").to_numpy()]
-    rows_by_key: dict[tuple[str, ...], list[int]] = {}
-    for row in known:
-        rows_by_key.setdefault(keys[row], []).append(int(row))
+    is_known = usable & frame[["patient_id", "view", "side"]].notna().all(axis=1).to_numpy(bool)
+    known = frame[names].astype(object).fillna("").assign(row=np.arange(len(frame)))[is_known]
+    alone = known.drop_duplicates(names, keep=False)
+    opposite = known.assign(side=known["side"].map({"L": "R", "R": "L"}))
+    pairs = opposite.merge(alone, on=names, suffixes=("", "_other"))
     others = np.full(len(frame), -1)
-    for row in known:
-        candidates = rows_by_key.get((*keys[row][:-1], {"L": "R", "R": "L"}[keys[row][-1]]), [])
-        if len(candidates) == 1:
-            others[row] = candidates[0]
+    others[pairs["row"].to_numpy(int)] = pairs["row_other"]
     return others

@@ -4,10 +4,10 @@ Each measurement is one number of the whole source image, not of the prepared on
 it with those of healthy images.
 """
 
-from typing import Literal
-
 import numpy as np
 from scipy import ndimage
+
+from mammovae.data.geometry import ChestWall
 
 MEASUREMENTS = "measurements.parquet"
 """The file of a DATA folder that holds what was measured, a row a row of the index."""
@@ -18,31 +18,17 @@ _COARSE = 256  # pixels of the longer side at which lines and shapes are looked 
 _SLOPES = (-0.24, -0.16, -0.08, 0.0, 0.08, 0.16, 0.24)  # of the straight edges that are looked for
 
 
-def measure_image(pixels: np.ndarray, breast: np.ndarray, wall: Literal["left", "right"]) -> dict[str, float]:
-    """Measure an image: pixels uint16 (rows, columns), breast bool of its shape, wall the chest wall's edge.
+def measure_image(pixels: np.ndarray, breast: np.ndarray, wall: ChestWall) -> dict[str, float]:
+    """Measure an image, uint16 (rows, columns), with its breast, bool; of 2,048 pixels and more reduced: MIN_LENGTH.
 
-    A source of 2,048 pixels and more is to be given reduced, see MIN_LENGTH. Grey values are shares of 65535, lengths
-    shares of the breast's height; ratios and counts as their names say.
+    Grey values are shares of 65535, lengths shares of the breast's height; ratios and counts as their names say.
     """
     if wall == "right":
         pixels, breast = pixels[:, ::-1], breast[:, ::-1]
     grey = pixels / np.float32(65535)
     deep = _eroded(breast, max(1, round(0.012 * len(grey))))
-    return {
-        **_exposure(pixels, breast, grey, deep),
-        **_sharpness(grey, deep),
-        **_objects(grey, deep),
-        **_print(grey, breast),
-        **_lines(pixels, breast),
-        **_position(breast),
-    }
-
-
-def _coarse(pixels: np.ndarray, breast: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return grey float32 in 0..1 and the breast in blocks of pixels, at most 256 a side."""
-    step = -(-max(pixels.shape) // _COARSE)
-    rows, columns = (length // step * step for length in pixels.shape)
-    return _blocks(pixels, step) / 65535, breast[step // 2 : rows : step, step // 2 : columns : step]
+    values = _exposure(pixels, breast, grey, deep) | _sharpness(grey, deep) | _objects(grey, deep)
+    return values | _print(grey, breast) | _lines(pixels, breast) | _position(breast)
 
 
 def _eroded(mask: np.ndarray, pixels: int) -> np.ndarray:
@@ -93,13 +79,10 @@ def _sharpness(grey: np.ndarray, deep: np.ndarray) -> dict[str, float]:
     }
 
 
-def _box(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
+def _box(mask: np.ndarray, margin: int = 0) -> tuple[slice, ...]:
     """Return the rows and columns that hold the mask, and a margin where there is room."""
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return (
-        slice(max(0, int(ys[0]) - margin), int(ys[-1]) + 1 + margin),
-        slice(max(0, int(xs[0]) - margin), int(xs[-1]) + 1 + margin),
-    )
+    places = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return tuple(slice(max(0, int(at[0]) - margin), int(at[-1]) + 1 + margin) for at in places)
 
 
 def _objects(grey: np.ndarray, deep: np.ndarray) -> dict[str, float]:
@@ -137,15 +120,12 @@ def _blocks(values: np.ndarray, step: int) -> np.ndarray:
 
 
 def _above_both_sides(grey: np.ndarray, reach: int, *, thin: bool) -> np.ndarray:
-    """Return how far each pixel exceeds what lies at some distance on both sides, level or upright.
-
-    thin takes the larger of the two, so that lines count; else the smaller, so that only blobs do.
-    """
+    """Return how far each pixel exceeds what lies at some distance on both sides, level or upright."""
     level, upright = np.full_like(grey, -1), np.full_like(grey, -1)
     for values, target in ((grey, level), (grey.T, upright.T)):
         neighbours = np.maximum(values[:, 2 * reach :], values[:, : -2 * reach])
         target[:, reach:-reach] = values[:, reach:-reach] - neighbours
-    return np.maximum(level, upright) if thin else np.minimum(level, upright)
+    return np.maximum(level, upright) if thin else np.minimum(level, upright)  # lines count too, or blobs alone
 
 
 def _above_at(grey: np.ndarray, ys: np.ndarray, xs: np.ndarray, reach: int) -> np.ndarray:
@@ -178,7 +158,9 @@ def _print(grey: np.ndarray, inside: np.ndarray) -> dict[str, float]:
 
 def _lines(pixels: np.ndarray, breast: np.ndarray) -> dict[str, float]:
     """Measure the sharpest step along nearly level or upright lines across the breast, and repeated or empty rows."""
-    grey, inside = _coarse(pixels, breast)
+    step = -(-max(pixels.shape) // _COARSE)
+    height, width = (length // step * step for length in pixels.shape)
+    grey, inside = _blocks(pixels, step) / 65535, breast[step // 2 : height : step, step // 2 : width : step]
     spread = float(np.subtract(*np.quantile(grey[inside], (0.75, 0.25)))) + 0.02
     rows = np.flatnonzero(breast.any(axis=1))
     part = slice(rows[0], rows[-1] + 1), slice(None, None, max(1, pixels.shape[1] // 512))
@@ -236,20 +218,15 @@ def _position(inside: np.ndarray) -> dict[str, float]:
 
 
 def _straight(inside: np.ndarray) -> float:
-    """Return the longest run of columns whose uppermost breast pixels lie on one line, as a share of the width.
-
-    What touches the image's own edge is no line.
-    """
+    """Return the longest run of columns whose uppermost breast pixels lie on one line, as a share of the width."""
     first = inside.argmax(axis=0)
-    columns = np.flatnonzero(inside.any(axis=0) & (first > 2))
+    columns = np.flatnonzero(inside.any(axis=0) & (first > 2))  # what touches the image's own edge is no line
     if len(columns) < 20:
         return 0.0
     best, reach = 0, max(10, len(columns) // 5)
     for start in range(0, len(columns) - reach, max(1, reach // 4)):
         part = columns[start : start + reach]
         slope, offset = np.polyfit(part, first[part], 1)
-        if abs(slope) > 0.5:
-            continue
         near = np.abs(first[columns] - slope * columns - offset) <= 1 + 0.004 * len(inside)
-        best = max(best, int(near.sum()))
+        best = max(best, int(near.sum())) if abs(slope) <= 0.5 else best
     return best / int(inside.any(axis=0).sum())

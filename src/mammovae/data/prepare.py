@@ -5,7 +5,7 @@ from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ import pandas as pd
 from mammovae.config import InputError, PrepareSettings, SourceKind, UsageError
 from mammovae.data import index
 from mammovae.data.finalize import FROM_HEADER, finalize
-from mammovae.data.geometry import Geometry, NoBreast
+from mammovae.data.geometry import ChestWall, Geometry, NoBreast
 from mammovae.data.measurements import MIN_LENGTH, measure_image
 from mammovae.data.segmentation import find_breast
 from mammovae.data.sources import SOURCES
@@ -32,27 +32,13 @@ JOURNAL = ".rows.jsonl"
 class PreparedImage:
     """One prepared image, and what its file and its pixels say."""
 
-    image: np.ndarray
-    """uint16 (S, S)."""
-    mask: np.ndarray
-    """uint8 (S, S), 1 inside the breast."""
+    image: np.ndarray  # uint16 (S, S)
+    mask: np.ndarray  # uint8 (S, S), 1 inside the breast
     geometry: Geometry
-    chest_wall: Literal["left", "right"]
-    """As the source is stored."""
-    fields: dict[str, Any]
-    """Index columns."""
-    digest: str
-    """Hash of the source's pixels as they were decoded: the same image lossy, or at a fraction of its resolution, has
-    another."""
-    measurements: dict[str, float]
-    """Those of `measurements.measure_image`."""
-
-
-class Task(NamedTuple):
-    """A row of the table on its way to a worker."""
-
-    row: int
-    path: Path
+    chest_wall: ChestWall  # as the source is stored
+    fields: dict[str, Any]  # index columns
+    digest: str  # of the source's pixels as they were decoded: lossy, or at another resolution, an image has another
+    measurements: dict[str, float]  # of measure_image
 
 
 def prepare_image(path: Path, *, size: int, stretch: bool = False) -> PreparedImage:
@@ -85,21 +71,10 @@ def prepare_decoded(decoded: DecodedImage, *, size: int, stretch: bool = False) 
     fields |= {name: value for name, value in asdict(geometry).items() if name in index.COLUMNS}
     fields |= {"rows": grid.rows, "columns": grid.columns, "reason": "; ".join(decoded.warnings) or None}
     fields["mask_pixels"] = int(breast.mask.sum()) * grid.factor**2
-    return PreparedImage(
-        image=geometry.apply(pixels, pixel_grid),
-        mask=geometry.apply_mask(breast.mask, grid),
-        geometry=geometry,
-        chest_wall=breast.chest_wall,
-        fields=fields,
-        digest=_digest(small, grid),
-        measurements=measure_image(small, breast.mask, breast.chest_wall),
-    )
-
-
-def _digest(pixels: np.ndarray, grid: PixelGrid) -> str:
-    state = hashlib.blake2b(f"{grid.rows} {grid.columns}".encode(), digest_size=16)
-    state.update(np.ascontiguousarray(pixels).data)
-    return state.hexdigest()
+    image, mask = geometry.apply(pixels, pixel_grid), geometry.apply_mask(breast.mask, grid)
+    digest = hashlib.blake2b(f"{grid.rows} {grid.columns}".encode() + small.tobytes(), digest_size=16).hexdigest()
+    measurements = measure_image(small, *breast)
+    return PreparedImage(image, mask, geometry, breast.chest_wall, fields, digest, measurements)
 
 
 def _is_fine(geometry: Geometry, grid: PixelGrid) -> bool:
@@ -136,17 +111,15 @@ def prepare(  # noqa: PLR0913
             with Journal(out / JOURNAL, f"prepare {__version__}") as journal:
                 done = {entry["row"] for entry in journal.entries()}
                 left = [row for row in np.flatnonzero(frame["status"] == "ok").tolist() if row not in done]
-                sources, whole = frame["source"], root.absolute()  # a worker elsewhere stands in another folder
-                tasks = (Task(row, whole / sources.iloc[row]) for row in left)
-                work = partial(prepare_task, size=settings.size, stretch=settings.stretch)
-                results = pool.map_unordered(
-                    work, tasks, workers=workers, cluster=cluster, executor=executor, timeout=timeout
-                )
+                sources, absolute_root = frame["source"], root.absolute()  # a worker elsewhere stands in another folder
+                tasks = ((row, absolute_root / sources.iloc[row]) for row in left)
+                work = partial(_prepare_task, size=settings.size, stretch=settings.stretch)
+                places = {"workers": workers, "cluster": cluster, "executor": executor}
                 with Progress("preparing", len(left), unit="images") as progress:
-                    for task, result in results:
-                        journal.add(arrays.store(task.row, result))
+                    for (row, _), result in pool.map_unordered(work, tasks, timeout=timeout, **places):
+                        journal.add(arrays.store(row, result))
                         progress.advance(1)
-                facts = finalize(out, frame, journal.entries(), arrays.images, arrays.masks, settings)
+                facts = finalize(out, frame, journal.entries(), arrays.images, arrays.masks, settings.seed)
                 arrays.finish()
                 stage.finish(phantoms=_is_phantom(root), **facts)
                 journal.delete()
@@ -164,16 +137,15 @@ def _listing(kind: str, root: Path, settings: PrepareSettings) -> pd.DataFrame:
     source = SOURCES[kind]
     frame = source.list_images(root, **({"healthy": settings.healthy} if source.healthy_rules else {}))
     # Sources have read what headers say, so what is null here is unknown, and no match.
-    for name in ("side", "view"):
-        wanted = getattr(settings, name)
-        if wanted is not None:
-            frame = frame[(frame[name] == wanted).fillna(False)]
+    for name, expected in (("side", settings.side), ("view", settings.view)):
+        if expected is not None:
+            frame = frame[(frame[name] == expected).fillna(False)]
     return frame.head(settings.limit or len(frame)).reset_index(drop=True)
 
 
-def prepare_task(task: Task, *, size: int, stretch: bool) -> PreparedImage:
-    """Do prepare_image for a task: what worker processes are given."""
-    return prepare_image(task.path, size=size, stretch=stretch)
+def _prepare_task(task: tuple[int, Path], *, size: int, stretch: bool) -> PreparedImage:
+    """Do prepare_image for a row and its file: what worker processes are given."""
+    return prepare_image(task[1], size=size, stretch=stretch)
 
 
 class _Arrays:

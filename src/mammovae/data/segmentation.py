@@ -1,46 +1,36 @@
 """The breast mask, and the side on which the chest wall lies."""
 
-from dataclasses import dataclass
-from typing import Literal
+from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
-from mammovae.data.geometry import NoBreast, linear_weights
+from mammovae.data.geometry import ChestWall, NoBreast, linear_weights
 
 _WORKING_SIZE = 400  # longest side, in pixels, of the reduced image on which the breast is looked for
 _NOTHING = "Nothing as large as a breast stands out from the background: check the file and its window."
 
 
-@dataclass(frozen=True)
-class Breast:
+class Breast(NamedTuple):
     """Where the breast lies in an image."""
 
-    mask: np.ndarray
-    """bool (rows, columns) of the source: one connected region without holes, pectoral muscle included."""
-    chest_wall: Literal["left", "right"]
-    """The image edge towards which the chest wall lies, as seen in the pixels."""
+    mask: np.ndarray  # bool (rows, columns): one connected region without holes, pectoral muscle included
+    chest_wall: ChestWall
 
 
 def find_breast(image: np.ndarray) -> Breast:
     """Find the breast up to its skin line, without markers, labels, tape, scanner borders or burned-in text.
 
-    Works on a copy reduced to at most 400 pixels; the same image always gives the same mask. Raises NoBreast for blank,
-    inverted or all-bright images, and ValueError for any array that is no image.
-
-    Parameters
-    ----------
-    image
-        uint16 (rows, columns), bright = dense tissue; the background is darker but need not be 0, and the contrast may
-        be low.
+    image is uint16 (rows, columns), bright = dense tissue; the background is darker but need not be 0, and the contrast
+    may be low. Works on a copy reduced to at most 400 pixels. Raises NoBreast for blank, inverted or all-bright images.
     """
     if image.ndim != 2 or image.dtype != np.uint16:
         raise ValueError(f"find_breast takes a uint16 image (rows, columns), not {image.dtype} {image.shape}.")
     step = -(-max(image.shape) // _WORKING_SIZE)
     if min(image.shape) < 16 * max(step, 1):
         raise NoBreast(f"The image is too small or too narrow ({image.shape[0]} x {image.shape[1]}): check the file.")
-    # The median takes away noise and hair lines, and leaves the film's edge at the chest wall where it is.
-    small = _median(_reduce(image, step))
+    small = _median(_reduce(image, step))  # without noise and hair lines, the film's edge where it is
     # Scanners leave thin bright or dark lines along the image's edges: look inside them, and carry the mask on.
     frame = max(1, round(0.015 * max(small.shape)))
     inner = small[frame:-frame, frame:-frame]
@@ -140,14 +130,11 @@ def largest_part(mask: np.ndarray) -> np.ndarray:
 
 
 def _fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Return the mask without holes: of what is not in it, only the parts that touch the image's edge stay out.
-
-    As ndimage.binary_fill_holes, which grows the outside pixel by pixel and takes several times as long.
-    """
+    """Return the mask without holes, as ndimage.binary_fill_holes, which takes several times as long."""
     labels, count = _label(~mask)
     outside = np.zeros(count + 1, bool)
     for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        outside[edge] = True
+        outside[edge] = True  # of what is not in the mask, only the parts that touch the image's edge stay out
     outside[0] = False
     return ~outside[labels]
 
@@ -158,19 +145,18 @@ def _median(image: np.ndarray) -> np.ndarray:
     By minima and maxima of shifted images, which take a fraction of ndimage.median_filter's time: the median of nine is
     that of the largest minimum, the middle median and the smallest maximum of its sorted columns.
     """
-    above, here, below = (np.pad(image, 1, mode="edge")[k : k + len(image)] for k in range(3))
-    low, high = np.minimum(above, here), np.maximum(above, here)
-    low, middle, high = np.minimum(low, below), np.maximum(low, np.minimum(high, below)), np.maximum(high, below)
-    a, b, c = (low[:, k : k + image.shape[1]] for k in range(3))
-    low = np.maximum(np.maximum(a, b), c)
-    a, b, c = (high[:, k : k + image.shape[1]] for k in range(3))
-    high = np.minimum(np.minimum(a, b), c)
-    a, b, c = (middle[:, k : k + image.shape[1]] for k in range(3))
-    middle = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
-    return np.maximum(np.minimum(low, middle), np.minimum(np.maximum(low, middle), high))
+    columns = _sort(*(np.pad(image, 1, mode="edge")[k : k + len(image)] for k in range(3)))
+    lows, middles, highs = ([part[:, k : k + image.shape[1]] for k in range(3)] for part in columns)
+    return _sort(reduce(np.maximum, lows), _sort(*middles)[1], reduce(np.minimum, highs))[1]
 
 
-def _chest_wall(mask: np.ndarray, small: np.ndarray) -> Literal["left", "right"]:
+def _sort(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the lowest, the middle and the highest of three images, pixel by pixel."""
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    return np.minimum(low, c), np.maximum(low, np.minimum(high, c)), np.maximum(high, c)
+
+
+def _chest_wall(mask: np.ndarray, small: np.ndarray) -> ChestWall:
     """Return the side on which the mask is flat (most rows reach nearly as far as any does) and ends brightly."""
     rows, values = mask[mask.any(axis=1)], small[mask.any(axis=1)]
     left = rows.argmax(axis=1)
@@ -196,23 +182,21 @@ def _otsu(values: np.ndarray) -> float:
 
 def _reduce(image: np.ndarray, step: int) -> np.ndarray:
     """Return the image in blocks of step x step pixels or so, each the mean of 3 x 3 of its pixels (all take long)."""
-    shape = [-(-length // step) for length in image.shape]
-    total = np.zeros(shape, np.float32)
-    for y, x in np.ndindex(3, 3):
-        at = [
+    lengths = [(-(-length // step), length) for length in image.shape]
+    total = np.zeros([count for count, _ in lengths], np.float32)
+    for thirds in np.ndindex(3, 3):
+        at = (
             ((np.arange(n) + (2 * k + 1) / 6) * length / n).astype(int)
-            for n, length, k in zip(shape, image.shape, (y, x), strict=True)
-        ]
+            for k, (n, length) in zip(thirds, lengths, strict=True)
+        )
         total += image[np.ix_(*at)]
     return total / 9
 
 
 def _enlarge(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return the reduced mask in source pixels, its edge interpolated so that it has no steps."""
-    down, across = (
-        linear_weights((np.arange(length) + 0.5) * n / length - 0.5, n)
-        for n, length in zip(mask.shape, shape, strict=True)
-    )
+    lengths = zip(mask.shape, shape, strict=True)
+    down, across = (linear_weights((np.arange(length) + 0.5) * n / length - 0.5, n) for n, length in lengths)
     return (down @ (across @ mask.T.astype(np.float32)).T) >= 0.5
 
 

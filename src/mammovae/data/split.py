@@ -15,11 +15,7 @@ FOLD_SHARES = {"train": 0.7, "validation": 0.1, "calibration": 0.2}
 
 
 def fill_patients(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-    """Give every row a patient_id and say whether all of them were known.
-
-    An unknown patient becomes the study, else the image itself; figures made from such a table are not
-    by patient, and say so. What could not be read does not count.
-    """
+    """Give every row a patient_id, where unknown the study or the image, and say whether all readable ones had one."""
     known = bool(frame.loc[frame["status"] == "ok", "patient_id"].notna().all())
     filled = frame["patient_id"].fillna(frame["study_id"]).fillna(frame["image_id"])
     return frame.assign(patient_id=filled), known
@@ -28,24 +24,22 @@ def fill_patients(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
 def assign_splits(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Return frame with the split column filled: train, validation, calibration, test or unused.
 
-    A test split that the set brings is kept, and validation and calibration are carved out of the other
-    patients in the proportions of SHARES. Without one, patients are drawn 50/10/20/20, stratified by
-    having any finding; those whom the set names for training stay out of test. An image with a finding or
-    of unknown health outside test is unused, as is what the set itself leaves unused; the healthy images of
-    the same patient stay. A patient whom the set lists in both parts belongs to test.
+    A test split that the set brings is kept, and validation and calibration are carved out of the other patients in the
+    proportions of SHARES. Without one, patients are drawn in these proportions, stratified by having any finding; those
+    whom the set names for training stay out of test. An image with a finding or of unknown health outside test is
+    unused, as is what the set itself leaves unused. A patient whom the set lists in both parts belongs to test.
     """
     patients, given = frame["patient_id"], frame["split"]
-    any_finding = (frame["healthy"] == False).fillna(False).groupby(patients).any()  # noqa: E712 - nullable column
     given_test = set(patients[(given == "test").fillna(False)])
     given_train = set(patients[(given == "train").fillna(False)]) - given_test
     split_of = dict.fromkeys(given_test, "test")
     rng = np.random.default_rng(seed)
-    for stratum in (False, True):
-        free = set(any_finding.index[any_finding == stratum]) - given_test
+    for stratum in _strata(frame):
+        free = stratum - given_test
         split_of |= _draw(free - given_train, FOR_TRAINING if given_test else SHARES, rng)
         split_of |= _draw(free & given_train, FOR_TRAINING, rng)
     split = patients.map(split_of)
-    keep = (split == "test") | (frame["healthy"] == True).fillna(False)  # noqa: E712 - nullable column
+    keep = (split == "test") | frame["healthy"].fillna(False)
     return frame.assign(split=split.where(keep & (given != "unused").fillna(True), "unused"))
 
 
@@ -61,9 +55,8 @@ def duplicates(image_ids: Iterable[str], digests: Iterable[str | None]) -> list[
 def include_unlabelled(frame: pd.DataFrame, seed: int, copies: set[str]) -> pd.DataFrame:
     """Return frame with the unused images of unknown health used for training, for archives without labels.
 
-    copies are the image ids set aside because another image has the same pixels; they stay unused.
-    They go where their patient already is; patients of unknown health alone are drawn into train,
-    validation and calibration in the proportions of SHARES. Images with findings stay unused.
+    copies are the image ids set aside because another image has the same pixels; they and images with findings stay
+    unused. The others go where their patient already is; patients of unknown health alone are drawn by SHARES.
     """
     free = (frame["split"] == "unused") & frame["healthy"].isna() & ~frame["image_id"].isin(copies)
     placed = frame[frame["split"] != "unused"].groupby("patient_id")["split"].first().to_dict()
@@ -74,21 +67,17 @@ def include_unlabelled(frame: pd.DataFrame, seed: int, copies: set[str]) -> pd.D
 def assign_folds(frame: pd.DataFrame, folds: int, seed: int, copies: set[str]) -> np.ndarray:
     """Return the fold of each row, int (n,), by patient and stratified by having any finding; -1: in no fold.
 
-    Rows that failed or whose image_id is in copies (the same pixels as another's) are in none. UsageError for fewer
-    than two folds or fewer patients than folds.
+    Rows that failed or whose image_id is in copies (the same pixels as another's) are in none.
     """
     usable = ((frame["status"] == "ok") & ~frame["image_id"].isin(copies)).to_numpy(bool)
     patients = frame["patient_id"].to_numpy(dtype=object)
-    if folds < 2 or len(set(patients[usable])) < folds:
-        count = len(set(patients[usable]))
+    count = len(set(patients[usable]))
+    if folds < 2 or count < folds:
         raise UsageError(f"{count} patients cannot be dealt to {folds} folds: choose 2 folds to as many as patients")
-    any_finding = (frame["healthy"] == False).fillna(False).groupby(frame["patient_id"]).any()  # noqa: E712
-    rng, fold_of, dealt = np.random.default_rng(seed), {}, 0
-    for stratum in (False, True):
-        members = sorted(set(patients[usable]) & set(any_finding.index[any_finding == stratum]))
-        for patient in rng.permutation(np.array(members, dtype=object)):
-            fold_of[patient] = dealt % folds  # on from where the other stratum stopped, so that folds are even
-            dealt += 1
+    rng, dealt = np.random.default_rng(seed), list[str]()
+    for stratum in _strata(frame):  # one after the other, so that folds are even
+        dealt += list(rng.permutation(np.array(sorted(set(patients[usable]) & stratum), dtype=object)))
+    fold_of = {patient: position % folds for position, patient in enumerate(dealt)}
     return np.array([fold_of[name] if able else -1 for name, able in zip(patients, usable, strict=True)], dtype=int)
 
 
@@ -98,15 +87,19 @@ def split_fold(frame: pd.DataFrame, fold_of: np.ndarray, fold: int, seed: int) -
     The fold's images are test; the other patients are dealt 70/10/20 to train, validation and calibration, stratified
     by having any finding, and of their images those with findings or of unknown health are unused.
     """
-    outside = frame[(fold_of >= 0) & (fold_of != fold)]
-    any_finding = (outside["healthy"] == False).fillna(False).groupby(outside["patient_id"]).any()  # noqa: E712
-    rng, split_of = np.random.default_rng([seed, fold]), {}
-    for stratum in (False, True):
-        split_of |= _draw(set(any_finding.index[any_finding == stratum]), FOLD_SHARES, rng)
-    healthy = (frame["healthy"] == True).fillna(False).to_numpy(bool)  # noqa: E712 - nullable column
+    rng, split_of = np.random.default_rng([seed, fold]), dict[str, str]()
+    for stratum in _strata(frame[(fold_of >= 0) & (fold_of != fold)]):
+        split_of |= _draw(stratum, FOLD_SHARES, rng)
+    healthy = frame["healthy"].fillna(False).to_numpy(bool)
     split = frame["patient_id"].map(split_of).where(healthy & (fold_of >= 0), "unused").to_numpy(dtype=object)
     split[fold_of == fold] = "test"
     return frame.assign(split=pd.Series(split, index=frame.index).astype(frame["split"].dtype))
+
+
+def _strata(frame: pd.DataFrame) -> list[set[str]]:
+    """Return the patients without, and those with any finding."""
+    any_finding = frame["healthy"].eq(False).fillna(False).groupby(frame["patient_id"]).any()
+    return [set(any_finding.index[any_finding == stratum]) for stratum in (False, True)]
 
 
 def _draw(patients: set[str], shares: Mapping[str, float], rng: np.random.Generator) -> dict[str, str]:
@@ -115,7 +108,5 @@ def _draw(patients: set[str], shares: Mapping[str, float], rng: np.random.Genera
     # Halves are rounded up, so that a single patient trains.
     bounds = np.floor(np.cumsum(weights / weights.sum()) * len(patients) + 0.5).astype(int)
     shuffled = rng.permutation(np.array(sorted(patients), dtype=object))
-    return {
-        patient: names[int(np.searchsorted(bounds, position, side="right"))]
-        for position, patient in enumerate(shuffled)
-    }
+    places = np.searchsorted(bounds, np.arange(len(shuffled)), side="right")
+    return {patient: names[place] for patient, place in zip(shuffled, places, strict=True)}

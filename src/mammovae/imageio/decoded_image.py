@@ -30,25 +30,14 @@ class PixelGrid:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A decoded mammogram.
-
-    Attributes
-    ----------
-    pixels
-        uint16 (rows, columns): the value after rescale, VOI and inversion, mapped linearly from its output range to
-        0..65535 (8 bit x 257), never stretched to the image's own values.
-    header
-        Only what the file says: image_id, patient_id, study_id, side, view, age (years), vendor, model, modality,
-        mm_per_pixel, rows, columns.
-    warnings
-        Sentences on what is odd about a file that could be read.
-    grid
-        How the pixels lie on the source's, where they were decoded at a fraction of its resolution.
-    """
+    """A decoded mammogram."""
 
     pixels: np.ndarray
+    """uint16 (rows, columns): the value after rescale, VOI and inversion, mapped linearly from its output range to
+    0..65535 (8 bit x 257), never stretched to the image's own values."""
     header: dict[str, Any]
-    warnings: tuple[str, ...]
+    """Only what the file says, by names of the index's columns, and modality."""
+    warnings: tuple[str, ...]  # sentences on what is odd about a file that could be read
     grid: PixelGrid
 
 

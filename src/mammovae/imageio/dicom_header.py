@@ -41,15 +41,13 @@ def read_attributes(dataset: Dataset) -> dict[str, Any]:
 
 def header_warnings(dataset: Dataset) -> list[str]:
     """Return what is odd about an image whose pixels may be perfectly readable."""
-    warnings = []
-    raw = _text(dataset, "PresentationIntentType") == "FOR PROCESSING"
-    if raw or dataset.get("SOPClassUID") == _FOR_PROCESSING:
-        warnings.append("for-processing image: grey values are detector counts, not for showing")
-    if _text(dataset, "BurnedInAnnotation") == "YES":
-        warnings.append("the file says that text is burned into the picture")
-    if _text(dataset, "BreastImplantPresent") == "YES":
-        warnings.append("the file says that there is an implant")
-    return warnings
+    raw = _text(dataset, "PresentationIntentType") == "FOR PROCESSING" or dataset.get("SOPClassUID") == _FOR_PROCESSING
+    warnings = {
+        "for-processing image: grey values are detector counts, not for showing": raw,
+        "the file says that text is burned into the picture": _text(dataset, "BurnedInAnnotation") == "YES",
+        "the file says that there is an implant": _text(dataset, "BreastImplantPresent") == "YES",
+    }
+    return [sentence for sentence, applies in warnings.items() if applies]
 
 
 def _get(dataset: Dataset, name: str) -> Any:

@@ -21,20 +21,15 @@ def build_lut(dataset: Dataset) -> tuple[np.ndarray, list[str]]:
         codes[codes >= 2 ** (bits - 1)] -= 2**bits
     values, low, high = _modality(dataset, codes)
     shown = _voi_lut(dataset, values, warnings)
-    if shown is None:
-        shown = _window(dataset, values, warnings)
-    if shown is None:
-        shown = (values - low) / (high - low)
+    shown = _window(dataset, values, warnings) if shown is None else shown
+    shown = (values - low) / (high - low) if shown is None else shown
     inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
     shape = dataset.get("PresentationLUTShape")
     if shape and inverted != (shape == "INVERSE"):
         # PS3.3 C.8.11.3.1.2 couples the two, so the shape never inverts a second time.
-        warnings.append(
-            f"PresentationLUTShape {shape} contradicts {dataset.PhotometricInterpretation}, which was followed"
-        )
-    if inverted:
-        shown = 1 - shown
-    lut = np.rint(shown * 65535).astype(np.uint16)
+        photometric = dataset.PhotometricInterpretation
+        warnings.append(f"PresentationLUTShape {shape} contradicts {photometric}, which was followed")
+    lut = np.rint((1 - shown if inverted else shown) * 65535).astype(np.uint16)
     lut[_is_padding(dataset, codes)] = 0
     return lut, warnings
 
@@ -109,21 +104,16 @@ def _is_padding(dataset: Dataset, codes: np.ndarray) -> np.ndarray:
     value = dataset.get("PixelPaddingValue")
     if value is None:
         return np.zeros(len(codes), bool)
-    limit = dataset.get("PixelPaddingRangeLimit")
+    limit, bits = dataset.get("PixelPaddingRangeLimit"), int(dataset.BitsAllocated)
     # A value read as the wrong one of US and SS still means the same bit pattern.
-    bits = int(dataset.BitsAllocated)
+    signed = bool(dataset.PixelRepresentation)
     ends = [int(end) for end in (value, value if limit is None else limit)]
-    if dataset.PixelRepresentation:
-        ends = [end - 2**bits if end >= 2 ** (bits - 1) else end for end in ends]
-    else:
-        ends = [end % 2**bits for end in ends]
+    ends = [end - 2**bits * (end >= 2 ** (bits - 1)) if signed else end % 2**bits for end in ends]
     return (codes >= min(ends)) & (codes <= max(ends))
 
 
 def _number(dataset: Dataset, name: str, default: Any) -> Any:
     """Return the first of the numbers under name, or default where there is none."""
     value = dataset.get(name)
-    if value is None or value == "":
-        return default
-    values = [value] if isinstance(value, (int, float)) else list(value)
+    values = [value] if isinstance(value, (int, float)) else list(value or ())
     return float(values[0]) if values else default

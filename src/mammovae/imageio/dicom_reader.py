@@ -4,17 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom import Dataset
+from pydicom import Dataset, uid
 from pydicom.encaps import get_frame
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import (
-    JPEG2000,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-)
 
 from mammovae.imageio import scaled_decode
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid, UnreadableError, check_size, grey_channel
@@ -42,8 +34,8 @@ def open_dataset(path: Path, *, stop_before_pixels: bool = False) -> pydicom.Fil
     dataset = pydicom.dcmread(path, force=True, stop_before_pixels=stop_before_pixels)
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
-        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+        explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
     return dataset
 
 
@@ -67,8 +59,7 @@ def read_dicom(path: Path, min_length: int | None) -> DecodedImage:
 def _check_pixel_description(dataset: Dataset) -> None:
     if "PixelData" not in dataset:
         sop_class = dataset.get("SOPClassUID")
-        # The name of an unknown class is whatever bytes the file gives for it.
-        name = getattr(sop_class, "name", sop_class)
+        name = getattr(sop_class, "name", sop_class)  # of an unknown class: whatever bytes the file gives for it
         name = "DICOM object" if name == sop_class else name
         raise UnreadableError(f"this {name} holds no integer pixel data: it is truncated or no mammogram")
     check_size(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
@@ -88,15 +79,15 @@ def _decode_reduced(dataset: Dataset, lut: np.ndarray, min_length: int) -> tuple
         return None
     try:
         frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-        if syntax in (JPEG2000Lossless, JPEG2000):
+        if syntax in (uid.JPEG2000Lossless, uid.JPEG2000):
             codes, factor = scaled_decode.jpeg2000(frame, shape, bits, signed, factor)
-            return codes, PixelGrid(*shape, factor)
-        if syntax == JPEGBaseline8Bit and bits == 8 and not signed:
+        elif syntax == uid.JPEGBaseline8Bit and bits == 8 and not signed:
             codes, factor = scaled_decode.jpeg(frame, shape, factor)
-            return codes, PixelGrid(*shape, factor)
+        else:
+            return None
     except Exception:  # whatever is the matter, decoding the whole says it in its own words
         return None
-    return None
+    return codes, PixelGrid(*shape, factor)
 
 
 def _decode_full(dataset: Dataset, warnings: list[str]) -> tuple[np.ndarray, PixelGrid]:

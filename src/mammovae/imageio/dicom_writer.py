@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.sequence import Sequence
 from pydicom.uid import UID, DigitalMammographyXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from mammovae.config import Side, View
@@ -44,31 +43,28 @@ def mammogram(
 ) -> Dataset:
     """Return a Digital Mammography X-Ray Image, For Presentation (PS3.3 A.27), without patient or equipment.
 
-    The window shows the whole range as it is, and the dates are the same in every file. The caller adds what it
-    knows of the patient and the equipment (PatientID, Manufacturer and the like): what PS3.3 demands even when it
-    is unknown is there and empty.
-
-    Parameters
-    ----------
-    pixels
-        uint16 (rows, columns), 0 black to 2 ** bits - 1 white, with the chest wall where the side has it: on the left
-        of a left breast's image, on the right of a right one's.
-    mm_per_pixel
-        At the detector.
+    pixels are uint16 (rows, columns), 0 black to 2 ** bits - 1 white, with the chest wall on the left of a left
+    breast's image, on the right of a right one's; mm_per_pixel is at the detector. The window shows the whole range as
+    it is. The caller adds what it knows of the patient and the equipment (PatientID, Manufacturer and the like): what
+    PS3.3 demands even when it is unknown is there and empty.
     """
     ds = Dataset()
     ds.preamble = b"\0" * 128
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.ImplementationClassUID = _IMPLEMENTATION
-    ds.file_meta.ImplementationVersionName = "MAMMOVAE"
+    ds.file_meta.ImplementationClassUID, ds.file_meta.ImplementationVersionName = _IMPLEMENTATION, "MAMMOVAE"
     ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = DigitalMammographyXRayImageStorageForPresentation
     ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uids.instance
     ds.StudyInstanceUID, ds.SeriesInstanceUID = uids.study, uids.series
-    _identify(ds)
-    _describe_view(ds, side, view)
-    _describe_equipment(ds, mm_per_pixel)
-    _describe_pixels(ds, pixels.shape, bits)
+    _describe_acquisition(ds, side, view)
+    ds.ImagerPixelSpacing = [f"{mm_per_pixel:.6g}"] * 2
+    ds.SamplesPerPixel, (ds.Rows, ds.Columns) = 1, pixels.shape
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, bits, bits - 1, 0
+    ds.PixelIntensityRelationship, ds.PixelIntensityRelationshipSign = "LOG", -1
+    ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = "0", "1", "US"
+    ds.PhotometricInterpretation, ds.PresentationLUTShape = "MONOCHROME2", "IDENTITY"
+    # By PS3.3 C.11.2.1.2 this window maps 0 to black, 2 ** bits - 1 to white, and all between in proportion.
+    ds.WindowCenter, ds.WindowWidth = str(2 ** (bits - 1)), str(2**bits)
     ds.PixelData = pixels.astype("<u2").tobytes()
     ds["PixelData"].VR = "OW"
     return ds
@@ -81,52 +77,24 @@ def file_bytes(ds: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-def _identify(ds: Dataset) -> None:
+def _describe_acquisition(ds: Dataset, side: Side, view: View) -> None:
+    """Fill in patient, study, equipment and view, whose unknown parts are empty."""
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.PatientName = ds.PatientID = ds.PatientBirthDate = ds.PatientSex = ""
-    ds.StudyID = ds.AccessionNumber = ds.ReferringPhysicianName = ""
+    ds.StudyID = ds.AccessionNumber = ds.ReferringPhysicianName = ds.Manufacturer = ds.DetectorType = ""
     ds.SeriesNumber = ds.InstanceNumber = 1
     # A fixed date, because a file made twice must be the same file; an empty one breaks sorting in archives.
     ds.StudyDate = ds.SeriesDate = ds.ContentDate = ds.AcquisitionDate = "20240615"
     ds.StudyTime = ds.SeriesTime = ds.ContentTime = ds.AcquisitionTime = "120000"
-
-
-def _describe_view(ds: Dataset, side: Side, view: View) -> None:
-    ds.Modality = "MG"
+    ds.SoftwareVersions, ds.PositionerType = __version__, "MAMMOGRAPHIC"
+    ds.PresentationIntentType, ds.ImageType = "FOR PRESENTATION", ["DERIVED", "PRIMARY"]
+    ds.BurnedInAnnotation, ds.LossyImageCompression, ds.Modality = "NO", "00", "MG"
     ds.BodyPartExamined = ds.OrganExposed = "BREAST"
-    ds.ImageLaterality = side
-    ds.ViewPosition = view
-    ds.AcquisitionContextSequence = Sequence([])
-    ds.AnatomicRegionSequence = Sequence([code("76752008", "SCT", "Breast")])
-    coded_view = code(_VIEW_CODES[view][0], "SCT", _VIEW_CODES[view][1])
-    coded_view.ViewModifierCodeSequence = Sequence([])
-    ds.ViewCodeSequence = Sequence([coded_view])
+    ds.ImageLaterality, ds.ViewPosition = side, view
+    ds.AcquisitionContextSequence = []
+    ds.AnatomicRegionSequence = [code("76752008", "SCT", "Breast")]
+    ds.ViewCodeSequence = [code(_VIEW_CODES[view][0], "SCT", _VIEW_CODES[view][1])]
+    ds.ViewCodeSequence[0].ViewModifierCodeSequence = []
     # Along a row: from the chest wall forwards (A), or from the front back to it (P). Down a column: to the feet in
     # MLO; in CC the upper edge is the outer side, so towards the other breast.
-    first = "A" if side == "L" else "P"
-    second = {"MLO": "F", "CC": "R" if side == "L" else "L"}[view]
-    ds.PatientOrientation = [first, second]
-
-
-def _describe_equipment(ds: Dataset, mm_per_pixel: float) -> None:
-    spacing = f"{mm_per_pixel:.6g}"
-    ds.Manufacturer = ""
-    ds.SoftwareVersions = __version__
-    ds.PositionerType = "MAMMOGRAPHIC"
-    ds.ImagerPixelSpacing = [spacing, spacing]
-    ds.DetectorType = ""
-
-
-def _describe_pixels(ds: Dataset, shape: tuple[int, ...], bits: int) -> None:
-    ds.PresentationIntentType = "FOR PRESENTATION"
-    ds.ImageType = ["DERIVED", "PRIMARY"]
-    ds.BurnedInAnnotation = "NO"
-    ds.LossyImageCompression = "00"
-    ds.SamplesPerPixel = 1
-    ds.Rows, ds.Columns = shape
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, bits, bits - 1, 0
-    ds.PixelIntensityRelationship, ds.PixelIntensityRelationshipSign = "LOG", -1
-    ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = "0", "1", "US"
-    ds.PhotometricInterpretation, ds.PresentationLUTShape = "MONOCHROME2", "IDENTITY"
-    # By PS3.3 C.11.2.1.2 this window maps 0 to black, 2 ** bits - 1 to white, and all between in proportion.
-    ds.WindowCenter, ds.WindowWidth = str(2 ** (bits - 1)), str(2**bits)
+    ds.PatientOrientation = ["A" if side == "L" else "P", {"MLO": "F", "CC": "R" if side == "L" else "L"}[view]]

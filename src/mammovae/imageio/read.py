@@ -7,39 +7,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from PIL import UnidentifiedImageError
+import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from mammovae.config import InputError
-from mammovae.imageio.decoded_image import DecodedImage, UnreadableError
+from mammovae.imageio import scaled_decode
+from mammovae.imageio.decoded_image import DecodedImage, PixelGrid, UnreadableError, check_size, grey_channel
 from mammovae.imageio.dicom_header import read_attributes
 from mammovae.imageio.dicom_reader import is_dicom, open_dataset, read_dicom
-from mammovae.imageio.raster_reader import raster_size, read_raster
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".pgm", ".pnm")
 IMAGE_SUFFIXES = DICOM_SUFFIXES + RASTER_SUFFIXES
+_RASTER_FORMATS = ("PNG", "TIFF", "JPEG", "PPM")
+_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 
 
 def read(path: Path, min_length: int | None = None) -> DecodedImage:
-    """Read one file.
+    """Read one file; InputError says in one sentence why it cannot be read.
 
     Refused are damaged and empty files, folders, more than one frame (tomosynthesis), true colour, transparency, and
-    numbers without a stated range (floating point, 32 bit).
-
-    Parameters
-    ----------
-    min_length
-        Pixels of the longer side that are enough: where the file's coding allows (JPEG 2000, JPEG), it is decoded at
-        the smallest of 1/2, 1/4, ... of its resolution that has so many. None decodes the whole.
-
-    Raises
-    ------
-    InputError
-        One sentence on why the file cannot be read.
+    numbers without a stated range (floating point, 32 bit). min_length is how many pixels of the longer side are
+    enough: where the file's coding allows (JPEG 2000, JPEG), it is decoded at the smallest of 1/2, 1/4, ... of its
+    resolution that has so many. None decodes the whole.
     """
     with _one_sentence(path):
         _check_file(path)
-        return read_dicom(path, min_length) if is_dicom(path) else read_raster(path, min_length)
+        return read_dicom(path, min_length) if is_dicom(path) else _read_raster(path, min_length)
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -48,7 +42,53 @@ def read_header(path: Path) -> dict[str, Any]:
         _check_file(path)
         if is_dicom(path):
             return read_attributes(open_dataset(path, stop_before_pixels=True))
-        return raster_size(path)
+        with Image.open(path, formats=_RASTER_FORMATS) as image:
+            return {"rows": image.height, "columns": image.width}
+
+
+def _read_raster(path: Path, min_length: int | None) -> DecodedImage:
+    with Image.open(path, formats=_RASTER_FORMATS) as image:
+        check_size(image.height, image.width)
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise UnreadableError(f"it has {frames} pages or frames, give one picture a file")
+        notes = ("16-bit colour was read as 8 bit",) if _is_deep_colour(image) else ()
+        columns, rows = image.size
+        factor = scaled_decode.shrink(image, scaled_decode.fraction(max(image.size), min_length or max(image.size)))
+        image.load()
+        pixels = _to_grey(image)
+    return DecodedImage(pixels, {"rows": rows, "columns": columns}, notes, PixelGrid(rows, columns, factor))
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Say whether Pillow will halve the bits of this file's channels."""
+    raw_modes = [str(tile[3][0] if isinstance(tile[3], tuple) else tile[3]) for tile in getattr(image, "tile", [])]
+    return image.mode in ("RGB", "RGBA", "LA") and any(";16" in mode for mode in raw_modes)
+
+
+def _to_grey(image: Image.Image) -> np.ndarray:
+    """Return a loaded image as uint16 (rows, columns), its range mapped to 0..65535."""
+    mode = image.mode
+    tags = getattr(image, "tag_v2", {})
+    if mode == "1":
+        return np.asarray(image).astype(np.uint16) * np.uint16(65535)
+    if mode == "L":
+        return np.asarray(image).astype(np.uint16) * np.uint16(257)
+    if mode.startswith("I;16") and mode != "I;16S":
+        # Pillow keeps 12-bit TIFF as 0..4095 and, of 16 bit, forgets that white may be 0.
+        white = 2 ** (tags.get(_TIFF_BITS, (16,))[0]) - 1
+        values = np.asarray(image).astype(np.uint32)
+        values = white - values if tags.get(_TIFF_PHOTOMETRIC) == 0 else values
+        return np.rint(values * (65535 / white)).astype(np.uint16)
+    if mode == "I" and image.format == "PPM":
+        return np.asarray(image).astype(np.uint16)
+    if mode not in ("P", "PA", "RGB", "RGBA", "LA"):
+        kind = f"{mode} (signed, 32 bit, floating point or colour)"
+        raise UnreadableError(f"its pixels are of kind {kind}, save 8 or 16 bit")
+    channels = np.asarray(image.convert("RGBA"))
+    if channels[..., 3].min() < 255:
+        raise UnreadableError("parts of it are transparent, save it without an alpha channel")
+    return grey_channel(channels, 255).astype(np.uint16) * np.uint16(257)
 
 
 def walk(root: Path) -> Iterator[Path]:

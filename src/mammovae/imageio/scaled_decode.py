@@ -25,30 +25,17 @@ def block_means(pixels: np.ndarray, factor: int) -> np.ndarray:
     if any(after for _, after in padding):
         pixels = np.pad(pixels, padding, mode="edge")
     down = pixels.reshape(-1, factor, pixels.shape[1]).sum(axis=1, dtype=np.uint32)
-    total = down[:, 0::factor].copy()
-    for column in range(1, factor):  # strided sums are several times faster than a reduction over a short axis
-        total += down[:, column::factor]
+    # Strided sums are several times faster than a reduction over a short axis.
+    total = sum((down[:, column::factor] for column in range(1, factor)), start=down[:, ::factor])
     return ((total + factor * factor // 2) // (factor * factor)).astype(np.uint16)
 
 
 def jpeg2000(frame: bytes, shape: tuple[int, int], bits: int, signed: bool, factor: int) -> tuple[np.ndarray, int]:
     """Decode a JPEG 2000 codestream (ISO/IEC 15444-1) to what stands for block means, from its low band alone.
 
-    Parameters
-    ----------
-    shape, bits, signed
-        What the header states: (rows, columns), bits stored, and whether the values are signed.
-
-    Returns
-    -------
-    codes, factor
-        Stored bit patterns, uint16 (ceil(rows / factor), ceil(columns / factor)), and the factor, or the smaller one
-        that the stream's wavelet levels allow.
-
-    Raises
-    ------
-    ValueError
-        For what full decoding has to look at: another size or depth than stated, more components, no end.
+    Returns stored bit patterns, uint16 (ceil(rows / factor), ceil(columns / factor)), and the factor, or the smaller
+    one that the stream's wavelet levels allow. Raises ValueError for what full decoding has to look at: another shape
+    (rows, columns), bits or sign than the header states, more components, no end.
     """
     if frame[:4] != b"\xff\x4f\xff\x51" or not frame[-2:].rstrip(b"\0").endswith(b"\xd9"):
         raise ValueError("no whole codestream")
@@ -71,11 +58,8 @@ def jpeg2000(frame: bytes, shape: tuple[int, int], bits: int, signed: bool, fact
 
 
 def _at_block_centres(band: np.ndarray, factor: int) -> np.ndarray:
-    """Move a low band, whose pixel k is centred on source pixel k factor, to the centres of blocks; float32.
-
-    By cubic convolution (Keys, IEEE Trans. ASSP 29:1153, 1981), whose low pass also leaves about as much noise as a
-    block mean does.
-    """
+    """Move a low band, whose pixel k is centred on source pixel k factor, to the centres of blocks; float32."""
+    # Cubic convolution (Keys, IEEE Trans. ASSP 29:1153, 1981): its low pass also leaves about as much noise as a mean.
     t = (factor - 1) / (2 * factor)
     weights = (
         -0.5 * t**3 + t**2 - 0.5 * t,
@@ -99,10 +83,7 @@ def _wavelet_levels(frame: bytes, offset: int) -> int:
 
 
 def jpeg(frame: bytes, shape: tuple[int, int], factor: int) -> tuple[np.ndarray, int]:
-    """Decode an 8-bit grey JPEG to what is close to block means, by its DCT; return uint8, and the factor, at most 8.
-
-    Raises ValueError for what full decoding has to look at.
-    """
+    """Decode an 8-bit grey JPEG to nearly block means, uint8, and their factor, at most 8; raises as jpeg2000."""
     with Image.open(io.BytesIO(frame), formats=["JPEG"]) as image:
         if image.mode != "L" or image.size != shape[::-1]:
             raise ValueError("not the image that the header states")

@@ -8,10 +8,10 @@ import pandas as pd
 
 from mammovae.config import InputError
 from mammovae.data import index
-from mammovae.data.sources.csv_rows import DENSITIES, SIDES, SPLITS, CsvRow, read_csv, relative
-from mammovae.data.sources.source import Source
+from mammovae.data.sources.csv_rows import DENSITIES, SIDES, SPLITS, CsvRow, read_csv
+from mammovae.data.sources.source import Source, header_of, relative
 from mammovae.imageio.dicom_reader import is_dicom
-from mammovae.imageio.read import DICOM_SUFFIXES, read_header, walk
+from mammovae.imageio.read import DICOM_SUFFIXES, walk
 
 _NAME = re.compile(r"(Mass|Calc)-(Training|Test)_(P_\d+)_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
 _COLUMNS = ("patient_id", "left or right breast", "image view", "abnormality type", "pathology", "image file path")
@@ -81,9 +81,8 @@ def _add_table(films: dict, path: Path) -> None:
         listed = row.required("image file path").replace("\\", "/")
         name = next((match for part in listed.split("/") if (match := _NAME.fullmatch(part))), None)
         if name is None or name[6]:
-            raise InputError(
-                f"{row.place}: image file path {listed!r} names no film such as Mass-Training_P_00001_LEFT_CC"
-            )
+            example = "Mass-Training_P_00001_LEFT_CC"
+            raise InputError(f"{row.place}: image file path {listed!r} names no film such as {example}")
         cells = (row.required("patient_id"), row.one_of("left or right breast", SIDES), row.required("image view"))
         if cells != (name[3], name[4][0], name[5]):
             raise InputError(f"{row.place}: patient, side and view {cells} contradict image file path {listed!r}")
@@ -98,10 +97,7 @@ def _add_file(films: dict, path: Path, root: Path) -> None:
     name = next((match for part in source.split("/") if (match := _NAME.fullmatch(part))), None)
     header: dict = {}
     if name is None and is_dicom(path):
-        try:
-            header = read_header(path)
-        except InputError:
-            return
+        header = header_of(path) or {}
         name = _NAME.fullmatch(header.get("patient_id", ""))
     if name is None or name[6]:
         return
@@ -112,35 +108,33 @@ def _add_file(films: dict, path: Path, root: Path) -> None:
 
 def _index_row(film: _Film, tested: set[str]) -> dict:
     split = "test" if "test" in film.splits else "unused" if film.patient in tested else "train"
-    grades = [grade for row in film.rows if (grade := row.birads("assessment")) is not None]
     densities = {row.one_of("breast density", _GRADES) for row in film.rows} - {None}
-    reasons = []
-    if split == "unused":
-        reasons.append("the patient is in the set's test split for another kind of finding")
-    if len(densities) > 1:
-        reasons.append("the tables give two densities")
-    findings = [
-        index.finding(
-            str(row.text("abnormality type")),
-            birads=row.birads("assessment"),
-            severity=row.one_of("pathology", _SEVERITY),
-        )
-        for row in film.rows
-    ]
-    return {
-        "image_id": f"{film.patient}_{film.side}_{film.view}",
-        "patient_id": film.patient,
-        "side": film.side,
-        "view": film.view,
-        "healthy": False,
-        "split": split,
-        "density": densities.pop() if len(densities) == 1 else None,
-        "birads": max(grades, default=None),
-        "source": (film.files or film.listed_files)[0],
-        "findings": findings or [index.finding(_KINDS[kind]) for kind in sorted(film.kinds)],
-        "reason": "; ".join(reasons) or None,
-        **{name: film.header.get(name) for name in ("study_id", "rows", "columns", "age", "mm_per_pixel")},
+    reasons = {
+        "the patient is in the set's test split for another kind of finding": split == "unused",
+        "the tables give two densities": len(densities) > 1,
     }
+    findings = []
+    for row in film.rows:
+        kind, severity = str(row.text("abnormality type")), row.one_of("pathology", _SEVERITY)
+        findings.append(index.finding(kind, birads=row.birads("assessment"), severity=severity))
+    grades = [finding["birads"] for finding in findings if finding["birads"] is not None]
+    identity = {"image_id": f"{film.patient}_{film.side}_{film.view}", "patient_id": film.patient}
+    header = {name: film.header.get(name) for name in ("study_id", "rows", "columns", "age", "mm_per_pixel")}
+    return (
+        identity
+        | header
+        | {
+            "side": film.side,
+            "view": film.view,
+            "healthy": False,
+            "split": split,
+            "density": densities.pop() if len(densities) == 1 else None,
+            "birads": max(grades, default=None),
+            "source": (film.files or film.listed_files)[0],
+            "findings": findings or [index.finding(_KINDS[kind]) for kind in sorted(film.kinds)],
+            "reason": "; ".join(reason for reason, applies in reasons.items() if applies) or None,
+        }
+    )
 
 
 SOURCE = Source(

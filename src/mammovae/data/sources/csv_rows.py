@@ -1,4 +1,4 @@
-"""What the sources share: CSV files whose errors name the cell, and names in raw trees."""
+"""CSV files whose errors name the cell."""
 
 import csv
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mammovae.config import InputError
-from mammovae.imageio.read import IMAGE_SUFFIXES
+from mammovae.data.index import BOX, Box
 
 T = TypeVar("T")
 
@@ -17,7 +17,6 @@ SIDES = {"l": "L", "left": "L", "r": "R", "right": "R"}
 VIEWS = {"cc": "CC", "mlo": "MLO"}
 SPLITS = {"train": "train", "training": "train", "test": "test"}
 DENSITIES = {letter: letter.upper() for letter in "abcd"} | {f"density{letter}": letter.upper() for letter in "abcd"}
-BOX = ("xmin", "ymin", "xmax", "ymax")
 
 
 @lru_cache(4096)
@@ -83,20 +82,16 @@ class CsvRow:
             raise InputError(f"{self.place}: {column} is {value!r}, where one of {', '.join(allowed)} belongs")
         return allowed[normalise_name(value)]
 
-    def box(self, rows: float | None, columns: float | None) -> tuple[float, float, float, float] | None:
+    def box(self, rows: float | None, columns: float | None) -> Box | None:
         """Return xmin, ymin, xmax, ymax clipped to the image; None where all four are empty or nothing is left."""
-        values = [self.number(name) for name in BOX]
-        if all(value is None for value in values):
-            return None
-        for name, value in zip(BOX, values, strict=True):
-            if value is None:
-                raise InputError(f"{self.place}: {name} is empty while other corners of the box are given")
-        return clipped([value for value in values if value is not None], rows, columns)
+        values = {name: value for name in BOX if (value := self.number(name)) is not None}
+        if values and len(values) < len(BOX):
+            empty = next(name for name in BOX if name not in values)
+            raise InputError(f"{self.place}: {empty} is empty while other corners of the box are given")
+        return clipped(list(values.values()), rows, columns) if values else None
 
 
-def clipped(
-    box: Sequence[float], rows: float | None, columns: float | None
-) -> tuple[float, float, float, float] | None:
+def clipped(box: Sequence[float], rows: float | None, columns: float | None) -> Box | None:
     """Return a box (xmin, ymin, xmax, ymax) within an image of rows x columns, None where nothing of it is."""
     xmin, ymin = max(box[0], 0.0), max(box[1], 0.0)
     xmax, ymax = min(box[2], columns or float("inf")), min(box[3], rows or float("inf"))
@@ -104,7 +99,7 @@ def clipped(
 
 
 def read_csv(path: Path, required: Sequence[str] = ()) -> list[CsvRow]:
-    """Return a CSV file's rows; InputError names the required columns that it lacks."""
+    """Return a CSV file's rows, which have the required columns."""
     header = [normalise_name(name) for name in column_names(path)]
     twice = [name for name in required if header.count(normalise_name(name)) > 1]
     if twice:
@@ -112,20 +107,16 @@ def read_csv(path: Path, required: Sequence[str] = ()) -> list[CsvRow]:
     lacking = [name for name in required if normalise_name(name) not in header]
     if lacking:
         raise InputError(f"{path} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}")
-    rows = []
-    for number, cells in _cells(path)[1:]:
+    rows = _cells(path)[1:]
+    for number, cells in rows:
         if len(cells) > len(header):
             raise InputError(f"{path}, row {number}: it has {len(cells)} cells for {len(header)} columns")
-        rows.append(CsvRow(f"{path}, row {number}", dict(zip(header, cells, strict=False))))
-    return rows
+    return [CsvRow(f"{path}, row {number}", dict(zip(header, cells, strict=False))) for number, cells in rows]
 
 
 def column_names(path: Path) -> list[str]:
     """Return the names in a CSV file's first row."""
-    cells = _cells(path)
-    if not cells:
-        raise InputError(f"{path} is empty: its first row should name the columns")
-    return cells[0][1]
+    return _cells(path)[0][1]
 
 
 def _cells(path: Path) -> list[tuple[int, list[str]]]:
@@ -133,31 +124,11 @@ def _cells(path: Path) -> list[tuple[int, list[str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            return [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
+            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
     except FileNotFoundError:
         raise InputError(f"there is no {path}: name the folder that holds {path.name}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error}; save it as a CSV file in UTF-8") from error
-
-
-def find_entry(folder: Path, name: str) -> Path | None:
-    """Return the folder's entry of that name, case, spaces and underscores aside; None where there is none."""
-    if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}: name the one that holds the raw data")
-    return next((path for path in sorted(folder.iterdir()) if normalise_name(path.name) == normalise_name(name)), None)
-
-
-def relative(path: Path, root: Path) -> str:
-    """Return path as the index stores it: from root, with forward slashes."""
-    source = path.relative_to(root).as_posix()
-    try:
-        source.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"the name of {str(path)!r} is no readable UTF-8: rename the file or its folder") from None
-    return source
-
-
-def without_suffix(source: str) -> str:
-    """Drop a suffix that names a format; the dots of a UID stay."""
-    stem, dot, suffix = source.rpartition(".")
-    return stem if dot + suffix.lower() in IMAGE_SUFFIXES else source
+    if not rows:
+        raise InputError(f"{path} is empty: its first row should name the columns")
+    return rows

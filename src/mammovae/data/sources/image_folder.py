@@ -7,11 +7,10 @@ import pandas as pd
 
 from mammovae.config import InputError
 from mammovae.data import index
-from mammovae.data.sources.csv_rows import relative, without_suffix
 from mammovae.data.sources.labels import read_labels
-from mammovae.data.sources.source import Source
+from mammovae.data.sources.source import Source, header_of, relative, without_suffix
 from mammovae.imageio.dicom_reader import is_dicom
-from mammovae.imageio.read import image_files, read_header
+from mammovae.imageio.read import image_files
 
 
 def list_images(root: Path) -> pd.DataFrame:
@@ -28,19 +27,12 @@ def list_images(root: Path) -> pd.DataFrame:
     rows = []
     for source in sources:
         image_id = without_suffix(source) if stems[without_suffix(source)] == 1 else source
-        rows.append({**_header(root / source), "image_id": image_id, **labels.of(source, image_id)})
+        header = header_of(root / source) if is_dicom(root / source) else None
+        rows.append({**(header or {}), "image_id": image_id, **labels.of(source, image_id)})
     rows += labels.missing()
     if not rows:
         raise InputError(f"there is no DICOM, PNG, TIFF, JPEG or PGM file under {root}: name the folder of the images")
     return index.table(rows, root)
-
-
-def _header(path: Path) -> dict:
-    """Return what a DICOM file says of itself; one that cannot be read fails later, with its reason."""
-    try:
-        return read_header(path) if is_dicom(path) else {}
-    except InputError:
-        return {}
 
 
 SOURCE = Source(reads="any folder of DICOM, PNG, TIFF, JPEG or PGM files", list_images=list_images)

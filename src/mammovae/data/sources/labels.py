@@ -7,31 +7,16 @@ from typing import Any
 
 from mammovae.config import InputError, suggest
 from mammovae.data import index
-from mammovae.data.sources.csv_rows import (
-    BOX,
-    DENSITIES,
-    SIDES,
-    VIEWS,
-    CsvRow,
-    column_names,
-    normalise_name,
-    read_csv,
-    without_suffix,
-)
+from mammovae.data.sources.csv_rows import DENSITIES, SIDES, VIEWS, CsvRow, column_names, normalise_name, read_csv
+from mammovae.data.sources.source import without_suffix
 
 _HEALTHY = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _SPLITS = {"train": "train", "test": "test"}  # validation and calibration are carved out of train
 _KEYS = ("source", "image_id", "SOPInstanceUID")
 _TEXT = ("patient_id", "study_id", "vendor", "model")
-_CHOICES: dict[str, dict[str, Any]] = {
-    "side": SIDES,
-    "view": VIEWS,
-    "healthy": _HEALTHY,
-    "split": _SPLITS,
-    "density": DENSITIES,
-}
+_CHOICES = {"side": SIDES, "view": VIEWS, "healthy": _HEALTHY, "split": _SPLITS, "density": DENSITIES}
 _NUMBERS = ("age", "mm_per_pixel")
-_COLUMNS = (*_KEYS, *_TEXT, *_CHOICES, "birads", *_NUMBERS, "category", "severity", *BOX)
+_COLUMNS = (*_KEYS, *_TEXT, *_CHOICES, "birads", *_NUMBERS, "category", "severity", *index.BOX)
 
 
 @dataclass
@@ -62,19 +47,16 @@ class Labels:
 
 def folder_health(source: str) -> bool | None:
     """Return True under a folder healthy/, False under finding/ (the innermost counts), else None."""
-    for part in reversed(PurePosixPath(source).parts[:-1]):
-        if part.lower() in ("healthy", "finding"):
-            return part.lower() == "healthy"
-    return None
+    parts = [part.lower() for part in PurePosixPath(source).parts[:-1]]
+    return next((part == "healthy" for part in reversed(parts) if part in ("healthy", "finding")), None)
 
 
 def read_labels(root: Path, *, strict: bool) -> Labels:
     """Read index.csv, or the only CSV file at root; no file is no labels.
 
-    Columns are those of the index that an owner can know, and category, severity, xmin, ymin, xmax, ymax for
-    findings (several rows a file, then); `source` or `image_id` (or SOPInstanceUID) names the file. Unknown
-    columns are refused. Without strict, an only CSV that names neither a file nor health is another tool's and
-    is left alone.
+    Columns are those of the index that an owner can know, and category, severity, xmin, ymin, xmax, ymax for findings
+    (several rows a file, then); `source` or `image_id` (or SOPInstanceUID) names the file. Unknown columns are refused.
+    Without strict, an only CSV that names neither a file nor health is another tool's and is left alone.
     """
     tables = sorted(path for path in root.iterdir() if path.suffix.lower() == ".csv") if root.is_dir() else []
     named = [path for path in tables if path.name.lower() == "index.csv"]
@@ -84,10 +66,10 @@ def read_labels(root: Path, *, strict: bool) -> Labels:
     names = {normalise_name(name): name for name in column_names(path)}
     if not strict and not named and not names.keys() & {"source", "imageid", "sopinstanceuid", "healthy"}:
         return Labels()
-    known = {normalise_name(name) for name in _COLUMNS}
-    for name in names:
-        if name not in known:
-            raise InputError(f"{path} has the unknown column {names[name]!r}: did you mean {suggest(name, _COLUMNS)}?")
+    unknown = [name for name in names if name not in map(normalise_name, _COLUMNS)]
+    if unknown:
+        guess = suggest(unknown[0], _COLUMNS)
+        raise InputError(f"{path} has the unknown column {names[unknown[0]]!r}: did you mean {guess}?")
     key = next((name for name in _KEYS if normalise_name(name) in names), None)
     if key is None:
         raise InputError(f"{path} does not say which file a row is about: add a column source or image_id")
@@ -99,23 +81,21 @@ def read_labels(root: Path, *, strict: bool) -> Labels:
 
 def _merged(rows: list[CsvRow]) -> dict:
     """Join the rows of one file: the same facts, and a finding from each."""
-    first, *others = ((row, _facts(row)) for row in rows)
-    for row, facts in others:
-        differing = [name for name in facts if facts[name] != first[1][name]]
+    merged = _facts(rows[0])
+    for row in rows[1:]:
+        differing = [name for name, value in _facts(row).items() if value != merged[name]]
         if differing:
             raise InputError(f"{row.place}: {differing[0]} differs from an earlier row about the same file")
         if row.text("category") is None:
             raise InputError(f"{row.place}: the file has an earlier row, and this one names no category of finding")
-    merged = first[1]
-    merged["findings"] = [
+    findings = [
         index.finding(row.text("category"), severity=row.text("severity"), box=row.box(None, None))
         for row in rows
         if row.text("category") or row.text("xmin")
-    ] or None
-    if merged["findings"] and merged["healthy"]:
+    ]
+    if findings and merged["healthy"]:
         raise InputError(f"{rows[0].place}: healthy is true, but a finding is listed: correct one of them")
-    merged["healthy"] = False if merged["findings"] else merged["healthy"]
-    return merged
+    return merged | ({"findings": findings, "healthy": False} if findings else {})
 
 
 def _facts(row: CsvRow) -> dict[str, Any]:

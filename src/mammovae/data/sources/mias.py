@@ -7,13 +7,10 @@ import pandas as pd
 
 from mammovae.config import InputError
 from mammovae.data import index
-from mammovae.data.sources.csv_rows import clipped, find_entry
-from mammovae.data.sources.source import Source
-from mammovae.imageio.read import read_header
+from mammovae.data.sources.csv_rows import clipped
+from mammovae.data.sources.source import Source, find_entry, header_of
 
-SIZE = 1024
-"""Rows and columns of every film."""
-
+SIZE = 1024  # rows and columns of every film
 _CLASSES = ("CALC", "CIRC", "SPIC", "MISC", "ARCH", "ASYM")
 _SEVERITY = {"B": "benign", "M": "malignant"}
 _FILM = re.compile(r"(?P<film>mdb(?P<number>\d{3}))\b\s*(?P<rest>.*)", re.IGNORECASE)
@@ -26,15 +23,13 @@ _ROW = re.compile(
 def list_images(root: Path) -> pd.DataFrame:
     """List mini-MIAS (Suckling et al., Excerpta Medica ICS 1069:375-378, 1994), a row a film in order of number.
 
-    Expects Info.txt with the films (mdb001.pgm, ...) beside it. Healthy is class NORM; a film of any other
-    class is not. A film that Info.txt lists and that is not in the folder is missing; one in the folder that is
-    not listed has unknown health. The patient is the pair of films 2k-1 and 2k. The tissue letter is
-    not BI-RADS density, so density is null. Findings carry the class code, the severity, and as box the square
-    round the circle, clipped to the film.
+    Expects Info.txt with the films (mdb001.pgm, ...) beside it. Healthy is class NORM; a film in the folder that is not
+    listed has unknown health. The patient is the pair of films 2k-1 and 2k. The tissue letter is not BI-RADS density,
+    so density is null. Findings carry the class code, the severity, and as box the square round the circle, clipped.
 
-    Traps: Info.txt counts y from the bottom (row = 1024 - y); calls even films left, while the markers on
-    the films say L on the odd ones, which is followed here; lists several rows a film, and rows without a
-    position ("*NOTE 3*": calcifications spread over the whole breast). All views are MLO, 0.2 mm a pixel.
+    Traps: Info.txt counts y from the bottom (row = 1024 - y); calls even films left, while the markers on the films say
+    L on the odd ones, which is followed here; lists several rows a film, and rows without a position ("*NOTE 3*":
+    calcifications spread over the whole breast). All views are MLO, 0.2 mm a pixel.
     """
     info = find_entry(root, "Info.txt")
     if info is None:
@@ -50,35 +45,21 @@ def list_images(root: Path) -> pd.DataFrame:
     for film in sorted({*findings, *unlisted}):
         number = int(film[3:])
         first = number - (number + 1) % 2
-        rows.append(
-            {
-                "image_id": film,
-                "patient_id": f"mdb{first:03d}-{first + 1:03d}",
-                "side": "L" if number % 2 else "R",
-                "view": "MLO",
-                "healthy": None if film in unlisted else not findings[film],
-                "source": files.get(film, f"{film}.pgm"),
-                "rows": SIZE,
-                "columns": SIZE,
-                "mm_per_pixel": 0.2,
-                "findings": findings.get(film, []),
-                "reason": "Info.txt does not list this film" if film in unlisted else None,
-            }
-        )
+        row = {"image_id": film, "patient_id": f"mdb{first:03d}-{first + 1:03d}", "side": "L" if number % 2 else "R"}
+        row |= {"view": "MLO", "rows": SIZE, "columns": SIZE, "mm_per_pixel": 0.2}
+        row |= {"source": files.get(film, f"{film}.pgm"), "findings": findings.get(film)}
+        is_listed = film not in unlisted
+        row |= {"healthy": not findings[film]} if is_listed else {"reason": "Info.txt does not list this film"}
+        rows.append(row)
     return index.table(rows, root)
 
 
 def _check_size(path: Path) -> None:
     """Refuse films of another size, whose circles would lie elsewhere; damaged ones fail when they are read."""
-    try:
-        header = read_header(path)
-    except InputError:
-        return
-    if (header["rows"], header["columns"]) != (SIZE, SIZE):
-        raise InputError(
-            f"{path} has {header['rows']} x {header['columns']} pixels, where mini-MIAS has {SIZE} x {SIZE}: "
-            "use the films as released"
-        )
+    header = header_of(path)
+    if header and (header["rows"], header["columns"]) != (SIZE, SIZE):
+        size = f"{header['rows']} x {header['columns']} pixels, where mini-MIAS has {SIZE} x {SIZE}"
+        raise InputError(f"{path} has {size}: use the films as released")
 
 
 def _listed_findings(info: Path) -> dict[str, list[dict]]:
@@ -93,10 +74,8 @@ def _listed_findings(info: Path) -> dict[str, list[dict]]:
             raise InputError(f"{info}, line {number}: {text.strip()!r} should look like 'mdb001 G CIRC B 535 425 197'")
         film_findings = findings.setdefault(film["film"].lower(), [])
         if row["kind"]:
-            box = None
-            if row["x"]:
-                x, y, radius = int(row["x"]), SIZE - int(row["y"]), int(row["radius"])
-                box = clipped((x - radius, y - radius, x + radius, y + radius), SIZE, SIZE)
+            x, y, radius = int(row["x"] or 0), SIZE - int(row["y"] or 0), int(row["radius"] or 0)
+            box = clipped((x - radius, y - radius, x + radius, y + radius), SIZE, SIZE) if row["x"] else None
             film_findings.append(index.finding(row["kind"], severity=_SEVERITY[row["severity"]], box=box))
     return findings
 

@@ -1,10 +1,15 @@
-"""What a kind of raw data says of itself, so that no other file has to know it by name."""
+"""What the sources share: how a kind of raw data describes itself, and files and names in raw trees."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
+
+from mammovae.config import InputError
+from mammovae.data.sources.csv_rows import normalise_name
+from mammovae.imageio.read import IMAGE_SUFFIXES, read_header
 
 
 @dataclass(frozen=True)
@@ -22,3 +27,34 @@ class Source:
     itself says which images are healthy."""
     finding_shape: Literal["box", "round"] = "box"
     """Whether a finding fills its box or is the ellipse within (where the data gives centres and radii)."""
+
+
+def find_entry(folder: Path, name: str) -> Path | None:
+    """Return the folder's entry of that name, case, spaces and underscores aside; None where there is none."""
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}: name the one that holds the raw data")
+    return next((path for path in sorted(folder.iterdir()) if normalise_name(path.name) == normalise_name(name)), None)
+
+
+def relative(path: Path, root: Path) -> str:
+    """Return path as the index stores it: from root, with forward slashes."""
+    source = path.relative_to(root).as_posix()
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the name of {str(path)!r} is no readable UTF-8: rename the file or its folder") from None
+    return source
+
+
+def without_suffix(source: str) -> str:
+    """Drop a suffix that names a format; the dots of a UID stay."""
+    stem, dot, suffix = source.rpartition(".")
+    return stem if dot + suffix.lower() in IMAGE_SUFFIXES else source
+
+
+def header_of(path: Path) -> dict[str, Any] | None:
+    """Return what a file says of itself; None for one that cannot be read, which fails later, with its reason."""
+    try:
+        return read_header(path)
+    except InputError:
+        return None

@@ -7,32 +7,19 @@ from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
 
 from mammovae.config import HealthyRule, InputError
 from mammovae.data import index
-from mammovae.data.sources.csv_rows import (
-    BOX,
-    DENSITIES,
-    SIDES,
-    SPLITS,
-    VIEWS,
-    CsvRow,
-    find_entry,
-    normalise_name,
-    read_csv,
-)
-from mammovae.data.sources.source import Source
+from mammovae.data.sources.csv_rows import DENSITIES, SIDES, SPLITS, VIEWS, CsvRow, normalise_name, read_csv
+from mammovae.data.sources.source import Source, find_entry, header_of
 from mammovae.imageio.dicom_header import age_in_years
 from mammovae.imageio.read import IMAGE_SUFFIXES, RASTER_SUFFIXES
 
 _IMAGE_COLUMNS = ("study_id", "image_id", "laterality", "view_position", "breast_birads")
-_FINDING_COLUMNS = ("study_id", "image_id", "laterality", "finding_categories", *BOX)
+_FINDING_COLUMNS = ("study_id", "image_id", "laterality", "finding_categories", *index.BOX)
 
-Breast = tuple[str, str | None]
-"""study_id and side."""
-ImageFindings = list[tuple[str, CsvRow]]
-"""Category and table row of each finding of an image."""
+Breast = tuple[str, str | None]  # study_id and side
+ImageFindings = list[tuple[str, CsvRow]]  # category and table row of each finding of an image
 
 
 def list_images(root: Path, *, healthy: HealthyRule = "birads12") -> pd.DataFrame:
@@ -42,14 +29,13 @@ def list_images(root: Path, *, healthy: HealthyRule = "birads12") -> pd.DataFram
     there, metadata.csv (age, vendor, model, spacing). PNG copy: Processed_Images/STUDY/IMAGE.png and a
     Metadata.csv with the finding columns. Columns are matched by name, case and spacing aside.
 
-    Healthy, by `healthy`: birads12 = no finding on any view of that breast (study and side), and every view
-    BI-RADS 1 or 2; birads1 = the same with BI-RADS 1 alone; image = no finding on this image. A finding on
-    this image is false, all else null. patient_id is study_id, since the set holds one exam a patient.
+    Healthy, by `healthy`: birads12 = no finding on any view of that breast (study and side), and every view BI-RADS 1
+    or 2; birads1 = the same with BI-RADS 1 alone; image = no finding on this image. A finding on this image is false,
+    all else null. patient_id is study_id, since the set holds one exam a patient.
 
-    Traps: an image has several finding rows, a row several categories (each becomes a finding with the same
-    box); boxes leave the image and are clipped; findings of an image that the breast table does not list
-    (a cut-down table) make no row, but count for the health of their breast. A PNG of another size than the
-    table says has its boxes scaled where the proportions agree, and loses their place where they do not.
+    Traps: an image has several finding rows, a row several categories (each a finding with the same box); boxes leave
+    the image and are clipped; findings of an image that the breast table does not list (a cut-down table) make no row,
+    but count for the health of their breast; a PNG may have another size than the table says.
     """
     image_rows, finding_rows, details, folder = _tables(root)
     findings, affected = _findings(finding_rows)
@@ -73,8 +59,8 @@ def list_images(root: Path, *, healthy: HealthyRule = "birads12") -> pd.DataFram
         name = existing_files(folder / study).get(image_id, image_id + suffix)
         source = f"{folder.name}/{study}/{name}"
         fields = _fields(row, _raster_shape(root / source), findings[image_id])
-        detail = details.get(image_id)
-        rows.append(fields | {"source": source, "healthy": health(row)} | (_detail(detail) if detail else {}))
+        detail = _detail(details[image_id]) if image_id in details else {}
+        rows.append(fields | {"source": source, "healthy": health(row)} | detail)
     return index.table(rows, root)
 
 
@@ -85,8 +71,8 @@ def _tables(root: Path) -> tuple[list[CsvRow], list[CsvRow], dict[str, CsvRow], 
     folder = find_entry(root, "images") or find_entry(root, "Processed_Images") or root / "images"
     if released:
         findings = find_entry(root, "finding_annotations.csv") or root / "finding_annotations.csv"
-        by_uid = {row.text("SOP Instance UID"): row for row in read_csv(metadata)} if metadata else {}
-        details = {uid: row for uid, row in by_uid.items() if uid}
+        rows = read_csv(metadata) if metadata else []
+        details = {uid: row for row in rows if (uid := row.text("SOP Instance UID"))}
         return read_csv(released, _IMAGE_COLUMNS), read_csv(findings, _FINDING_COLUMNS), details, folder
     if metadata:
         rows = read_csv(metadata, [*_IMAGE_COLUMNS, *_FINDING_COLUMNS[3:]])
@@ -153,13 +139,8 @@ def _existing_files(study: Path) -> dict[str, str]:
 
 def _raster_shape(path: Path) -> tuple[int, int] | None:
     """Return rows and columns of a copy that is no DICOM; None where reading will have to say what is wrong."""
-    if path.suffix.lower() not in RASTER_SUFFIXES or not path.is_file():
-        return None
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-        return None
+    header = header_of(path) if path.suffix.lower() in RASTER_SUFFIXES else None
+    return (header["rows"], header["columns"]) if header and "rows" in header else None
 
 
 def _place(findings: ImageFindings, table_shape: tuple, shape: tuple) -> tuple[list[dict], str | None]:
@@ -190,15 +171,13 @@ def _detail(row: CsvRow) -> dict:
 
 
 _NOT_BOXED = '"No finding" in VinDr-Mammo may still be BI-RADS 2: benign findings are not boxed there.'
+_ANY_GRADE = "Healthy means no box on the image: BI-RADS 3 to 5, or a box in another view, count too."
 SOURCE = Source(
     reads="VinDr-Mammo, as released or as the PNG copy",
     list_images=list_images,
     healthy_rules={
         "birads12": (_NOT_BOXED,),
         "birads1": (),
-        "image": (
-            _NOT_BOXED,
-            "Healthy means no box on the image: BI-RADS 3 to 5, or a box in another view, count too.",
-        ),
+        "image": (_NOT_BOXED, _ANY_GRADE),
     },
 )
