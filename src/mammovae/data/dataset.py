@@ -19,8 +19,7 @@ from mammovae.data.sources import SOURCES, Source
 from mammovae.data.split import include_unlabelled
 from mammovae.storage import file_hash, read_manifest
 
-WRITERS = ("prepare", "generate")
-"""The commands whose folders are DATA folders."""
+WRITERS = ("prepare", "generate")  # the commands whose folders are DATA folders
 
 
 class Batch(NamedTuple):

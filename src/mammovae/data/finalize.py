@@ -17,8 +17,7 @@ from mammovae.storage import atomic_write
 FROM_HEADER = ("study_id", "patient_id", "side", "view", "age", "vendor", "model", "mm_per_pixel")
 """Columns that a file's header may fill where the listing says nothing."""
 
-SHEET_IMAGES = 400
-"""The most images that a contact sheet shows; of more, it shows evenly spaced ones."""
+SHEET_IMAGES = 400  # that a contact sheet shows at most; of more, it shows evenly spaced ones
 
 
 def finalize(

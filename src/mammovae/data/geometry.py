@@ -48,8 +48,6 @@ class Geometry:
         Both axes have one scale, with padding on the right and equally above and below, unless stretch is set: then
         the crop fills the prepared image. grid says how the pixels of a reduced image's mask lie on the source.
         """
-        if size < 1:
-            raise ValueError(f"size is {size}: give at least 1 pixel.")
         ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if ys.size == 0:
             raise NoBreast("The breast mask is empty: give a mask with at least one pixel set.")

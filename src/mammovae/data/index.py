@@ -31,8 +31,7 @@ _TYPES = {
 _FINDING = pa.struct([(name, _TYPES.get(name, _TEXT)) for name in ("category", "birads", "severity", *BOX)])
 SCHEMA = pa.schema([(name, (_TYPES | {"findings": pa.list_(_FINDING)}).get(name, _TEXT)) for name in COLUMNS])
 
-ABSENT = "listed, but the file is not there"
-"""The reason of a row with status missing."""
+ABSENT = "listed, but the file is not there"  # the reason of a row with status missing
 ALLOWED = {
     "side": ("L", "R"),
     "view": ("CC", "MLO"),

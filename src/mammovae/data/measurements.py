@@ -9,9 +9,7 @@ from scipy import ndimage
 
 from mammovae.data.geometry import ChestWall
 
-MEASUREMENTS = "measurements.parquet"
-"""The file of a DATA folder that holds what was measured, a row a row of the index."""
-
+MEASUREMENTS = "measurements.parquet"  # of a DATA folder: what was measured, a row a row of the index
 MIN_LENGTH = 1024
 """Fine structure is measured in images of less than twice so many pixels on the longer side, or smaller ones."""
 _COARSE = 256  # pixels of the longer side at which lines and shapes are looked for
@@ -59,10 +57,8 @@ def _exposure(pixels: np.ndarray, breast: np.ndarray, grey: np.ndarray, deep: np
 
 
 def _sharpness(grey: np.ndarray, deep: np.ndarray) -> dict[str, float]:
-    """Measure how much of the breast's structure is fine: logs of median second differences over 1, 4 and 8 pixels.
-
-    Noise raises the finest; motion takes fine structure away. Medians, so that a skin marker's edge is no noise.
-    """
+    """Measure how much of the breast's structure is fine: logs of median second differences over 1, 4 and 8 pixels."""
+    # Noise raises the finest; motion takes fine structure away. Medians, so that a skin marker's edge is no noise.
     box = _box(deep, 8)
     grey, deep = grey[box], deep[box]
     energy = {}

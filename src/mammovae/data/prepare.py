@@ -121,16 +121,13 @@ def prepare(  # noqa: PLR0913
                         progress.advance(1)
                 facts = finalize(out, frame, journal.entries(), arrays.images, arrays.masks, settings.seed)
                 arrays.finish()
-                stage.finish(phantoms=_is_phantom(root), **facts)
+                # Whether mammovae phantom wrote the raw tree, so that no report passes it off as patients.
+                source = read_json(root / MANIFEST) if (root / MANIFEST).is_file() else {}
+                stage.finish(phantoms=source.get("command") == "phantom", **facts)
                 journal.delete()
         else:
             (out / JOURNAL).unlink(missing_ok=True)  # where a kill came between the last two steps
         return stage.facts()
-
-
-def _is_phantom(root: Path) -> bool:
-    """Say whether mammovae phantom wrote the raw tree, so that no report passes it off as patients."""
-    return (root / MANIFEST).is_file() and read_json(root / MANIFEST).get("command") == "phantom"
 
 
 def _listing(kind: str, root: Path, settings: PrepareSettings) -> pd.DataFrame:

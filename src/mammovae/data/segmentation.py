@@ -63,15 +63,14 @@ def _segment(small: np.ndarray) -> np.ndarray:
     mask = _fill_holes(largest_part(mask))
     if mask.mean() < 0.02:
         raise NoBreast(_NOTHING)
-    if mask.mean() > 0.97 or mask[[0, 0, -1, -1], [0, -1, 0, -1]].all() or _inverted(small, mask):
+    is_everything = mask.mean() > 0.97 or mask[[0, 0, -1, -1], [0, -1, 0, -1]].all()
+    # Inverted: the mask is flat and as bright as can be while all sorts of grey lie around it.
+    if is_everything or (
+        (small[mask] > 0.97 * small.max()).mean() > 0.5
+        and np.ptp(np.percentile(small[~mask], (10, 90))) > 0.1 * np.ptp(small)
+    ):
         raise NoBreast("No dark background lies around a breast: check that the image is not inverted or all bright.")
     return mask
-
-
-def _inverted(small: np.ndarray, mask: np.ndarray) -> bool:
-    """Say whether the mask is flat and as bright as can be while all sorts of grey lie around it."""
-    around = np.percentile(small[~mask], (10, 90))
-    return bool((small[mask] > 0.97 * small.max()).mean() > 0.5 and np.ptp(around) > 0.1 * np.ptp(small))
 
 
 def _air_level(grey: np.ndarray, air: np.ndarray) -> np.ndarray:
@@ -182,14 +181,12 @@ def _otsu(values: np.ndarray) -> float:
 
 def _reduce(image: np.ndarray, step: int) -> np.ndarray:
     """Return the image in blocks of step x step pixels or so, each the mean of 3 x 3 of its pixels (all take long)."""
-    lengths = [(-(-length // step), length) for length in image.shape]
-    total = np.zeros([count for count, _ in lengths], np.float32)
-    for thirds in np.ndindex(3, 3):
-        at = (
-            ((np.arange(n) + (2 * k + 1) / 6) * length / n).astype(int)
-            for k, (n, length) in zip(thirds, lengths, strict=True)
-        )
-        total += image[np.ix_(*at)]
+    (height, width), rows, columns = image.shape, -(-image.shape[0] // step), -(-image.shape[1] // step)
+    total = np.zeros((rows, columns), np.float32)
+    for y, x in np.ndindex(3, 3):
+        down = ((np.arange(rows) + (2 * y + 1) / 6) * height / rows).astype(int)
+        across = ((np.arange(columns) + (2 * x + 1) / 6) * width / columns).astype(int)
+        total += image[np.ix_(down, across)]
     return total / 9
 
 

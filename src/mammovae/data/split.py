@@ -10,8 +10,7 @@ from mammovae.config import UsageError
 SHARES = {"train": 0.5, "validation": 0.1, "calibration": 0.2, "test": 0.2}
 """Shares of the patients where a set brings no split of its own."""
 FOR_TRAINING = {name: share for name, share in SHARES.items() if name != "test"}
-FOLD_SHARES = {"train": 0.7, "validation": 0.1, "calibration": 0.2}
-"""Shares of the patients outside a fold."""
+FOLD_SHARES = {"train": 0.7, "validation": 0.1, "calibration": 0.2}  # of the patients outside a fold
 
 
 def fill_patients(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:

@@ -39,7 +39,10 @@ def list_images(root: Path) -> pd.DataFrame:
         raise InputError(f"{info} lists no film: its rows should look like 'mdb001 G CIRC B 535 425 197'")
     files = {path.stem.lower(): path.name for path in root.iterdir() if path.suffix.lower() == ".pgm"}
     for name in files.values():
-        _check_size(root / name)
+        header = header_of(root / name) or {"rows": SIZE, "columns": SIZE}  # damaged ones fail when they are read
+        if (header["rows"], header["columns"]) != (SIZE, SIZE):  # circles would lie elsewhere
+            size = f"{header['rows']} x {header['columns']} pixels, where mini-MIAS has {SIZE} x {SIZE}"
+            raise InputError(f"{root / name} has {size}: use the films as released")
     unlisted = {name for name in files if _FILM.fullmatch(name)} - set(findings)
     rows = []
     for film in sorted({*findings, *unlisted}):
@@ -52,14 +55,6 @@ def list_images(root: Path) -> pd.DataFrame:
         row |= {"healthy": not findings[film]} if is_listed else {"reason": "Info.txt does not list this film"}
         rows.append(row)
     return index.table(rows, root)
-
-
-def _check_size(path: Path) -> None:
-    """Refuse films of another size, whose circles would lie elsewhere; damaged ones fail when they are read."""
-    header = header_of(path)
-    if header and (header["rows"], header["columns"]) != (SIZE, SIZE):
-        size = f"{header['rows']} x {header['columns']} pixels, where mini-MIAS has {SIZE} x {SIZE}"
-        raise InputError(f"{path} has {size}: use the films as released")
 
 
 def _listed_findings(info: Path) -> dict[str, list[dict]]:

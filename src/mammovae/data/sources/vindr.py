@@ -18,7 +18,6 @@ from mammovae.imageio.read import IMAGE_SUFFIXES, RASTER_SUFFIXES
 _IMAGE_COLUMNS = ("study_id", "image_id", "laterality", "view_position", "breast_birads")
 _FINDING_COLUMNS = ("study_id", "image_id", "laterality", "finding_categories", *index.BOX)
 
-Breast = tuple[str, str | None]  # study_id and side
 ImageFindings = list[tuple[str, CsvRow]]  # category and table row of each finding of an image
 
 
@@ -38,19 +37,13 @@ def list_images(root: Path, *, healthy: HealthyRule = "birads12") -> pd.DataFram
     but count for the health of their breast; a PNG may have another size than the table says.
     """
     image_rows, finding_rows, details, folder = _tables(root)
-    findings, affected = _findings(finding_rows)
-    grades: dict[Breast, list[int | None]] = defaultdict(list)
-    for row in image_rows:
-        grades[_breast(row)].append(row.birads("breast_birads"))
     allowed = (1,) if healthy == "birads1" else (1, 2)
-
-    def health(row: CsvRow) -> bool | None:
-        if findings[row.required("image_id")]:
-            return False
-        breast = _breast(row)
-        unaffected = breast not in affected and all(grade in allowed for grade in grades[breast])
-        return True if healthy == "image" or unaffected else None
-
+    findings: dict[str, ImageFindings] = defaultdict(list)
+    affected = {_breast(row) for row in image_rows if row.birads("breast_birads") not in allowed}
+    for row in finding_rows:
+        for category in _categories(row):
+            findings[row.required("image_id")].append((category, row))
+            affected.add(_breast(row))
     existing_files = lru_cache(64)(_existing_files)  # for this call alone: files may come between two
     rows = []
     for row in image_rows:
@@ -60,7 +53,9 @@ def list_images(root: Path, *, healthy: HealthyRule = "birads12") -> pd.DataFram
         source = f"{folder.name}/{study}/{name}"
         fields = _fields(row, _raster_shape(root / source), findings[image_id])
         detail = _detail(details[image_id]) if image_id in details else {}
-        rows.append(fields | {"source": source, "healthy": health(row)} | detail)
+        is_healthy = True if healthy == "image" or _breast(row) not in affected else None
+        is_healthy = False if findings[image_id] else is_healthy
+        rows.append(fields | {"source": source, "healthy": is_healthy} | detail)
     return index.table(rows, root)
 
 
@@ -84,19 +79,8 @@ def _tables(root: Path) -> tuple[list[CsvRow], list[CsvRow], dict[str, CsvRow], 
     )
 
 
-def _breast(row: CsvRow) -> Breast:
+def _breast(row: CsvRow) -> tuple[str, str | None]:
     return row.required("study_id"), row.one_of("laterality", SIDES)
-
-
-def _findings(rows: list[CsvRow]) -> tuple[dict[str, ImageFindings], set[Breast]]:
-    """Return the findings by image, and the breasts that have any."""
-    findings: dict[str, ImageFindings] = defaultdict(list)
-    affected = set()
-    for row in rows:
-        for category in _categories(row):
-            findings[row.required("image_id")].append((category, row))
-            affected.add(_breast(row))
-    return findings, affected
 
 
 def _categories(row: CsvRow) -> list[str]:
@@ -175,9 +159,5 @@ _ANY_GRADE = "Healthy means no box on the image: BI-RADS 3 to 5, or a box in ano
 SOURCE = Source(
     reads="VinDr-Mammo, as released or as the PNG copy",
     list_images=list_images,
-    healthy_rules={
-        "birads12": (_NOT_BOXED,),
-        "birads1": (),
-        "image": (_NOT_BOXED, _ANY_GRADE),
-    },
+    healthy_rules={"birads12": (_NOT_BOXED,), "birads1": (), "image": (_NOT_BOXED, _ANY_GRADE)},
 )
