@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mammovae.config import InputError, LesionKind
+from mammovae.config import InputError
 from mammovae.data.dataset import Data
 from mammovae.detection.calibration import CALIBRATION
 from mammovae.detection.detector import Detector
@@ -33,16 +33,15 @@ def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, A
     detector.scales = {name: _level([maps[name] for maps in single_maps]) for name in run.settings.maps}
     # Scores and fused maps from one pass of the networks; there are maps for the first images alone.
     fused_maps = np.zeros((len(calibration[:_MOST_FOR_MAPS]), detector.size, detector.size), np.float32)
-    tables = (
-        detector.table(data, calibration[:_MOST_FOR_MAPS], fused_maps),
-        detector.table(data, calibration[_MOST_FOR_MAPS:]),
-    )
-    scores = pd.concat(map(pd.DataFrame, tables), ignore_index=True)
-    quality = fit_quality(data, train)
-    if quality is not None:
+    mapped = pd.DataFrame(detector.table(data, calibration[:_MOST_FOR_MAPS], fused_maps))
+    rest = pd.DataFrame(detector.table(data, calibration[_MOST_FOR_MAPS:]))
+    scores = pd.concat([mapped, rest], ignore_index=True)
+    if len(train) >= _FEWEST_FOR_QUALITY:
+        chosen = train[np.unique(np.linspace(0, len(train) - 1, _MOST_FOR_QUALITY).round().astype(int))]
+        quality = Quality.fit(*_quality_inputs(data, chosen))
         quality.save(run.path)
         if len(calibration):
-            scores["quality"] = quality.score(quality.normal_scores(*quality_inputs(data, calibration)))
+            scores["quality"] = quality.score(quality.normal_scores(*_quality_inputs(data, calibration)))
     with atomic_write(run.path / CALIBRATION) as partial:
         scores.to_parquet(partial, index=False)
     if not len(calibration):
@@ -64,9 +63,9 @@ def check_insertion_artefacts(run: Run, data: Data, positions: np.ndarray) -> No
     """
     detector, seed = Detector(run), run.settings.seed
     for name, member in run.members.items():
-        kinds: tuple[LesionKind, ...] = (
-            ("distortion",) if "distortion" in member.inserted_kinds else member.inserted_kinds
-        )
+        kinds = member.inserted_kinds
+        if "distortion" in kinds:
+            kinds = ("distortion",)
         shams: dict[int, np.ndarray] = {}
         for position in map(int, positions[:_SHAM_IMAGES] if kinds else ()):
             image, mask, mm = data.images[position], data.masks[position], data.mm_per_pixel(position)
@@ -77,24 +76,13 @@ def check_insertion_artefacts(run: Run, data: Data, positions: np.ndarray) -> No
             continue
         rows, main = list(shams), next(iter(member.scores))
         pair = (data.images[rows], np.stack(list(shams.values())))
-        raw, sham = (detector.detect(images, data.masks[rows]).scores[main] for images in pair)
-        value = auroc(raw, sham)
+        value = auroc(*(detector.detect(images, data.masks[rows]).scores[main] for images in pair))
         if value is not None and value > _SHAM_AUROC:
-            raise InputError(
-                f"{name} distinguishes sham insertions from raw images (AUROC {value:.2f}, at most {_SHAM_AUROC} "
-                "allowed): it has learnt the insertion and not lesions; omit it from members"
-            )
+            problem = f"{name} distinguishes sham insertions from raw images (AUROC {value:.2f}, at most {_SHAM_AUROC}"
+            raise InputError(f"{problem} allowed): it has learnt the insertion and not lesions; omit it from members")
 
 
-def fit_quality(data: Data, train: np.ndarray) -> Quality | None:
-    """Fit the quality score to at most 2,000 healthy training images, evenly spaced; None with fewer than ten."""
-    if len(train) < _FEWEST_FOR_QUALITY:
-        return None
-    chosen = train[np.unique(np.linspace(0, len(train) - 1, _MOST_FOR_QUALITY).round().astype(int))]
-    return Quality.fit(*quality_inputs(data, chosen))
-
-
-def quality_inputs(data: Data, positions: np.ndarray) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Return what the quality score is made of: measures, thumbnails and outlines of a DATA folder's images."""
+def _quality_inputs(data: Data, positions: np.ndarray) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Return what the quality score is made of: measures, thumbnails and outlines."""
     measures = data.measurements.iloc[positions][[name for name in MEASURES if name in data.measurements]]
     return measures.reset_index(drop=True), *thumbnails(data.images[positions], data.masks[positions])

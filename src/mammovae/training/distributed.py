@@ -41,11 +41,7 @@ class ProcessGroup:
 
     @classmethod
     def join(cls, devices: int | None = None) -> "ProcessGroup":
-        """Return this process's place, once it has joined the others; devices: what was asked for on this machine.
-
-        UsageError when devices is less than 1, more than there are GPUs (where there are any), or not what torchrun
-        started.
-        """
+        """Return this process's place, once it has joined the others; devices: what was asked for on this machine."""
         if devices is not None and devices < 1:
             raise UsageError(f"devices is {devices}: give at least 1")
         is_started = all(name in os.environ for name in _ENVIRONMENT)
@@ -54,9 +50,8 @@ class ProcessGroup:
             raise UsageError(f"torchrun started {group.local_size} processes here, not {devices}: omit devices")
         needed, available = devices or group.local_size, torch.cuda.device_count()
         if available and needed > available:
-            raise UsageError(
-                f"devices is {needed}, but there are {available} GPUs on this machine: give at most {available}"
-            )
+            there = f"there are {available} GPUs on this machine: give at most {available}"
+            raise UsageError(f"devices is {needed}, but {there}")
         if group.size % group.local_size:
             raise UsageError("torchrun started unequal numbers of processes on its machines: start as many on each")
         if group.size > 1 and not distributed.is_initialized():
@@ -65,18 +60,15 @@ class ProcessGroup:
         return group
 
     def _connect(self, address: str) -> None:
-        on_gpu = torch.cuda.is_available()
-        if on_gpu:
+        if torch.cuda.is_available():
             torch.cuda.set_device(self.local_rank)
-        backend = "nccl" if on_gpu else "gloo"
-        distributed.init_process_group(
-            backend, init_method=address, timeout=_TIMEOUT, world_size=self.size, rank=self.rank
-        )
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(backend, address, timeout=_TIMEOUT, world_size=self.size, rank=self.rank)
 
     def rows_of(self, count: int) -> tuple[slice, int]:
-        """Return which rows of a batch of count are this process's, and how many of them count: all, or none of one.
+        """Return which rows of a batch of count are this process's, and how many of them count.
 
-        A process for which none is left takes the first, for it has to take part in every step.
+        A process for which none is left takes the first, which does not count: it has to take part in every step.
         """
         start, stop = (place * count // self.size for place in (self.rank, self.rank + 1))
         return (slice(start, stop), stop - start) if stop > start else (slice(0, 1), 0)
@@ -106,10 +98,7 @@ class ProcessGroup:
                 gradient.copy_(part.view_as(gradient))
 
     def batch_sum(self, count: int) -> Callable[[Tensor], Tensor]:
-        """Return what adds up values (n, ...) of a batch of count images, of which each process has its rows_of.
-
-        Gradients pass. All processes must call it alike, forwards and backwards.
-        """
+        """Return what adds up values (n, ...) over a batch of count images; all must call it, gradients pass."""
         _, own = self.rows_of(count)
         if self.size == 1:
             return lambda values: values.sum(dim=0)
@@ -143,8 +132,7 @@ def launch(count: int, work: Callable[..., object], *arguments: Any) -> None:
     """Run work(*arguments) in count new processes of this machine that form a group.
 
     The first process to fail ends the others, and what it raised is raised here: InputError and OSError as they are,
-    what else as RuntimeError with its traceback. An interruption ends them all. Arguments are pickled, and each process
-    has a copy of its own.
+    what else as RuntimeError with its traceback. An interruption ends them all.
     """
     processes: list[multiprocessing.process.BaseProcess] = []
     with TemporaryDirectory(prefix="mammovae-") as name:
@@ -155,15 +143,19 @@ def launch(count: int, work: Callable[..., object], *arguments: Any) -> None:
         try:
             with _without_main_module():
                 for rank in range(count):
-                    process = multiprocessing.get_context("spawn").Process(
-                        target=_take_part, args=(folder, ProcessGroup(rank, count, rank, count), threads)
-                    )
+                    place = (folder, ProcessGroup(rank, count, rank, count), threads)
+                    process = multiprocessing.get_context("spawn").Process(target=_take_part, args=place)
                     process.start()
                     processes.append(process)
             while running := [process for process in processes if process.exitcode is None]:
                 wait([process.sentinel for process in running])
                 if failed := [process for process in running if process.exitcode]:
-                    raise _failure(folder, failed[0].exitcode)
+                    if (folder / "failure").exists():
+                        raise pickle.loads((folder / "failure").read_bytes())
+                    raise InputError(
+                        f"a training process ended with exit code {failed[0].exitcode}, perhaps for lack of memory: "
+                        "the same command resumes from the last checkpoint, with fewer devices if need be"
+                    )
         except BaseException:
             for process in processes:
                 process.kill()
@@ -171,16 +163,6 @@ def launch(count: int, work: Callable[..., object], *arguments: Any) -> None:
             if sys.stderr.isatty():
                 print("\x1b[?25h", file=sys.stderr)  # a progress bar cut off has hidden the cursor
             raise
-
-
-def _failure(folder: Path, exit_code: int | None) -> Exception:
-    """Return what the first process to fail left, or say how it ended."""
-    if (folder / "failure").exists():
-        return pickle.loads((folder / "failure").read_bytes())
-    return InputError(
-        f"a training process ended with exit code {exit_code}, perhaps for lack of memory: "
-        "the same command resumes from the last checkpoint, with fewer devices if need be"
-    )
 
 
 def _picklable(error: BaseException) -> Exception:
@@ -212,8 +194,7 @@ def _take_part(folder: Path, group: ProcessGroup, threads: int) -> None:
 
 def _die_with_parent() -> None:
     """End this process when the one that started it is killed: otherwise it would train on."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)
 
@@ -222,8 +203,7 @@ def _die_with_parent() -> None:
 def _without_main_module() -> Iterator[None]:
     """Start processes that neither run the user's script again nor hear an interruption; launch ends them.
 
-    A new process imports the main module, and a script without a main guard would start its own work there. Ours need
-    nothing of it.
+    A new process imports the main module, and a script without a main guard would start its own work there.
     """
     main = sys.modules["__main__"]
     hidden = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}

@@ -1,13 +1,11 @@
 """What a training is given: an epoch's batches straight from the memory map, the same for a seed in any process."""
 
-import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.functional import max_pool2d
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from mammovae.data.dataset import Batch, Data, to_tensors
 from mammovae.models.base import Member
@@ -22,10 +20,25 @@ class StepRows(NamedTuple):
     positions: np.ndarray
     epoch: int
     step: int
+    own: int
+    """How many of the rows count: all, or none of one; see ProcessGroup.rows_of."""
+    count: int
+    """Images of the whole batch."""
+
+
+def shard_epoch(order: np.ndarray, batch_size: int, epoch: int, group: ProcessGroup) -> list[StepRows]:
+    """Cut positions into batches, one a step, and return this process's rows of each."""
+    steps = []
+    for step, start in enumerate(range(0, len(order), batch_size)):
+        # Sorted, so that the memory map is read forwards; the order inside a batch changes no loss.
+        batch = np.sort(order[start : start + batch_size])
+        rows, own = group.rows_of(len(batch))
+        steps.append(StepRows(batch[rows], epoch, step, own, len(batch)))
+    return steps
 
 
 class BatchDataset(Dataset):
-    """Batches straight from the memory map with their random keys (see step_keys): an item is a whole step's rows."""
+    """Batches straight from the memory map with their random keys: an item is a whole step's rows."""
 
     def __init__(self, data: Data, member: Member, seed: int) -> None:
         self._data, self._seed, self._size = data, seed, member.size
@@ -33,11 +46,10 @@ class BatchDataset(Dataset):
 
     def __getitem__(self, index: StepRows) -> tuple[Batch, torch.Tensor]:
         """Return the batch and its keys."""
-        positions, epoch, step = index
-        keys = step_keys(self._seed, epoch, positions, step)
-        if not self._kinds:
-            return self._data.batch(positions, self._size, self._bilateral), keys
-        return self._with_lesions(positions, epoch), keys
+        keys = step_keys(self._seed, index.epoch, index.positions, index.step)
+        if self._kinds:
+            return self._with_lesions(index.positions, index.epoch), keys
+        return self._data.batch(index.positions, self._size, self._bilateral), keys
 
     def _with_lesions(self, positions: np.ndarray, epoch: int) -> Batch:
         """Return a batch with none, one or two lesions inserted into each image."""
@@ -46,9 +58,8 @@ class BatchDataset(Dataset):
         for number, position in enumerate(map(int, positions)):
             key, mm = [self._seed, epoch, position], data.mm_per_pixel(position)
             for lesion in range(int(np.random.default_rng(key).integers(3))):
-                insertion = insert_random_lesion(
-                    images[number], masks[number], mm, "train", [*key, lesion], self._kinds
-                )
+                seed = [*key, lesion]
+                insertion = insert_random_lesion(images[number], masks[number], mm, "train", seed, self._kinds)
                 if insertion is not None:
                     images[number] = insertion.image
                     lesions[number] |= insertion.lesion
@@ -56,27 +67,3 @@ class BatchDataset(Dataset):
         # A pixel that a lesion touches counts, so that small things do not vanish from the target.
         lesion = max_pool2d(torch.from_numpy(lesions).float()[:, None], data.size // self._size)
         return Batch(image, mask, lesion=lesion * mask)
-
-
-class EpochSampler(Sampler):
-    """A process's rows of the batches of an epoch, shuffled by seed and epoch alone."""
-
-    def __init__(self, positions: np.ndarray, batch_size: int, seed: int, group: ProcessGroup) -> None:
-        self._positions, self._batch_size, self._seed, self._epoch = positions, batch_size, seed, 0
-        self._group = group
-
-    def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        """Return the number of batches."""
-        return math.ceil(len(self._positions) / self._batch_size)
-
-    def __iter__(self) -> Iterator[StepRows]:
-        """Yield the rows of each step in turn."""
-        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._positions)
-        for step, start in enumerate(range(0, len(order), self._batch_size)):
-            # Sorted, so that the memory map is read forwards; the order inside a batch changes no loss.
-            batch = np.sort(order[start : start + self._batch_size])
-            yield StepRows(batch[self._group.rows_of(len(batch))[0]], self._epoch, step)

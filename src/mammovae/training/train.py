@@ -23,6 +23,7 @@ from mammovae.storage import StageFolder, atomic_write, code_hash, digest, file_
 from mammovae.training.calibrate import calibrate, check_insertion_artefacts
 from mammovae.training.distributed import ProcessGroup, launch
 from mammovae.training.leakage import record_training_images
+from mammovae.training.loop import fit
 
 
 def train_on(
@@ -35,8 +36,7 @@ def train_on(
 ) -> dict[str, Any]:
     """Do mammovae train for an opened DATA folder, whose splits may be another's; return the manifest.
 
-    cache is a folder of trained members by the hash of all that makes them, which attempts that differ in something
-    else use in common.
+    cache is a folder of trained members by the hash of all that makes them, which other attempts use too.
     """
     group = ProcessGroup.join(devices)
     parts = data.for_training(chosen)
@@ -85,15 +85,11 @@ class _Job:
         for field, names in known.items():
             for name in getattr(self.chosen, field):
                 if name not in names:
-                    meant = suggest(name, sorted(names))
-                    raise UsageError(
-                        f"no member makes {name!r}, which {field} asks for: choose {meant}, or add its member"
-                    )
+                    remedy = f"choose {suggest(name, sorted(names))}, or add its member"
+                    raise UsageError(f"no member makes {name!r}, which {field} asks for: {remedy}")
 
     def fit(self, name: str) -> pd.DataFrame:
         """Fit a member, for the run's number of epochs or its own; all processes call this."""
-        from mammovae.training.loop import fit  # its framework takes seconds to import
-
         epochs = getattr(getattr(self.chosen, name), "epochs", None) or self.chosen.epochs
         settings = self.chosen.model_copy(update={"epochs": epochs})
         return fit(self.members[name], self.data, self.parts, self._folder(name), settings, self.group)
@@ -110,12 +106,13 @@ class _Job:
 
     def fit_or_copy(self, name: str, cache: Path | None) -> pd.DataFrame:
         """Fit a member together with the group, or take it from the cache; return its history."""
-        entry = None if cache is None else cache / self._key(name)
-        is_cached = entry is not None and (entry / WEIGHTS).is_file()
-        if entry is not None and is_cached:
+        if cache is None:
+            return self.fit(self.group.broadcast(name))
+        entry = cache / self._key(name)
+        if is_cached := (entry / WEIGHTS).is_file():
             _copy(entry, self._folder(name))
         history = self.fit(self.group.broadcast(name))
-        if entry is not None and not is_cached:
+        if not is_cached:
             _copy(self._folder(name), entry)
         return history
 
@@ -129,7 +126,11 @@ class _Job:
             density.save(run.path / DENSITY)
         check_insertion_artefacts(run, data, parts["validation"])
         scales = calibrate(run, data, parts)
-        _draw_reconstructions(run, data, parts)
+        shown = (parts["validation"] if len(parts["validation"]) else parts["train"])[:8]
+        images = np.concatenate(reconstruct(run, data, shown))
+        (run.path / "private").mkdir(exist_ok=True)
+        grid = image_grid(images, len(shown), row_labels=["image", "reconstruction"])
+        save(grid, run.path / "private" / "reconstructions.png")
         record_training_images(run, data, np.concatenate(list(parts.values())))
         return {
             "training_seconds": round(sum(float(history["seconds"].sum()) for history in histories.values()), 1),
@@ -158,11 +159,3 @@ def _copy(source: Path, target: Path) -> None:
     for file in (HISTORY, WEIGHTS):
         with atomic_write(target / file) as partial:
             shutil.copyfile(source / file, partial)
-
-
-def _draw_reconstructions(run: Run, data: Data, parts: dict[str, np.ndarray]) -> None:
-    positions = (parts["validation"] if len(parts["validation"]) else parts["train"])[:8]
-    images = np.concatenate(reconstruct(run, data, positions))
-    (run.path / "private").mkdir(exist_ok=True)
-    grid = image_grid(images, len(positions), row_labels=["image", "reconstruction"])
-    save(grid, run.path / "private" / "reconstructions.png")
