@@ -71,14 +71,19 @@ def write_audit_report(
     """Write report.html and return the flat metrics: KEY for each measure of a single arm, ARM_KEY for several."""
     several = len(sets.generated) > 1
     conclusions = [line for arm in sets.generated for line in _conclusions(arm, result, several, arm in sets.derived)]
-    differences = _differences(sets, result)
-    metrics = _metrics(sets, result) | flatten_estimates({key: estimate for key, (_, estimate) in differences.items()})
-    metrics |= flatten_estimates({f"utility_{key}": estimate for key, estimate in (utility or {}).items()})
+    differences, used = _differences(sets, result), utility or {}
+    estimates = {key: estimate for key, (_, estimate) in differences.items()}
+    metrics = _metrics(sets, result) | flatten_estimates(estimates)
+    metrics |= flatten_estimates({f"utility_{key}": estimate for key, estimate in used.items()})
     metrics["conclusions"] = [f"{heading}: {sentence}" for heading, sentence, _ in conclusions]
-    folds = len(np.unique(sets.held.fold)) > 1
+    planned, folds = list(differences.values()), len(np.unique(sets.held.fold)) > 1
     best = sets.arms[sets.generated[-1]]
-    spectra = {"real images": sets.held} | dict(sets.arms)
-    images = {"real images": sets.held} | {arm: sets.arms[arm] for arm in sets.generated}
+    real, arms = {"real images": sets.held}, [REAL_REFERENCE, *sets.arms]
+    images = {name: _spaced(one.images) for name, one in (real | dict(sets.arms)).items() if name != BLURRED}
+    bands = {name: _band(one.spectra) for name, one in (real | dict(sets.arms)).items()}
+    distances = _distances(sets.held, sets.train, best)
+    label = f"distance of an image of {sets.generated[-1]} to the nearest image"
+    rows = [(name.replace("_", " "), row) for name, row in used.items()]
     page = Page(
         "mammovae audit of generated images",
         context.title,
@@ -87,27 +92,12 @@ def write_audit_report(
         [Conclusions(conclusions), Facts(_facts(sets, result, folds))],
         sections.introduction(context.by_patient, bool(sets.derived), not context.phantoms),
         [
-            sections.measures_section(
-                [REAL_REFERENCE, *sets.arms],
-                result.rows(),
-                list(differences.values()),
-                sets.derived,
-                context.by_patient,
-            ),
-            sections.images_section({name: _spaced(one.images) for name, one in images.items()}, sets.derived),
-            sections.spectrum_section(
-                frequencies(sets.held.images.shape[-1]), {name: _band(one.spectra) for name, one in spectra.items()}
-            ),
-            sections.nearest_section(
-                _closest(best, sets.train),
-                _distances(sets.held, sets.train, best),
-                f"distance of an image of {sets.generated[-1]} to the nearest image",
-                bool(sets.derived),
-            ),
+            sections.measures_section(arms, result.rows(), planned, sets.derived, context.by_patient),
+            sections.images_section(images, sets.derived),
+            sections.spectrum_section(frequencies(sets.held.images.shape[-1]), bands),
+            sections.nearest_section(_closest(best, sets.train), distances, label, bool(sets.derived)),
             replace(sections.latent_section(latent), note="Drawn from the first fold's run." if folds else ""),
-            sections.utility_section(
-                [(name.replace("_", " "), row) for name, row in (utility or {}).items()], context.by_patient
-            ),
+            sections.utility_section(rows, context.by_patient),
             limits_section(sections.LIMITS),
             provenance_section(context.provenance, "Settings, versions and seeds."),
         ],
@@ -127,14 +117,11 @@ def _metrics(sets: AuditedSets, result: AuditResult) -> dict[str, Any]:
     }
     metrics: dict[str, Any] = dict(flatten_estimates(measures))
     for arm in sets.generated:
-        prefix, (train_reached, held_reached) = sets.key(arm), result.reached[arm]
-        metrics |= {
-            f"{prefix}exact_copies": result.exact[arm],
-            f"{prefix}training_patients_reached": train_reached,
-            f"{prefix}held_out_patients_reached": held_reached,
-        }
-    counts = {"n_real": len(sets.held), "n_train": len(sets.train)}
-    return metrics | counts | {"n_generated": len(sets.arms[sets.generated[-1]]), "n_failed": sets.n_failed}
+        counts = (result.exact[arm], *result.reached[arm])
+        keys = ("exact_copies", "training_patients_reached", "held_out_patients_reached")
+        metrics |= {f"{sets.key(arm)}{key}": number for key, number in zip(keys, counts, strict=True)}
+    metrics |= {"n_real": len(sets.held), "n_train": len(sets.train)}
+    return metrics | {"n_generated": len(sets.arms[sets.generated[-1]]), "n_failed": sets.n_failed}
 
 
 def _differences(sets: AuditedSets, result: AuditResult) -> dict[str, tuple[str, Estimate]]:
@@ -197,12 +184,9 @@ def _distances(held: ImageSet, train: ImageSet, generated: ImageSet) -> dict[str
 
 def _conclusions(arm: str, result: AuditResult, several: bool, derived: bool) -> list[Conclusion]:
     """Return in words what the figures of a generated set mean: realism, diversity, privacy."""
-    suffix = f" of {arm}" if several else ""
-    return [
-        (f"Realism{suffix}", *_realism(arm, result)),
-        (f"Diversity{suffix}", *_diversity(arm, result)),
-        (f"Privacy{suffix}", *_privacy(arm, result, derived)),
-    ]
+    parts = {"Realism": _realism(arm, result), "Diversity": _diversity(arm, result)}
+    parts["Privacy"] = _privacy(arm, result, derived)
+    return [(heading + (f" of {arm}" if several else ""), *part) for heading, part in parts.items()]
 
 
 def _text(result: AuditResult, arm: str, name: str) -> str:

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from mammovae.auditing.image_set import ImageSet
-from mammovae.auditing.subsampling import REAL_REFERENCE
 from mammovae.generation.samplers import LatentSampler
 from mammovae.models.run import Run, device
 from mammovae.report.audit_page import LatentView
@@ -25,15 +24,14 @@ def latent_view(run: Run, train: ImageSet, real: ImageSet, arms: Mapping[str, Im
     centre, deviation = train.latents.mean(axis=0), train.latents.std(axis=0)
     active = np.argsort(-deviation)[:_ROWS]
     moves = np.linspace(-_REACH, _REACH, _STEPS)
-    z = np.repeat(centre[None], _ROWS * _STEPS, axis=0)
-    for row, dimension in enumerate(active):
-        z[row * _STEPS : (row + 1) * _STEPS, dimension] += moves * deviation[dimension]
-    traversals = _decode(run, z, seed)
+    z = np.tile(centre, (len(active), _STEPS, 1))
+    z[np.arange(len(active)), :, active] += moves * deviation[active, None]
+    traversals = _decode(run, z.reshape(-1, len(centre)), seed)
     ends = LatentSampler(run, "latent", seed).latents(np.arange(2)).double().numpy()
     share = np.linspace(0, 1, _STEPS)[:, None]
     points, labels, variance = _project(real, arms)
     return LatentView(
-        traversals=traversals.reshape(_ROWS, _STEPS, *traversals.shape[1:])[: len(active)],
+        traversals=traversals.reshape(len(active), _STEPS, *traversals.shape[1:]),
         row_labels=[f"dimension {dimension}" for dimension in active],
         column_labels=[f"{move:+.1f}".replace("-", "−") for move in moves],
         strip=_decode(run, (1 - share) * ends[:1] + share * ends[1:], seed),
@@ -57,12 +55,10 @@ def _decode(run: Run, z: np.ndarray, seed: int) -> np.ndarray:
 def _project(real: ImageSet, arms: Mapping[str, ImageSet]) -> tuple[np.ndarray, list[str], tuple[float, float]]:
     """Return points (N, 2) on the real images' first two principal axes, their labels, and the axes' shares."""
     assert real.latents is not None
-    centred = real.latents - real.latents.mean(axis=0)
-    _, values, axes = np.linalg.svd(centred, full_matrices=False)
+    mean = real.latents.mean(axis=0)
+    _, values, axes = np.linalg.svd(real.latents - mean, full_matrices=False)
     shares = values**2 / max(float((values**2).sum()), 1e-12)
-    points, labels = [centred @ axes[:2].T], ["real"] * len(real)
-    for arm, images in arms.items():
-        if arm != REAL_REFERENCE and images.latents is not None:
-            points.append((images.latents - real.latents.mean(axis=0)) @ axes[:2].T)
-            labels += [arm] * len(images)
+    sets = {"real": real} | {arm: images for arm, images in arms.items() if images.latents is not None}
+    points = [(images.latents - mean) @ axes[:2].T for images in sets.values()]
+    labels = [name for name, images in sets.items() for _ in range(len(images))]
     return np.concatenate(points), labels, (float(shares[0]), float(shares[1]))

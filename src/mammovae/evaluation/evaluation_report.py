@@ -54,22 +54,25 @@ def score_label(name: str) -> str:
 def build_page(run: Run, data: Data, table: pd.DataFrame, metrics: DetectionMetrics, selection: ImageSelection) -> Page:
     """Return the page of an evaluation; table is scores_table's."""
     prepared, manifest, settings = data.manifest, run.manifest, run.settings
-    by_patient = prepared["by_patient"]
+    by_patient, headline, score_name = prepared["by_patient"], metrics.headline, _score_label(run)
     kind = prepared["inputs"]["kind"] + (" (phantoms, no patients)" if prepared["phantoms"] else "")
     parts = data.parts(settings)
-    shown = next((part for part in (parts["validation"], parts["train"]) if len(part)), table["position"].to_numpy())
-    score_name = _score_label(run)
+    candidates = (parts["validation"], parts["train"], table["position"].to_numpy())
+    shown = next((positions[:8] for positions in candidates if len(positions)), None)
     facts = {
         "data set": kind,
         "preset": manifest["preset"],
         "trained on": f"{manifest['images']['train']:,} images",
-        "tested on": f"{metrics.headline.n_healthy:,} healthy, {metrics.headline.n_finding:,} with findings",
+        "tested on": f"{headline.n_healthy:,} healthy, {headline.n_finding:,} with findings",
     }
     provenance = {
         "run": {key: manifest[key] for key in ("written", "versions", "git_commit", "machine", "weights")},
         "data": {"index": file_hash(data.path / "index.parquet"), "listing": prepared["inputs"]["listing"]},
         "seeds": {"split": prepared["settings"]["seed"], "training": settings.seed, "evaluation": selection.seed},
     }
+    cases, map_scale = _cases(run, data, table, score_name.split(" (")[0]), MapScale.of_healthy(manifest["map_scale"])
+    size = max(member.size for member in run.members.values())
+    smallest = f"Images are {size} x {size} pixels: what is smaller than a pixel there cannot be detected."
     return Page(
         "mammovae study report",
         f"mammovae: {kind}, preset {manifest['preset']}",
@@ -79,13 +82,11 @@ def build_page(run: Run, data: Data, table: pd.DataFrame, metrics: DetectionMetr
         [
             _data_section(run, data),
             _training_section(run, by_patient),
-            sections.reconstructions_section(*(reconstruct(run, data, shown[:8]) if len(shown) else (None, None))),
+            sections.reconstructions_section(*(() if shown is None else reconstruct(run, data, shown))),
             _generated_section(run, data, parts["train"], selection.seed),
             sections.detection_section(metrics, score_name, by_patient),
-            sections.cases_section(
-                _cases(run, data, table, score_name.split(" (")[0]), MapScale.of_healthy(manifest["map_scale"])
-            ),
-            limits_section([*_limits(run, data), *LIMITS]),
+            sections.cases_section(cases, map_scale),
+            limits_section([smallest, *data.source.healthy_rules.get(prepared["settings"]["healthy"], ()), *LIMITS]),
             provenance_section(provenance),
         ],
     )
@@ -140,10 +141,8 @@ def _split_counts(data: Data) -> pd.DataFrame:
     frame = data.index
     health = frame["healthy"].map({True: "healthy", False: "finding"}).astype(object).fillna("unknown")
     state = health.where(frame["status"] == "ok", "failed")
-    splits, states = (
-        ["train", "validation", "calibration", "test", "unused"],
-        ["healthy", "finding", "unknown", "failed"],
-    )
+    splits = ["train", "validation", "calibration", "test", "unused"]
+    states = ["healthy", "finding", "unknown", "failed"]
     return pd.crosstab(frame["split"].astype(str), state).reindex(index=splits, columns=states, fill_value=0)
 
 
@@ -158,8 +157,8 @@ def _cases(run: Run, data: Data, table: pd.DataFrame, score_name: str, count: in
     for healthy, words in ((False, "Findings"), (True, "Healthy images")):
         ranked = known[known["healthy"] == healthy].sort_values(FINDING, ascending=False, kind="stable")
         number = min(count, len(ranked) // 2)
-        picked += [(f"{words} scored highest", row) for _, row in ranked.head(number).iterrows()]
-        picked += [(f"{words} scored lowest", row) for _, row in ranked.tail(number).iterrows()]
+        for place, rows in (("highest", ranked.head(number)), ("lowest", ranked.tail(number))):
+            picked += [(f"{words} scored {place}", row) for _, row in rows.iterrows()]
     if not picked:
         return []
     positions = np.array([row["position"] for _, row in picked])
@@ -178,9 +177,3 @@ def _cases(run: Run, data: Data, table: pd.DataFrame, score_name: str, count: in
         caption = ", ".join([f"{score_name} {score}", *row["categories"]])
         cases.append(ExampleImage(row["image_id"], image, group, anomaly_map, reconstruction, boxes, caption))
     return cases
-
-
-def _limits(run: Run, data: Data) -> list[str]:
-    size = max(member.size for member in run.members.values())
-    limits = [f"Images are {size} x {size} pixels: what is smaller than a pixel there cannot be detected."]
-    return [*limits, *data.source.healthy_rules.get(data.manifest["settings"]["healthy"], ())]

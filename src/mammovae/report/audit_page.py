@@ -39,39 +39,37 @@ _SHOWN_IMAGES, _COLUMNS, _SHOWN_PAIRS = 12, 6, 12
 
 @dataclass(frozen=True)
 class AuditRow:
-    """One measure of all arms: a row of the table."""
+    """One measure of all arms: a row of the table.
+
+    name: its key in metrics.json; better: half where 0.5 is best; estimates: by arm, n_healthy real and n_finding
+    generated images, None or no entry where it was not measured; note: what it measures, in half a line; primary: its
+    section rests on it, so that it is named so and drawn.
+    """
 
     name: str
-    """Its key in metrics.json."""
     label: str
     better: Literal["lower", "higher", "half"]
-    """half: 0.5 is best."""
     estimates: Mapping[str, Estimate | None]
-    """By arm; n_healthy real and n_finding generated images. None or no entry: not measured."""
     note: str = ""
-    """What it measures, in half a line."""
     primary: bool = False
-    """Its section rests on it: named so, and drawn beside the other primary ones."""
 
 
 @dataclass(frozen=True)
 class LatentView:
-    """A look into the latent space; whatever is None is not shown. Images are integers or floats in 0..1."""
+    """A look into the latent space; whatever is None is not shown. Images are integers or floats in 0..1.
+
+    traversals (R, C, S, S): a row for each dimension that is moved, as "dimension 3, 2.1 nats", a column a step,
+    as "−2"; strip (K, S, S): the way from one image to another; points (N, 2): images on the first two axes of a linear
+    projection, with the N sets that they belong to and the share of the whole variance, 0 to 1, along each axis.
+    """
 
     traversals: ImageArray | None = None
-    """(R, C, S, S): a row for each dimension that is moved while the others stay."""
     row_labels: Sequence[str] = ()
-    """R, as "dimension 3, 2.1 nats"."""
     column_labels: Sequence[str] = ()
-    """C, as "−2", or none."""
     strip: ImageArray | None = None
-    """(K, S, S): the way from one image to another."""
     points: ArrayLike | None = None
-    """(N, 2): images on the first two axes of a linear projection."""
     point_labels: Sequence[str] = ()
-    """N: the set that each point belongs to, "real" or an arm."""
     variance: tuple[float, float] = (0.0, 0.0)
-    """Share of the whole variance along each axis, 0 to 1."""
 
 
 def introduction(by_patient: bool = True, derived: bool = False, shows_patients: bool = False) -> Section:
@@ -203,12 +201,10 @@ def latent_section(view: LatentView | None = None) -> Section:
     blocks: list[Block] = []
     view = view or LatentView()
     if view.traversals is not None:
-        strips = [
-            Figure.grid(row, len(row), f"Images along {label}.", label.replace(", ", ",\n"))
-            for label, row in zip(view.row_labels, view.traversals, strict=True)
-        ]
-        heading = Text("One dimension moved, the others held", "heading")
-        blocks += [heading, Images(strips, "strips", columns=view.column_labels)]
+        blocks.append(Text("One dimension moved, the others held", "heading"))
+        labels = [(f"Images along {label}.", label.replace(", ", ",\n")) for label in view.row_labels]
+        strips = [Figure.grid(row, len(row), *label) for row, label in zip(view.traversals, labels, strict=True)]
+        blocks.append(Images(strips, "strips", columns=view.column_labels))
     if view.strip is not None:
         caption = "Equal steps through the latent space. Breasts should turn into one another, not fade."
         strip = Figure.grid(view.strip, len(view.strip), "Images on the way from one image to another.", caption)

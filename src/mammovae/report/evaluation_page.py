@@ -29,6 +29,10 @@ _TABLES = {
     "density": "By breast density: healthy images and images with a finding of that density.",
     "vendor": "By vendor: healthy images and images with a finding of that vendor.",
 }
+_NO_TABLE = {
+    "category": "No table by category: the data names no category of finding.",
+    "density": "No table by density: the data gives no breast density.",
+}
 _AFFECTED = "Affected-patient controls: the same findings against healthy images whose patient has a finding elsewhere."
 _SHOWN_PAIRS, _SHOWN_GENERATED, _COLUMNS, _COLUMNS_BESIDE = 16, 24, 8, 6
 
@@ -90,17 +94,14 @@ def training_section(
 ) -> Section:
     """Return facts on the training, its loss by epoch (see charts.loss_curve) and its settings, nested as in config."""
     blocks: list[Block] = [Facts(facts)] if facts else []
-    if history is None or not len(history):
+    if history is None:
         blocks.append(Text("No loss curve: there is no history of the training.", "absent"))
     else:
         alt = "Three curves by epoch, for training and validation: negative ELBO, reconstruction, KL divergence."
-        caption = (
-            "Loss by epoch, and the two parts it is the sum of, in nats an image: training (line) and validation "
-            f"(dashed).{pages.not_by_patient(by_patient)}"
-        )
+        caption = "Loss by epoch, and the two parts it is the sum of, in nats an image: training (line) and validation "
+        caption += f"(dashed).{pages.not_by_patient(by_patient)}"
         blocks.append(Figure.chart(charts.loss_curve(history), alt, caption))
-    if settings:
-        blocks.append(pages.pairs_table(settings, "Settings of the training."))
+    blocks += [pages.pairs_table(settings, "Settings of the training.")] if settings else []
     return Section("training", "Training", blocks)
 
 
@@ -169,10 +170,7 @@ def detection_section(
     tables += [(name.capitalize(), _TABLES[name], rows) for name, rows in metrics.tables.items()]
     for heading, caption, rows in tables:
         blocks.append(pages.estimates_table([(row.label or row.name, row) for row in rows], caption, heading))
-    if "category" not in metrics.tables:
-        blocks.append(Text("No table by category: the data names no category of finding.", "absent"))
-    if "density" not in metrics.tables:
-        blocks.append(Text("No table by density: the data gives no breast density.", "absent"))
+    blocks += [Text(reason, "absent") for name, reason in _NO_TABLE.items() if name not in metrics.tables]
     return Section("detection", "Detection", blocks)
 
 
@@ -180,26 +178,24 @@ def detection_charts(metrics: DetectionMetrics, score_label: str, by_patient: bo
     """Return every score as a point, the ROC curve, and all AUROCs in one column; none without both kinds of image."""
     if metrics.curve is None:
         return []
-    rows = [*metrics.scores, *metrics.baselines, *itertools.chain(*metrics.tables.values())]
-    shown = (
-        (
-            charts.score_points(metrics.groups, score_label),
-            "Every image's score as a point, in strips by group, with the median of each group.",
-            "Every scored image as a point. An image with findings of several categories is in the strip of each.",
-        ),
-        (
-            charts.roc(metrics.curve, metrics.baseline_curves),
-            "ROC curve of the headline score with its band, and those of the trivial baselines.",
-            "ROC curve with its pointwise 95 % band; thin lines are trivial baselines, which see no more than "
-            "brightness, size or a linear model.",
-        ),
-        (
-            charts.auroc_forest(rows),
-            "AUROCs with their intervals, one under another, for scores, baselines, categories and densities.",
-            "All AUROCs in one column. Bars are 95 % intervals; no bar: fewer than 10 patients in a group.",
-        ),
+    note = pages.not_by_patient(by_patient)
+    points = Figure.chart(
+        charts.score_points(metrics.groups, score_label),
+        "Every image's score as a point, in strips by group, with the median of each group.",
+        "Every scored image as a point. An image with findings of several categories is in the strip of each." + note,
     )
-    return [Figure.chart(chart, alt, caption + pages.not_by_patient(by_patient)) for chart, alt, caption in shown]
+    curves = Figure.chart(
+        charts.roc(metrics.curve, metrics.baseline_curves),
+        "ROC curve of the headline score with its band, and those of the trivial baselines.",
+        "ROC curve with its pointwise 95 % band; thin lines are trivial baselines, which see no more than brightness, "
+        f"size or a linear model.{note}",
+    )
+    forest = Figure.chart(
+        charts.auroc_forest([*metrics.scores, *metrics.baselines, *itertools.chain(*metrics.tables.values())]),
+        "AUROCs with their intervals, one under another, for scores, baselines, categories and densities.",
+        f"All AUROCs in one column. Bars are 95 % intervals; no bar: fewer than 10 patients in a group.{note}",
+    )
+    return [points, curves, forest]
 
 
 def correlation_texts(metrics: DetectionMetrics) -> dict[str, str]:

@@ -19,7 +19,7 @@ def value(item: Any) -> str:
     """Return a setting or fact for people: thousands separated, null as "unknown", lists joined, floats short."""
     if isinstance(item, bool):
         return "yes" if item else "no"
-    if isinstance(item, int) and not isinstance(item, bool):
+    if isinstance(item, int):
         return f"{item:,}"
     if isinstance(item, float):
         return "unknown" if math.isnan(item) else f"{item:,.4g}"
@@ -38,10 +38,9 @@ def count_line(facts: Mapping[str, Any]) -> str:
     counts = facts["counts"]
     health = f"{counts['healthy']:,} healthy, {counts['finding']:,} with a finding, {counts['unknown']:,} unknown"
     patients = plural(counts["patients"], "patient") if facts["by_patient"] else "unknown patients"
-    whole = f"{plural(counts['images'], 'image')} of {patients}"
     odd = f"{counts['failed']:,} failed, {counts['missing']:,} missing, {counts['warned']:,} with a warning"
     splits = ", ".join(f"{name} {number:,}" for name, number in counts["splits"].items())
-    return f"{whole}: {counts['ok']:,} ok ({health}), {odd}; {splits}"
+    return f"{plural(counts['images'], 'image')} of {patients}: {counts['ok']:,} ok ({health}), {odd}; {splits}"
 
 
 def headline(metrics: Mapping[str, Any]) -> str:

@@ -14,13 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from mammovae.report.style import MAP, SOFT, WIDTH, styled, to_png
 
 BOX = "#4fd1ff"
-_OVERLAY = "anomaly map over image"
-_LARGEST = 256
-_OUTLINE = (255, 176, 0)
+_OVERLAY, _LARGEST, _OUTLINE = "anomaly map over image", 256, (255, 176, 0)
 
 
 class MapScale(NamedTuple):
@@ -55,7 +54,10 @@ def image_grid(images: ArrayLike, columns: int, captions: Sequence[str] = (), ro
 
     captions: N, under the images; row_labels: one a row, on the left. Images above 256 pixels are shown reduced.
     """
-    shown = [_reduced(grey(image)) for image in np.asarray(images)]
+    shown = [grey(image) for image in np.asarray(images)]
+    if shown and (shrink := _LARGEST / max(shown[0].shape)) < 1:
+        size = (round(shown[0].shape[1] * shrink), round(shown[0].shape[0] * shrink))
+        shown = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX)) for image in shown]
     columns = max(1, min(columns, len(shown)))
     rows = max(1, math.ceil(len(shown) / columns))
     height, width = shown[0].shape if shown else (1, 1)
@@ -91,23 +93,14 @@ def case_panel(
 ) -> Figure:
     """Draw a case in panels: the image with its boxes, its reconstruction, the image with its anomaly map.
 
-    Parameters
-    ----------
-    image, reconstruction, anomaly_map
-        (S, S); the map may be coarser than the image.
-    boxes
-        (xmin, ymin, xmax, ymax) in pixels of image.
-    scale
-        The same for every case, never made from the map at hand.
-    decorated
-        With a word above each panel and a colour bar; map_legend draws one bar for many cases.
+    Images are (S, S), the map may be coarser; boxes: (xmin, ymin, xmax, ymax) in pixels of image; scale: the same for
+    every case, never made from the map at hand; decorated: with a word above each panel and a colour bar (map_legend
+    draws one bar for many cases).
     """
     pixels = grey(image)
     panels = [("image", pixels)]
-    if reconstruction is not None:
-        panels.append(("reconstruction", grey(reconstruction)))
-    if anomaly_map is not None:
-        panels.append((_OVERLAY, pixels))
+    panels += [] if reconstruction is None else [("reconstruction", grey(reconstruction))]
+    panels += [] if anomaly_map is None else [(_OVERLAY, pixels)]
     rows, columns = pixels.shape
     side, gap, across = 1.5, 0.03, 1.5 * columns / rows
     has_bar = decorated and anomaly_map is not None
@@ -161,12 +154,13 @@ def contact_sheet(
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=9)
     for number in range(len(images)):
         x, y = number % columns * across + 1, number // columns * down + 1
-        thumbnail = Image.fromarray((grey(images[number]) * 255).round().astype(np.uint8))
-        smooth = Image.Resampling.BOX if thumbnail.width > size else Image.Resampling.BILINEAR
-        sheet.paste(thumbnail.resize((size, size), smooth), (x, y))
+        pixels = (grey(images[number]) * 255).round().astype(np.uint8)
+        sheet.paste(thumbnail(pixels, size), (x, y))
         if masks is not None:
             breast = Image.fromarray((np.asarray(masks[number]) > 0).astype(np.uint8) * 255)
-            edge = _edge(np.asarray(breast.resize((size, size), Image.Resampling.BILINEAR)) > 127)
+            inside = np.asarray(breast.resize((size, size), Image.Resampling.BILINEAR)) > 127
+            # The mask's own outermost pixels; at the border of the image the breast does not end.
+            edge = inside & ~ndimage.binary_erosion(inside, border_value=1)
             sheet.paste(_OUTLINE, (x, y), Image.fromarray(edge.astype(np.uint8) * 200))
         if captions:
             text = captions[number]
@@ -174,6 +168,12 @@ def contact_sheet(
                 text = text[:-2] + "…" if len(text) > 2 else ""
             draw.text((x + 1, y + size), text, (210, 216, 222), font)
     return sheet
+
+
+def thumbnail(pixels: NDArray[np.uint8], size: int) -> Image.Image:
+    """Return an image (S, S) as a square of size pixels."""
+    image = Image.fromarray(pixels)
+    return image.resize((size, size), Image.Resampling.BOX if image.width > size else Image.Resampling.BILINEAR)
 
 
 def _bar(figure: Figure, axes: Axes, scale: MapScale, orientation: Literal["horizontal", "vertical"]) -> None:
@@ -188,18 +188,3 @@ def _bar(figure: Figure, axes: Axes, scale: MapScale, orientation: Literal["hori
 def _show(axes: Axes, pixels: NDArray[np.float32]) -> None:
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
-
-
-def _reduced(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    if max(pixels.shape) <= _LARGEST:
-        return pixels
-    shrink = _LARGEST / max(pixels.shape)
-    size = (round(pixels.shape[1] * shrink), round(pixels.shape[0] * shrink))
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
-
-
-def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the mask's own outermost pixels; at the border of the image the breast does not end, so no edge."""
-    around = np.pad(mask, 1, mode="edge")
-    inner = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
-    return mask & ~inner

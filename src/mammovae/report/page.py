@@ -68,11 +68,6 @@ class Table:
     total: Sequence[Any] = ()
     layout: Literal["numbers", "numbers even", "numbers measures", "pairs"] = "numbers"
 
-    @property
-    def groups(self) -> list[tuple[Any, Sequence[Sequence[Any]]]]:
-        """Rows by the heading of their group; a table that is not parted has one group without a heading."""
-        return list(self.rows.items()) if isinstance(self.rows, Mapping) else [(None, self.rows)]
-
 
 @dataclass(frozen=True)
 class Figure:

@@ -6,28 +6,22 @@ from typing import Any, Self, TextIO
 
 from mammovae.report.formatting import duration
 
+_INTERVAL_S = 10.0
+
 
 class Progress:
     """Counts work done; use as `with Progress("preparing", 20000, unit="images") as progress: progress.advance()`.
 
     Writes to standard error, so that results can be piped; says nothing when total is 0. Work that an earlier call had
     finished is given as done and does not count towards the rate. On a terminal one bar within another is a line of its
-    own; elsewhere a line at most every `every` seconds and one at the end, also when an error stops the work.
+    own; elsewhere a line at most every 10 s and one at the end, also when an error stops the work.
     """
 
     def __init__(
-        self,
-        what: str,
-        total: int,
-        unit: str = "images",
-        done: int = 0,
-        every: float = 10.0,
-        stream: TextIO | None = None,
+        self, what: str, total: int, unit: str = "images", done: int = 0, stream: TextIO | None = None
     ) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, done
-        self._every, self._first, self._note = every, done, ""
-        self._stream = stream or sys.stderr
-        self._begin = self._last_line = monotonic()
+        self._first, self._note, self._stream = done, "", stream or sys.stderr
         self._bar: Any = None
         self._task: Any = None
 
@@ -45,7 +39,7 @@ class Progress:
         self._note = note or self._note
         if self._bar:
             self._bar.update(self._task, completed=self.done, note=self._note)
-        elif self.total and monotonic() - self._last_line >= self._every:
+        elif self.total and monotonic() - self._last_line >= _INTERVAL_S:
             self._last_line = monotonic()
             rate = (self.done - self._first) / max(monotonic() - self._begin, 1e-9)
             pace = f"{rate:,.1f}/s" if rate >= 1 else f"{rate * 60:,.1f}/min"
@@ -75,13 +69,12 @@ class _Bars:
     @classmethod
     def start(cls, stream: TextIO) -> Any:
         if cls.open is None:
+            from rich import progress as bars
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
-            from rich.progress import Progress as Display
 
-            fields = ("{task.fields[unit]}", TimeElapsedColumn(), "left", TimeRemainingColumn(), "{task.fields[note]}")
-            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), *fields)
-            cls.open = Display(*columns, console=Console(file=stream))
+            times = (bars.TimeElapsedColumn(), "left", bars.TimeRemainingColumn())
+            counts = ("{task.description}", bars.BarColumn(), bars.MofNCompleteColumn(), "{task.fields[unit]}")
+            cls.open = bars.Progress(*counts, *times, "{task.fields[note]}", console=Console(file=stream))
             cls.open.start()
         return cls.open
 

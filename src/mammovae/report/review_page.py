@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from mammovae.report.images import MapScale, grey
+from mammovae.report.images import MapScale, grey, thumbnail
 from mammovae.report.page import Figure, Images, Page, Section, Table, Text, write_page
 from mammovae.report.style import MAP, data_uri
 
@@ -46,11 +46,10 @@ class ReviewPage:
         rank = (suspicion, str(row["image_id"]))
         if len(self._heap) == self._shown and rank <= self._heap[0][:2]:
             return
-        entry = (*rank, next(self._number), row, _thumbnail(image, anomaly_map, self._scale))
-        if len(self._heap) < self._shown:
-            heapq.heappush(self._heap, entry)
-        else:
-            heapq.heapreplace(self._heap, entry)
+        entry = (*rank, next(self._number), row, _pair_png(image, anomaly_map, self._scale))
+        heapq.heappush(self._heap, entry)
+        if len(self._heap) > self._shown:
+            heapq.heappop(self._heap)
 
     def write(self, path: Path, table: str, total: int) -> None:
         """Write the page: refused images first, then the most suspicious; table is the name of the file with all."""
@@ -77,26 +76,21 @@ class ReviewPage:
 
 
 def _figure(row: dict[str, Any], png: bytes) -> Figure:
-    finding, quality = (_percentile(row.get(f"{name}_percentile")) for name in ("finding", "quality"))
-    reason = row.get("reason") or "nothing stands out"
-    words = "<code>{}</code> finding {}, quality {}: {}"
-    caption = Markup(words).format(row["image_id"], finding, quality, reason)
+    percentiles = [row.get(f"{name}_percentile") for name in ("finding", "quality")]
+    finding, quality = ("–" if value is None or value != value else f"{value:.1f}" for value in percentiles)
+    words = Markup("<code>{}</code> finding {}, quality {}: {}")
+    caption = words.format(row["image_id"], finding, quality, row.get("reason") or "nothing stands out")
     return Figure(data_uri(png), f"{row['image_id']}: image, and image with anomaly map", caption)
 
 
-def _percentile(value: float | None) -> str:
-    return "–" if value is None or value != value else f"{value:.1f}"
-
-
-def _thumbnail(image: np.ndarray, anomaly_map: np.ndarray, scale: MapScale) -> bytes:
+def _pair_png(image: np.ndarray, anomaly_map: np.ndarray, scale: MapScale) -> bytes:
     """Return PNG bytes of an image beside itself under its map."""
-    size, both = (_SIDE, _SIDE), Image.new("RGB", (2 * _SIDE, _SIDE))
-    pixels = Image.fromarray((255 * grey(image)).astype(np.uint8))
-    pixels = pixels.resize(size, Image.Resampling.BOX if pixels.width > _SIDE else Image.Resampling.BILINEAR)
+    pair, pixels = Image.new("RGB", (2 * _SIDE, _SIDE)), thumbnail((255 * grey(image)).astype(np.uint8), _SIDE)
     colours = MAP(np.clip((anomaly_map - scale.low) / (scale.high - scale.low), 0, 1))
-    overlay = Image.fromarray((255 * colours).astype(np.uint8), "RGBA").resize(size, Image.Resampling.BILINEAR)
-    both.paste(pixels, (0, 0))
-    both.paste(Image.alpha_composite(pixels.convert("RGBA"), overlay).convert("RGB"), (_SIDE, 0))
+    overlay = Image.fromarray((255 * colours).astype(np.uint8), "RGBA")
+    overlay = overlay.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+    pair.paste(pixels, (0, 0))
+    pair.paste(Image.alpha_composite(pixels.convert("RGBA"), overlay).convert("RGB"), (_SIDE, 0))
     buffer = io.BytesIO()
-    both.save(buffer, "PNG")
+    pair.save(buffer, "PNG")
     return buffer.getvalue()

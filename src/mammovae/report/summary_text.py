@@ -14,6 +14,12 @@ LIMITS = (
 )
 
 _FOLLOWS = 0.5
+_GUESSING = (
+    "With so few patients, this figure says nothing about other images.",
+    "The interval lies above 0.5: on images like these the score is better than guessing.",
+    "The interval lies below 0.5: the score ranks images with findings as closer to healthy.",
+    "The interval includes 0.5: these images do not show that the score is better than guessing.",
+)
 
 
 def summarise_detection(metrics: DetectionMetrics, by_patient: bool) -> list[str]:
@@ -21,26 +27,24 @@ def summarise_detection(metrics: DetectionMetrics, by_patient: bool) -> list[str
     row = metrics.headline
     if row.value is None:
         return []
-    unit = "whole patients" if by_patient else "images, as patients are unknown (not by patient)"
+    unit, whose = (
+        ("whole patients", "patients") if by_patient else ("images, as patients are unknown (not by patient)", "images")
+    )
+    interval = f"without an interval (too few: fewer than {FEWEST_PATIENTS} patients in a group)"
+    if row.low is not None and row.high is not None:
+        ends = f"{signed(row.low)} to {signed(row.high)}"
+        interval = f"95 % interval {ends} over {metrics.resamples:,} resamples of {unit}"
     lines = [
         f"Of one image with a finding and one healthy image, drawn at random, the {lowered(row.label)} is higher for "
-        f"the one with the finding {100 * row.value:.0f} times in 100: AUROC {signed(row.value)}, "
-        + (
-            f"95 % interval {signed(row.low)} to {signed(row.high)} over {metrics.resamples:,} resamples of {unit}"
-            if row.low is not None and row.high is not None
-            else f"without an interval (too few: fewer than {FEWEST_PATIENTS} patients in a group)"
-        )
-        + f", from {row.n_healthy:,} healthy images and {row.n_finding:,} with a finding of {metrics.n_patients:,} "
-        + ("patients." if by_patient else "images.")
+        f"the one with the finding {100 * row.value:.0f} times in 100: AUROC {signed(row.value)}, {interval}, from "
+        f"{row.n_healthy:,} healthy images and {row.n_finding:,} with a finding of {metrics.n_patients:,} {whose}.",
+        _compared(row, 0.5, _GUESSING),
     ]
-    lines.append(_against_guessing(row))
     if metrics.differences:
         lines.append(_against_baseline(metrics))
-    followed = [
-        (abs(rho), rho, other.label) for other in metrics.baselines if (rho := metrics.correlations[other.name])
-    ]
-    if followed and max(followed)[0] >= _FOLLOWS:
-        _, rho, label = max(followed)
+    correlations = [(metrics.correlations[other.name], other.label) for other in metrics.baselines]
+    rho, label = max(correlations, key=lambda pair: abs(pair[0] or 0), default=(None, ""))
+    if rho is not None and abs(rho) >= _FOLLOWS:
         lines.append(
             f"Among healthy images the score goes with {lowered(label)} (Spearman {signed(rho)}): "
             "to that extent it measures the same thing, whatever its name."
@@ -52,12 +56,9 @@ def summarise_detection(metrics: DetectionMetrics, by_patient: bool) -> list[str
             f"patient has a finding elsewhere, it is {second.text}, with {second.n_healthy:,} of them. A score that "
             "compares the two breasts of a patient should be read from the first figure alone."
         )
-    precision = metrics.average_precision
-    if precision.value is not None:
-        share = row.n_finding / (row.n_finding + row.n_healthy)
-        lines.append(
-            f"Average precision is {precision.text}; a random score would have {share:.2f}, the share of findings."
-        )
+    if (precision := metrics.average_precision).value is not None:
+        share = f"{row.n_finding / (row.n_finding + row.n_healthy):.2f}, the share of findings"
+        lines.append(f"Average precision is {precision.text}; a random score would have {share}.")
     if metrics.n_unknown:
         lines.append(f"{metrics.n_unknown:,} more scored images are in neither group: their health is unknown.")
     return lines
@@ -68,27 +69,19 @@ def lowered(label: str) -> str:
     return label if label[1:2].isupper() else label[:1].lower() + label[1:] or "score"
 
 
-def _against_guessing(row: Estimate) -> str:
+def _compared(row: Estimate, level: float, texts: tuple[str, str, str, str]) -> str:
+    """Return the text for no interval, one above the level, one below it, or one that includes it."""
     if row.low is None or row.high is None:
-        return "With so few patients, this figure says nothing about other images."
-    if row.low > 0.5:
-        return "The interval lies above 0.5: on images like these the score is better than guessing."
-    if row.high < 0.5:
-        return "The interval lies below 0.5: the score ranks images with findings as closer to healthy."
-    return "The interval includes 0.5: these images do not show that the score is better than guessing."
+        return texts[0]
+    return texts[1] if row.low > level else texts[2] if row.high < level else texts[3]
 
 
 def _against_baseline(metrics: DetectionMetrics) -> str:
     pairs = [pair for pair in zip(metrics.baselines, metrics.differences, strict=True) if pair[0].value is not None]
     best, difference = max(pairs, key=lambda pair: pair[0].value or 0)
-    text = (
-        f"The best baseline is {lowered(best.label)} with {best.text}; "
-        f"the score’s AUROC minus that one is {difference.text}"
+    includes = ": the interval includes 0, so these images do not show that it beats the baseline."
+    end = _compared(difference, 0, (".", ": the score beats it.", ": the score falls behind it.", includes))
+    return (
+        f"The best baseline is {lowered(best.label)} with {best.text}; the score’s AUROC minus that one is "
+        f"{difference.text}{end}"
     )
-    if difference.low is None or difference.high is None:
-        return f"{text}."
-    if difference.low > 0:
-        return f"{text}: the score beats it."
-    if difference.high < 0:
-        return f"{text}: the score falls behind it."
-    return f"{text}: the interval includes 0, so these images do not show that it beats the baseline."
