@@ -82,7 +82,8 @@ def test_resampled_aurocs_equal_those_of_repeated_images() -> None:
     score = np.round(score).astype(float)
     bootstrap = PatientBootstrap(patient, finding, resamples=40)
     everything = np.ones(score.size, bool)
-    for counts, value in zip(bootstrap._counts, bootstrap._aurocs(score, everything), strict=True):
+    values = np.concatenate([*bootstrap._aurocs(score, everything)])
+    for counts, value in zip(bootstrap._counts, values, strict=True):
         repeats = counts[bootstrap._patient]
         drawn, sick = np.repeat(score, repeats), np.repeat(finding, repeats)
         assert value == pytest.approx(pairs(drawn[~sick], drawn[sick]))

@@ -41,35 +41,25 @@ def audit(
         if not stage.done:
             unseen = exclude_training_images(opened, real, healthy_of(opened, real, "test"))
             held, train = real_images(opened, real, unseen, artificial.size)
-            arm = arm_name(opened, artificial)
-            arms = {arm: generated_images(opened, artificial), BLURRED: held.blurred({0: encoder(opened)})}
-            derived = [arm] if artificial.manifest.get("sampling", {}).get("mode") in DERIVED else []
-            sets = AuditedSets(held, train, arms, derived, int((artificial.index["status"] != "ok").sum()))
-            result = audit_sets(held, train, arms, seed)
-            manifest = opened.manifest
-            settings = opened.settings.model_dump(exclude_none=True)
-            context = AuditContext(
-                f"Audit of {len(arms[arm]):,} generated images",
-                real.manifest["by_patient"],
-                real.manifest["phantoms"],
-                settings | {"seed": seed} | {name: manifest[name] for name in ("versions", "git_commit", "weights")},
-            )
+            mode = artificial.manifest.get("sampling", {}).get("mode")
+            arm = "generated" if mode is None else f"{opened.manifest['preset']}, {mode}"
+            arms = {arm: generated_images(opened, artificial), BLURRED: held.blurred({0: _encoder(opened)})}
+            n_failed = int((artificial.index["status"] != "ok").sum())
+            sets = AuditedSets(held, train, arms, [arm] if mode in DERIVED else [], n_failed)
+            title, names = f"Audit of {len(arms[arm]):,} generated images", ("versions", "git_commit", "weights")
+            provenance = opened.settings.model_dump(exclude_none=True) | {"seed": seed}
+            provenance |= {name: opened.manifest[name] for name in names}
+            context = AuditContext(title, real.manifest["by_patient"], real.manifest["phantoms"], provenance)
             latent = None if opened.generator is None else latent_view(opened, train, held, {arm: arms[arm]}, seed)
             used = None if utility is None else measure_utility(stage.out, real, artificial, utility, seed)
+            result = audit_sets(held, train, arms, seed)
             metrics = write_audit_report(stage.out, sets, result, context, latent, used)
             write_json(stage.out / "metrics.json", metrics)
             stage.finish()
         return read_json(stage.out / "metrics.json")
 
 
-def arm_name(run: Run, generated: Data) -> str:
-    """Return what a generated set is called in tables: "generate, latent", or "generated" where that is not known."""
-    mode = generated.manifest.get("sampling", {}).get("mode")
-    return "generated" if mode is None else f"{run.manifest['preset']}, {mode}"
-
-
-def encoder(run: Run) -> Generator | None:
-    """Return the member that encodes images for the encoder's distances."""
+def _encoder(run: Run) -> Generator | None:
     return None if run.generator is None else run.generator[1]
 
 
@@ -102,25 +92,23 @@ def _image_set(run: Run, data: Data, positions: np.ndarray, size: int, fold: int
         masks[start : start + _BATCH] = batch.mask[:, 0].numpy()
     groups = data.index["patient_id"].iloc[positions].astype(str).tolist()
     # Real and generated images alike are encoded without their side, view and density, so that none is favoured.
-    return ImageSet.of(images, masks.astype(np.uint8), groups, encoder(run), fold)
+    return ImageSet.of(images, masks.astype(np.uint8), groups, _encoder(run), fold)
 
 
 def measure_utility(out: Path, real: Data, generated: Data, preset: PresetName, seed: int) -> dict[str, Estimate]:
     """Train a preset on generated and on as many real images, and evaluate both on the same real test images."""
     numbers = [len(data.for_training(config.preset(preset))["train"]) for data in (real, generated)]
     chosen = config.preset(preset, {"limit": min(numbers), "seed": seed})
-    tables = {}
+    tables = []
     for name, data in (("real", real), ("generated", generated)):
         train_on(data, out / f"utility-{name}", preset, chosen)
-        run = Run.open(out / f"utility-{name}")
         positions, _ = select_test_images(Run.open(out / "utility-real"), real, "full", seed)
-        tables[name] = scores_table(run, real, positions)
-    known = tables["real"][tables["real"]["healthy"].notna()].index
-    finding = (~tables["real"].loc[known, "healthy"].astype(bool)).to_numpy()
-    bootstrap = PatientBootstrap(tables["real"].loc[known, "patient_id"].astype(str), finding)
-    scores = {name: table.loc[known, "finding"].to_numpy(np.float64) for name, table in tables.items()}
+        table = scores_table(Run.open(out / f"utility-{name}"), real, positions)
+        tables.append(table[table["healthy"].notna()])
+    bootstrap = PatientBootstrap(tables[0]["patient_id"].astype(str), ~tables[0]["healthy"].to_numpy(bool))
+    by_real, by_generated = (table["finding"].to_numpy(np.float64) for table in tables)
     return {
-        f"{preset}_trained_on_real": bootstrap.auroc(scores["real"]),
-        f"{preset}_trained_on_generated": bootstrap.auroc(scores["generated"]),
-        "generated_less_real": bootstrap.difference(scores["generated"], scores["real"]),
+        f"{preset}_trained_on_real": bootstrap.auroc(by_real),
+        f"{preset}_trained_on_generated": bootstrap.auroc(by_generated),
+        "generated_less_real": bootstrap.difference(by_generated, by_real),
     }

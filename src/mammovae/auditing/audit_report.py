@@ -145,7 +145,7 @@ def _facts(sets: AuditedSets, result: AuditResult, folds: bool) -> dict[str, str
         "real": f"{len(sets.held):,} held-out images of {patients[0]:,} patients" + repeated,
         "trained on": f"{patients[1]:,} patients",
         "generated": f"{usable} usable, {sets.n_failed:,} failed",
-        "a subsample": f"{result.counts[0]:,} against as many",
+        "a subsample": f"{result.n:,} against as many",
     }
 
 

@@ -43,19 +43,17 @@ class ImageSet:
         cls, images: np.ndarray, masks: np.ndarray, groups: Sequence[str], encoder: Generator | None, fold: int = 0
     ) -> "ImageSet":
         """Measure images (n, S, S) of one fold."""
-        inside = images * (masks > 0).astype(images.dtype)
+        inside, names = images * (masks > 0).astype(images.dtype), np.asarray(groups, dtype=str)
         spectra = np.array([radial_spectrum(*pair) for pair in zip(inside, masks, strict=True)])
         latents = None if encoder is None else _encoded(encoder, inside, masks)
-        features, coarse = measure_all(inside, masks), descriptor(inside, masks)
-        return cls(
-            inside, masks, np.asarray(groups, dtype=str), np.full(len(images), fold), features, spectra, coarse, latents
-        )
+        measured = (measure_all(inside, masks), spectra, descriptor(inside, masks), latents)
+        return cls(inside, masks, names, np.full(len(images), fold), *measured)
 
     def __getitem__(self, rows: np.ndarray) -> "ImageSet":
         """Return the images at rows, positions or bool (n,)."""
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        chosen: dict[str, Any] = {name: None if column is None else column[rows] for name, column in columns.items()}
-        return ImageSet(**chosen)
+        columns = [getattr(self, field.name) for field in fields(self)]
+        chosen: list[Any] = [None if column is None else column[rows] for column in columns]
+        return ImageSet(*chosen)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -66,21 +64,20 @@ class ImageSet:
         inside, widths = (self.masks > 0).astype(np.float64), (0, *[BLUR * self.images.shape[-1] / 128] * 2)
         smooth, share = (ndimage.gaussian_filter(x, widths) for x in (self.images.astype(np.float64), inside))
         images = np.rint(np.clip(smooth / np.maximum(share, 1e-3) * inside, 0, 65535)).astype(np.uint16)
-        parts = []
-        for fold in np.unique(self.fold):
-            rows = np.flatnonzero(self.fold == fold)
-            groups = self.groups[rows].tolist()
-            parts.append(ImageSet.of(images[rows], self.masks[rows], groups, encoder_by_fold[fold], fold))
-        return concatenate(parts)
+        folds = {fold: self.fold == fold for fold in np.unique(self.fold)}
+        return concatenate(
+            [
+                ImageSet.of(images[rows], self.masks[rows], self.groups[rows].tolist(), encoder_by_fold[fold], fold)
+                for fold, rows in folds.items()
+            ]
+        )
 
 
 def concatenate(parts: Sequence[ImageSet]) -> ImageSet:
     """Return the folds' sets as one; without latents where a part has none."""
-    columns: dict[str, Any] = {}
-    for name in (field.name for field in fields(ImageSet)):
-        column = [getattr(part, name) for part in parts]
-        columns[name] = None if any(x is None for x in column) else np.concatenate(column)
-    return ImageSet(**columns)
+    columns = [[getattr(part, field.name) for part in parts] for field in fields(ImageSet)]
+    joined: list[Any] = [None if any(x is None for x in column) else np.concatenate(column) for column in columns]
+    return ImageSet(*joined)
 
 
 @torch.inference_mode()

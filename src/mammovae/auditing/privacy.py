@@ -1,10 +1,4 @@
-"""Whether generated images disclose patients: copies of training images, and membership inference.
-
-In use:
-    generated, train, held_out = (descriptor(images, masks) for images, masks in sets)
-    copies = perceptual_copies(generated, train, held_out, train_patients, held_out_patients)
-    auroc = membership_auroc(nearest_neighbours(train, generated)[0], nearest_neighbours(held_out, generated)[0])
-"""
+"""Whether generated images disclose patients: copies of training images, and membership inference."""
 
 import functools
 import hashlib
@@ -15,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import hypergeom
 
-from mammovae.auditing.radiomics import inside_breast
+from mammovae.auditing.radiomics import inside_breast, pairs
 from mammovae.config import InputError
 from mammovae.statistics import Bools, Floats, Integers
 from mammovae.statistics.bootstrap import auroc
@@ -26,7 +20,7 @@ _CHUNK = 512
 
 
 class Copies(NamedTuple):
-    """The result of perceptual_copies."""
+    """Of each generated image, distance and row of its nearest training and held-out image; the threshold of a copy."""
 
     train_distance: Floats
     train_row: Integers
@@ -42,10 +36,7 @@ def descriptor(images: np.ndarray, masks: np.ndarray) -> Floats:
     outside, so that brightness and contrast do not hide a copy. The Euclidean distance of two is the root mean square
     difference of their cells. InputError for a breast of fewer than 64 pixels or an image of fewer than 32.
     """
-    if len(images) != len(masks):
-        raise InputError(f"{len(images)} images and {len(masks)} masks: give one mask an image")
-    rows = [_coarse(image, mask).ravel() / GRID for image, mask in zip(images, masks, strict=True)]
-    return np.array(rows).reshape(len(rows), GRID * GRID)
+    return np.array([_coarse(*pair) / GRID for pair in pairs(images, masks)]).reshape(len(images), GRID * GRID)
 
 
 def nearest_neighbours(
@@ -60,11 +51,10 @@ def nearest_neighbours(
     if not len(reference):
         return distance, index
     names = None if exclude_same is None else [np.asarray(part).astype(str) for part in exclude_same]
-    lengths = np.square(reference).sum(axis=1)
     for start in range(0, len(x), _CHUNK):
         part = slice(start, start + _CHUNK)
         # |a - b|^2 without |a|^2, which changes no order.
-        order = lengths - 2 * x[part] @ reference.T
+        order = np.square(reference).sum(axis=1) - 2 * x[part] @ reference.T
         if names is not None:
             order[names[0][part, None] == names[1]] = np.inf
         best = order.argmin(axis=1)
@@ -97,15 +87,9 @@ def perceptual_copies(
     (of another patient, where patients are named). A copy lies below it, but so may a plain image that resembles many
     others: it lies below it to held-out images as well, which cannot have been copied. copied_by_chance weighs one
     against the other. InputError where no held-out image has a training image to be compared with.
-
-    Returns
-    -------
-    Of each generated image, the distance to and the row of its nearest training and held-out image; the threshold.
     """
-    same = None
-    if train_patients is not None and held_out_patients is not None:
-        same = (held_out_patients, train_patients)
-    distance, _ = nearest_neighbours(held_out, train, same)
+    named = train_patients is not None and held_out_patients is not None
+    distance, _ = nearest_neighbours(held_out, train, (held_out_patients, train_patients) if named else None)
     if not np.isfinite(distance).any():
         raise InputError("there is no held-out and training image of different patients: no distance to compare with")
     nearest = (*nearest_neighbours(generated, train), *nearest_neighbours(generated, held_out))
@@ -119,8 +103,7 @@ def copied_by_chance(reached_train: int, reached_held_out: int, n_train: int, n_
     reached by chance, in training as held out: of all that are reached, the number in training is hypergeometric.
     n_train, n_held_out: all patients of either kind.
     """
-    reached = reached_train + reached_held_out
-    return float(hypergeom.sf(reached_train - 1, n_train + n_held_out, n_train, reached))
+    return float(hypergeom.sf(reached_train - 1, n_train + n_held_out, n_train, reached_train + reached_held_out))
 
 
 def membership_auroc(train_distance: ArrayLike, held_out_distance: ArrayLike) -> float | None:
@@ -136,17 +119,14 @@ def _coarse(image: np.ndarray, mask: np.ndarray) -> Floats:
     grey, inside = inside_breast(image, mask)
     if min(grey.shape) < GRID:
         raise InputError(f"an image is {grey.shape[0]} x {grey.shape[1]}: give at least {GRID} pixels a side")
-    values = grey[inside]
-    standard = np.where(inside, grey - values.mean(), 0) / max(float(values.std()), 1e-4)
-    rows, columns = (_area_means(length) for length in standard.shape)
-    return rows @ standard @ columns.T
+    standard = np.where(inside, grey - grey[inside].mean(), 0) / max(float(grey[inside].std()), 1e-4)
+    return _area_means(len(grey)) @ standard @ _area_means(grey.shape[1]).T
 
 
 @functools.lru_cache(maxsize=8)
 def _area_means(size: int) -> Floats:
     """Return the matrix (32, size) that averages a column over 32 equal lengths, parts of pixels by their share."""
-    edges = np.linspace(0, size, GRID + 1)
-    pixel = np.arange(size)
+    edges, pixel = np.linspace(0, size, GRID + 1), np.arange(size)
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
     return np.maximum(overlap, 0) * GRID / size
 

@@ -64,10 +64,8 @@ def inside_breast(image: np.ndarray, mask: np.ndarray) -> tuple[Floats, Bools]:
         raise InputError(f"an image {image.shape} and a mask {inside.shape} do not fit: give both as (rows, columns)")
     if image.dtype != np.uint16 and image.dtype.kind != "f":
         raise InputError(f"an image is {image.dtype}: give uint16, or float in 0..1")
-    if (pixels := int(inside.sum())) < MIN_BREAST_PIXELS:
-        raise InputError(
-            f"a mask has {pixels} pixels inside the breast, fewer than {MIN_BREAST_PIXELS}: leave the image out"
-        )
+    if (count := int(inside.sum())) < MIN_BREAST_PIXELS:
+        raise InputError(f"a mask has {count} pixels inside, fewer than {MIN_BREAST_PIXELS}: leave the image out")
     grey = np.where(inside, image, 0).astype(np.float64)
     if not np.isfinite(grey).all():
         raise InputError("an image is not finite (NaN or infinite) inside the breast: leave it out")
@@ -75,49 +73,35 @@ def inside_breast(image: np.ndarray, mask: np.ndarray) -> tuple[Floats, Bools]:
 
 
 def measure_all(images: np.ndarray, masks: np.ndarray) -> Floats:
-    """Return the features (N, F) of images and masks (N, S, S); InputError as measure."""
+    """Return the features (N, F) of images and masks (N, S, S)."""
+    return np.array([measure(*pair) for pair in pairs(images, masks)]).reshape(len(images), len(FEATURES))
+
+
+def pairs(images: np.ndarray, masks: np.ndarray) -> "zip[tuple[np.ndarray, np.ndarray]]":
+    """Return each image with its mask; InputError where their numbers differ."""
     if len(images) != len(masks):
         raise InputError(f"{len(images)} images and {len(masks)} masks: give one mask an image")
-    rows = [measure(image, mask) for image, mask in zip(images, masks, strict=True)]
-    return np.array(rows).reshape(len(rows), len(FEATURES))
+    return zip(images, masks, strict=True)
 
 
 def measure(image: np.ndarray, mask: np.ndarray) -> Floats:
-    """Return the features (F,) of an image (S, S), in the order of FEATURES; never NaN.
-
-    uint16, or float in 0..1; the mask not 0 inside the breast. InputError for a breast of fewer than 64 pixels.
-    """
+    """Return the features (F,) of an image (S, S), in the order of FEATURES; never NaN. InputError as inside_breast."""
     grey, inside = inside_breast(image, mask)
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     (height, width), size = inside[box].shape, len(inside)
-    core = _core(inside, _scaled(_RIM, size))
-    return np.array(
-        [
-            inside.mean(),
-            height / width,
-            _compactness(inside),
-            *_first_order(grey, inside, core),
-            *(value for d in _DISTANCES for value in _haralick(grey[box], inside[box], _scaled(d, size))),
-            *_blobs(grey[box], inside[box], core[box], size),
-        ]
-    )
+    core = ndimage.minimum_filter(inside, 2 * _scaled(_RIM, size) + 1, mode="nearest")  # the image's edge is no skin
+    padded = np.pad(inside, 1)
+    edges = (padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum()
+    shape = (inside.mean(), height / width, 4 * np.pi * inside.sum() / (np.pi / 4 * edges) ** 2)
+    haralick = [_haralick(grey[box], inside[box], _scaled(d, size)) for d in _DISTANCES]
+    blobs = _blobs(grey[box], inside[box], core[box], size)
+    return np.concatenate([shape, _first_order(grey, inside, core), *haralick, blobs])
 
 
 def _scaled(pixels: float, size: int) -> int:
     """Return a length given in pixels of the reference size in whole pixels of an image of size, at least 1."""
     return max(1, round(pixels * size / REFERENCE_SIZE))
-
-
-def _core(inside: Bools, pixels: int) -> Bools:
-    """Return the breast without its rim; the image's edge is no skin."""
-    return ndimage.minimum_filter(inside, 2 * pixels + 1, mode="nearest")
-
-
-def _compactness(inside: Bools) -> float:
-    padded = np.pad(inside, 1)
-    edges = (padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum()
-    return float(4 * np.pi * inside.sum() / (np.pi / 4 * edges) ** 2)
 
 
 def _first_order(grey: Floats, inside: Bools, core: Bools) -> tuple[float, ...]:
@@ -146,22 +130,21 @@ def _kurtosis(values: Floats) -> float:
 def _haralick(grey: Floats, inside: Bools, distance: int) -> tuple[float, float, float, float]:
     # One more level for what lies outside: its row and column are dropped from the counts.
     level = np.where(inside, np.clip(grey * _LEVELS, 0, _LEVELS - 1).astype(np.int64), _LEVELS)
-    counts = np.zeros((_LEVELS + 1) ** 2)
-    d = distance
-    for first, second in (
-        (level[:, :-d], level[:, d:]),
-        (level[:-d], level[d:]),
-        (level[:-d, :-d], level[d:, d:]),
-        (level[:-d, d:], level[d:, :-d]),
-    ):
-        counts += np.bincount((first * (_LEVELS + 1) + second).ravel(), minlength=counts.size)
-    pairs = counts.reshape(_LEVELS + 1, _LEVELS + 1)[:_LEVELS, :_LEVELS]
-    if not pairs.any():
+    near, far, full = slice(-distance), slice(distance, None), slice(None)
+    directions = (
+        ((full, near), (full, far)),
+        ((near,), (far,)),
+        ((near, near), (far, far)),
+        ((near, far), (far, near)),
+    )
+    codes = [(level[first] * (_LEVELS + 1) + level[second]).ravel() for first, second in directions]
+    counts = np.bincount(np.concatenate(codes), minlength=(_LEVELS + 1) ** 2).reshape(_LEVELS + 1, _LEVELS + 1)
+    counts = counts[:_LEVELS, :_LEVELS]
+    if not counts.any():
         return 0.0, 1.0, 1.0, 0.0
-    p = (pairs + pairs.T) / (2 * pairs.sum())
-    steps = np.arange(_LEVELS)
+    p = (counts + counts.T) / (2 * counts.sum())
+    steps, marginal = np.arange(_LEVELS), p.sum(axis=1)
     squared_step = np.square(steps[:, None] - steps)
-    marginal = p.sum(axis=1)
     centred = steps - marginal @ steps
     variance = float(marginal @ centred**2)
     positive = p[p > 0]
@@ -175,15 +158,10 @@ def _haralick(grey: Floats, inside: Bools, distance: int) -> tuple[float, float,
 
 def _blobs(grey: Floats, inside: Bools, core: Bools, size: int) -> list[float]:
     region = core if core.sum() >= MIN_BREAST_PIXELS // 4 else inside
-    share = inside.astype(np.float64)
-    sizes, peaks = [], 0.0
-    for scale in _SCALES:
-        sigma = scale * size / REFERENCE_SIZE
-        smooth, weight = (ndimage.gaussian_filter(values, sigma, mode="constant") for values in (grey, share))
+    responses = []
+    for sigma in np.array(_SCALES) * size / REFERENCE_SIZE:
+        smooth, weight = (ndimage.gaussian_filter(x, sigma, mode="constant") for x in (grey, inside.astype(np.float64)))
         padded = np.pad(smooth / np.maximum(weight, 1e-9), 1, mode="edge")
         around = padded[2:, 1:-1] + padded[:-2, 1:-1] + padded[1:-1, 2:] + padded[1:-1, :-2]
-        response = sigma**2 * (around - 4 * padded[1:-1, 1:-1])[region]
-        sizes.append(float(np.log(response.std() + _FLOOR)))
-        if scale == _SCALES[0]:
-            peaks = _kurtosis(response)
-    return [*sizes, peaks]
+        responses.append(sigma**2 * (around - 4 * padded[1:-1, 1:-1])[region])
+    return [*(float(np.log(response.std() + _FLOOR)) for response in responses), _kurtosis(responses[0])]

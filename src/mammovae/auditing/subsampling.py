@@ -19,7 +19,7 @@ from mammovae.auditing.distances import (
     two_sample_auroc,
 )
 from mammovae.auditing.image_set import ImageSet
-from mammovae.auditing.privacy import Copies, exact_copies, membership_auroc, nearest_neighbours, perceptual_copies
+from mammovae.auditing.privacy import exact_copies, membership_auroc, nearest_neighbours, perceptual_copies
 from mammovae.auditing.radiomics import FEATURES
 from mammovae.auditing.spectrum import spectrum_error
 from mammovae.config import InputError
@@ -46,7 +46,6 @@ class _Measure(NamedTuple):
     primary: bool = False
 
 
-_AREA, _GREY, _DENSE = (FEATURES.index(name) for name in ("area", "mean", "dense_share"))
 _KS = "Kolmogorov-Smirnov distance"
 _HALVES = "1 = as two halves of real images"
 MEASURES = (
@@ -79,8 +78,8 @@ class AuditResult:
     """The measures of an audit: draws[arm][measure] (R,) of the subsamples, and what is counted over all images."""
 
     draws: dict[str, dict[str, Floats]]
-    counts: tuple[int, int]
-    """Real and generated images in each subsample."""
+    n: int
+    """Real images, and as many generated ones, in each subsample."""
     exact: dict[str, int]
     """Images with the very pixels of a training image."""
     reached: dict[str, tuple[int, int]]
@@ -90,26 +89,24 @@ class AuditResult:
 
     def estimate(self, arm: str, measure: str) -> Estimate | None:
         """Return a measure with its interval; None where it was not taken."""
-        return _estimate(self.draws[arm][measure], *self.counts) if measure in self.draws[arm] else None
+        return self._estimate(self.draws[arm][measure]) if measure in self.draws[arm] else None
 
     def difference(self, first: str, second: str, measure: str) -> Estimate:
         """Return first less second, the interval from the differences in the same subsamples."""
-        return _estimate(self.draws[first][measure] - self.draws[second][measure], *self.counts)
+        return self._estimate(self.draws[first][measure] - self.draws[second][measure])
 
     def rows(self) -> dict[str, list[AuditRow]]:
         """Return the table of the page, by section."""
         sections: dict[str, list[AuditRow]] = {}
-        for measure in MEASURES:
-            estimates = {arm: self.estimate(arm, measure.name) for arm in self.draws}
-            if any(estimate is not None for estimate in estimates.values()):
-                name, label, better, section, note, primary = measure
+        for name, label, better, section, note, primary in MEASURES:
+            estimates = {arm: self.estimate(arm, name) for arm in self.draws}
+            if any(estimates.values()):
                 sections.setdefault(section, []).append(AuditRow(name, label, better, estimates, note, primary))
         return sections
 
-
-def _estimate(draws: Floats, real: int, generated: int) -> Estimate:
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Estimate(float(draws.mean()), float(low), float(high), real, generated)
+    def _estimate(self, draws: Floats) -> Estimate:
+        low, high = np.percentile(draws, [2.5, 97.5])
+        return Estimate(float(draws.mean()), float(low), float(high), self.n, self.n)
 
 
 def audit_sets(held: ImageSet, train: ImageSet, arms: Mapping[str, ImageSet], seed: int) -> AuditResult:
@@ -125,27 +122,25 @@ def audit_sets(held: ImageSet, train: ImageSet, arms: Mapping[str, ImageSet], se
     """
     patients = np.unique(held.groups)
     halves = [_half(patients, np.random.default_rng([seed, number])) for number in range(SUBSAMPLES)]
-    folds = [_Fold.of(held, train, arms, fold, halves, seed) for fold in np.unique(held.fold)]
-    values: dict[str, dict[str, list[float]]] = {arm: {} for arm in (REAL_REFERENCE, *arms)}
+    folds = [_Fold(held, train, arms, fold, halves, seed) for fold in np.unique(held.fold)]
+    draws: dict[str, dict[str, Floats]] = {arm: {} for arm in (REAL_REFERENCE, *arms)}
+    by_subsample = []
     for number, half in enumerate(halves):
         rng = np.random.default_rng([seed, number, 1])
-        by_fold = [fold.measured(half, number, rng) for fold in folds]
-        for arm, by_measure in values.items():
-            for name in by_fold[0][arm]:
-                by_measure.setdefault(name, []).append(float(np.mean([fold[arm][name] for fold in by_fold])))
-    draws = {arm: {name: np.array(column) for name, column in columns.items()} for arm, columns in values.items()}
-    for columns in draws.values():
+        by_subsample.append([fold.measured(half, number, rng) for fold in folds])
+    for arm, columns in draws.items():
+        for name in by_subsample[0][0][arm]:
+            values = [[measures[arm][name] for measures in by_fold] for by_fold in by_subsample]
+            columns[name] = np.mean(values, axis=1)
         # A ratio of means: the reference of a single subsample may be 0.
         for name in ("recall", "coverage"):
             columns[f"{name}_share"] = columns[name] / max(float(draws[REAL_REFERENCE][name].mean()), 1e-9)
-    generated = [arm for arm in arms if arm != BLURRED]
-    total = sum(fold.n for fold in folds)
     return AuditResult(
         draws,
-        (total, total),
-        {arm: sum(fold.exact(arm) for fold in folds) for arm in generated},
-        {arm: _summed([fold.reached(arm) for fold in folds]) for arm in generated},
-        _summed([(len(np.unique(fold.train.groups)), len(np.unique(fold.held.groups))) for fold in folds]),
+        sum(fold.n for fold in folds),
+        {arm: sum(fold.n_exact(arm) for fold in folds) for arm in folds[0].arms},
+        {arm: _sums([fold.n_reached(arm) for fold in folds]) for arm in folds[0].arms},
+        _sums([(len(np.unique(fold.train.groups)), len(np.unique(fold.held.groups))) for fold in folds]),
     )
 
 
@@ -153,103 +148,83 @@ def _half(patients: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.st
     return rng.permutation(patients)[: len(patients) // 2]
 
 
-def _summed(pairs: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    return sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
+def _sums(pairs: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return sum(first for first, _ in pairs), sum(second for _, second in pairs)
 
 
-class _Subsample(NamedTuple):
-    """One subsample of a fold: rows of held-out images that stand for real, rows of the reference, training members."""
-
-    real: Integers
-    reference: Integers
-    members: Bools
-
-
-@dataclass(frozen=True)
 class _Fold:
-    """One fold's images, separate from those of all others."""
+    """One fold's images, separate from those of all others, of which every subsample takes equally many.
 
-    held: ImageSet
-    train: ImageSet
-    arms: dict[str, ImageSet]
-    drawn: dict[str, ImageSet]
-    """2 n images of each arm."""
-    scaled: dict[str, Floats]
-    """Features of held (REAL_REFERENCE) and drawn in standard scores."""
-    n: int
-    """Images of each set in a subsample."""
-    few: int
-    """Of those, one image a patient."""
-    train_distance: dict[str, Floats]
-    held_distance: dict[str, Floats]
-    """Of each real image, the distance to the nearest of an arm's images."""
-    near: dict[str, Copies]
-    """Of each arm's images, the nearest real ones."""
+    arms: generated sets; drawn: 2 n images of each set; scaled: features of held (REAL_REFERENCE) and drawn in standard
+    scores; n: images of each set in a subsample; few: of those, one image a patient; train_distance, held_distance: of
+    each real image, to the nearest of an arm's images; near: of each of an arm's images, the nearest real ones.
+    """
 
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         held: ImageSet,
         train: ImageSet,
         arms: Mapping[str, ImageSet],
         fold: int,
         halves: Sequence[NDArray[np.str_]],
         seed: int,
-    ) -> "_Fold":
-        """Select a fold's images, and settle how many are drawn so that every subsample has as many."""
-        held_here, train_here = held[held.fold == fold], train[train.fold == fold]
+    ) -> None:
+        self.held, self.train = held[held.fold == fold], train[train.fold == fold]
         sets = {arm: images[images.fold == fold] for arm, images in arms.items()}
-        generated = {arm: images for arm, images in sets.items() if arm != BLURRED}
-        sides = [held_here.groups[side] for half in halves for side in _sides(held_here, half)]
-        n = min(*(len(side) for side in sides), *(len(images) // 2 for images in sets.values()))
-        few = min(n, *(len(np.unique(side)) for side in sides))
-        if few <= NEIGHBOURS or len(np.unique(held.groups)) < FEWEST:
+        self.arms = {arm: images for arm, images in sets.items() if arm != BLURRED}
+        sides = [self.held.groups[side] for half in halves for side in self._sides(half)]
+        self.n = min(*map(len, sides), *(len(images) // 2 for images in sets.values()))
+        self.few = min(self.n, *(len(np.unique(side)) for side in sides))
+        if self.few <= NEIGHBOURS or len(np.unique(held.groups)) < FEWEST:
             raise InputError(
-                f"{len(held_here)} images of {len(np.unique(held_here.groups))} held-out patients beside "
-                f"{min(len(images) for images in generated.values())} generated images are too few to audit by "
+                f"{len(self.held)} images of {len(np.unique(self.held.groups))} held-out patients beside "
+                f"{min(map(len, self.arms.values()))} generated images are too few to audit by "
                 f"(there must be {FEWEST} such patients): hold out more healthy images, or generate more"
             )
         rng = np.random.default_rng([seed, int(fold)])
-        drawn = {arm: images[rng.permutation(len(images))[: 2 * n]] for arm, images in sets.items()}
-        scaled = {REAL_REFERENCE: held_here, **drawn}
-        near_real = (train_here.coarse, held_here.coarse, train_here.groups, held_here.groups)
-        return cls(
-            held=held_here,
-            train=train_here,
-            arms=generated,
-            drawn=drawn,
-            scaled={arm: standardise(held.features, images.features)[1] for arm, images in scaled.items()},
-            n=n,
-            few=few,
-            train_distance={arm: nearest_neighbours(train_here.coarse, x.coarse)[0] for arm, x in generated.items()},
-            held_distance={arm: nearest_neighbours(held_here.coarse, x.coarse)[0] for arm, x in generated.items()},
-            near={arm: perceptual_copies(x.coarse, *near_real) for arm, x in generated.items()},
+        self.drawn = {arm: images[rng.permutation(len(images))[: 2 * self.n]] for arm, images in sets.items()}
+        scaled = {REAL_REFERENCE: self.held, **self.drawn}
+        self.scaled = {arm: standardise(held.features, images.features)[1] for arm, images in scaled.items()}
+        real = (self.train.coarse, self.held.coarse, self.train.groups, self.held.groups)
+        self.train_distance, self.held_distance = (
+            {arm: nearest_neighbours(coarse, images.coarse)[0] for arm, images in self.arms.items()}
+            for coarse in real[:2]
         )
+        self.near = {arm: perceptual_copies(images.coarse, *real) for arm, images in self.arms.items()}
+
+    def _sides(self, half: NDArray[np.str_]) -> tuple[Bools, Bools]:
+        """Say which held-out images are of the patients in half, and which of the others."""
+        in_half = np.isin(self.held.groups, half)
+        return in_half, ~in_half
 
     def measured(self, half: NDArray[np.str_], number: int, rng: np.random.Generator) -> dict[str, dict[str, float]]:
         """Return the measures of every arm in one subsample, by arm and measure."""
-        sides = [np.flatnonzero(side) for side in _sides(self.held, half)]
+        sides = [np.flatnonzero(side) for side in self._sides(half)]
         real, reference = (np.sort(rng.permutation(side)[: self.n]) for side in sides)
         real_singles, reference_singles = (_one_each(self.held.groups, side, rng)[: self.few] for side in sides)
         members = np.isin(self.train.groups, _half(np.unique(self.train.groups), rng))
-        subsample = _Subsample(real, reference, members)
+        real_features = self.scaled[REAL_REFERENCE]
         measures: dict[str, dict[str, float]] = {}
         for arm, features in self.scaled.items():
-            is_reference = arm == REAL_REFERENCE
-            images = self.held if is_reference else self.drawn[arm]
-            rows = reference if is_reference else np.sort(rng.permutation(len(images))[: self.n])
-            singles = reference_singles if is_reference else rng.permutation(rows)[: self.few]
-            values = self._realism(real, images, features, rows)
-            is_real = arm in (REAL_REFERENCE, BLURRED)
-            groups = images.groups[rows] if is_real else np.char.add("generated ", images.groups[rows])
-            values["two_sample_auroc"] = two_sample_auroc(
-                self.scaled[REAL_REFERENCE][real], features[rows], self.held.groups[real], groups, number
+            if arm == REAL_REFERENCE:
+                images, rows, singles = self.held, reference, reference_singles
+            else:
+                images = self.drawn[arm]
+                rows = np.sort(rng.permutation(len(images))[: self.n])
+                singles = rng.permutation(rows)[: self.few]
+            groups = (
+                images.groups[rows]
+                if arm in (REAL_REFERENCE, BLURRED)
+                else np.char.add("generated ", images.groups[rows])
             )
-            values |= prdc(self.scaled[REAL_REFERENCE][real_singles], features[singles], NEIGHBOURS)._asdict()
-            values["spread"] = _spread(images.coarse[rows]) / _spread(self.held.coarse)
+            measures[arm] = self._realism(real, images, features, rows)
+            measures[arm]["two_sample_auroc"] = two_sample_auroc(
+                real_features[real], features[rows], self.held.groups[real], groups, number
+            )
+            measures[arm] |= prdc(real_features[real_singles], features[singles], NEIGHBOURS)._asdict()
+            measures[arm]["spread"] = _spread(images.coarse[rows]) / _spread(self.held.coarse)
             if arm != BLURRED:  # made from the very images that it would be compared with
-                values |= self._privacy(arm, subsample, images.coarse[rows], rng)
-            measures[arm] = values
+                measures[arm] |= self._privacy(arm, images.coarse[rows], (members, real), rng)
         return measures
 
     def _realism(self, real: Integers, images: ImageSet, features: Floats, rows: Integers) -> dict[str, float]:
@@ -259,7 +234,8 @@ class _Fold:
             "frechet_distance": frechet_distance(real_features, features[rows]),
             "spectrum_error": spectrum_error(held.spectra[real], images.spectra[rows]),
         }
-        for name, column in (("ks_area", _AREA), ("ks_density", _DENSE), ("ks_grey", _GREY)):
+        for name, feature in (("ks_area", "area"), ("ks_density", "dense_share"), ("ks_grey", "mean")):
+            column = FEATURES.index(feature)
             values[name] = ks_distance(held.features[real, column], images.features[rows, column])
         if held.latents is not None and images.latents is not None:
             _, one, two = standardise(held.latents, held.latents[real], images.latents[rows])
@@ -267,20 +243,22 @@ class _Fold:
             values["frechet_distance_encoder"] = frechet_distance(one, two)
         return values
 
-    def _privacy(self, arm: str, drawn: _Subsample, coarse: Floats, rng: np.random.Generator) -> dict[str, float]:
+    def _privacy(
+        self, arm: str, coarse: Floats, real: tuple[Bools, Integers], rng: np.random.Generator
+    ) -> dict[str, float]:
         """Return membership inference, nearness, and the shares that are near to a training or a held-out image.
 
-        coarse: (n, 1024) of the arm's images in this subsample.
+        coarse: (n, 1024) of the arm's images in this subsample; real: which training and held-out images take part.
         """
-        train, held = self.train.coarse[drawn.members], self.held.coarse[drawn.real]
+        members, rows = real
+        train, held = self.train.coarse[members], self.held.coarse[rows]
         n = min(len(train), len(held))
         if arm == REAL_REFERENCE:
-            inner, outer = (nearest_neighbours(real, coarse)[0] for real in (train, held))
+            inner, outer = (nearest_neighbours(side, coarse)[0] for side in (train, held))
         else:
             # An attacker has all the images that were released.
-            inner, outer = self.train_distance[arm][drawn.members], self.held_distance[arm][drawn.real]
-        to_train = nearest_neighbours(coarse, rng.permutation(train)[:n])[0]
-        to_held = nearest_neighbours(coarse, self.held.coarse[rng.permutation(drawn.real)[:n]])[0]
+            inner, outer = self.train_distance[arm][members], self.held_distance[arm][rows]
+        to_train, to_held = (nearest_neighbours(coarse, rng.permutation(side)[:n])[0] for side in (train, held))
         values = {"nearness": float((to_train / np.maximum(to_held, 1e-9)).mean())}
         membership = membership_auroc(inner, outer)
         if membership is not None:
@@ -291,23 +269,19 @@ class _Fold:
             values["near_held_out"] = float((near.held_distance[chosen] < near.threshold).mean())
         return values
 
-    def exact(self, arm: str) -> int:
+    def n_exact(self, arm: str) -> int:
         """Return how many of an arm's images have the very pixels of a training image."""
         images = self.arms[arm]
         return int(exact_copies(images.images, images.masks, self.train.images, self.train.masks).sum())
 
-    def reached(self, arm: str) -> tuple[int, int]:
+    def n_reached(self, arm: str) -> tuple[int, int]:
         """Return how many patients in training, and held out, an arm's images are near to."""
-        near = self.near[arm]
-        sides = ((near.train_distance, near.train_row, self.train), (near.held_distance, near.held_row, self.held))
-        counts = [len(np.unique(real.groups[row[distance < near.threshold]])) for distance, row, real in sides]
-        return counts[0], counts[1]
-
-
-def _sides(images: ImageSet, half: NDArray[np.str_]) -> tuple[Bools, Bools]:
-    """Say which images are of the patients in half, and which of the others."""
-    in_half = np.isin(images.groups, half)
-    return in_half, ~in_half
+        train_distance, train_row, held_distance, held_row, threshold = self.near[arm]
+        train, held = (
+            self.train.groups[train_row[train_distance < threshold]],
+            self.held.groups[held_row[held_distance < threshold]],
+        )
+        return len(np.unique(train)), len(np.unique(held))
 
 
 def _one_each(groups: NDArray[np.str_], rows: Integers, rng: np.random.Generator) -> Integers:

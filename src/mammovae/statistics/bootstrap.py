@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from mammovae.config import InputError
 from mammovae.statistics import Bools, Floats, Integers
@@ -24,10 +24,8 @@ def auroc(negative: ArrayLike, positive: ArrayLike) -> float | None:
     class None, a NaN InputError.
     """
     low, high = np.sort(check_finite(negative)), check_finite(positive)
-    if not low.size or not high.size:
-        return None
-    wins = np.searchsorted(low, high, "left") + np.searchsorted(low, high, "right")
-    return float(wins.sum() / (2 * low.size * high.size))
+    wins = sum(np.searchsorted(low, high, side).sum() for side in ("left", "right"))
+    return float(wins / (2 * low.size * high.size)) if low.size and high.size else None
 
 
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float | None:
@@ -72,9 +70,8 @@ def check_finite(values: ArrayLike, what: str = "a score") -> Floats:
 def pearson(first: ArrayLike, second: ArrayLike) -> float | None:
     """Return the linear correlation, -1 to 1; None for fewer than three pairs or where either is constant."""
     a, b = check_finite(first), check_finite(second)
-    if a.size < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    return float(np.clip(np.corrcoef(a, b)[0, 1], -1, 1))
+    defined = a.size >= 3 and np.ptp(a) > 0 and np.ptp(b) > 0
+    return float(np.clip(np.corrcoef(a, b)[0, 1], -1, 1)) if defined else None
 
 
 def spearman(first: ArrayLike, second: ArrayLike) -> float | None:
@@ -114,10 +111,8 @@ class Estimate:
 
 def flatten_estimates(rows: Mapping[str, Estimate]) -> dict[str, float | None]:
     """Return estimates as the flat keys of metrics.json: KEY, KEY_low, KEY_high; null where there is no value."""
-    flat: dict[str, float | None] = {}
-    for key, row in rows.items():
-        flat |= {key: row.value, f"{key}_low": row.low, f"{key}_high": row.high}
-    return flat
+    parts = {"": "value", "_low": "low", "_high": "high"}
+    return {f"{key}{end}": getattr(row, part) for key, row in rows.items() for end, part in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -166,30 +161,33 @@ class PatientBootstrap:
         self.finding: Bools = np.asarray(finding)
         if self.finding.dtype != bool or self.finding.shape != self._patient.shape:
             raise InputError("each image needs a patient and a finding that is true or false: leave out the unknown")
-        stratum_of_patient = np.zeros(len(names), int)
+        stratum_of_image = np.zeros(self._patient.size, int)
         if strata is not None:
-            _, stratum_of_image = np.unique(np.asarray(strata).astype(str), return_inverse=True)
-            stratum_of_patient[self._patient] = stratum_of_image
-            conflicts = np.flatnonzero(stratum_of_patient[self._patient] != stratum_of_image)
-            if conflicts.size:
-                raise InputError(f"the patient of row {conflicts[0]} is in two strata: split by patient")
-        self._counts = _draw_counts(stratum_of_patient, resamples, np.random.default_rng(seed))
+            stratum_of_image = np.unique(np.asarray(strata).astype(str), return_inverse=True)[1]
+        stratum = np.zeros(len(names), int)
+        stratum[self._patient] = stratum_of_image
+        conflicts = np.flatnonzero(stratum[self._patient] != stratum_of_image)
+        if conflicts.size:
+            raise InputError(f"the patient of row {conflicts[0]} is in two strata: split by patient")
+        rng = np.random.default_rng(seed)
+        # How often each patient is drawn, (resamples, patients); a count above 255 does not happen.
+        self._counts = np.zeros((resamples, len(names)), np.uint8)
+        for members in (np.flatnonzero(stratum == name) for name in np.unique(stratum)):
+            for row in self._counts:
+                row[members] = np.bincount(rng.integers(0, members.size, members.size), minlength=members.size)
 
     def auroc(self, scores: ArrayLike, keep: Bools | None = None) -> Estimate:
         """Return the AUROC of scores (N,), higher for findings, over the images in keep (N,) bool or all."""
         scores, keep = self._checked(scores, keep)
         value = auroc(scores[keep & ~self.finding], scores[keep & self.finding])
-        return self._estimate(value, self._aurocs(scores, keep) if self._enough(keep) else None, keep)
+        return self._estimate(value, self._aurocs(scores, keep), keep)
 
     def average_precision(self, scores: ArrayLike, keep: Bools | None = None) -> Estimate:
         """Return the average precision of scores (N,) over the images in keep (N,) bool or all."""
         scores, keep = self._checked(scores, keep)
-        value = average_precision(self.finding[keep], scores[keep])
-        if not self._enough(keep):
-            return self._estimate(value, None, keep)
         images = np.flatnonzero(keep)
-        values = [_average_precisions(scores[images], self.finding[images], w) for w in self._weights(images)]
-        return self._estimate(value, np.concatenate(values), keep)
+        draws = (_average_precisions(scores[images], self.finding[images], w) for w in self._weights(images))
+        return self._estimate(average_precision(self.finding[keep], scores[keep]), draws, keep)
 
     def mean(self, values: ArrayLike, keep: Bools | None = None) -> Estimate:
         """Return the mean of values (N,) over the images in keep (N,) bool or all, of which n_finding is the number."""
@@ -199,8 +197,7 @@ class PatientBootstrap:
             return Estimate(None, None, None, 0, 0)
         low = high = None
         if np.unique(self._patient[images]).size >= FEWEST_PATIENTS:
-            means = [_ratio(weights @ values[images], weights.sum(axis=1)) for weights in self._weights(images)]
-            low, high = _interval(np.concatenate(means))
+            low, high = _interval(_ratio(w @ values[images], w.sum(axis=1)) for w in self._weights(images))
         return Estimate(float(values[images].mean()), low, high, 0, int(images.size))
 
     def difference(self, first: ArrayLike, second: ArrayLike, keep: Bools | None = None) -> Estimate:
@@ -208,8 +205,8 @@ class PatientBootstrap:
         (a, keep), (b, _) = self._checked(first, keep), self._checked(second, keep)
         aurocs = [auroc(x[keep & ~self.finding], x[keep & self.finding]) for x in (a, b)]
         value = None if aurocs[0] is None or aurocs[1] is None else aurocs[0] - aurocs[1]
-        differences = self._aurocs(a, keep) - self._aurocs(b, keep) if self._enough(keep) else None
-        return self._estimate(value, differences, keep)
+        draws = (x - y for x, y in zip(self._aurocs(a, keep), self._aurocs(b, keep), strict=True))
+        return self._estimate(value, draws, keep)
 
     def roc(self, scores: ArrayLike, keep: Bools | None = None) -> RocCurve:
         """Return the ROC curve, its AUROC, and the band that holds 95 % of the resampled curves at each rate.
@@ -241,29 +238,25 @@ class PatientBootstrap:
         for start in range(0, len(self._counts), _CHUNK):
             yield self._counts[start : start + _CHUNK, self._patient[images]].astype(float)
 
-    def _aurocs(self, scores: Floats, keep: Bools) -> Floats:
+    def _aurocs(self, scores: Floats, keep: Bools) -> Iterator[Floats]:
         healthy, positive = np.flatnonzero(keep & ~self.finding), np.flatnonzero(keep & self.finding)
         healthy = healthy[np.argsort(scores[healthy])]
         left, right = (np.searchsorted(scores[healthy], scores[positive], side) for side in ("left", "right"))
-        aurocs = []
         for lower, upper in zip(self._weights(healthy), self._weights(positive), strict=True):
             below = np.pad(np.cumsum(lower, axis=1), ((0, 0), (1, 0)))
             wins = np.einsum("rp,rp->r", upper, below[:, left] + below[:, right]) / 2
-            aurocs.append(_ratio(wins, below[:, -1] * upper.sum(axis=1)))
-        return np.concatenate(aurocs)
+            yield _ratio(wins, below[:, -1] * upper.sum(axis=1))
 
-    def _estimate(self, value: float | None, draws: Floats | None, keep: Bools) -> Estimate:
-        low, high = (None, None) if draws is None else _interval(draws)
+    def _estimate(self, value: float | None, draws: Iterator[Floats], keep: Bools) -> Estimate:
+        """Return a value with its interval where there are patients enough; else the draws are never made."""
+        low, high = _interval(draws) if self._enough(keep) else (None, None)
         n_finding = int((keep & self.finding).sum())
         return Estimate(value, low, high, int(keep.sum()) - n_finding, n_finding)
 
 
-def _interval(draws: Floats) -> tuple[float, float]:
-    """Return the 2.5 and 97.5 percentiles of resampled values.
-
-    A resample that happens to hold one class only has no value; with ten patients a class that is 1 in 20,000.
-    """
-    low, high = np.nanpercentile(draws, [2.5, 97.5])
+def _interval(draws: Iterator[Floats]) -> tuple[float, float]:
+    """Return the 2.5 and 97.5 percentiles; a resample of one class alone, 1 in 20,000 of ten patients, has no value."""
+    low, high = np.nanpercentile(np.concatenate([*draws]), [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -271,19 +264,6 @@ def signed(value: float, digits: int = 2) -> str:
     """Return the number rounded, with a true minus sign and no negative zero."""
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
-
-
-def _draw_counts(stratum: Integers, resamples: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return how often each patient is drawn, (resamples, patients); a count above 255 does not happen."""
-    counts = np.zeros((resamples, stratum.size), np.uint8)
-    for name in np.unique(stratum):
-        members = np.flatnonzero(stratum == name)
-        for start in range(0, resamples, _CHUNK):
-            rows = min(_CHUNK, resamples - start)
-            chosen = rng.integers(0, members.size, (rows, members.size)) + members.size * np.arange(rows)[:, None]
-            sums = np.bincount(chosen.ravel(), minlength=rows * members.size).reshape(rows, members.size)
-            counts[start : start + rows, members] = sums
-    return counts
 
 
 def _average_precisions(scores: Floats, finding: Bools, weights: Floats) -> Floats:

@@ -72,11 +72,8 @@ class DetectionMetrics:
             "n_unknown": self.n_unknown,
             "n_patients": self.n_patients,
         }
-        return (
-            counts
-            | bootstrap.flatten_estimates(rows)
-            | {f"spearman_{name}": rho for name, rho in self.correlations.items()}
-        )
+        correlations = {f"spearman_{name}": rho for name, rho in self.correlations.items()}
+        return counts | bootstrap.flatten_estimates(rows) | correlations
 
 
 @dataclass(frozen=True)
@@ -139,70 +136,51 @@ def detection_metrics(
     """
     known = table["healthy"].notna().to_numpy()
     rows, baselines = table[known], baselines or {}
-    arms, headline = Arms.of(rows), next(iter(scores))
+    arms, labels = Arms.of(rows), {**scores, **baselines}
     patients = rows["patient_id"].astype(str).to_numpy(str)
     resampled = PatientBootstrap(patients, arms.finding, rows[strata].tolist() if strata else None, resamples, seed)
-    values = {name: bootstrap.check_finite(rows[name], name) for name in [*scores, *baselines]}
-    about = {name: (label, "score") for name, label in scores.items()}
-    study = _Study(
-        rows, arms, resampled, values, about | {name: (label, "baseline") for name, label in baselines.items()}
-    )
-    has_controls = arms.affected.any()
-    curves = study.curves([headline, *baselines])
-    return DetectionMetrics(
-        scores=study.aurocs(scores, arms.with_unaffected),
-        baselines=study.aurocs(baselines, arms.with_unaffected),
-        differences=tuple(
-            resampled.difference(values[headline], values[name], arms.with_unaffected).named(name, label, "difference")
-            for name, label in baselines.items()
-        ),
-        affected={row.name: row for row in study.aurocs(values, arms.with_affected)} if has_controls else {},
-        average_precision=resampled.average_precision(values[headline], arms.with_unaffected),
-        tables=study.tables(headline, _parts_of_findings(rows, arms.finding, arms.unaffected))
-        | study.tables(headline, _parts_within(rows, arms.with_unaffected)),
-        affected_tables=study.tables(headline, _parts_of_findings(rows, arms.finding, arms.affected))
-        if has_controls
-        else {},
-        curve=curves[0] if curves else None,
-        baseline_curves=curves[1:],
-        correlations=_correlations(values[headline], {name: values[name] for name in baselines}, rows, arms),
-        groups=_groups(values[headline], rows, arms),
-        n_unknown=int((~known).sum()),
-        n_patients=len(set(patients)),
-        resamples=resamples,
-    )
+    values = {name: bootstrap.check_finite(rows[name], name) for name in labels}
+    headline, main = values[next(iter(scores))], arms.with_unaffected
 
+    def named(name: str, estimate: Estimate) -> Estimate:
+        return estimate.named(name, labels[name], "score" if name in scores else "baseline")
 
-@dataclass(frozen=True)
-class _Study:
-    """Images of known health with their values by score, (N,) each, and each score's label and kind."""
+    def aurocs(names: Iterable[str], keep: Bools) -> tuple[Estimate, ...]:
+        return tuple(named(name, resampled.auroc(values[name], keep)) for name in names)
 
-    rows: "DataFrame"
-    arms: Arms
-    resampled: PatientBootstrap
-    values: Mapping[str, Floats]
-    about: Mapping[str, tuple[str, str]]
-
-    def aurocs(self, names: Iterable[str], keep: Bools) -> tuple[Estimate, ...]:
-        return tuple(self.resampled.auroc(self.values[name], keep).named(name, *self.about[name]) for name in names)
-
-    def curves(self, names: Iterable[str]) -> tuple[RocCurve, ...]:
-        """Return the ROC curves against unaffected patients' healthy images; none where a class is empty."""
-        if not self.arms.finding.any() or not self.arms.unaffected.any():
-            return ()
-        rocs = {name: self.resampled.roc(self.values[name], self.arms.with_unaffected) for name in names}
-        return tuple(replace(roc, estimate=roc.estimate.named(name, *self.about[name])) for name, roc in rocs.items())
-
-    def tables(self, score: str, parts: Mapping[str, Mapping[str, Bools]]) -> dict[str, tuple[Estimate, ...]]:
-        """Return a score's AUROC in each part of the images, by heading; a heading without parts is left out."""
+    def by_part(parts: Mapping[str, Mapping[str, Bools]]) -> dict[str, tuple[Estimate, ...]]:
         return {
             heading: tuple(
-                self.resampled.auroc(self.values[score], mask).named(metric_key(name), name, heading)
-                for name, mask in masks.items()
+                resampled.auroc(headline, mask).named(metric_key(n), n, heading) for n, mask in masks.items()
             )
             for heading, masks in parts.items()
             if masks
         }
+
+    curves: list[RocCurve] = []
+    if arms.finding.any() and arms.unaffected.any():
+        rocs = {name: resampled.roc(values[name], main) for name in [*list(scores)[:1], *baselines]}
+        curves = [replace(roc, estimate=named(name, roc.estimate)) for name, roc in rocs.items()]
+    has_controls = arms.affected.any()
+    return DetectionMetrics(
+        scores=aurocs(scores, main),
+        baselines=aurocs(baselines, main),
+        differences=tuple(
+            resampled.difference(headline, values[name], main).named(name, label, "difference")
+            for name, label in baselines.items()
+        ),
+        affected={row.name: row for row in aurocs(values, arms.with_affected)} if has_controls else {},
+        average_precision=resampled.average_precision(headline, main),
+        tables=by_part(_parts_of_findings(rows, arms.finding, arms.unaffected) | _parts_within(rows, main)),
+        affected_tables=by_part(_parts_of_findings(rows, arms.finding, arms.affected)) if has_controls else {},
+        curve=curves[0] if curves else None,
+        baseline_curves=tuple(curves[1:]),
+        correlations=_correlations(headline, {name: values[name] for name in baselines}, rows, arms.unaffected),
+        groups=_groups(headline, rows, arms),
+        n_unknown=int((~known).sum()),
+        n_patients=len(set(patients)),
+        resamples=resamples,
+    )
 
 
 def _parts_of_findings(rows: "DataFrame", finding: Bools, healthy: Bools) -> dict[str, dict[str, Bools]]:
@@ -221,19 +199,17 @@ def _parts_of_findings(rows: "DataFrame", finding: Bools, healthy: Bools) -> dic
 
 def _parts_within(rows: "DataFrame", keep: Bools) -> dict[str, dict[str, Bools]]:
     """Return the images of each density and of each vendor; a single vendor is no part."""
-    texts = {heading: _texts(rows, heading) for heading in ("density", "vendor")}
-    parts = {
-        heading: {text: (column == text) & keep for text in sorted({*column} - {""})}
-        for heading, column in texts.items()
-    }
+    parts = {}
+    for heading in ("density", "vendor"):
+        column = _texts(rows, heading)
+        parts[heading] = {text: (column == text) & keep for text in sorted({*column} - {""})}
     return parts | ({"vendor": {}} if len(parts["vendor"]) == 1 else {})
 
 
 def _correlations(
-    headline: Floats, baselines: Mapping[str, Floats], rows: "DataFrame", arms: Arms
+    headline: Floats, baselines: Mapping[str, Floats], rows: "DataFrame", healthy: Bools
 ) -> dict[str, float | None]:
     """Return the headline's rank correlation with each baseline and with density, among unaffected healthy images."""
-    healthy = arms.unaffected
     rho = {name: bootstrap.spearman(headline[healthy], values[healthy]) for name, values in baselines.items()}
     grades = np.array([ord(letter) if letter else 0 for letter in _texts(rows, "density")], float)
     graded = healthy & (grades > 0)
@@ -241,12 +217,8 @@ def _correlations(
 
 
 def _groups(headline: Floats, rows: "DataFrame", arms: Arms) -> dict[str, Floats]:
-    categories = {name: mask & arms.finding for name, mask in _masks_by_name(rows, "categories").items()}
-    masks = {
-        "healthy": arms.unaffected,
-        "healthy, patient affected": arms.affected,
-        "finding": arms.finding,
-    } | categories
+    masks = {"healthy": arms.unaffected, "healthy, patient affected": arms.affected, "finding": arms.finding}
+    masks |= {name: mask & arms.finding for name, mask in _masks_by_name(rows, "categories").items()}
     return {name: headline[mask] for name, mask in masks.items() if mask.any() or name in ("healthy", "finding")}
 
 
