@@ -21,7 +21,7 @@ from mammovae.detection.fusion import FusedScore
 from mammovae.detection.quality import REFERENCE_MEASUREMENTS, TEMPLATES, Quality
 from mammovae.evaluation.baselines import PcaResidual, blob_map, image_statistics
 from mammovae.evaluation.evaluate import identity
-from mammovae.evaluation.inserted_faults import FaultInsertion, score_inserted_faults
+from mammovae.evaluation.inserted_faults import score_inserted_faults
 from mammovae.evaluation.inserted_lesions import points_at_lesion
 from mammovae.evaluation.lesion_masks import lesion_masks
 from mammovae.evaluation.stress import lesion_rows
@@ -65,15 +65,14 @@ def crossval(  # noqa: PLR0913
             parts = [replace(opened, index=frame) for frame in splits]
             if only_generates(chosen):
                 metrics = audit_generators(stage.out, opened, parts, preset, chosen, cache)
-                write_json(stage.out / "metrics.json", metrics)
-                stage.finish()
-                return metrics
-            for fold, part in enumerate(parts):
-                _fold(part, stage.out / f"fold-{fold}", fold, _Attempt(preset, chosen, cache, other_view))
-            runs = [Run.open(stage.out / f"fold-{fold}" / preset) for fold in range(folds)]
-            tables = [pd.read_parquet(stage.out / f"fold-{fold}" / "inserted_lesions.parquet") for fold in range(folds)]
-            write_json(stage.out / "selection.json", summarise_selection(tables, runs))
-            metrics = write_pooled_report(stage.out, opened, runs)
+            else:
+                folders = [stage.out / f"fold-{fold}" for fold in range(folds)]
+                for fold, (part, folder) in enumerate(zip(parts, folders, strict=True)):
+                    _fold(part, folder, fold, _Attempt(preset, chosen, cache, other_view))
+                runs = [Run.open(folder / preset) for folder in folders]
+                tables = [pd.read_parquet(folder / "inserted_lesions.parquet") for folder in folders]
+                write_json(stage.out / "selection.json", summarise_selection(tables, runs))
+                metrics = write_pooled_report(stage.out, opened, runs)
             write_json(stage.out / "metrics.json", metrics)
             stage.finish()
         return read_json(stage.out / "metrics.json")
@@ -104,8 +103,7 @@ def _fold(data: Data, folder: Path, fold: int, attempt: _Attempt) -> None:
     _faults(run, data, healthy, folder, attempt)
     usual = reference.reference_settings(chosen)
     train_on(data, folder / "reference", reference.REFERENCE_PRESET, usual, attempt.cache)
-    reference_run = Run.open(folder / "reference")
-    _once(folder / "scores.parquet", lambda: _scores(run, reference_run, data, positions, fold, folder))
+    _once(folder / "scores.parquet", lambda: _scores(run, data, positions, fold, folder))
 
 
 def _faults(run: Run, data: Data, healthy: np.ndarray, folder: Path, attempt: _Attempt) -> None:
@@ -116,10 +114,8 @@ def _faults(run: Run, data: Data, healthy: np.ndarray, folder: Path, attempt: _A
     fitted = [file_hash(run.path / name) for name in (REFERENCE_MEASUREMENTS, TEMPLATES)]
     donors = None if attempt.other_view is None else attempt.other_view.resolve()
     code = code_hash("imageio", "data", "perturbations", "detection", "evaluation")
-    key = digest(code, data.digest, healthy, seed, donors, fitted)
-    cached = attempt.cache / f"faults-{key}.parquet"
-    insertion = FaultInsertion(seed, attempt.other_view)
-    _once(cached, lambda: score_inserted_faults(quality, data, healthy, insertion))
+    cached = attempt.cache / f"faults-{digest(code, data.digest, healthy, seed, donors, fitted)}.parquet"
+    _once(cached, lambda: score_inserted_faults(quality, data, healthy, seed, attempt.other_view))
     _once(folder / "faults.parquet", lambda: pd.read_parquet(cached))
 
 
@@ -130,7 +126,7 @@ def _once(path: Path, make: Callable[[], pd.DataFrame]) -> None:
             table.to_parquet(partial, index=False)
 
 
-def _scores(run: Run, reference_run: Run, data: Data, positions: np.ndarray, fold: int, folder: Path) -> pd.DataFrame:
+def _scores(run: Run, data: Data, positions: np.ndarray, fold: int, folder: Path) -> pd.DataFrame:
     """Score the fold's test images by both runs and all baselines; keep their maps for localisation.
 
     Scores are raw, but for the PCA residual, which is in deviations of the fold's healthy calibration images already.
@@ -138,7 +134,7 @@ def _scores(run: Run, reference_run: Run, data: Data, positions: np.ndarray, fol
     detector = Detector(run)
     maps = np.empty((len(positions), detector.size, detector.size), np.float32)
     raw = detector.table(data, positions, maps)
-    reference_raw = Detector(reference_run).table(data, positions)
+    reference_raw = Detector(Run.open(folder / "reference")).table(data, positions)
     parts = data.parts(run.settings)
     pca = PcaResidual().fit(data, parts["train"])
     healthy = Calibration({"pca_residual": pca.score_samples(data, parts["calibration"])}, ["pca_residual"])

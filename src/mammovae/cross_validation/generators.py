@@ -68,23 +68,13 @@ def audit_generators(
             generated.setdefault(name, []).append(generated_images(run, opened, number))
     held, train = (concatenate([pair[part] for pair in real]) for part in (0, 1))
     arms = {name: concatenate(parts) for name, parts in generated.items()}
-    encoders = {number: run.generator[1] for number, run in enumerate(runs) if run.generator is not None}
-    arms[BLURRED] = held.blurred(encoders)
+    arms[BLURRED] = held.blurred({number: run.generator and run.generator[1] for number, run in enumerate(runs)})
     sets = AuditedSets(held, train, arms, [f"{reference.REFERENCE_PRESET}, vary"], failed)
+    # The latent space shown is that of the first fold's run.
+    last = {sets.generated[-1]: generated[sets.generated[-1]][0]}
+    latent = latent_view(runs[0], real[0][1], real[0][0], last, chosen.seed)
+    settings = chosen.model_dump(exclude_none=True)
+    settings |= {name: runs[0].manifest[name] for name in ("versions", "git_commit", "machine")}
     title = f"Generated images, {data.manifest['inputs']['kind']}, {len(folds)} folds"
-    return _write_audit(out, sets, title, data, runs[0], chosen)
-
-
-def _write_audit(
-    out: Path, sets: AuditedSets, title: str, data: Data, run: Run, chosen: TrainSettings
-) -> dict[str, Any]:
-    """Audit the pooled sets; the latent space shown is that of run, the first fold's."""
-    result = audit_sets(sets.held, sets.train, sets.arms, chosen.seed)
-    held, train = (images[images.fold == 0] for images in (sets.held, sets.train))
-    last = [name for name in sets.arms if name != BLURRED][-1]
-    first_fold = {last: sets.arms[last][sets.arms[last].fold == 0]}
-    latent = latent_view(run, train, held, first_fold, chosen.seed)
-    provenance = {name: run.manifest[name] for name in ("versions", "git_commit", "machine")}
-    by_patient, phantoms = data.manifest["by_patient"], data.manifest["phantoms"]
-    context = AuditContext(title, by_patient, phantoms, chosen.model_dump(exclude_none=True) | provenance)
-    return write_audit_report(out, sets, result, context, latent)
+    context = AuditContext(title, data.manifest["by_patient"], data.manifest["phantoms"], settings)
+    return write_audit_report(out, sets, audit_sets(held, train, arms, chosen.seed), context, latent)

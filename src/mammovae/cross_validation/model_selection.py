@@ -1,6 +1,5 @@
 """What inserted lesions and healthy likelihood say of a run: all that settings may be chosen by."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,26 +25,17 @@ def inserted_lesion_table(run: Run, data: Data, positions: np.ndarray, seed: int
 
 def score_names(rows: pd.DataFrame) -> list[str]:
     """Return the columns of a table of inserted lesions that are scores."""
-    return [
-        str(name)
-        for name in rows
-        if name not in NOT_SCORES and not str(name).startswith(("hit", "finding_")) and rows[name].dtype.kind == "f"
-    ]
+    names = (str(name) for name in rows if name not in NOT_SCORES and rows[name].dtype.kind == "f")
+    return [name for name in names if not name.startswith(("hit", "finding_"))]
 
 
 def summarise_selection(tables: list[pd.DataFrame], runs: list[Run]) -> dict[str, Any]:
     """Return selection.json, from inserted_lesion_table of each fold.
 
-    Returns
-    -------
-    scores
-        For each score the AUROC of images with inserted lesions against untouched ones, over all and by kind; sham
-        compares images with a sham insertion with the same images untouched, which should give 0.5. Scores of several
-        folds are made comparable by the mean and deviation of the fold's untouched images.
-    pointing
-        The share of inserted lesions that hold the maximum of a map.
-    likelihood
-        Each member's last validation terms, mean over folds.
+    scores: for each score the AUROC of images with inserted lesions against untouched ones, over all and by kind; sham
+    compares images with a sham insertion with the same images untouched, which should give 0.5. Scores of several folds
+    are made comparable by the mean and deviation of the fold's untouched images. pointing: the share of inserted
+    lesions that hold the maximum of a map. likelihood: each member's last validation terms, mean over folds.
     """
     rows = pd.concat([_in_deviations(table).assign(fold=fold) for fold, table in enumerate(tables)], ignore_index=True)
     untouched, sham = rows[rows["kind"] == ""], rows[rows["kind"] == "sham"]
@@ -66,9 +56,7 @@ def summarise_selection(tables: list[pd.DataFrame], runs: list[Run]) -> dict[str
             name: {"all": float(inserted[name].mean())} | {k: float(part[name].mean()) for k, part in by_kind}
             for name in [*hits, "chance"]
         },
-        "likelihood": {
-            name: _last_validation([run.path / "members" / name for run in runs]) for name in runs[0].members
-        },
+        "likelihood": {name: _last_validation(runs, name) for name in runs[0].members},
     }
 
 
@@ -79,7 +67,6 @@ def _in_deviations(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: standard[name] for name in names})
 
 
-def _last_validation(folders: list[Path]) -> dict[str, float]:
-    """Return the mean over folds of a member's validation terms after the last epoch."""
-    last = pd.DataFrame([pd.read_csv(folder / HISTORY).iloc[-1] for folder in folders])
+def _last_validation(runs: list[Run], name: str) -> dict[str, float]:
+    last = pd.DataFrame([pd.read_csv(run.path / "members" / name / HISTORY).iloc[-1] for run in runs])
     return last.filter(regex="^validation_").mean().to_dict()

@@ -47,19 +47,17 @@ class PooledMetrics:
         metrics |= {} if self.localisation is None else self.localisation.metrics()
         metrics |= lesion_metrics(self.lesions)
         metrics |= {} if self.fault_metrics is None else self.fault_metrics.metrics()
-        return metrics | {
-            f"rate_{row['stated']:g}_{key}".replace(".", "_"): row[key] for row in self.calibration for key in row
-        }
+        rates = {f"rate_{row['stated']:g}_{key}": row[key] for row in self.calibration for key in row}
+        return metrics | {key.replace(".", "_"): value for key, value in rates.items()}
 
 
 def pool_folds(out: Path, data: Data, runs: list[Run]) -> PooledMetrics:
     """Measure the folds of a folder together."""
     parts = [pd.read_parquet(out / f"fold-{fold}" / "scores.parquet") for fold in range(len(runs))]
-    table = pd.concat(parts, ignore_index=True)
-    fused = runs[0].settings.fused
+    table, fused = pd.concat(parts, ignore_index=True), runs[0].settings.fused
     scores = {FINDING: "Finding score"} | {name: score_label(name) for name in fused if len(fused) > 1}
     baselines = BASELINES | {REFERENCE_LOSS: "Original preset's loss"}
-    standard = pd.concat([_in_deviations(part, run) for part, run in zip(parts, runs, strict=True)], ignore_index=True)
+    standard = pd.concat(list(map(_in_deviations, parts, runs)), ignore_index=True)
     known = standard[standard["healthy"].notna()].reset_index(drop=True)
     arms = Arms.of(known)
     bootstrap = PatientBootstrap(known["patient_id"].astype(str), arms.finding, known["fold"].tolist())
@@ -91,7 +89,6 @@ def _in_deviations(part: pd.DataFrame, run: Run) -> pd.DataFrame:
     """Return a fold's table with its raw scores in deviations of the fold's healthy calibration images.
 
     Raw, the scores of networks trained on other images lie on other scales, and pooling them would compare the folds.
-    run is the fold's run, the reference beside it.
     """
     names = [FINDING] if len(run.settings.fused) == 1 else []
     healthy = pd.read_parquet(run.path / CALIBRATION)
@@ -109,7 +106,7 @@ def _comparisons(
     Each against healthy images of unaffected patients, affected-patient controls (_affected), or both (all_healthy).
     raw_loss: the original preset's loss in nats, pooled raw, so that the primary comparison can be read that way too.
     """
-    estimates = {}
+    estimates: dict[str, Estimate] = {}
     for name in (str(name) for name in known if str(name).endswith("_bilateral")):
         is_present, values, label = known[name].notna().to_numpy(), known[name].fillna(0).to_numpy(), score_label(name)
         for suffix, arm in (("", arms.with_unaffected), ("_affected", arms.with_affected)):
@@ -151,12 +148,12 @@ def _realised(table: pd.DataFrame, runs: list[Run]) -> list[dict[str, float]]:
     The range is that of one calibration of the folds' mean size and all healthy test images: exact for one fold, and
     too wide for several, whose calibrations partly cancel.
     """
-    healthy = (table["healthy"] == True).fillna(False).to_numpy(bool)  # noqa: E712 - nullable column
+    healthy = table.loc[(table["healthy"] == True).fillna(False), "finding_p"].to_numpy()  # noqa: E712 - nullable
     n = round(np.mean([run.manifest["images"]["calibration"] for run in runs]))
     rows = []
     for rate in _supported_rates(runs):
-        low, high = realised_rate_range(n, int(healthy.sum()), rate)
-        realised = float(flagged(table.loc[healthy, "finding_p"].to_numpy(), rate).mean())
+        low, high = realised_rate_range(n, len(healthy), rate)
+        realised = float(flagged(healthy, rate).mean())
         rows.append({"stated": rate, "realised": realised, "range_low": low, "range_high": high, "n_calibration": n})
     return rows
 
@@ -183,26 +180,22 @@ def _predictive(known: pd.DataFrame, arms: Arms, rates: list[float]) -> list[dic
 
 def result_rows(metrics: DetectionMetrics, extra: dict[str, Estimate]) -> pd.DataFrame:
     """Return a row a score, baseline or group, with n, AUROC and interval, also against affected-patient controls."""
-    rows = [_row(row, metrics.affected.get(row.name), row.kind) for row in (*metrics.scores, *metrics.baselines)]
-    rows += [
-        _row(row, extra[f"{key}_affected"], "bilateral")
-        for key, row in extra.items()
-        if key.startswith("score_") and not key.endswith("_affected")
-    ]
-    rows.append(_row(extra["auroc_patients"], None, "patient"))
+    rows = [(row.kind, row, metrics.affected.get(row.name)) for row in (*metrics.scores, *metrics.baselines)]
+    bilateral = [key for key in extra if key.startswith("score_") and not key.endswith("_affected")]
+    rows += [("bilateral", extra[key], extra[f"{key}_affected"]) for key in bilateral]
+    rows.append(("patient", extra["auroc_patients"], None))
     for heading, table in metrics.tables.items():
         affected = {row.name: row for row in metrics.affected_tables.get(heading, ())}
-        rows += [_row(row, affected.get(row.name), heading) for row in table]
-    return pd.DataFrame(rows)
-
-
-def _row(main: Estimate, affected: Estimate | None, kind: str) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "name": main.label or main.name,
-        "n_healthy": main.n_healthy,
-        "n_finding": main.n_finding,
-        "auroc": main.text,
-        "n_healthy_affected": affected.n_healthy if affected else None,
-        "auroc_affected": affected.text if affected else None,
-    }
+        rows += [(heading, row, affected.get(row.name)) for row in table]
+    return pd.DataFrame(
+        {
+            "kind": kind,
+            "name": main.label or main.name,
+            "n_healthy": main.n_healthy,
+            "n_finding": main.n_finding,
+            "auroc": main.text,
+            "n_healthy_affected": affected.n_healthy if affected else None,
+            "auroc_affected": affected.text if affected else None,
+        }
+        for kind, main, affected in rows
+    )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from mammovae.detection.quality import MEASURES, THUMBNAIL, Quality, thumbnails
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid
 from mammovae.imageio.read import image_files, read
 from mammovae.parallel import pool
-from mammovae.perturbations.technical_faults import FAULTS, FaultContext, FaultFamily, SourceImage, insert_fault
+from mammovae.perturbations.technical_faults import FAULTS, FaultContext, SourceImage, insert_fault
 from mammovae.phantoms.anatomy import make_phantom
 from mammovae.report.progress import Progress
 from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flatten_estimates
@@ -25,22 +25,10 @@ from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flatten_es
 REVIEWED = (0.01, 0.05, 0.1)
 """Shares of healthy images sent to review at which recall is read; 1 % only where there are 100 healthy images."""
 _DONORS = 8
-_TEMPLATES = ("thumbnail", "outline")
-
-
-@dataclass(frozen=True)
-class FaultInsertion:
-    """How faults are inserted: which are drawn, where images of the other view come from, and on how many workers."""
-
-    seed: int
-    other_view: Path | None = None
-    """A folder of images of the view that an image is not; without it those of the data set serve, else phantoms."""
-    workers: int | None = None
-    family: FaultFamily = "test"
 
 
 class CorruptionJob(NamedTuple):
-    """One healthy image on its way to a worker, which inserts every fault into it."""
+    """One healthy image on its way to a worker; other_view: an image of a view that it is not, or a phantom's seed."""
 
     row: int
     path: Path
@@ -49,17 +37,6 @@ class CorruptionJob(NamedTuple):
     mm: float | None
     donor: Path
     other_view: Path | int
-
-
-@dataclass(frozen=True)
-class CorruptionSettings:
-    """How a DATA folder was prepared, and with which family and seed faults are drawn."""
-
-    size: int
-    stretch: bool
-    convention: str | None
-    family: FaultFamily
-    seed: int
 
 
 class CorruptedImage(NamedTuple):
@@ -72,114 +49,102 @@ class CorruptedImage(NamedTuple):
 
 
 def score_inserted_faults(
-    quality: Quality, data: Data, positions: np.ndarray, insertion: FaultInsertion
+    quality: Quality,
+    data: Data,
+    positions: np.ndarray,
+    seed: int,
+    other_view: Path | None = None,
+    workers: int | None = None,
 ) -> pd.DataFrame:
     """Score healthy images untouched and with each fault: position, fault ("" untouched), quality, refused, reason.
 
-    Reads the raw files anew: UsageError when they are not where prepare found them. A refusal by prepare counts as a
-    detection (quality infinite).
+    other_view: a folder of images of the view that an image is not; without it those of the data set serve, else
+    phantoms. Reads the raw files anew: UsageError when they are not where prepare found them. A refusal by prepare
+    counts as a detection (quality infinite).
     """
-    jobs = _jobs(data, positions, insertion)
+    jobs = _jobs(data, positions, seed, other_view)
     stretch, convention = data.manifest["settings"]["stretch"], data.manifest["stored_as"]
-    settings = CorruptionSettings(data.size, stretch, convention, insertion.family, insertion.seed)
+    corrupt = partial(corrupt_and_prepare, size=data.size, stretch=stretch, convention=convention, seed=seed)
     rows: list[tuple[int, str, CorruptedImage]] = []
     with Progress("inserting faults", len(jobs), unit="images") as progress:
-        corrupt = partial(corrupt_and_prepare, settings=settings)
-        for job, images in pool.map_unordered(corrupt, jobs, workers=insertion.workers):
-            if isinstance(images, InputError):
-                raise UsageError(f"{job.path} cannot be read again: {images}; prepare the data where its files are")
-            rows += [(job.row, fault, image) for fault, image in images.items()]
+        for job, by_fault in pool.map_unordered(corrupt, jobs, workers=workers):
+            if isinstance(by_fault, InputError):
+                raise UsageError(f"{job.path} cannot be read again: {by_fault}; prepare the data where its files are")
+            rows += [(job.row, fault, image) for fault, image in by_fault.items()]
             progress.advance(1)
     rows.sort(key=lambda row: row[:2])  # workers answer in any order
-    images = [image for _, _, image in rows]
+    positions, faults, images = zip(*rows, strict=True)
     measures = pd.DataFrame([image.measures for image in images])
     measures = measures[[name for name in MEASURES if name in measures]].fillna(0.0)
-    normal = quality.normal_scores(
-        measures, *(np.stack([getattr(image, part) for image in images]) for part in _TEMPLATES)
-    )
+    templates = (np.stack([image.thumbnail for image in images]), np.stack([image.outline for image in images]))
+    normal = quality.normal_scores(measures, *templates)
     refused = np.array([image.refusal is not None for image in images])
+    scores = np.where(refused, np.inf, quality.score(normal))
+    reasons = [image.refusal or words for image, words in zip(images, quality.reasons(normal), strict=True)]
     return pd.DataFrame(
-        {
-            "position": [position for position, _, _ in rows],
-            "fault": [fault for _, fault, _ in rows],
-            "refused": refused,
-            "quality": np.where(refused, np.inf, quality.score(normal)),
-            "reason": [image.refusal or words for image, words in zip(images, quality.reasons(normal), strict=True)],
-        }
+        {"position": positions, "fault": faults, "refused": refused, "quality": scores, "reason": reasons}
     )
 
 
-def corrupt_and_prepare(job: CorruptionJob, *, settings: CorruptionSettings) -> dict[str, CorruptedImage]:
-    """Prepare one source image untouched ("") and with every fault inserted into it, by fault.
+def corrupt_and_prepare(
+    job: CorruptionJob, *, size: int, stretch: bool, convention: str | None, seed: int
+) -> dict[str, CorruptedImage]:
+    """Prepare one source image untouched ("") and with every fault of the test family inserted into it, by fault.
 
-    Untouched too it is read whole, so that how much of a file was decoded gives no fault away.
+    size, stretch, convention: as the DATA folder was prepared. Untouched too the image is read whole, so that how much
+    of a file was decoded gives no fault away.
     """
+    prepared = partial(_prepared, size=size, stretch=stretch, convention=convention)
     pixels = read(job.path).pixels
     breast = find_breast(pixels)
-    other = _phantom(job.other_view, job.view) if isinstance(job.other_view, int) else read(job.other_view).pixels
+    if isinstance(job.other_view, int):
+        view = "MLO" if job.view == "CC" else "CC"
+        other = make_phantom(job.other_view, job.other_view, "L", view, size=1024).image
+    else:
+        other = read(job.other_view).pixels
     # As if taken of the same breast: a chest wall at the wrong edge would be another fault, and an easy one.
     if find_breast(other).chest_wall != breast.chest_wall:
         other = np.ascontiguousarray(other[:, ::-1])
     untouched = SourceImage(pixels, job.side, job.view)
     mm_per_pixel = job.mm or guessed_mm_per_pixel(breast.mask)
     context = FaultContext(breast.mask, breast.chest_wall, mm_per_pixel, read(job.donor).pixels, other)
-    images = {"": _prepared(untouched, settings)}
-    for fault in FAULTS:
-        source = insert_fault(untouched, context, fault, settings.family, [settings.seed, job.row])
-        images[fault] = _prepared(source, settings)
-    return images
+    sources = {fault: insert_fault(untouched, context, fault, "test", [seed, job.row]) for fault in FAULTS}
+    return {fault: prepared(source) for fault, source in {"": untouched, **sources}.items()}
 
 
-def _prepared(source: SourceImage, settings: CorruptionSettings) -> CorruptedImage:
+def _prepared(source: SourceImage, size: int, stretch: bool, convention: str | None) -> CorruptedImage:
     decoded = DecodedImage(source.pixels, {}, (), PixelGrid(*source.pixels.shape))
     try:
-        prepared = prepare_decoded(decoded, size=settings.size, stretch=settings.stretch)
+        prepared = prepare_decoded(decoded, size=size, stretch=stretch)
     except InputError as error:
         blank = np.zeros((THUMBNAIL, THUMBNAIL))
         return CorruptedImage({}, blank, blank, str(error))
-    conflict = against_header(source.side, prepared.chest_wall, settings.convention)
+    conflict = against_header(source.side, prepared.chest_wall, convention)
     thumbnail, outline = thumbnails(prepared.image[None], prepared.mask[None])
     return CorruptedImage(prepared.measurements | {"against_header": float(conflict)}, thumbnail[0], outline[0])
 
 
-def _jobs(data: Data, positions: np.ndarray, insertion: FaultInsertion) -> list[CorruptionJob]:
-    root, frame, folder = Path(data.manifest["inputs"]["root"]), data.index, insertion.other_view
-    rng = np.random.default_rng([insertion.seed, 404])
-    files = [] if folder is None else list(image_files(folder))
-    if folder is not None and not files:
-        raise UsageError(f"there is no image in {folder}: name a folder of images of the other view")
+def _jobs(data: Data, positions: np.ndarray, seed: int, other_view: Path | None) -> list[CorruptionJob]:
+    root, frame, rng = Path(data.manifest["inputs"]["root"]), data.index, np.random.default_rng([seed, 404])
+    files = [] if other_view is None else list(image_files(other_view))
+    if other_view is not None and not files:
+        raise UsageError(f"there is no image in {other_view}: name a folder of images of the other view")
     healthy = np.flatnonzero((frame["status"] == "ok") & (frame["healthy"] == True).fillna(False))  # noqa: E712
     jobs = []
     for position in positions:
         row = frame.iloc[position]
-        if not (root / row["source"]).is_file():
-            raise UsageError(f"there is no {root / row['source']}: stress reads the raw files; put them back there")
-        others = files or _of_other_view(frame, healthy, row["view"], root)
+        path = root / row["source"]
+        if not path.is_file():
+            raise UsageError(f"there is no {path}: stress reads the raw files; put them back there")
+        side, view, mm = (None if pd.isna(row[name]) else row[name] for name in ("side", "view", "mm_per_pixel"))
+        views = frame["view"].iloc[healthy]
+        others = healthy[((views != view) & views.notna()).fillna(False).to_numpy(bool)] if view else []
+        choices = files or [root / frame["source"].iloc[other] for other in others]
         donors = healthy[frame["patient_id"].iloc[healthy].to_numpy() != row["patient_id"]]
-        donor = int(rng.choice(donors)) if len(donors) else int(position)
-        jobs.append(
-            CorruptionJob(
-                int(position),
-                root / row["source"],
-                None if pd.isna(row["side"]) else row["side"],
-                None if pd.isna(row["view"]) else row["view"],
-                None if pd.isna(row["mm_per_pixel"]) else float(row["mm_per_pixel"]),
-                root / frame["source"].iloc[donor],
-                others[int(rng.integers(len(others)))] if others else int(rng.integers(_DONORS)),
-            )
-        )
+        donor = root / frame["source"].iloc[int(rng.choice(donors)) if len(donors) else int(position)]
+        other = choices[int(rng.integers(len(choices)))] if choices else int(rng.integers(_DONORS))
+        jobs.append(CorruptionJob(int(position), path, side, view, None if mm is None else float(mm), donor, other))
     return jobs
-
-
-def _of_other_view(frame: pd.DataFrame, healthy: np.ndarray, view: Any, root: Path) -> list[Path]:
-    views = frame["view"].iloc[healthy]
-    other = healthy[((views != view) & views.notna()).fillna(False).to_numpy(bool)] if not pd.isna(view) else []
-    return [root / frame["source"].iloc[place] for place in other]
-
-
-def _phantom(number: int, view: str | None) -> np.ndarray:
-    """Return a phantom of the view that an image is not: an MLO one for CC, else a CC one."""
-    return make_phantom(number, number, "L", "MLO" if view == "CC" else "CC", size=1024).image
 
 
 @dataclass(frozen=True)

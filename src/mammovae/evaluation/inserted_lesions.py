@@ -1,6 +1,7 @@
 """Lesions inserted into healthy prepared images, scored beside the images untouched."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +18,12 @@ _BATCH = 16
 
 
 class _Job(NamedTuple):
-    """An image to score: untouched, with an inserted lesion, or the lesion's sham twin."""
+    """An image to score: untouched (kind ""), with an inserted lesion, or the lesion's sham twin."""
 
     position: int
+    image: np.ndarray
+    kind: str = ""
     insertion: InsertedLesion | None = None
-    is_sham: bool = False
 
 
 def score_inserted_lesions(
@@ -38,14 +40,14 @@ def score_inserted_lesions(
     """
     jobs: list[_Job] = []
     for position in map(int, positions):
-        jobs.append(_Job(position))
         image, mask, mm_per_pixel = data.images[position], data.masks[position], data.mm_per_pixel(position)
+        jobs.append(_Job(position, image))
         for number, kind in enumerate(LESION_KINDS * draws):
-            key = [seed, position, number]
-            insertion = insert_random_lesion(image, mask, mm_per_pixel, family, key, [kind])
+            insertion = insert_random_lesion(image, mask, mm_per_pixel, family, [seed, position, number], [kind])
             if insertion is not None:
-                jobs += [_Job(position, insertion, is_sham) for is_sham in ((False, True) if number == 0 else (False,))]
-    return pd.DataFrame(list(_scored(detector, data, jobs)))
+                jobs.append(_Job(position, insertion.image, kind, insertion))
+                jobs += [_Job(position, insertion.sham, "sham", insertion)] if number == 0 else []
+    return _scored(detector, data, jobs)
 
 
 def detectability(detector: Detector, data: Data, positions: np.ndarray, seed: int) -> pd.DataFrame:
@@ -55,50 +57,42 @@ def detectability(detector: Detector, data: Data, positions: np.ndarray, seed: i
     """
     jobs: list[_Job] = []
     for turn, position in enumerate(map(int, positions)):
-        jobs.append(_Job(position))
         image, mask, mm_per_pixel = data.images[position], data.masks[position] > 0, data.mm_per_pixel(position)
+        jobs.append(_Job(position, image))
         for row, column in np.ndindex(len(SIZES_MM), len(CONTRASTS)):
             kind = LESION_KINDS[(turn + row + column) % len(LESION_KINDS)]
             contrast = CONTRASTS[column] * (CALCIFICATION_CONTRAST if kind == "calcification" else 1)
             spec = LesionSpec(kind, "test", SIZES_MM[row], contrast, seed + 1000 * turn + 10 * row + column)
-            try:
-                jobs.append(_Job(position, insert_lesion(image, mask, mm_per_pixel, spec)))
-            except ValueError:  # no room
-                continue
-    rows = pd.DataFrame(list(_scored(detector, data, jobs)))
+            with suppress(ValueError):  # no room
+                insertion = insert_lesion(image, mask, mm_per_pixel, spec)
+                jobs.append(_Job(position, insertion.image, kind, insertion))
+    rows = _scored(detector, data, jobs)
     factor = np.where(rows["kind"] == "calcification", CALCIFICATION_CONTRAST, 1.0)
     return rows.assign(contrast=np.round(rows["contrast"] / factor, 6))
 
 
-def _scored(detector: Detector, data: Data, jobs: Sequence[_Job]) -> Iterator[dict[str, object]]:
+def _scored(detector: Detector, data: Data, jobs: Sequence[_Job]) -> pd.DataFrame:
+    rows: list[dict[str, object]] = []
     for start in range(0, len(jobs), _BATCH):
         batch = jobs[start : start + _BATCH]
-        positions = np.array([job.position for job in batch])
-        images = np.stack([_pixels(data, job) for job in batch])
+        positions, images = np.array([job.position for job in batch]), np.stack([job.image for job in batch])
         scores, maps, fused = detector.detect(images, data.masks[positions], data.other_breasts(positions))
-        for number, (position, insertion, is_sham) in enumerate(batch):
-            row: dict[str, object] = {"position": position, "kind": "", "diameter_mm": np.nan, "contrast": np.nan}
+        for number, (position, _, kind, insertion) in enumerate(batch):
+            row: dict[str, object] = {"position": position, "kind": kind, "diameter_mm": np.nan, "contrast": np.nan}
             row |= {name: float(values[number]) for name, values in scores.items()}
             if insertion is not None:
                 spec, lesion = insertion.spec, insertion.lesion
-                row |= {"kind": "sham" if is_sham else spec.kind}
                 row |= {"diameter_mm": spec.diameter_mm, "contrast": spec.contrast}
                 row["chance"] = float(lesion.sum() / max(1, (data.masks[position] > 0).sum()))
                 row["hit"] = points_at_lesion(fused[number], lesion)
                 row |= {f"hit_{name}": points_at_lesion(values[number], lesion) for name, values in maps.items()}
-            yield row
-
-
-def _pixels(data: Data, job: _Job) -> np.ndarray:
-    if job.insertion is None:
-        return data.images[job.position]
-    return job.insertion.sham if job.is_sham else job.insertion.image
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def points_at_lesion(anomaly_map: np.ndarray, lesion: np.ndarray) -> bool:
     """Say whether a map's maximum lies in a lesion; lesion (S, S), S a whole multiple or fraction of the map's size."""
     y, x = np.unravel_index(int(np.argmax(anomaly_map)), anomaly_map.shape)
     ratio = lesion.shape[0] / anomaly_map.shape[0]
-    rows = slice(int(y * ratio), max(int(y * ratio) + 1, int((y + 1) * ratio)))
-    columns = slice(int(x * ratio), max(int(x * ratio) + 1, int((x + 1) * ratio)))
-    return bool(lesion[rows, columns].any())
+    region = tuple(slice(int(a * ratio), max(int(a * ratio) + 1, int((a + 1) * ratio))) for a in (y, x))
+    return bool(lesion[region].any())

@@ -82,23 +82,23 @@ def _froc(maps: np.ndarray, lesions: np.ndarray, healthy: Bools, bootstrap: Pati
     if not healthy.any() or not annotated.any():
         return {}
     false_heights = np.sort(np.concatenate([marks(anomaly_map)[1] for anomaly_map in maps[healthy]]))[::-1]
+    highest = {row: _highest_marks(maps[row], lesions[row]) for row in np.flatnonzero(annotated)}
     curve = {}
     for rate in FALSE_MARKS:
         allowed = int(rate * healthy.sum())
         threshold = float(false_heights[allowed]) if allowed < len(false_heights) else -np.inf
-        share = np.zeros(len(maps))
-        for row in np.flatnonzero(annotated):
-            share[row] = _share_hit(maps[row], lesions[row], threshold)
+        share = np.array([(highest[row] > threshold).mean() if row in highest else 0.0 for row in range(len(maps))])
         curve[rate] = bootstrap.mean(share, annotated)
     return curve
 
 
-def _share_hit(anomaly_map: np.ndarray, lesion: np.ndarray, threshold: float) -> float:
-    """Return the share of an image's lesion regions that hold a mark above the threshold."""
+def _highest_marks(anomaly_map: np.ndarray, lesion: np.ndarray) -> np.ndarray:
+    """Return the height of the highest mark in each of an image's lesion regions, -inf where there is none."""
     places, heights = marks(anomaly_map)
     regions, count = ndimage.label(lesion)  # pyrefly: ignore
-    rows, columns = places[heights > threshold].T
-    return len(set(regions[rows, columns].tolist()) - {0}) / max(count, 1)
+    highest = np.full(count + 1, -np.inf)
+    np.maximum.at(highest, regions[tuple(places.T)], heights)
+    return highest[1:]
 
 
 def marks(anomaly_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from mammovae.detection.detector import Detector
 from mammovae.detection.fusion import FusedScore
 from mammovae.detection.quality import Quality
 from mammovae.evaluation.evaluate import stage_inputs
-from mammovae.evaluation.inserted_faults import FaultInsertion, FaultMetrics, fault_metrics, score_inserted_faults
+from mammovae.evaluation.inserted_faults import FaultMetrics, fault_metrics, score_inserted_faults
 from mammovae.evaluation.inserted_lesions import detectability
 from mammovae.models.run import Run
 from mammovae.report.charts import detectability_chart, fault_chart
@@ -42,8 +42,8 @@ def stress(
     settings = {"seed": seed, "other_view": None if other_view is None else str(other_view)}
     with StageFolder(out, "stress", settings, stage_inputs(opened, prepared)) as stage:
         if not stage.done:
-            insertion = FaultInsertion(seed, other_view, workers)
-            faults = with_identity(score_inserted_faults(quality, prepared, positions, insertion), prepared)
+            faults = score_inserted_faults(quality, prepared, positions, seed, other_view, workers)
+            faults = with_identity(faults, prepared)
             lesions = with_identity(lesion_rows(opened, prepared, positions, seed), prepared)
             detected = fault_metrics(faults)
             write_stress(stage.out, faults, lesions, detected)
