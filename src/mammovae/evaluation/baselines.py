@@ -13,7 +13,7 @@ BLOB_SIZE = 512
 
 def image_statistics(data: Data, positions: np.ndarray) -> dict[str, np.ndarray]:
     """Return mean grey inside the breast (0..1) and breast area (share of the prepared image) of images, (n,) each."""
-    grey, area = np.empty(len(positions)), np.empty(len(positions))
+    grey, area = np.empty((2, len(positions)))
     for number, position in enumerate(positions):
         mask = data.masks[position] > 0
         area[number] = mask.mean()
@@ -44,8 +44,7 @@ class PcaResidual:
     """Principal components of healthy training images; the score is what they leave unexplained.
 
     Turk & Pentland, "Eigenfaces for Recognition" (J. Cogn. Neurosci. 3:71, 1991): distance from the space that the
-    components span. At most 64 components of images of at most 128 px, from at most 2,000 evenly spaced images. Not by
-    scikit-learn: its exact solvers take twenty times as long where pixels outnumber images.
+    components span. At most 64 components of images of at most 128 px, from at most 2,000 evenly spaced images.
     """
 
     def fit(self, data: Data, positions: np.ndarray) -> "PcaResidual":
@@ -54,7 +53,7 @@ class PcaResidual:
         pixels = self._pixels(data, positions[chosen])
         self.mean_ = pixels.mean(axis=0)
         centred = pixels - self.mean_
-        # The small Gram matrix has the same spectrum as the covariance of 16,384 pixels.
+        # The small Gram matrix has the spectrum of the covariance of 16,384 pixels, twenty times faster than its SVD.
         values, vectors = np.linalg.eigh(centred @ centred.T)
         order = np.argsort(values)[::-1][: min(PCA_COMPONENTS, len(pixels) - 1)]
         order = order[values[order] > 1e-9 * max(values.max(), 1e-12)]

@@ -20,12 +20,8 @@ from mammovae.statistics.detection_metrics import detection_metrics
 from mammovae.storage import StageFolder, atomic_write, file_hash, read_json, write_json
 from mammovae.training.leakage import exclude_training_images
 
-BASELINES = {
-    "mean_grey": "Mean grey",
-    "breast_area": "Breast area",
-    "pca_residual": "PCA residual",
-    "blobs": "Blob filter",
-}
+BASELINES = {"mean_grey": "Mean grey", "breast_area": "Breast area"}
+BASELINES |= {"pca_residual": "PCA residual", "blobs": "Blob filter"}
 ORIGINAL_PROTOCOL_IMAGES = 20
 
 
@@ -84,16 +80,11 @@ def identity(data: Data, positions: np.ndarray) -> pd.DataFrame:
     frame = data.index.iloc[positions]
     affected = data.index.loc[(data.index["healthy"] == False).fillna(False), "patient_id"]  # noqa: E712
     names = ("image_id", "patient_id", "side", "view", "healthy", "density", "vendor")
-    return pd.DataFrame(
-        {
-            "position": positions,
-            **{name: frame[name].to_numpy() for name in names},
-            "patient_affected": frame["patient_id"].isin(affected).to_numpy(bool),
-            "categories": [sorted({item["category"] for item in cell}) for cell in frame["findings"]],
-            "severity": [sorted({item["severity"] for item in cell} - {None}) for cell in frame["findings"]],
-            "size_mm": sizes_mm(data, positions),
-        }
-    )
+    columns: dict[str, Any] = {"position": positions, **{name: frame[name].to_numpy() for name in names}}
+    columns["patient_affected"] = frame["patient_id"].isin(affected).to_numpy(bool)
+    columns["categories"] = [sorted({item["category"] for item in cell}) for cell in frame["findings"]]
+    columns["severity"] = [sorted({item["severity"] for item in cell} - {None}) for cell in frame["findings"]]
+    return pd.DataFrame(columns | {"size_mm": sizes_mm(data, positions)})
 
 
 def select_test_images(
@@ -114,9 +105,9 @@ def select_test_images(
     if protocol == "full":
         return positions, notes
     rng, chosen, count = np.random.default_rng(seed), [], ORIGINAL_PROTOCOL_IMAGES
-    health = data.index["healthy"].iloc[positions].to_numpy(dtype=object)
+    health = data.index["healthy"].iloc[positions]
     for label, words in ((True, "healthy images"), (False, "images with findings")):
-        arm = positions[[value is not pd.NA and value == label for value in health]]
+        arm = positions[(health == label).fillna(False).to_numpy(bool)]
         if len(arm) < count:
             notes.append(f"the original protocol takes {count} {words}; the test split has {len(arm)}")
         chosen.append(rng.choice(arm, min(len(arm), count), replace=False))

@@ -73,7 +73,7 @@ def score_inserted_faults(
             rows += [(job.row, fault, image) for fault, image in by_fault.items()]
             progress.advance(1)
     rows.sort(key=lambda row: row[:2])  # workers answer in any order
-    positions, faults, images = zip(*rows, strict=True)
+    images = [image for _, _, image in rows]
     measures = pd.DataFrame([image.measures for image in images])
     measures = measures[[name for name in MEASURES if name in measures]].fillna(0.0)
     templates = (np.stack([image.thumbnail for image in images]), np.stack([image.outline for image in images]))
@@ -81,9 +81,8 @@ def score_inserted_faults(
     refused = np.array([image.refusal is not None for image in images])
     scores = np.where(refused, np.inf, quality.score(normal))
     reasons = [image.refusal or words for image, words in zip(images, quality.reasons(normal), strict=True)]
-    return pd.DataFrame(
-        {"position": positions, "fault": faults, "refused": refused, "quality": scores, "reason": reasons}
-    )
+    table = pd.DataFrame([row[:2] for row in rows], columns=["position", "fault"])
+    return table.assign(refused=refused, quality=scores, reason=reasons)
 
 
 def corrupt_and_prepare(

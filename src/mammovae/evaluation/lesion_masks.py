@@ -21,9 +21,8 @@ def lesion_masks(data: Data, positions: np.ndarray, size: int) -> np.ndarray:
             box = tuple(finding[edge] for edge in _EDGES)
             if None in box:
                 continue
-            x0, y0, x1, y1 = (
-                (edge + 0.5) / shrink - 0.5 for edge in data.geometry(int(position)).box_to_prepared(*box)
-            )
+            prepared_box = np.array(data.geometry(int(position)).box_to_prepared(*box))
+            x0, y0, x1, y1 = ((prepared_box + 0.5) / shrink - 0.5).tolist()
             x, y, half_x, half_y = (x0 + x1) / 2, (y0 + y1) / 2, max((x1 - x0) / 2, 0.5), max((y1 - y0) / 2, 0.5)
             across, down = (xs - x) / half_x, (ys - y) / half_y
             inside = across**2 + down**2 <= 1 if is_round else np.maximum(abs(across), abs(down)) <= 1

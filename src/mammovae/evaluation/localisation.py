@@ -45,51 +45,36 @@ def localise(
     blob_hits: np.ndarray,
     bootstrap: PatientBootstrap,
 ) -> Localisation:
-    """Compare maps with lesion regions.
+    """Compare maps (N, S, S), all on one scale, with lesion regions, bool (N, S, S).
 
-    Marks are the local maxima of a map, at least 1/16 of its side apart (FROC: Bunch et al., Proc. SPIE 127:124, 1977).
-    Of several lesions in an image each counts.
-
-    Parameters
-    ----------
-    maps
-        (N, S, S), all on one scale.
-    lesions, breasts
-        bool (N, S, S).
-    healthy
-        (N,) the images on which false marks are counted.
-    blob_hits
-        (N,) whether the blob filter's maximum lies in a lesion, NaN where there is no annotation.
+    Marks are the local maxima of a map, at least 1/16 of its side apart (FROC: Bunch et al., Proc. SPIE 127:124, 1977);
+    false ones are counted on the healthy images. Of several lesions in an image each counts. blob_hits: (N,) whether
+    the blob filter's maximum lies in a lesion, NaN where there is no annotation.
     """
     annotated = np.asarray(lesions.any(axis=(1, 2)))
     hits, precision = np.zeros((2, len(maps)))
-    for row in np.flatnonzero(annotated):
+    highest: dict[int, np.ndarray] = {}
+    for row in map(int, np.flatnonzero(annotated)):
         anomaly_map, lesion, breast = maps[row], lesions[row], breasts[row]
         hits[row] = points_at_lesion(anomaly_map, lesion)
         precision[row] = average_precision(lesion[breast], anomaly_map[breast].astype(float)) or 0.0
+        highest[row] = _highest_marks(anomaly_map, lesion)
     share = (lesions & breasts).sum(axis=(1, 2)) / np.maximum(breasts.sum(axis=(1, 2)), 1)
+    froc = {}
+    if healthy.any() and annotated.any():
+        false_heights = np.sort(np.concatenate([marks(anomaly_map)[1] for anomaly_map in maps[healthy]]))[::-1]
+        for rate in FALSE_MARKS:
+            allowed = int(rate * healthy.sum())
+            threshold = float(false_heights[allowed]) if allowed < len(false_heights) else -np.inf
+            hit_share = [(highest[row] > threshold).mean() if row in highest else 0.0 for row in range(len(maps))]
+            froc[rate] = bootstrap.mean(hit_share, annotated)
     return Localisation(
         pointing=bootstrap.mean(hits, annotated),
         chance=bootstrap.mean(share, annotated),
         blob_pointing=bootstrap.mean(np.nan_to_num(blob_hits), annotated),
         pixel_precision=bootstrap.mean(precision, annotated),
-        froc=_froc(maps, lesions, healthy, bootstrap),
+        froc=froc,
     )
-
-
-def _froc(maps: np.ndarray, lesions: np.ndarray, healthy: Bools, bootstrap: PatientBootstrap) -> dict[float, Estimate]:
-    annotated = np.asarray(lesions.any(axis=(1, 2)))
-    if not healthy.any() or not annotated.any():
-        return {}
-    false_heights = np.sort(np.concatenate([marks(anomaly_map)[1] for anomaly_map in maps[healthy]]))[::-1]
-    highest = {row: _highest_marks(maps[row], lesions[row]) for row in np.flatnonzero(annotated)}
-    curve = {}
-    for rate in FALSE_MARKS:
-        allowed = int(rate * healthy.sum())
-        threshold = float(false_heights[allowed]) if allowed < len(false_heights) else -np.inf
-        share = np.array([(highest[row] > threshold).mean() if row in highest else 0.0 for row in range(len(maps))])
-        curve[rate] = bootstrap.mean(share, annotated)
-    return curve
 
 
 def _highest_marks(anomaly_map: np.ndarray, lesion: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from mammovae.evaluation.inserted_lesions import detectability
 from mammovae.models.run import Run
 from mammovae.report.charts import detectability_chart, fault_chart
 from mammovae.report.style import save
-from mammovae.statistics.bootstrap import Estimate, PatientBootstrap, flatten_estimates
+from mammovae.statistics.bootstrap import PatientBootstrap, flatten_estimates
 from mammovae.storage import StageFolder, atomic_write, read_json, write_json
 from mammovae.training.leakage import exclude_training_images
 
@@ -32,12 +32,11 @@ def stress(
     """
     opened, prepared = Run.open(run), Data.open(data)
     prepared.check_prepared_as(opened.manifest["prepared"])
-    quality = Quality.open(opened.path)
     positions = prepared.select("test", side=opened.settings.side, view=opened.settings.view)
     positions = exclude_training_images(opened, prepared, positions[prepared.healthy(positions)])
     if not len(positions):
         raise InputError(f"{prepared.path} has no healthy test image to insert faults and lesions into")
-    if quality is None:
+    if (quality := Quality.open(opened.path)) is None:
         raise InputError(f"{opened.path} has no quality score: it was trained on too few images")
     settings = {"seed": seed, "other_view": None if other_view is None else str(other_view)}
     with StageFolder(out, "stress", settings, stage_inputs(opened, prepared)) as stage:
@@ -76,16 +75,13 @@ def lesion_rows(run: Run, data: Data, positions: np.ndarray, seed: int) -> pd.Da
 
 
 def detected_share(rows: pd.DataFrame, by: Literal["finding", "hit"] = "finding") -> pd.DataFrame:
-    """Return the share of lesions detected by size (rows, mm) and contrast (columns).
-
-    finding: the finding score exceeds the 95 % quantile of the untouched images; hit: the map's maximum lies in the
-    lesion.
-    """
+    """Return the share of lesions detected by size (rows, mm) and contrast (columns)."""
     inserted = rows.assign(detected=_is_detected(rows, by))[rows["kind"] != ""]
     return inserted.pivot_table(index="diameter_mm", columns="contrast", values="detected", aggfunc="mean")
 
 
 def _is_detected(rows: pd.DataFrame, by: Literal["finding", "hit"]) -> np.ndarray:
+    """Say whether the score exceeds the untouched images' 95 % quantile, or the map's maximum lies in the lesion."""
     if by == "hit":
         return rows["hit"].fillna(0).to_numpy(np.float64)
     return (rows["finding"] > np.quantile(rows.loc[rows["kind"] == "", "finding"], 0.95)).to_numpy(np.float64)
@@ -99,11 +95,12 @@ def lesion_metrics(rows: pd.DataFrame) -> dict[str, float | int | None]:
     is_inserted = (rows["kind"] != "").to_numpy()
     bootstrap = PatientBootstrap(rows["patient_id"].astype(str), is_inserted, rows["fold"].tolist())
     detected = {"detected": _is_detected(rows, "finding"), "hit": _is_detected(rows, "hit")}
-    counts: dict[str, float | int | None] = {}
-    estimates: dict[str, Estimate] = {}
-    for (size, contrast), part in rows[is_inserted].groupby(["diameter_mm", "contrast"]):
-        cell = f"{size:g}mm_{contrast:g}".replace(".", "_")
-        counts[f"lesion_n_{cell}"] = len(part)
-        for word, values in detected.items():
-            estimates[f"lesion_{word}_{cell}"] = bootstrap.mean(values, rows.index.isin(part.index))
-    return counts | flatten_estimates(estimates)
+    groups = rows[is_inserted].groupby(["diameter_mm", "contrast"])
+    cells = {f"{size:g}mm_{contrast:g}".replace(".", "_"): part.index for (size, contrast), part in groups}
+    return {f"lesion_n_{cell}": len(index) for cell, index in cells.items()} | flatten_estimates(
+        {
+            f"lesion_{word}_{cell}": bootstrap.mean(values, rows.index.isin(index))
+            for cell, index in cells.items()
+            for word, values in detected.items()
+        }
+    )
