@@ -50,10 +50,7 @@ def radial_spectrum(image: np.ndarray, mask: np.ndarray) -> Floats:
 
 
 def spectrum_error(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the root mean square, over bins, of the difference of the mean spectra of two sets (n, B), (m, B), in dB.
-
-    InputError for an empty set.
-    """
+    """Return the root mean square, over bins, of the difference of two sets' mean spectra (n, B), (m, B), in dB."""
     if not len(first) or not len(second):
         raise InputError("a set of spectra is empty: give at least one image in each")
     return float(np.sqrt(np.square(np.mean(first, axis=0) - np.mean(second, axis=0)).mean()))

@@ -148,8 +148,8 @@ def _half(patients: NDArray[np.str_], rng: np.random.Generator) -> NDArray[np.st
     return rng.permutation(patients)[: len(patients) // 2]
 
 
-def _sums(pairs: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    return sum(first for first, _ in pairs), sum(second for _, second in pairs)
+def _sums(counts: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return sum(first for first, _ in counts), sum(second for _, second in counts)
 
 
 class _Fold:
@@ -271,8 +271,8 @@ class _Fold:
 
     def n_exact(self, arm: str) -> int:
         """Return how many of an arm's images have the very pixels of a training image."""
-        images = self.arms[arm]
-        return int(exact_copies(images.images, images.masks, self.train.images, self.train.masks).sum())
+        images, train = self.arms[arm], self.train
+        return int(exact_copies(images.images, images.masks, train.images, train.masks).sum())
 
     def n_reached(self, arm: str) -> tuple[int, int]:
         """Return how many patients in training, and held out, an arm's images are near to."""

@@ -136,17 +136,8 @@ class PatientBootstrap:
     Images of one patient resemble each other, and resampling images would make intervals too narrow: the patient is the
     unit (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, percentile interval; Obuchowski, Biometrics 53,
     1997, on clustered ROC data). For independent images it agrees with DeLong, DeLong & Clarke-Pearson, Biometrics 44,
-    1988.
-
-    Parameters
-    ----------
-    patients
-        (N,) the patient of each image.
-    finding
-        (N,) bool, whether an image has a finding.
-    strata
-        (N,) the stratum of each image, such as its fold: each resample keeps each stratum's number of patients.
-        InputError where a patient is in two.
+    1988. Each resample keeps the number of patients of each stratum, such as a fold; InputError where a patient is in
+    two. patients, finding (bool) and strata: (N,), one of each an image.
     """
 
     def __init__(
@@ -279,9 +270,8 @@ def _average_precisions(scores: Floats, finding: Bools, weights: Floats) -> Floa
 def _rates(weights: Floats, finding: Bools, ends: Integers) -> Floats:
     """Return the true-positive rates on the grid of one resample; weights and finding are in order of falling score."""
     true, false = (np.append(0, np.cumsum(weights * mask)[ends]) for mask in (finding, ~finding))
-    if not true[-1] or not false[-1]:
-        return np.full(_GRID.size, np.nan)
-    return np.interp(_GRID, false / false[-1], true / true[-1])
+    is_defined = true[-1] and false[-1]
+    return np.interp(_GRID, false / false[-1], true / true[-1]) if is_defined else np.full(_GRID.size, np.nan)
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:

@@ -55,10 +55,9 @@ class DetectionMetrics:
         rows = {"auroc": self.headline, "average_precision": self.average_precision}
         rows |= {f"score_{row.name}_auroc": row for row in self.scores[1:]}
         rows |= {f"baseline_{row.name}_auroc": row for row in self.baselines}
-        for row in (*self.scores, *self.baselines):
-            if row.name in self.affected:
-                key = "auroc" if row is self.headline else f"{row.kind}_{row.name}_auroc"
-                rows[f"{key}_affected"] = self.affected[row.name]
+        for row in (row for row in (*self.scores, *self.baselines) if row.name in self.affected):
+            key = "auroc" if row is self.headline else f"{row.kind}_{row.name}_auroc"
+            rows[f"{key}_affected"] = self.affected[row.name]
         for heading, table in self.tables.items():
             prefix = "auroc_" if heading == "category" else f"auroc_{heading}_"
             rows |= {f"{prefix}{row.name}": row for row in table}
@@ -123,16 +122,11 @@ def detection_metrics(
 ) -> DetectionMetrics:
     """Measure how well scores and trivial baselines separate findings from healthy images.
 
-    Parameters
-    ----------
-    table
-        A row an image: patient_id, healthy (null is counted and no more), a column for each score (higher = further
-        from healthy; InputError for NaN: leave out failed images first), and where known patient_affected (whether
-        any image of the patient has a finding), categories and severity (lists of names), size_mm, density and vendor.
-    scores, baselines
-        Column -> label; the first score is the headline.
-    strata
-        A column, such as the fold, within which patients are resampled.
+    table: a row an image: patient_id, healthy (null is counted and no more), a column for each score (higher = further
+    from healthy; InputError for NaN: leave out failed images first), and where known patient_affected (whether any
+    image of the patient has a finding), categories and severity (lists of names), size_mm, density and vendor. scores,
+    baselines: column -> label; the first score is the headline. strata: a column, such as the fold, within which
+    patients are resampled.
     """
     known = table["healthy"].notna().to_numpy()
     rows, baselines = table[known], baselines or {}
