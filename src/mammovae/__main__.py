@@ -9,14 +9,6 @@ from cyclopts import App, CycloptsError, Parameter
 
 from mammovae.version import __version__
 
-
-def _summaries() -> dict[str, str]:
-    """Return the first line of each verb's docstring, from the source: to import pydantic takes time."""
-    tree = ast.parse(Path(__file__).with_name("verbs.py").read_text(encoding="utf-8"))
-    verbs = (node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"))
-    return {verb.name: (ast.get_docstring(verb) or "").partition("\n")[0] for verb in verbs}
-
-
 app = App(
     name="mammovae",
     help="Learns what healthy breasts look like from mammograms: generates new ones, and finds anomalies. "
@@ -27,8 +19,10 @@ app = App(
     suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=()),
 )
-for name, summary in _summaries().items():
-    app.command(f"mammovae.verbs:{name}", help=summary)
+# The first line of each verb's docstring, from the source: to import pydantic takes time.
+for node in ast.parse(Path(__file__).with_name("verbs.py").read_text(encoding="utf-8")).body:
+    if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+        app.command(f"mammovae.verbs:{node.name}", help=(ast.get_docstring(node) or "").partition("\n")[0])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -57,46 +51,34 @@ def _exit_with_sentence(error: Exception) -> NoReturn:
 
     from mammovae.config import InputError, UsageError, format_validation_error
 
-    cause = error.__cause__
-    if isinstance(error, CycloptsError) and isinstance(cause, ValidationError):
-        sentence, status = (
-            format_validation_error(
-                cause, arguments=[] if error.argument is None else [error.argument.name.lstrip("-")]
-            ),
-            2,
-        )
+    if isinstance(error, CycloptsError) and isinstance(error.__cause__, ValidationError):
+        arguments = [] if error.argument is None else [error.argument.name.lstrip("-")]
+        sentence = format_validation_error(error.__cause__, arguments=arguments)
     elif isinstance(error, CycloptsError):
-        sentence, status = " ".join(str(error).split()), 2
+        sentence = " ".join(str(error).split())
     elif isinstance(error, OSError):
-        sentence, status = f"{error.strerror or error}: {error.filename or 'check the path and the disk'}", 1
+        sentence = f"{error.strerror or error}: {error.filename or 'check the path and the disk'}"
     elif isinstance(error, InputError):
-        sentence, status = str(error), 2 if isinstance(error, UsageError) else 1
+        sentence = str(error)
     else:
         raise error
     print(f"mammovae: {sentence}", file=sys.stderr)
-    raise SystemExit(status) from None
+    raise SystemExit(2 if isinstance(error, (CycloptsError, UsageError)) else 1) from None
 
 
 def _with_config(tokens: list[str]) -> list[str]:
     """Take --config FILE out of the tokens: its table named like the command gives what no flag says."""
     app.config = ()
-    place = next((n for n, token in enumerate(tokens) if token == "--config" or token.startswith("--config=")), None)
+    place = next((n for n, token in enumerate(tokens) if token.partition("=")[0] == "--config"), None)
     if place is None:
         return tokens
-    import cyclopts
-
-    path = tokens[place].partition("=")[2] or "".join(tokens[place + 1 : place + 2])
-    _check_tables(Path(path))
-    app.config = cyclopts.config.Toml(path, search_parents=False)
-    return tokens[:place] + tokens[place + (1 if "=" in tokens[place] else 2) :]
-
-
-def _check_tables(path: Path) -> None:
-    """Refuse a configuration file that is no TOML or has a table that no command is named like."""
     import tomllib
+
+    import cyclopts
 
     from mammovae.config import UsageError, suggest
 
+    path = Path(tokens[place].partition("=")[2] or "".join(tokens[place + 1 : place + 2]))
     if not path.is_file():
         raise UsageError(f"there is no configuration file {str(path)!r}: check the path after --config")
     try:
@@ -104,10 +86,11 @@ def _check_tables(path: Path) -> None:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}") from None
     commands = [name for name in app if not name.startswith("-")]
-    for name in tables:
-        if name not in commands:
-            meant = suggest(name, commands)
-            raise UsageError(f"{path} has a table {name!r}, which is no command: did you mean {meant}?")
+    if unknown := [name for name in tables if name not in commands]:
+        meant = suggest(unknown[0], commands)
+        raise UsageError(f"{path} has a table {unknown[0]!r}, which is no command: did you mean {meant}?")
+    app.config = cyclopts.config.Toml(path, search_parents=False)
+    return tokens[:place] + tokens[place + (1 if "=" in tokens[place] else 2) :]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -35,7 +35,12 @@ class Settings(BaseModel, metaclass=_OneSentence):
 
     def merged(self, values: Mapping[str, Any]) -> Self:
         """Return these settings with some replaced; nested values are merged, not replaced whole."""
-        return type(self)(**_merge(self.model_dump(), values))
+
+        def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+            nested = [key for key in over if isinstance(over[key], Mapping) and isinstance(base.get(key), Mapping)]
+            return {**base, **over, **{key: merge(base[key], over[key]) for key in nested}}
+
+        return type(self)(**merge(self.model_dump(), values))
 
     def given(self) -> dict[str, Any]:
         """Return only what was set by hand, nested, so that it can be laid over a preset."""
@@ -50,6 +55,10 @@ SourceKind = Literal["vindr", "mias", "cbis-ddsm", "folder", "dicom"]
 LesionKind = Literal["mass", "spiculated", "calcification", "distortion", "asymmetry"]
 Layout = Literal["vindr", "vindr-png", "dicom", "folder"]
 PresetName = Literal["original", "detect", "generate", "tiny"]
+_OnlySide = Annotated[Side | None, Field(description="Only breasts of this side.")]
+_OnlyView = Annotated[View | None, Field(description="Only images of this view.")]
+_Widths = Annotated[tuple[int, ...], Field(min_length=1, description="Channels at each level.")]
+_SeveralWidths = Annotated[_Widths, Field(min_length=2)]
 MemberName = Literal[
     "vae", "residual_vae", "denoiser", "lesion_segmenter", "patch_segmenter", "bilateral_vae", "pyramid_vae"
 ]
@@ -61,10 +70,8 @@ class PrepareSettings(Settings):
 
     size: int = Field(128, ge=16, le=4096)
     """Rows and columns of a prepared image, in pixels."""
-    side: Side | None = None
-    """Only breasts of this side."""
-    view: View | None = None
-    """Only images of this view."""
+    side: _OnlySide = None
+    view: _OnlyView = None
     limit: int | None = Field(None, ge=1)
     """Only the first N images that match, in the source's order."""
     healthy: HealthyRule = "birads12"
@@ -94,8 +101,7 @@ class VaeSettings(MemberSettings):
 class ResidualVaeSettings(MemberSettings):
     """The detecting VAE's shape: one residual block and one halving for each width, then a coarse latent grid."""
 
-    widths: tuple[int, ...] = Field((8, 24, 48, 64, 64), min_length=1)
-    """Channels at each level."""
+    widths: _Widths = (8, 24, 48, 64, 64)
     latent: int = Field(8, ge=1)
     """Channels of the latent grid: the latent has this many times the grid's places (4 x 4 at 128 px)."""
 
@@ -103,8 +109,7 @@ class ResidualVaeSettings(MemberSettings):
 class DenoiserSettings(MemberSettings):
     """The denoiser's shape and its noise."""
 
-    widths: tuple[int, ...] = Field((8, 24, 48, 64), min_length=2)
-    """Channels at each level."""
+    widths: _SeveralWidths = (8, 24, 48, 64)
     noise: float = Field(0.6, gt=0)
     """Standard deviation of the noise, in standard deviations of the image's grey."""
     grid: int = Field(16, ge=2)
@@ -114,8 +119,7 @@ class DenoiserSettings(MemberSettings):
 class LesionSegmenterSettings(MemberSettings):
     """The shape of a network that marks inserted lesions."""
 
-    widths: tuple[int, ...] = Field((8, 24, 48, 64), min_length=2)
-    """Channels at each level."""
+    widths: _SeveralWidths = (8, 24, 48, 64)
     kinds: tuple[LesionKind, ...] = Field(("mass", "spiculated", "asymmetry"), min_length=1)
     """Lesions inserted for it to learn from; at 128 px specks and distortions cannot be seen, and only confuse."""
     patch_size: int | None = Field(None, ge=16)
@@ -127,17 +131,14 @@ class LesionSegmenterSettings(MemberSettings):
 class BilateralVaeSettings(MemberSettings):
     """The bilateral VAE's shape."""
 
-    widths: tuple[int, ...] = Field((8, 24, 48, 64), min_length=2)
-    """Channels at each level."""
+    widths: _SeveralWidths = (8, 24, 48, 64)
     latent: int = Field(8, ge=1)
     """Dimension of the latent vector."""
 
 
-class PyramidVaeSettings(MemberSettings):
-    """The generating VAE's shape: one residual block and one halving for each width, then a coarse latent grid."""
+class PyramidVaeSettings(ResidualVaeSettings):
+    """The generating VAE's shape, beside what it shares with the detecting one's."""
 
-    widths: tuple[int, ...] = Field((8, 24, 48, 64, 64), min_length=1)
-    """Channels at each level."""
     latent: int = Field(4, ge=1)
     """Channels of the latent grid: the latent has this many times the grid's places (4 x 4 at 128 px)."""
     bands: int = Field(4, ge=1)
@@ -153,10 +154,8 @@ class PyramidVaeSettings(MemberSettings):
 class TrainSettings(Settings):
     """A whole training: which images, which networks, how fitted."""
 
-    side: Side | None = None
-    """Only breasts of this side."""
-    view: View | None = None
-    """Only images of this view."""
+    side: _OnlySide = None
+    view: _OnlyView = None
     limit: int | None = Field(None, ge=1)
     """Only N of the matching training images, drawn by the seed."""
     include: Literal["healthy", "unlabelled"] = "healthy"
@@ -194,27 +193,18 @@ class TrainSettings(Settings):
     pyramid_vae: PyramidVaeSettings = PyramidVaeSettings()
 
 
+_COSINE: dict[str, Any] = {"batch_size": 8, "learning_rate": 2e-3, "schedule": "cosine"}
 PRESETS: dict[str, TrainSettings] = {
     "original": TrainSettings(),
     "detect": TrainSettings(
+        **_COSINE,
         epochs=40,
-        batch_size=8,
-        learning_rate=2e-3,
-        schedule="cosine",
         members=("residual_vae", "denoiser", "lesion_segmenter"),
         lesion_segmenter=LesionSegmenterSettings(epochs=120),
         fused=("normalised_peak", "denoising_local_peak", "lesion_segmenter_peak"),
         maps=("normalised", "denoising_local", "lesion_segmenter"),
     ),
-    "generate": TrainSettings(
-        epochs=80,
-        batch_size=8,
-        learning_rate=2e-3,
-        schedule="cosine",
-        members=("pyramid_vae",),
-        fused=("band_error",),
-        maps=("band",),
-    ),
+    "generate": TrainSettings(**_COSINE, epochs=80, members=("pyramid_vae",), fused=("band_error",), maps=("band",)),
     "tiny": TrainSettings(batch_size=8, vae=VaeSettings(size=64, filters=(16, 32, 64), latent=32)),
 }
 """Named trainings: "original" is the study this project grew from, "detect" finds, "generate" makes, "tiny" tests."""
@@ -225,14 +215,6 @@ def preset(name: str, values: Mapping[str, Any] | None = None) -> TrainSettings:
     if name not in PRESETS:
         raise UsageError(f"there is no preset {name!r}: choose {suggest(name, PRESETS)}")
     return PRESETS[name].merged(values or {})
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
 
 
 def format_validation_error(
@@ -251,10 +233,8 @@ def format_validation_error(
         place[:1] = [arguments[min(int(place[0]), len(arguments) - 1) if place else 0]]
     name = ".".join(place)
     if first["type"] == "extra_forbidden" and model is not None:
-        for part in place[:-1]:
-            annotation = model.model_fields[part].annotation
-            assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
-            model = annotation
+        for group in place[:-1]:
+            model = type(model.model_fields[group].default)
         return f"there is no setting {name!r}: did you mean {suggest(place[-1], model.model_fields)}?"
     return f"setting {name!r} cannot be {first['input']!r}: {message[0].lower()}{message[1:]}"
 

@@ -15,12 +15,13 @@ from cyclopts import Group, Parameter
 from pydantic import Field, ValidationError, validate_call
 
 from mammovae import config
+from mammovae.config import TrainSettings
 
 Parameters = ParamSpec("Parameters")
 _PATH, _FLAGS = Parameter(metavar="PATH"), Parameter(name="*", group=Group("Settings", sort_key=2))
 Place = Annotated[Path | str, _PATH]
 OptionalPlace = Annotated[Path | str | None, _PATH]
-Places = Annotated[Path | str, _PATH, Parameter(required=True)]
+Places = Annotated[Path | str, _PATH, Parameter(required=True, help="Files and folders to look at.")]
 DataFolder = Annotated[Path | str, _PATH, Parameter(help="A folder that mammovae prepare (or generate) wrote.")]
 RunFolder = Annotated[Path | str, _PATH, Parameter(help="A folder that mammovae train wrote.")]
 Out = Annotated[Path | str, _PATH, Parameter(help="Where the result goes; the same command again completes it.")]
@@ -33,15 +34,20 @@ Cluster = Annotated[str | None, Parameter(help=_CLUSTER)]
 _TIMEOUT = "Longest that one file may take in a worker, in seconds; by default 600."
 Timeout = Annotated[float | None, Field(gt=0, lt=1e6), Parameter(help=_TIMEOUT)]
 Strict = Annotated[bool, Parameter(help="Exit with status 1 when any image failed.")]
-TrainFlags = Annotated[config.TrainSettings, _FLAGS]
+_PRESET = "Where the settings start from; each one given replaces the preset's; the defaults shown are original's."
+Preset = Annotated[config.PresetName, Parameter(help=_PRESET)]
+_LAYOUT = "The shape of the tree: VinDr-Mammo as released, its PNG copy, loose DICOM files, or a folder of PNG."
+_TRAPS = "Add every defect that real data sets hold: broken files, wrong headers, odd encodings."
+_CACHE = 'A folder of trained members that attempts share; by default "members" beside --out.'
+_OF_TRAINING = "Only this one, where the training images had one; by default each image's is that of a training image."
+TrainFlags = Annotated[TrainSettings, _FLAGS]
 
 
 @dataclass(frozen=True, eq=False)
 class Result(Mapping[str, Any]):
     """What a command made: result["auroc"] is one of its facts, str(result) what the command line prints.
 
-    path is the folder or file that it wrote; status the exit status: 1 when no image could be used or, with strict,
-    when any failed.
+    path is the folder or file that it wrote; status 1 when no image could be used or, with strict, when any failed.
     """
 
     path: Path
@@ -76,8 +82,9 @@ def _checked(verb: Callable[Parameters, Result]) -> Callable[Parameters, Result]
         try:
             return validate_call(config={"arbitrary_types_allowed": True})(verb)(*args, **kwargs)
         except ValidationError as error:
-            message = config.format_validation_error(error, arguments=list(signature.parameters))
-        raise config.UsageError(message)
+            raise config.UsageError(
+                config.format_validation_error(error, arguments=list(signature.parameters))
+            ) from None
 
     return call
 
@@ -95,7 +102,7 @@ def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> Result:
     # Enough that the test split has the ten patients of each kind without which there is no interval.
     phantom(out=raw, patients=120, size=384, seed=seed, finding_share=0.5)
     prepare("vindr", raw, out=data)
-    train(data, out=run, preset="tiny", settings=config.TrainSettings(seed=seed))
+    train(data, out=run, preset="tiny", settings=TrainSettings(seed=seed))
     generate(run, out=generated, count=100, seed=seed)
     audit(generated, run, data, out=folder / "audit", seed=seed)
     score(run, data, out=folder / "scores.csv")
@@ -109,30 +116,17 @@ def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> Result:
 def phantom(  # noqa: PLR0913
     *,
     out: Out,
-    layout: config.Layout = "vindr",
-    patients: int = 40,
-    size: int = 512,
+    layout: Annotated[config.Layout, Parameter(help=_LAYOUT)] = "vindr",
+    patients: Annotated[int, Parameter(help="Patients, of four images each.")] = 40,
+    size: Annotated[int, Parameter(help="Rows of an image, in pixels.")] = 512,
     seed: Seed = 0,
-    finding_share: float = 0.3,
-    traps: bool = False,
+    finding_share: Annotated[float, Parameter(help="Share of the patients who get an inserted lesion.")] = 0.3,
+    traps: Annotated[bool, Parameter(help=_TRAPS)] = False,
     workers: Workers = None,
 ) -> Result:
     """Write synthetic mammograms with known truth as a raw tree for prepare.
 
     Example: mammovae phantom --out RAW --layout vindr --patients 40
-
-    Parameters
-    ----------
-    layout
-        The shape of the tree: VinDr-Mammo as released, its PNG copy, loose DICOM files, or a folder of PNG.
-    patients
-        Patients, of four images each.
-    size
-        Rows of an image, in pixels.
-    finding_share
-        Share of the patients who get an inserted lesion.
-    traps
-        Add every defect that real data sets hold: broken files, wrong headers, odd encodings.
     """
     from mammovae.phantoms.write import write_phantoms
 
@@ -144,8 +138,8 @@ def phantom(  # noqa: PLR0913
 
 @_checked
 def prepare(  # noqa: PLR0913
-    kind: config.SourceKind,
-    path: Place,
+    kind: Annotated[config.SourceKind, Parameter(help="The kind of data set.")],
+    path: Annotated[Place, Parameter(help="The folder that holds it.")],
     /,
     *,
     out: Out,
@@ -158,18 +152,10 @@ def prepare(  # noqa: PLR0913
 ) -> Result:
     """Turn a raw data set into a DATA folder: prepared images, masks, index, splits by patient, contact sheet.
 
-    A file that cannot be used, crashes its decoder or takes too long becomes a line in failures.csv.
+    A file that cannot be used, crashes its decoder or takes too long becomes a line in failures.csv. In Python, any
+    executor of concurrent.futures may do the work instead of worker processes.
 
     Example: mammovae prepare vindr vindr-mammo --out DATA --side R --view MLO
-
-    Parameters
-    ----------
-    kind
-        The kind of data set.
-    path
-        The folder that holds it.
-    executor
-        Any executor of concurrent.futures, to do the work instead of worker processes.
     """
     from mammovae.data.prepare import prepare
     from mammovae.report.formatting import count_line
@@ -183,13 +169,7 @@ def prepare(  # noqa: PLR0913
 
 @_checked
 def train(
-    data: DataFolder,
-    /,
-    *,
-    preset: config.PresetName,
-    out: Out,
-    devices: int | None = None,
-    settings: TrainFlags = config.TrainSettings(),
+    data: DataFolder, /, *, preset: Preset, out: Out, devices: int | None = None, settings: TrainFlags = TrainSettings()
 ) -> Result:
     """Train a preset on the healthy training images of a DATA folder.
 
@@ -199,8 +179,6 @@ def train(
 
     Parameters
     ----------
-    preset
-        Where the settings start from; each one given replaces the preset's; the defaults shown are original's.
     devices
         GPUs of this machine (processes where it has none) that share out every batch; 1 by default. For several
         machines start this by torchrun on each, which says how many there are: torchrun ... -m mammovae train ...
@@ -221,13 +199,13 @@ def generate(  # noqa: PLR0913
     *,
     out: Out,
     mode: config.SamplingMode = "latent",
-    count: Annotated[int, Field(ge=1)] = 16,
+    count: Annotated[int, Field(ge=1), Parameter(help="Number of images.")] = 16,
     source: OptionalPlace = None,
     seed: Seed = 0,
     temperature: Annotated[float | None, Field(ge=0)] = None,
-    side: config.Side | None = None,
-    view: config.View | None = None,
-    breast_density: config.DensityClass | None = None,
+    side: Annotated[config.Side | None, Parameter(help=_OF_TRAINING)] = None,
+    view: Annotated[config.View | None, Parameter(help=_OF_TRAINING)] = None,
+    breast_density: Annotated[config.DensityClass | None, Parameter(help=_OF_TRAINING)] = None,
     dicom: bool = False,
 ) -> Result:
     """Generate images from a run; the folder is itself a DATA folder.
@@ -240,18 +218,10 @@ def generate(  # noqa: PLR0913
         latent: drawn from what was fitted to the training images' latents. prior: from N(0, I). vary: encode a
         training image, add noise, decode. interpolate: from one training image to another in eight steps. What vary
         and interpolate make is derived from patients' images and must be handled like them.
-    count
-        Number of images.
     source
         The DATA folder whose training images vary and interpolate start from.
     temperature
         Lower: more alike and more usual; higher: more unusual. By default 1.2 for latent, 1 for the others.
-    side
-        Only this side, where the training images had one; without it each image's is that of a training image.
-    view
-        Only this view, likewise.
-    breast_density
-        Only this density class, likewise.
     dicom
         Write DICOM mammograms, marked synthetic, in place of PNG.
     """
@@ -263,9 +233,8 @@ def generate(  # noqa: PLR0913
     kinds = {"side": side, "view": view, "density": breast_density}
     conditions = {name: value for name, value in kinds.items() if value is not None}
     data = None if source is None else Data.open(source)
-    facts = generate_from(
-        LatentSampler(Run.open(run), mode, seed, data, temperature, conditions), Path(out), count, dicom
-    )
+    sampler = LatentSampler(Run.open(run), mode, seed, data, temperature, conditions)
+    facts = generate_from(sampler, Path(out), count, dicom)
     failed = facts["counts"]["failed"]
     summary = f"{count - failed} images in {out}, {failed} failed; {facts['note']}\nlook at {Path(out) / 'grid.png'}"
     return Result(Path(out), facts, summary)
@@ -294,8 +263,6 @@ def score(  # noqa: PLR0913
 
     Parameters
     ----------
-    paths
-        What to score.
     maps
         A folder for each image's anomaly map: NAME.png over the prepared image, and NAME.map.png over the source's own
         pixels, in 16 bit, where 8192 is what one healthy pixel in a thousand exceeds.
@@ -318,13 +285,7 @@ def score(  # noqa: PLR0913
 
 @_checked
 def evaluate(
-    run: RunFolder,
-    data: DataFolder,
-    /,
-    *,
-    out: Out,
-    protocol: Literal["full", "original"] = "full",
-    seed: Seed = 0,
+    run: RunFolder, data: DataFolder, /, *, out: Out, protocol: Literal["full", "original"] = "full", seed: Seed = 0
 ) -> Result:
     """Evaluate a run on the test images of a DATA folder, and write metrics.json and report.html.
 
@@ -349,11 +310,11 @@ def crossval(  # noqa: PLR0913
     /,
     *,
     out: Out,
-    preset: config.PresetName = "detect",
-    folds: Annotated[int, Field(ge=2)] = 5,
-    cache: OptionalPlace = None,
+    preset: Preset = "detect",
+    folds: Annotated[int, Field(ge=2), Parameter(help="Number of folds; no patient is in two.")] = 5,
+    cache: Annotated[OptionalPlace, Parameter(help=_CACHE)] = None,
     other_view: OtherView = None,
-    settings: TrainFlags = config.TrainSettings(),
+    settings: TrainFlags = TrainSettings(),
 ) -> Result:
     """Evaluate a preset on small data by patient-wise folds, beside the original preset and trivial baselines.
 
@@ -361,15 +322,6 @@ def crossval(  # noqa: PLR0913
     files must still be where they were prepared from. Interrupted, the same command resumes with the next fold.
 
     Example: mammovae crossval DATA --preset detect --folds 5 --out CROSSVAL
-
-    Parameters
-    ----------
-    preset
-        What is evaluated.
-    folds
-        Number of folds; no patient is in two.
-    cache
-        A folder of trained members that attempts share; by default "members" beside --out.
     """
     from mammovae.cross_validation.crossval import crossval
     from mammovae.report.formatting import headline
@@ -405,9 +357,8 @@ def stress(
     metrics = stress(Path(run), Path(data), Path(out), seed, donors, workers)
     words = f"mean AUROC {metrics['quality_auroc_mean']:.2f}, mean recall {metrics['quality_recall_5_mean']:.2f}"
     faults = f"inserted faults in {metrics['quality_n_healthy']} healthy images: {words} at 5 % review"
-    return Result(
-        Path(out), metrics, f"{faults}\nlook at {Path(out) / 'faults.png'} and {Path(out) / 'detectability.png'}"
-    )
+    places = f"look at {Path(out) / 'faults.png'} and {Path(out) / 'detectability.png'}"
+    return Result(Path(out), metrics, f"{faults}\n{places}")
 
 
 @_checked
@@ -440,11 +391,6 @@ def info(*paths: Places) -> Result:
     """Say in words what a DATA folder, a RUN folder or an image is.
 
     Example: mammovae info DATA RUN image.dcm
-
-    Parameters
-    ----------
-    paths
-        What to look at.
     """
     from mammovae.describe import describe
 

@@ -104,8 +104,5 @@ def make_breast(seed: int, patient: int, side: Side, density: DensityClass | Non
     values["fat_grey"] += 0.006 * float(normal[5])
     values["gland_grey"] += 0.008 * float(normal[6])
     return Breast(
-        **values,
-        side=side,
-        tilt=0.42 + 0.12 * float(normal[7]),
-        nipple_in_profile=clip(0.55 + 0.4 * normal[8], 0, 1),
+        **values, side=side, tilt=0.42 + 0.12 * float(normal[7]), nipple_in_profile=clip(0.55 + 0.4 * normal[8], 0, 1)
     )
