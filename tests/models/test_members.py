@@ -12,7 +12,7 @@ import pytest
 import mammovae as mv
 from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector
-from mammovae.perturbations import random_lesions
+from mammovae.perturbations import lesions
 from mammovae.perturbations.lesions import LesionSpec, insert_lesion
 from mammovae.training import calibrate
 
@@ -53,8 +53,8 @@ def marking(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         "lesion_segmenter": {"size": 64, "widths": [16, 32], "epochs": 60, "kinds": ["mass"]},
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(random_lesions, "DIAMETERS_MM", (15.0, 40.0))
-        patch.setattr(random_lesions, "CONTRASTS", (0.3, 0.9))
+        patch.setattr(lesions, "DIAMETERS_MM", (15.0, 40.0))
+        patch.setattr(lesions, "CONTRASTS", (0.3, 0.9))
         mv.train(trapped_data, out=out, preset="detect", settings=mv.TrainSettings(**settings))
     return out
 

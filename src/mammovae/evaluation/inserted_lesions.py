@@ -9,8 +9,15 @@ import pandas as pd
 
 from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector
-from mammovae.perturbations.lesions import LESION_KINDS, InsertedLesion, LesionFamily, LesionSpec, insert_lesion
-from mammovae.perturbations.random_lesions import CALCIFICATION_CONTRAST, insert_random_lesion
+from mammovae.perturbations.lesions import (
+    CALCIFICATION_CONTRAST,
+    LESION_KINDS,
+    InsertedLesion,
+    LesionFamily,
+    LesionSpec,
+    insert_lesion,
+    insert_random_lesion,
+)
 
 SIZES_MM = (2.0, 5.0, 10.0, 20.0, 40.0)
 CONTRASTS = (0.1, 0.2, 0.4, 0.8)

@@ -1,4 +1,7 @@
-"""What does not belong in a breast, as float32 arrays in 0..1 of an image's shape: metal, text, and motion."""
+"""What does not belong in an archive of breasts, as float32 arrays in 0..1 of an image's shape.
+
+Metal, text and motion; and whole images that are no mammograms, as they occur by mistake.
+"""
 
 from itertools import pairwise
 
@@ -9,8 +12,6 @@ from scipy import ndimage
 Shape = tuple[int, ...]
 Point = tuple[float, float]
 """(y, x), in pixels."""
-
-_LETTERS = "ABCDEFGHIJKLMNOPRSTUVWXYZ0123456789"
 
 
 def ellipse(shape: Shape, centre: Point, half: Point, edge: float) -> np.ndarray:
@@ -44,8 +45,7 @@ def pacemaker(shape: Shape, centre: Point, size: float, lead: float, wall: str, 
     can = (abs(down) ** 3 + abs(across) ** 3) <= 1
     battery = (abs(down - 0.3) < 0.4) & (abs(across) < 0.7)
     along = np.linspace(0, 1, 200)
-    to_wall = centre[1] + size if wall == "left" else shape[1] - centre[1] + size
-    side = -1 if wall == "left" else 1
+    to_wall, side = (centre[1] + size, -1) if wall == "left" else (shape[1] - centre[1] + size, 1)
     y = centre[0] + size * (0.3 * np.sin(4.5 * along) + rng.uniform(1.5, 3.0) * along**1.5)
     x = centre[1] + side * (to_wall * along**2 - 0.9 * size * np.sin(np.pi * along))
     wire = _stroke(shape, np.stack([y, x], axis=1), lead)
@@ -54,7 +54,8 @@ def pacemaker(shape: Shape, centre: Point, size: float, lead: float, wall: str, 
 
 def random_words(rng: np.random.Generator, lines: int) -> list[str]:
     """Return lines of random letters and digits, as devices print them."""
-    return ["".join(rng.choice(list(_LETTERS), int(rng.integers(6, 15)))) for _ in range(lines)]
+    letters = list("ABCDEFGHIJKLMNOPRSTUVWXYZ0123456789")
+    return ["".join(rng.choice(letters, int(rng.integers(6, 15)))) for _ in range(lines)]
 
 
 def text(shape: Shape, corner: Point, lines: list[str], height: float) -> np.ndarray:
@@ -97,3 +98,47 @@ def _stroke(shape: Shape, path: np.ndarray, width: float) -> np.ndarray:
     distance = np.asarray(ndimage.distance_transform_edt(off_path))
     canvas[low[0] : high[0], low[1] : high[1]] = np.clip(width / 2 - distance + 0.5, 0, 1)
     return canvas
+
+
+def page(shape: Shape, rng: np.random.Generator) -> np.ndarray:
+    """Return a scanned page of print, black on white."""
+    lines = [" ".join(random_words(rng, 4)) for _ in range(32)]
+    return 0.95 - 0.9 * text(shape, (0.06 * shape[0], 0.08 * shape[1]), lines, 0.02 * shape[0])
+
+
+def test_pattern(shape: Shape, rng: np.random.Generator) -> np.ndarray:
+    """Return a monitor's test pattern: a wedge of steps, lines that get closer, and a grid."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]] / np.array(shape[:2]).reshape(2, 1, 1)
+    steps = np.floor(columns * 12) / 12
+    lines = (np.sin(2 * np.pi * (20 + 100 * columns) * columns) > 0).astype(float)
+    grid = ((rows * 20 % 1 < 0.06) | (columns * 16 % 1 < 0.06)).astype(float)
+    middle = rng.uniform(0.4, 0.6)
+    return np.where(rows < 0.3, steps, np.where(rows < middle, lines, 0.2 + 0.7 * grid)).astype(np.float32)
+
+
+def chest(shape: Shape, rng: np.random.Generator) -> np.ndarray:
+    """Return something like a chest radiograph: two dark lungs with ribs, a bright heart and spine."""
+    rows, columns = shape[:2]
+    image = np.full((rows, columns), 0.55, np.float32)
+    for side in (-1, 1):
+        centre, half = (0.45 * rows, (0.5 + 0.22 * side) * columns), (0.34 * rows, 0.16 * columns)
+        image -= 0.38 * ellipse(shape, centre, half, 0.03 * rows)
+    y, x = np.mgrid[:rows, :columns]
+    ribs = np.sin(2 * np.pi * (y / rows * 11 + 1.5 * ((x / columns - 0.5) / 0.5) ** 2)) > 0.5
+    image += 0.07 * ndimage.gaussian_filter(ribs.astype(np.float32), 0.004 * rows)
+    heart = ellipse(shape, (0.6 * rows, 0.54 * columns), (0.17 * rows, 0.14 * columns), 0.04 * rows)
+    spine = ellipse(shape, (0.5 * rows, 0.5 * columns), (0.7 * rows, 0.05 * columns), 0.03 * columns)
+    return image + 0.25 * np.maximum(heart, spine) + 0.01 * rng.standard_normal((rows, columns)).astype(np.float32)
+
+
+def head(shape: Shape, rng: np.random.Generator) -> np.ndarray:
+    """Return something like a slice of a head: a bright skull, and soft ellipses in it."""
+    rows, columns = shape[:2]
+    middle, half = (0.5 * rows, 0.5 * columns), (0.4 * rows, 0.38 * columns)
+    outer, inner = (ellipse(shape, middle, axes, 3) for axes in (half, (0.93 * half[0], 0.92 * half[1])))
+    image = 0.95 * (outer - inner) + 0.45 * inner
+    for _ in range(6):
+        centre = middle[0] + rng.uniform(-0.2, 0.2) * rows, middle[1] + rng.uniform(-0.2, 0.2) * columns
+        size = rng.uniform(0.04, 0.12) * rows, rng.uniform(0.04, 0.12) * columns
+        image += rng.choice([-0.15, 0.12]) * ellipse(shape, centre, size, 4)
+    return image + 0.01 * rng.standard_normal((rows, columns)).astype(np.float32)

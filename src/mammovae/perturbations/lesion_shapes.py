@@ -25,10 +25,8 @@ def _waves(rng: np.random.Generator, angle: np.ndarray, orders: range, size: flo
 def _smooth_noise(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, cells: float) -> np.ndarray:
     """Draw smooth noise of variance about 1 with `cells` lumps over the lesion's diameter, the same at any sampling."""
     nodes = int(np.ceil(cells)) + 5
-    grid = ndimage.spline_filter(rng.standard_normal((nodes, nodes)))
-    scale = cells / 2
-    position = ((y + 1) * scale + 2, (x + 1) * scale + 2)
-    return 1.6 * ndimage.map_coordinates(grid, position, order=3, mode="mirror", prefilter=False)
+    position = ((y + 1) * (cells / 2) + 2, (x + 1) * (cells / 2) + 2)
+    return 1.6 * ndimage.map_coordinates(rng.standard_normal((nodes, nodes)), position, order=3, mode="mirror")
 
 
 def _rotated(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -82,8 +80,7 @@ def straight_star(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius
     total = rng.uniform(0.5, 1.0) * oval_mass(rng, y / core, x / core, radius_mm)
     for _ in range(int(rng.integers(8, 26))):
         angle, length = 2 * np.pi * rng.random(), 0.5 + 0.48 * rng.random()
-        tip = length * np.array([np.sin(angle), np.cos(angle)])
-        distance, share = _segment(y, x, np.zeros(2), tip)
+        distance, share = _segment(y, x, np.zeros(2), length * np.array([np.sin(angle), np.cos(angle)]))
         width = rng.uniform(0.025, 0.08) * (1 - 0.7 * share)
         total = np.maximum(total, strength * (1 - 0.8 * share) * np.exp(-0.5 * (distance / width) ** 2))
     return total * np.clip((1 - np.hypot(y, x)) * 10, 0, 1)
@@ -92,8 +89,7 @@ def straight_star(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius
 def jagged_star(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
     """Draw one body whose margin is a rough function of the angle."""
     r, angle = np.hypot(y, x), np.arctan2(y, x)
-    rough = np.abs(_waves(rng, angle, range(3, 26), 0.55, decay=0.55))
-    edge = np.clip(0.3 + 0.33 * rough, 0.25, 0.98)
+    edge = np.clip(0.3 + 0.33 * np.abs(_waves(rng, angle, range(3, 26), 0.55, decay=0.55)), 0.25, 0.98)
     return np.clip(1 - r / edge, 0, 1) ** 0.6 * np.clip(1.3 - 0.6 * r, 0, 1)
 
 
@@ -109,9 +105,8 @@ def branching_star(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radiu
             total = np.maximum(total, strength * np.exp(-0.5 * (distance / width) ** 2))
             if rng.random() < 0.12:
                 grow(end, heading + rng.choice([-0.6, 0.6]), 0.6 * left, 0.8 * width, 0.8 * strength)
-            start, left = end, left - 0.13
+            start, left, width, strength = end, left - 0.13, width * 0.9, strength * 0.88
             heading += 0.22 * rng.standard_normal()
-            width, strength = width * 0.9, strength * 0.88
 
     for base in np.arange(14) * (2 * np.pi / 14):
         heading = base + 0.3 * rng.standard_normal()
@@ -153,8 +148,7 @@ def ductal_specks(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius
     count = int(rng.integers(10, 29))
     heading = 2 * np.pi * rng.random() + np.array([0.0, 0.5, -0.5])[rng.integers(0, 3, count)]
     along = 2 * rng.random(count) - 1
-    centres = np.column_stack([along * np.sin(heading), along * np.cos(heading)])
-    centres += 0.1 * rng.standard_normal((count, 2))
+    centres = (along * np.array([np.sin(heading), np.cos(heading)])).T + 0.1 * rng.standard_normal((count, 2))
     return _specks(rng, y, x, centres, 0.5 * (0.15 + 0.65 * rng.random(count) ** 2) / radius_mm, 2.0)
 
 
@@ -184,8 +178,7 @@ def stranded_patch(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radiu
 
 def pinch(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return an even pull towards the centre."""
-    size = _window(y, x, 2.0)
-    return y * size, x * size
+    return y * _window(y, x, 2.0), x * _window(y, x, 2.0)
 
 
 def twist(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -198,8 +191,7 @@ def twist(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> tuple[np.nd
 def rays(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return a pull along some directions more than others, towards a short line: radiating folds."""
     y, x = _rotated(rng, y, x)
-    waves = _waves(rng, np.arctan2(y, x), range(5, 10), 0.9, decay=0.5)
-    size = _window(y, x, 1.6) * np.clip(1 + waves, 0, 2)
+    size = _window(y, x, 1.6) * np.clip(1 + _waves(rng, np.arctan2(y, x), range(5, 10), 0.9, decay=0.5), 0, 2)
     return size * y, size * np.sign(x) * np.clip(np.abs(x) - 0.2, 0, None)
 
 

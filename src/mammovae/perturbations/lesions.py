@@ -1,11 +1,11 @@
 """Lesions inserted into any mammogram, with their truth and a sham twin: the same place and steps, but no lesion."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from scipy import ndimage
+from scipy.ndimage import distance_transform_edt, map_coordinates
 
 from mammovae.config import LesionKind
 from mammovae.perturbations.lesion_shapes import PULLS, SHAPES
@@ -19,6 +19,11 @@ FAMILIES: tuple[LesionFamily, ...] = get_args(LesionFamily)
 
 MARGIN_MM = 3.0
 """Least distance between a lesion and the breast's edge."""
+
+DIAMETERS_MM = (5.0, 40.0)
+CONTRASTS = (0.15, 0.9)
+CALCIFICATION_CONTRAST = 3.0
+"""How much more contrast calcifications get: a speck fills a small part of a pixel."""
 
 _WHITE = 65535.0
 _SUBPIXEL_MM = {"calcification": 0.08}
@@ -42,14 +47,11 @@ class LesionSpec:
     def __post_init__(self) -> None:
         """Refuse what cannot be inserted."""
         if self.kind not in LESION_KINDS or self.family not in FAMILIES:
-            raise ValueError(
-                f"no such lesion: kind {self.kind!r}, family {self.family!r}; use {LESION_KINDS} and {FAMILIES}"
-            )
+            allowed = f"use {LESION_KINDS} and {FAMILIES}"
+            raise ValueError(f"no such lesion: kind {self.kind!r}, family {self.family!r}; {allowed}")
         if not 2 <= self.diameter_mm <= 40 or not 0 <= self.contrast <= (1 if self.kind == "distortion" else np.inf):
-            raise ValueError(
-                f"diameter {self.diameter_mm} mm must be 2 to 40, contrast {self.contrast} not negative, "
-                "a distortion's at most 1"
-            )
+            contrast = f"contrast {self.contrast} not negative, a distortion's at most 1"
+            raise ValueError(f"diameter {self.diameter_mm} mm must be 2 to 40, {contrast}")
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,6 @@ class InsertedLesion:
     spec: LesionSpec
 
 
-def _add(values: np.ndarray, thickness: np.ndarray, rise: float, level: float) -> np.ndarray:
-    return values + rise * thickness
-
-
-def _multiply(values: np.ndarray, thickness: np.ndarray, rise: float, level: float) -> np.ndarray:
-    return values * (1 + rise / level * thickness)
-
-
 def _attenuate(values: np.ndarray, thickness: np.ndarray, rise: float, level: float) -> np.ndarray:
     """Apply the law of Beer and Lambert: the remaining light, white less the value, falls by exp(-thickness)."""
     light = 1 - values / _WHITE
@@ -82,9 +76,9 @@ def _attenuate(values: np.ndarray, thickness: np.ndarray, rise: float, level: fl
     return _WHITE * (1 - light * np.exp(np.log1p(-share) * thickness))
 
 
-BLENDINGS: dict[LesionFamily, Callable[[np.ndarray, np.ndarray, float, float], np.ndarray]] = {
-    "train": _add,
-    "validation": _multiply,
+_BLENDINGS: dict[LesionFamily, Callable[[np.ndarray, np.ndarray, float, float], np.ndarray]] = {
+    "train": lambda values, thickness, rise, level: values + rise * thickness,
+    "validation": lambda values, thickness, rise, level: values * (1 + rise / level * thickness),
     "test": _attenuate,
 }
 """Each raises a pixel of the local mean level by about rise x thickness; they differ away from that level."""
@@ -101,30 +95,16 @@ def insert_lesion(image: np.ndarray, mask: np.ndarray, mm_per_pixel: float, spec
 
     The sham holds whatever insertion changes apart from the lesion. Blending changes nothing else, and the sham equals
     the image to the bit; a distortion is resampled, which softens, and its sham is resampled too, moved by half a pixel
-    at most.
-
-    Parameters
-    ----------
-    image
-        (rows, columns) uint16.
-    mask
-        (rows, columns) bool, the breast.
-
-    Raises
-    ------
-    ValueError
-        For other arrays, and where the breast has no room for the lesion.
+    at most. Raises ValueError where image (rows, columns) is not uint16, mask (the breast) has another shape, or the
+    breast has no room for the lesion.
     """
     if image.dtype != np.uint16 or image.shape != mask.shape:
-        raise ValueError(
-            f"need a uint16 image and a mask of its shape, not {image.dtype} {image.shape} and {mask.shape}"
-        )
+        arrays = f"{image.dtype} {image.shape} and {mask.shape}"
+        raise ValueError(f"need a uint16 image and a mask of its shape, not {arrays}")
     mask = mask.astype(bool)
     key = (FAMILIES.index(spec.family), LESION_KINDS.index(spec.kind))
-    rng = np.random.default_rng(np.random.SeedSequence(spec.seed, spawn_key=key))
-    radius = 0.5 * spec.diameter_mm
-    centre = _place(mask, mm_per_pixel, radius, rng)
-    reach = int(np.ceil(radius / mm_per_pixel)) + 2
+    rng, radius = np.random.default_rng(np.random.SeedSequence(spec.seed, spawn_key=key)), 0.5 * spec.diameter_mm
+    centre, reach = _place(mask, mm_per_pixel, radius, rng), int(np.ceil(radius / mm_per_pixel)) + 2
     rows, columns = (
         np.arange(max(int(middle) - reach, 0), min(int(middle) + reach + 1, size))
         for middle, size in zip(centre, image.shape, strict=True)
@@ -138,8 +118,8 @@ def insert_lesion(image: np.ndarray, mask: np.ndarray, mm_per_pixel: float, spec
         thickness = _thickness(y, x, mm_per_pixel, spec, rng)
         outline = _outline(thickness, spec.kind, mm_per_pixel) & (np.hypot(y[:, None], x) <= 1 + step)
         rise, level = spec.contrast * contrast_unit(image, mask), float(max(tissue[mask[window]].mean(), 1.0))
-        with_lesion, without = BLENDINGS[spec.family](tissue, thickness, rise, level), tissue
-    lesion = np.zeros(mask.shape, bool)
+        with_lesion, without = _BLENDINGS[spec.family](tissue, thickness, rise, level), tissue
+    lesion = np.zeros_like(mask)
     lesion[window] = outline & mask[window]
     if not lesion.any():
         lesion[round(centre[0]), round(centre[1])] = True
@@ -151,13 +131,36 @@ def insert_lesion(image: np.ndarray, mask: np.ndarray, mm_per_pixel: float, spec
     return InsertedLesion(changed, sham, lesion, box, spec)
 
 
+def insert_random_lesion(
+    image: np.ndarray,
+    mask: np.ndarray,
+    mm_per_pixel: float,
+    family: LesionFamily,
+    seed: list[int],
+    kinds: Sequence[LesionKind] = LESION_KINDS,
+) -> InsertedLesion | None:
+    """Insert one lesion of a kind drawn from kinds, of random size and contrast; None where the breast has no room.
+
+    Diameter log-uniform in 5 to 40 mm, contrast log-uniform in 0.15 to 0.9 (thrice that for calcifications). image
+    (rows, columns) uint16, mask (rows, columns); seed decides everything.
+    """
+    rng = np.random.default_rng([*seed, 77])
+    kind = kinds[int(rng.integers(len(kinds)))]
+    diameter, contrast = (float(np.exp(rng.uniform(*np.log(span)))) for span in (DIAMETERS_MM, CONTRASTS))
+    contrast *= CALCIFICATION_CONTRAST if kind == "calcification" else 1.0
+    for shrink in (1.0, 0.5, 0.25):
+        try:
+            spec = LesionSpec(kind, family, max(2.0, diameter * shrink), contrast, int(rng.integers(2**31)))
+            return insert_lesion(image, mask > 0, mm_per_pixel, spec)
+        except ValueError:
+            continue
+    return None
+
+
 def _distort(
     tissue: np.ndarray, y: np.ndarray, x: np.ndarray, step: float, spec: LesionSpec, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pull tissue inwards: each pixel shows what lay further out; return it, its sham and the lesion's region.
-
-    `y` and `x` are positions and `step` the size of a pixel, in radii.
-    """
+    """Pull tissue inwards, its sham half a pixel at most, and give the lesion's region; y, x and a step in radii."""
     pull_y, pull_x = PULLS[spec.family](rng, *np.meshgrid(y, x, indexing="ij"))
     longest = float(np.hypot(pull_y, pull_x).max()) or 1.0
     rows, columns = np.indices(tissue.shape)
@@ -167,7 +170,7 @@ def _distort(
         if not (moved_y.any() or moved_x.any()):
             return tissue
         source = rows + 0.5 / step * moved_y, columns + 0.5 / step * moved_x
-        return ndimage.map_coordinates(tissue, source, order=3, mode="nearest")
+        return map_coordinates(tissue, source, order=3, mode="nearest")
 
     return warp(spec.contrast), warp(min(spec.contrast, step)), np.hypot(y[:, None], x) <= 1
 
@@ -183,20 +186,14 @@ def _thickness(
     return shape.reshape(len(y), points, len(x), points).mean((1, 3))
 
 
-def _distance(mask: np.ndarray) -> np.ndarray:
-    """Return the distance in pixels to the nearest pixel outside the mask."""
-    return np.asarray(ndimage.distance_transform_edt(mask))
-
-
 def _outline(thickness: np.ndarray, kind: LesionKind, mm_per_pixel: float) -> np.ndarray:
     """Return the region that a reader would outline; specks nearer than 3 mm to each other are one cluster."""
     if kind != "calcification":
         return thickness > 0.08 * thickness.max()
     reach = max(1, round(1.5 / mm_per_pixel))
     specks = np.pad(thickness > 0.05 * thickness.max(), reach)
-    near = _distance(~specks) <= reach
-    closed = _distance(near) > reach - 1
-    return closed[reach:-reach, reach:-reach]
+    near = np.asarray(distance_transform_edt(~specks)) <= reach
+    return (np.asarray(distance_transform_edt(near)) > reach - 1)[reach:-reach, reach:-reach]
 
 
 def _place(mask: np.ndarray, mm_per_pixel: float, radius: float, rng: np.random.Generator) -> tuple[float, float]:
@@ -204,18 +201,16 @@ def _place(mask: np.ndarray, mm_per_pixel: float, radius: float, rng: np.random.
     factor = max(1, mask.shape[0] // _COARSE_ROWS)
     small = mask[: mask.shape[0] // factor * factor, : mask.shape[1] // factor * factor]
     small = np.asarray(small.reshape(small.shape[0] // factor, factor, small.shape[1] // factor, factor).all((1, 3)))
-    room = _distance(np.pad(small, 1))[1:-1, 1:-1] * factor * mm_per_pixel
+    room = np.asarray(distance_transform_edt(np.pad(small, 1)))[1:-1, 1:-1] * factor * mm_per_pixel
     fits = room >= radius + MARGIN_MM
     if not fits.any():
         fits = room >= radius + factor * mm_per_pixel
     if not fits.any():
-        raise ValueError(
-            f"no room in the breast for a lesion {2 * radius:g} mm wide: at most {2 * room.max():.1f} mm fit"
-        )
+        widest = f"at most {2 * room.max():.1f} mm fit"
+        raise ValueError(f"no room in the breast for a lesion {2 * radius:g} mm wide: {widest}")
     free = fits & ~_pectoral_corner(small)
     rows, columns = np.nonzero(free if free.any() else fits)
-    chosen = int(rng.integers(len(rows)))
-    half = 0.5 * (factor - 1)
+    chosen, half = int(rng.integers(len(rows))), 0.5 * (factor - 1)
     return float(rows[chosen] * factor + half), float(columns[chosen] * factor + half)
 
 
@@ -226,10 +221,10 @@ def _pectoral_corner(mask: np.ndarray) -> np.ndarray:
     """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, height = rows[0], rows[-1] - rows[0] + 1
-    widths = mask[rows[0] : rows[-1] + 1].sum(1)
+    widths = mask[top : top + height].sum(1)
     if widths[int(0.03 * height)] < 0.25 * widths.max():
         return np.zeros_like(mask)
     left = mask[:, columns[0]].sum() >= mask[:, columns[-1]].sum()
-    from_wall = np.arange(mask.shape[1]) - columns[0] if left else columns[-1] - np.arange(mask.shape[1])
-    from_top = np.arange(mask.shape[0]) - top
-    return (from_wall[None, :] / (0.55 * widths.max()) + from_top[:, None] / (0.62 * height) < 1) & mask
+    y, x = np.ogrid[: mask.shape[0], : mask.shape[1]]
+    from_wall = x - columns[0] if left else columns[-1] - x
+    return (from_wall / (0.55 * widths.max()) + (y - top) / (0.62 * height) < 1) & mask

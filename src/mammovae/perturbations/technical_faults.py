@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
-from mammovae.perturbations import foreign_objects, non_mammograms
+from mammovae.perturbations import foreign_objects as objects
 
 FaultFamily = Literal["validation", "test"]
 Range = tuple[float, float]
@@ -15,12 +15,10 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class SourceImage:
-    """A source image as archives hold it, and the side and view of its header or table, None where unknown.
-
-    `pixels` is (rows, columns) uint16, bright where tissue is dense.
-    """
+    """A source image as archives hold it, and the side and view of its header or table, None where unknown."""
 
     pixels: np.ndarray
+    """(rows, columns) uint16, bright where tissue is dense."""
     side: str | None
     view: str | None
 
@@ -90,7 +88,7 @@ def _implant(scene: _Scene) -> np.ndarray:
     y0, x0, y1, x1 = scene.box
     down, across = scene.between((0.42, 0.5), (0.52, 0.6)), scene.between((0.8, 1), (1, 1.2))
     half, edge = (0.5 * (y1 - y0) * down, 0.5 * (x1 - x0) * across), 2 / scene.mm_per_pixel
-    shell = foreign_objects.ellipse(scene.grey.shape, (y, x), half, edge) * scene.breast
+    shell = objects.ellipse(scene.grey.shape, (y, x), half, edge) * scene.breast
     level = scene.white * scene.between((0.86, 0.93), (0.78, 0.85))
     # A little of the tissue above and below shines through.
     return scene.grey + shell * (level + 0.15 * (scene.grey - level) - scene.grey)
@@ -99,43 +97,42 @@ def _implant(scene: _Scene) -> np.ndarray:
 def _pacemaker(scene: _Scene) -> np.ndarray:
     centre = scene.from_wall(scene.between((0.12, 0.2), (0.22, 0.3)), scene.between((0.1, 0.16), (0.17, 0.24)))
     size, lead = scene.between((42, 50), (52, 60)) / scene.mm_per_pixel, 2 / scene.mm_per_pixel
-    device = foreign_objects.pacemaker(scene.grey.shape, centre, size, lead, scene.chest_wall, scene.rng)
+    device = objects.pacemaker(scene.grey.shape, centre, size, lead, scene.chest_wall, scene.rng)
     return np.maximum(scene.grey, device * scene.white)
 
 
 def _clip_or_wire(scene: _Scene) -> np.ndarray:
     width = scene.between((0.7, 0.9), (1.0, 1.2)) / scene.mm_per_pixel
     length = scene.between((25, 50), (55, 90)) if scene.rng.random() < 0.5 else scene.between((4, 6), (6.5, 8))
-    metal = foreign_objects.curve(scene.grey.shape, scene.inside(10), length / scene.mm_per_pixel, width, scene.rng)
+    metal = objects.curve(scene.grey.shape, scene.inside(10), length / scene.mm_per_pixel, width, scene.rng)
     return np.maximum(scene.grey, metal * scene.breast * scene.white)
 
 
 def _burned_in_text(scene: _Scene) -> np.ndarray:
     rows, columns = scene.grey.shape
     height = scene.between((0.02, 0.028), (0.03, 0.04)) * rows
-    lines = foreign_objects.random_words(scene.rng, 4 if scene.test else 2)
+    lines = objects.random_words(scene.rng, 4 if scene.test else 2)
     corner = scene.rng.uniform(0.02, 0.6) * rows, scene.rng.uniform(0.02, 0.4) * columns
-    return np.maximum(scene.grey, foreign_objects.text((rows, columns), corner, lines, height))
+    return np.maximum(scene.grey, objects.text((rows, columns), corner, lines, height))
 
 
 def _skin_marker(scene: _Scene) -> np.ndarray:
-    radius = (
-        scene.between((1.0, 1.5), (5.0, 8.0)) / scene.mm_per_pixel
-    )  # a metal ball; a ring of wire about a scar or mole
+    # A metal ball; a ring of wire about a scar or mole.
+    radius = scene.between((1.0, 1.5), (5.0, 8.0)) / scene.mm_per_pixel
     thick = 0.9 / scene.mm_per_pixel if scene.test else None
-    marker = foreign_objects.disc(scene.grey.shape, scene.inside(12), radius, thick)
+    marker = objects.disc(scene.grey.shape, scene.inside(12), radius, thick)
     return np.maximum(scene.grey, marker * scene.white)
 
 
 def _saturated(scene: _Scene) -> np.ndarray:
-    share = scene.between((0.6, 0.7), (0.72, 0.8))
-    return np.minimum(scene.grey / max(np.quantile(scene.grey[scene.breast], share), 0.05), 1)
+    white = np.quantile(scene.grey[scene.breast], scene.between((0.6, 0.7), (0.72, 0.8)))
+    return np.minimum(scene.grey / max(white, 0.05), 1)
 
 
 def _motion_blur(scene: _Scene) -> np.ndarray:
     length = scene.between((2.0, 3.0), (3.2, 4.0)) / scene.mm_per_pixel
     angle = scene.rng.uniform(-0.4, 0.4) + (np.pi / 2 if scene.test else 0)
-    return foreign_objects.blur_by_motion(scene.grey, length, angle)
+    return objects.blur_by_motion(scene.grey, length, angle)
 
 
 def _noise(scene: _Scene) -> np.ndarray:
@@ -178,7 +175,7 @@ def _collimator(scene: _Scene) -> np.ndarray:
 
 
 def _double_exposure(scene: _Scene) -> np.ndarray:
-    second = foreign_objects.resized(_as_grey(scene.donor), scene.grey.shape)
+    second = objects.resized(_as_grey(scene.donor), scene.grey.shape)
     rows, shifted = len(scene.grey), np.zeros_like(second)
     down = round(scene.between((0.12, 0.2), (0.22, 0.3)) * rows) * (1 if scene.rng.random() < 0.5 else -1)
     visible = second[max(-down, 0) : rows - max(down, 0)]
@@ -187,15 +184,9 @@ def _double_exposure(scene: _Scene) -> np.ndarray:
     return (1 - weight) * scene.grey + weight * shifted
 
 
-def _blank(scene: _Scene) -> np.ndarray:
-    noise = ndimage.gaussian_filter(scene.rng.standard_normal(scene.grey.shape), 1.0)
-    return scene.between((0.02, 0.3), (0.5, 0.9)) + 0.002 * noise
-
-
 def _no_mammogram(scene: _Scene) -> np.ndarray:
-    validation, test = (non_mammograms.page, non_mammograms.test_pattern), (non_mammograms.chest, non_mammograms.head)
-    draw = (test if scene.test else validation)[int(scene.rng.integers(2))]
-    return draw(scene.grey.shape, scene.rng)
+    draws = (objects.chest, objects.head) if scene.test else (objects.page, objects.test_pattern)
+    return draws[int(scene.rng.integers(2))](scene.grey.shape, scene.rng)
 
 
 _PIXELS: dict[str, Callable[[_Scene], np.ndarray]] = {
@@ -217,7 +208,10 @@ _PIXELS: dict[str, Callable[[_Scene], np.ndarray]] = {
     "collimator": _collimator,
     "double_exposure": _double_exposure,
     "other_view": lambda scene: _as_grey(scene.other_view),
-    "blank": _blank,
+    "blank": lambda scene: (
+        0.002 * ndimage.gaussian_filter(scene.rng.standard_normal(scene.grey.shape), 1.0)
+        + scene.between((0.02, 0.3), (0.5, 0.9))
+    ),
     "no_mammogram": _no_mammogram,
 }
 

@@ -12,8 +12,16 @@ from scipy import ndimage
 from mammovae.config import DensityClass, Side, View
 from mammovae.phantoms import fields
 from mammovae.phantoms.fields import FIELD_MM, Curve, lumps, power_law
-from mammovae.phantoms.outline import Outline, depth_below_skin, make_outline, muscle_depth
-from mammovae.phantoms.patient import SIDES, VIEWS, Breast, make_breast
+from mammovae.phantoms.patient import (
+    SIDES,
+    VIEWS,
+    Breast,
+    Outline,
+    depth_below_skin,
+    make_breast,
+    make_outline,
+    muscle_depth,
+)
 
 _LEVELS = 4095
 _SUPERSAMPLED_BELOW = 300
@@ -70,18 +78,14 @@ class _Canvas:
     along_ducts: tuple[np.ndarray, np.ndarray]
     """Positions in coordinates bent along the ducts, stretched; (rows, columns) each."""
 
-    def child(self, *key: int) -> np.random.SeedSequence:
-        """Return the source of randomness of one tissue."""
-        return np.random.SeedSequence(self.source.entropy, spawn_key=(*self.source.spawn_key, *key))
-
     def field(self, number: int, amplitude: fields.Amplitude, *, at_most: int = 4096) -> np.ndarray:
         """Return an isotropic random field on the canvas."""
-        field = fields.random_field(self.child(number), min(self.points, at_most), amplitude)
+        field = fields.random_field(fields.child(self.source, number), min(self.points, at_most), amplitude)
         return fields.resample(field, self.y, self.x)
 
     def bent_field(self, number: int, amplitude: fields.Amplitude) -> np.ndarray:
         """Return a random field elongated along the ducts."""
-        field = fields.random_field(self.child(number), min(self.points, _BENT_POINTS), amplitude)
+        field = fields.random_field(fields.child(self.source, number), min(self.points, _BENT_POINTS), amplitude)
         return fields.look_up(field, *self.along_ducts)
 
 
@@ -139,9 +143,7 @@ def _gland(canvas: _Canvas, strands: np.ndarray) -> np.ndarray:
 def _random_curves(canvas: _Canvas, rng: np.random.Generator, count: int, length: float, bend: float) -> list[Curve]:
     """Draw curves that begin anywhere in the breast and run, roughly, along the ducts."""
     breast, outline = canvas.breast, canvas.outline
-    pole = outline.nipple - _POLE_MM * outline.axis
-    curves = []
-    step = min(0.5, 0.5 * canvas.mm)
+    pole, step, curves = outline.nipple - _POLE_MM * outline.axis, min(0.5, 0.5 * canvas.mm), []
     for _ in range(count):
         start = np.array([rng.random() * breast.depth, outline.nipple[1] + (2 * rng.random() - 1) * breast.width])
         away = start - pole
@@ -152,13 +154,13 @@ def _random_curves(canvas: _Canvas, rng: np.random.Generator, count: int, length
         direction = heading + turn * along / 20 + twist * np.sin(along / 7 + phase)
         path = start + np.cumsum(np.column_stack([np.cos(direction), np.sin(direction)]) * step, axis=0)
         weight = np.sin(np.pi * (along + step) / (size + 2 * step)) * (0.4 + 0.6 * rng.random())
-        curves.append(Curve(path, weight))
+        curves.append((path, weight))
     return curves
 
 
 def _lines(canvas: _Canvas) -> np.ndarray:
     """Draw Cooper's ligaments and vessels: fine lines, and a few broader tubes."""
-    rng, breast, shape = np.random.default_rng(canvas.child(20)), canvas.breast, canvas.depth.shape
+    rng, breast, shape = np.random.default_rng(fields.child(canvas.source, 20)), canvas.breast, canvas.depth.shape
     ligaments = _random_curves(canvas, rng, int(130 * breast.ligaments), 26.0, 0.16)
     vessels = _random_curves(canvas, rng, 2 + int(5 * breast.vessels), 85.0, 0.16)
     fine = fields.draw_curves(ligaments, shape, canvas.mm, 0.55)
@@ -168,13 +170,11 @@ def _lines(canvas: _Canvas) -> np.ndarray:
 
 def _with_muscle(canvas: _Canvas, grey: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Lay the pectoral muscle over the tissue: brighter towards the armpit, faintly striped along its edge."""
-    share = _smooth_step(inside / 1.3)
-    y = canvas.y[:, None]
-    top = canvas.outline.muscle_bottom or 1.0
     stripes = canvas.field(21, lumps(7.0, spread=0.6), at_most=256)
-    level = 0.47 + 0.10 * np.clip(1 - y / top, 0, 1) + 0.05 * np.tanh(inside / 18)
+    upwards = np.clip(1 - canvas.y[:, None] / (canvas.outline.muscle_bottom or 1.0), 0, 1)
+    level = 0.47 + 0.10 * upwards + 0.05 * np.tanh(inside / 18)
     muscle = level + 0.3 * (grey - canvas.breast.fat_grey) + 0.006 * stripes
-    return grey + share * (muscle - grey)
+    return grey + _smooth_step(inside / 1.3) * (muscle - grey)
 
 
 def _paint(canvas: _Canvas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -214,10 +214,7 @@ def make_phantom(
     The result depends on the arguments alone: any image can be made by itself, in any order, in any process. Another
     `size` shows the same breast; only detail finer than the coarser pixel, and the noise, differ.
 
-    Raises
-    ------
-    ValueError
-        For an unknown side, view or density, and for fewer than 32 or more than 4096 rows.
+    Raises ValueError for an unknown side, view or density, and for fewer than 32 or more than 4096 rows.
     """
     if side not in SIDES or view not in VIEWS or density not in (None, "A", "B", "C", "D"):
         raise ValueError(f"no such side, view or density: {side!r}, {view!r}, {density!r}; use L/R, CC/MLO, A-D")
@@ -232,15 +229,14 @@ def make_phantom(
         _to_pixels(plane, factor, columns, beyond)
         for plane, beyond in zip((*_paint(canvas), canvas.depth), (0.0, 0.0, -np.inf, -np.inf), strict=True)
     )
-    image, mask = _expose(grey, mm, np.random.default_rng(canvas.child(99, size))), depth > 0
+    image, mask = _expose(grey, mm, np.random.default_rng(fields.child(source, 99, size))), depth > 0
     gland = np.where(mask, np.clip(gland, 0, 1), 0).astype(np.float32)
-    x, y = canvas.outline.nipple / mm - 0.5
+    x, y = map(float, canvas.outline.nipple / mm - 0.5)
     planes = image, mask, (inside > 0) & mask, gland
     if side == "R":
         planes, x = [plane[:, ::-1] for plane in planes], columns - 1 - x
     image, mask, muscle, gland = map(np.ascontiguousarray, planes)
-    nipple = float(x), float(y)
-    return Phantom(image, mask, muscle, gland, mm, patient, side, view, breast.density, breast.age, nipple)
+    return Phantom(image, mask, muscle, gland, mm, patient, side, view, breast.density, breast.age, (x, y))
 
 
 def _expose(grey: np.ndarray, mm: float, rng: np.random.Generator) -> np.ndarray:

@@ -1,22 +1,20 @@
 """What goes wrong in real archives, added on purpose: one image each, recorded in truth.json."""
 
 from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
 
 import numpy as np
 
 from mammovae.config import LesionKind, UsageError
 from mammovae.perturbations.lesions import LesionSpec
-from mammovae.phantoms.plan import CATEGORIES, ImagePlan, LesionPlan
+from mammovae.phantoms.plan import LESIONS, ImagePlan, LesionPlan
 
 FILE_DEFECTS = ("missing_file", "truncated", "not_an_image", "wrong_pose", "duplicate_pixels", "background")
 DICOM_DEFECTS = ("monochrome1", "voi_lut", "for_processing", "jpeg2000", "jpeg_ls", "rle")
 TABLE_DEFECTS = ("negative_xmin", "several_rows", "two_categories", "one_view")
-
 FEWEST_PATIENTS = 24
 """So that every defect finds an image of its own at the usual share of findings."""
-
-BACKGROUND = 0.07
-"""Grey of the background defect, as a share of white."""
 
 
 def assign_defects(images: list[ImagePlan], layout: str) -> tuple[list[ImagePlan], dict[str, list[str]]]:
@@ -25,18 +23,12 @@ def assign_defects(images: list[ImagePlan], layout: str) -> tuple[list[ImagePlan
     `benign` and `metadata_columns` change no image: the first names healthy images of BI-RADS 2, the second is a
     property of the tables.
 
-    Raises
-    ------
-    UsageError
-        Where the study is too small.
+    Raises UsageError where the study is too small.
     """
-    changed = {image.image_id: image for image in images}
-    image_ids: dict[str, list[str]] = {}
-    by_patient: dict[int, list[ImagePlan]] = {}
-    for image in images:
-        by_patient.setdefault(image.patient, []).append(image)
-    healthy = [group for group in by_patient.values() if all(image.healthy for image in group)]
-    affected = [group for group in by_patient.values() if not all(image.healthy for image in group)]
+    changed, image_ids = {image.image_id: image for image in images}, dict[str, list[str]]()
+    patients = [list(group) for _, group in groupby(images, attrgetter("patient"))]
+    healthy = [group for group in patients if all(image.healthy for image in group)]
+    affected = [group for group in patients if not all(image.healthy for image in group)]
     names = FILE_DEFECTS + (DICOM_DEFECTS if layout in ("vindr", "dicom") else ())
     in_tables = TABLE_DEFECTS if layout.startswith("vindr") else ()
     if len(healthy) < len(names) + 1 or len(affected) < len(in_tables):
@@ -66,7 +58,7 @@ def _with_table_defect(name: str, image: ImagePlan, group: list[ImagePlan]) -> l
     if name == "several_rows":
         kind: LesionKind = "calcification" if lesion.spec.kind != "calcification" else "mass"
         spec = LesionSpec(kind, "test", diameter_mm=10.0, contrast=1.5, seed=lesion.spec.seed + 1)
-        return [replace(image, lesions=(lesion, LesionPlan(spec, (CATEGORIES[kind],), lesion.birads)))]
+        return [replace(image, lesions=(lesion, LesionPlan(spec, (LESIONS[kind][0],), lesion.birads)))]
     if name == "two_categories":
         pair = tuple(dict.fromkeys((*lesion.categories, "Mass", "Suspicious Calcification")))[:2]
         return [replace(image, lesions=(replace(lesion, categories=pair),))]
@@ -82,8 +74,8 @@ def damage_pixels(image: np.ndarray, mask: np.ndarray, defect: str | None) -> np
     if defect == "wrong_pose":
         return np.ascontiguousarray(image[:, ::-1])
     if defect == "background":
-        rng = np.random.default_rng(image.shape[0])
-        fog = BACKGROUND * 65535 * (1 + 0.05 * rng.standard_normal(image.shape))
+        noise = np.random.default_rng(image.shape[0]).standard_normal(image.shape)
+        fog = 0.07 * 65535 * (1 + 0.05 * noise)  # 7 % of white
         return np.where(mask, image, np.maximum(image, fog)).astype(np.uint16)
     return image
 

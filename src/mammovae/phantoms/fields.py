@@ -1,7 +1,6 @@
 """Random fields and curves in millimetres, the same at every pixel size: the raw material of the phantom's tissue."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 
@@ -14,6 +13,9 @@ FIELD_MM = 240.0
 Amplitude = Callable[[np.ndarray], np.ndarray]
 """Square root of the power spectrum at frequencies in cycles per mm."""
 
+Curve = tuple[np.ndarray, np.ndarray]
+"""A line: its points (points, 2) as (x, y) in mm, closer together than a pixel, and a weight for each."""
+
 _COARSEST = 64
 _FINEST = 4096
 
@@ -23,6 +25,11 @@ def stream(seed: int, *key: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(entropy=seed, spawn_key=key)
 
 
+def child(source: np.random.SeedSequence, *key: int) -> np.random.SeedSequence:
+    """Return the source of randomness of a part."""
+    return np.random.SeedSequence(source.entropy, spawn_key=(*source.spawn_key, *key))
+
+
 def clip(value: float, low: float, high: float) -> float:
     """Return the value, or the limit that it exceeds."""
     return float(np.clip(value, low, high))
@@ -30,18 +37,15 @@ def clip(value: float, low: float, high: float) -> float:
 
 def _spectrum_of_white_noise(source: np.random.SeedSequence, points: int) -> np.ndarray:
     """Draw a half spectrum (points, points // 2 + 1) whose low frequencies are the same for every number of points."""
-    spectrum = np.zeros((0, 0), np.complex64)
-    size = _COARSEST
+    spectrum, size = np.zeros((0, 0), np.complex64), _COARSEST
     while size <= points:
-        rng = np.random.default_rng(np.random.SeedSequence(source.entropy, spawn_key=(*source.spawn_key, size)))
-        half = size // 2 + 1
-        finer = rng.standard_normal((size, 2 * half), dtype=np.float32).view(np.complex64)
+        rng = np.random.default_rng(child(source, size))
+        finer = rng.standard_normal((size, size + 2), dtype=np.float32).view(np.complex64)
         if spectrum.size:
             quarter = size // 4
             finer[:quarter, :quarter] = spectrum[:quarter, :quarter]
             finer[1 - quarter :, :quarter] = spectrum[1 - quarter :, :quarter]
-        spectrum = finer
-        size *= 2
+        spectrum, size = finer, 2 * size
     return spectrum
 
 
@@ -63,12 +67,9 @@ def random_field(source: np.random.SeedSequence, points: int, amplitude: Amplitu
 
     The scale is set on a fixed grid: more points add fine detail and change nothing else.
     """
-    frequency = _frequencies(points)
-    spectrum = _spectrum_of_white_noise(source, points)
-    spectrum *= amplitude(frequency)
-    spectrum[0, 0] = 0
-    reference = amplitude(_frequencies(256)).astype(np.float64)
-    reference[0, 0] = 0
+    spectrum, reference = _spectrum_of_white_noise(source, points), amplitude(_frequencies(256)).astype(np.float64)
+    spectrum *= amplitude(_frequencies(points))
+    spectrum[0, 0] = reference[0, 0] = 0
     power = 2 * (2 * np.sum(reference**2) - np.sum(reference[:, 0] ** 2))
     field = fft.irfft2(spectrum, s=(points, points), norm="forward", overwrite_x=True)
     return (field / np.sqrt(power)).astype(np.float32)
@@ -80,11 +81,7 @@ def power_law(exponent: float, *, longest_mm: float = 120.0) -> Amplitude:
     Mammograms have exponents near 3: Heine & Velthuizen, Med. Phys. 27 (2000); Burgess, JOSA A 16 (1999);
     Burgess, Jacobson & Judy, Med. Phys. 28 (2001).
     """
-
-    def amplitude(frequency: np.ndarray) -> np.ndarray:
-        return np.maximum(frequency, 1 / longest_mm) ** (-exponent / 2)
-
-    return amplitude
+    return lambda frequency: np.maximum(frequency, 1 / longest_mm) ** (-exponent / 2)
 
 
 def lumps(diameter_mm: float, *, spread: float = 0.45) -> Amplitude:
@@ -100,7 +97,7 @@ def lumps(diameter_mm: float, *, spread: float = 0.45) -> Amplitude:
     return amplitude
 
 
-def interpolation_matrix(positions: np.ndarray, points: int, *, wrap: bool) -> sparse.csr_array:
+def _interpolation_matrix(positions: np.ndarray, points: int, wrap: bool) -> sparse.csr_array:
     """Return Catmull-Rom weights (positions, points) that read a row of samples at fractional indices."""
     base = np.floor(positions).astype(int)
     t = positions - base
@@ -117,31 +114,22 @@ def interpolation_matrix(positions: np.ndarray, points: int, *, wrap: bool) -> s
     return sparse.csr_array((values, (rows, index.ravel())), shape=(len(positions), points))
 
 
-def separable(rows: sparse.csr_array, columns: sparse.csr_array, grid: np.ndarray) -> np.ndarray:
-    """Apply an interpolation matrix to the rows and another to the columns of a grid."""
+def interpolate(grid: np.ndarray, y: np.ndarray, x: np.ndarray, *, wrap: bool) -> np.ndarray:
+    """Read a grid, periodic with `wrap`, at every pair of fractional indices of rows `y` and columns `x`."""
+    rows, columns = _interpolation_matrix(y, grid.shape[0], wrap), _interpolation_matrix(x, grid.shape[1], wrap)
     return np.ascontiguousarray((columns @ (rows @ grid).T).T)
 
 
 def resample(field: np.ndarray, y_mm: np.ndarray, x_mm: np.ndarray) -> np.ndarray:
     """Read a periodic field on the grid of the given row and column positions."""
     points = field.shape[0]
-    rows = interpolation_matrix(y_mm * points / FIELD_MM, points, wrap=True)
-    columns = interpolation_matrix(x_mm * points / FIELD_MM, points, wrap=True)
-    return separable(rows, columns, field)
+    return interpolate(field, y_mm * points / FIELD_MM, x_mm * points / FIELD_MM, wrap=True)
 
 
 def look_up(field: np.ndarray, y_mm: np.ndarray, x_mm: np.ndarray) -> np.ndarray:
     """Read a periodic field at any positions, linearly: for fields bent along the breast's own coordinates."""
     scale = field.shape[0] / FIELD_MM
     return ndimage.map_coordinates(field, (y_mm * scale, x_mm * scale), order=1, mode="grid-wrap")
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A line: its points (points, 2) as (x, y) in mm, closer together than a pixel, and a weight for each."""
-
-    points: np.ndarray
-    weight: np.ndarray
 
 
 def draw_curves(curves: Sequence[Curve], shape: tuple[int, int], mm_per_pixel: float, width_mm: float) -> np.ndarray:
@@ -152,9 +140,8 @@ def draw_curves(curves: Sequence[Curve], shape: tuple[int, int], mm_per_pixel: f
     if not curves:
         return np.zeros(shape, np.float32)
     sigma = float(np.hypot(width_mm / 2.355, 0.3 * mm_per_pixel))
-    points = np.concatenate([curve.points for curve in curves])
-    length = np.concatenate([np.hypot(*np.gradient(curve.points, axis=0).T) for curve in curves])
-    weight = np.concatenate([curve.weight for curve in curves]) * length
+    points, weight = map(np.concatenate, zip(*curves, strict=True))
+    weight = weight * np.concatenate([np.hypot(*np.gradient(line, axis=0).T) for line, _ in curves])
     x, y = points[:, 0] / mm_per_pixel - 0.5, points[:, 1] / mm_per_pixel - 0.5
     column, row = np.floor(x).astype(int), np.floor(y).astype(int)
     fx, fy = x - column, y - row
@@ -163,7 +150,6 @@ def draw_curves(curves: Sequence[Curve], shape: tuple[int, int], mm_per_pixel: f
         r, c, share = row + dy, column + dx, (fy if dy else 1 - fy) * (fx if dx else 1 - fx)
         inside = (r >= 0) & (r < shape[0]) & (c >= 0) & (c < shape[1])
         canvas += np.bincount((r * shape[1] + c)[inside], weights=(weight * share)[inside], minlength=canvas.size)
-    image = ndimage.gaussian_filter(
-        canvas.reshape(shape).astype(np.float32), sigma / mm_per_pixel, mode="constant", truncate=3
-    )
+    points_drawn = canvas.reshape(shape).astype(np.float32)
+    image = ndimage.gaussian_filter(points_drawn, sigma / mm_per_pixel, mode="constant", truncate=3)
     return image * np.float32(np.sqrt(2 * np.pi) * width_mm / 2.355 / mm_per_pixel**2)

@@ -7,27 +7,17 @@ import numpy as np
 
 from mammovae.config import LesionKind, Side, View
 from mammovae.perturbations.lesions import LESION_KINDS, LesionSpec
-from mammovae.phantoms.anatomy import image_shape
 from mammovae.phantoms.fields import FIELD_MM, stream
 from mammovae.phantoms.patient import SIDES, VIEWS, make_patient
 
-CATEGORIES: dict[LesionKind, str] = {
-    "mass": "Mass",
-    "spiculated": "Mass",
-    "calcification": "Suspicious Calcification",
-    "distortion": "Architectural Distortion",
-    "asymmetry": "Focal Asymmetry",
+LESIONS: dict[LesionKind, tuple[str, tuple[float, float], tuple[float, float]]] = {
+    "mass": ("Mass", (8, 28), (0.3, 0.8)),
+    "spiculated": ("Mass", (12, 32), (0.35, 0.8)),
+    "calcification": ("Suspicious Calcification", (6, 25), (1.5, 3.0)),
+    "distortion": ("Architectural Distortion", (15, 35), (0.6, 1.0)),
+    "asymmetry": ("Focal Asymmetry", (15, 40), (0.25, 0.6)),
 }
-"""VinDr-Mammo's names; an asymmetry seen in one view only is an "Asymmetry"."""
-
-_DIAMETERS_AND_CONTRASTS: dict[LesionKind, tuple[tuple[float, float], tuple[float, float]]] = {
-    "mass": ((8, 28), (0.3, 0.8)),
-    "spiculated": ((12, 32), (0.35, 0.8)),
-    "calcification": ((6, 25), (1.5, 3.0)),
-    "distortion": ((15, 35), (0.6, 1.0)),
-    "asymmetry": ((15, 40), (0.25, 0.6)),
-}
-"""Ranges of the diameter in mm and of the contrast."""
+"""VinDr-Mammo's category (seen in one view only, "Asymmetry"), and ranges of the diameter in mm and the contrast."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +31,7 @@ class LesionPlan:
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """One image to make: its patient, side and view, its lesions, its file, and the archive defect it carries.
-
-    `pixels_of` is the number of the patient whose image it shows, where it is not its own patient's.
-    """
+    """One image to make; `pixels_of` is the patient whose image it shows, where it is not its own patient's."""
 
     seed: int
     size: int
@@ -70,55 +57,40 @@ class ImagePlan:
         return f"P{self.patient:05d}"
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return image_shape(self.size)
-
-    @property
     def mm_per_pixel(self) -> float:
         """Size of a pixel."""
         return FIELD_MM / self.size
 
 
-def identifier(*parts: object) -> str:
+def _identifier(*parts: object) -> str:
     """Return 32 hexadecimal characters that depend on the parts alone."""
     return hashlib.blake2s("/".join(map(str, parts)).encode(), digest_size=16).hexdigest()
 
 
 def _plan_lesion(rng: np.random.Generator, kind: LesionKind, birads: int, single_view: bool) -> LesionPlan:
-    diameter, contrast = (low + (high - low) * rng.random() for low, high in _DIAMETERS_AND_CONTRASTS[kind])
+    category, *ranges = LESIONS[kind]
+    diameter, contrast = (low + (high - low) * rng.random() for low, high in ranges)
     spec = LesionSpec(kind, "test", round(diameter, 1), round(contrast, 2), int(rng.integers(2**31)))
-    category = "Asymmetry" if kind == "asymmetry" and single_view else CATEGORIES[kind]
-    return LesionPlan(spec, (category,), birads)
+    return LesionPlan(spec, ("Asymmetry" if kind == "asymmetry" and single_view else category,), birads)
 
 
 def _plan_patient(seed: int, size: int, patient: int, split: str, kind: LesionKind | None) -> list[ImagePlan]:
     """Plan four images; with a kind, one breast carries a lesion of that kind, in both views or in one."""
-    rng = np.random.default_rng(stream(seed, patient, 7))
-    person = make_patient(seed, patient)
+    rng, person = np.random.default_rng(stream(seed, patient, 7)), make_patient(seed, patient)
     affected = SIDES[int(rng.integers(2))] if kind else None
     lesion_birads = int(rng.choice([3, 4, 5], p=[0.5, 0.38, 0.12]))
     views = VIEWS if rng.random() < 0.75 else (VIEWS[int(rng.integers(2))],)
-    images = []
+    images, key = [], (seed, size, patient)
     for side in SIDES:
         benign = 2 if rng.random() < 0.3 else 1
         for view in VIEWS:
             lesions: tuple[LesionPlan, ...] = ()
             if kind and side == affected and view in views:
                 lesions = (_plan_lesion(rng, kind, lesion_birads, len(views) == 1),)
-            image = ImagePlan(
-                *(seed, size, patient, side, view),
-                image_id=identifier(seed, size, patient, side, view),
-                study_id=identifier(seed, size, patient, "study"),
-                series_id=identifier(seed, size, patient, "series"),
-                density=person.density,
-                age=person.age,
-                birads=lesion_birads if side == affected else benign,
-                split=split,
-                healthy=False if lesions else None if side == affected else True,
-                lesions=lesions,
-            )
-            images.append(image)
+            names = _identifier(*key, side, view), _identifier(*key, "study"), _identifier(*key, "series")
+            birads, healthy = (lesion_birads, False if lesions else None) if side == affected else (benign, True)
+            facts = person.density, person.age, birads, split, healthy, lesions
+            images.append(ImagePlan(*key, side, view, *names, *facts))
     return images
 
 

@@ -11,17 +11,14 @@ from mammovae.config import InputError, Layout, UsageError
 from mammovae.parallel.pool import map_unordered
 from mammovae.perturbations.lesions import InsertedLesion, LesionSpec, insert_lesion
 from mammovae.phantoms.anatomy import Phantom, make_phantom
-from mammovae.phantoms.annotation_tables import Lesions, tables
 from mammovae.phantoms.defects import assign_defects, damage_bytes, damage_pixels
-from mammovae.phantoms.dicom_files import encode
 from mammovae.phantoms.plan import ImagePlan, plan_study
+from mammovae.phantoms.raw_formats import Lesions, encode, tables
 from mammovae.report.progress import Progress
 from mammovae.storage import StageFolder, atomic_write, write_json, write_text
 
-_TRUTH_FIELDS = (
-    *("path", "patient", "patient_id", "study_id", "side", "view", "density", "age", "birads", "split", "healthy"),
-    "mm_per_pixel",
-)
+_TRUTH_FIELDS = ("path", "patient", "patient_id", "study_id", "side", "view", "density", "age", "birads", "split")
+_TRUTH_FIELDS += ("healthy", "mm_per_pixel")
 
 
 def write_phantoms(  # noqa: PLR0913
@@ -48,9 +45,8 @@ def write_phantoms(  # noqa: PLR0913
     if layout not in get_args(Layout):
         raise UsageError(f"layout {layout!r} must be one of {', '.join(get_args(Layout))}")
     if patients < 1 or not 0 <= finding_share <= 1 or not 32 <= size <= 4096:
-        raise UsageError(
-            f"need at least 1 patient, 32 to 4096 rows and a share in 0..1, not {patients}, {size}, {finding_share}"
-        )
+        numbers = f"{patients}, {size}, {finding_share}"
+        raise UsageError(f"need at least 1 patient, 32 to 4096 rows and a share in 0..1, not {numbers}")
     plans, defects = plan_study(seed, size, patients, finding_share), {}
     if traps:
         plans, defects = assign_defects(plans, layout)
@@ -114,13 +110,10 @@ def _write_image(task: tuple[str, ImagePlan]) -> Lesions:
     if path.exists():
         return lesions
     image = damage_pixels(phantom.image, phantom.mask, plan.defect)
+    buffer = io.BytesIO()
     if path.suffix == ".png":
-        buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG", compress_level=3)
-        content = buffer.getvalue()
-    else:
-        content = encode(image, plan)
-    damaged = damage_bytes(content, plan.defect)
+    damaged = damage_bytes(buffer.getvalue() or encode(image, plan), plan.defect)
     if damaged is not None:
         with atomic_write(path) as partial:
             partial.write_bytes(damaged)

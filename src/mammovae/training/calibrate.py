@@ -11,7 +11,7 @@ from mammovae.detection.calibration import CALIBRATION
 from mammovae.detection.detector import Detector
 from mammovae.detection.quality import MEASURES, Quality, thumbnails
 from mammovae.models.run import Run
-from mammovae.perturbations.random_lesions import insert_random_lesion
+from mammovae.perturbations.lesions import insert_random_lesion
 from mammovae.statistics.bootstrap import auroc
 from mammovae.storage import atomic_write
 

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from mammovae.data.dataset import Batch, Data, to_tensors
 from mammovae.models.base import Member
 from mammovae.models.noise import step_keys
-from mammovae.perturbations.random_lesions import insert_random_lesion
+from mammovae.perturbations.lesions import insert_random_lesion
 from mammovae.training.distributed import ProcessGroup
 
 
