@@ -9,10 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -105,10 +105,9 @@ class StageFolder:
         if any(path.exists() and not path.is_dir() for path in (self.out, *self.out.parents)):
             raise UsageError(f"--out {self.out} is, or lies in, a file: name a folder")
         path = self.out / MANIFEST
-        foreign = self.out.is_dir() and not path.is_file() and any(self.out.iterdir())
-        if foreign and [entry.name for entry in self.out.iterdir()] != [".lock"]:
-            raise UsageError(f"--out {self.out} holds other files: name a new folder or an empty one")
         self.out.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() and {entry.name for entry in self.out.iterdir()} - {".lock"}:
+            raise UsageError(f"--out {self.out} holds other files: name a new folder or an empty one")
         self._lock = acquire_lock(self.out / ".lock", self.out)
         try:
             for partial in self.out.rglob(".*.partial*"):
@@ -125,12 +124,10 @@ class StageFolder:
 
     def _resume(self, old: dict[str, Any]) -> None:
         for part in ("command", "settings", "inputs"):
-            difference = first_difference(old.get(part), self._manifest[part])
-            if difference:
-                key, before, now = difference
-                name = "command" if part == "command" else key or part
+            if difference := first_difference(old.get(part), self._manifest[part]):
+                key, was, now = difference
                 raise UsageError(
-                    f"{self.out} was begun with another {name} ({before!r}, now {now!r}): name a new --out"
+                    f"{self.out} was begun with another {key or part} ({was!r}, now {now!r}): name a new --out"
                 )
         self.done = old.get("state") == "done"
         if self.done:
@@ -138,9 +135,8 @@ class StageFolder:
 
     def finish(self, **facts: Any) -> None:
         """Write the final manifest with facts about the result; seconds is the time of this call alone."""
-        seconds = round(time.monotonic() - self._begin, 1)
-        final = self._manifest | {"state": "done", "seconds": seconds} | provenance() | _to_json(facts)
-        write_json(self.out / MANIFEST, final)
+        end = {"state": "done", "seconds": round(time.monotonic() - self._begin, 1)}
+        write_json(self.out / MANIFEST, self._manifest | end | provenance() | facts)
         self.done = True
 
     def facts(self) -> dict[str, Any]:
@@ -166,19 +162,14 @@ class Journal:
 
     def __enter__(self) -> Self:
         """Open the journal for more results."""
-        if self._belongs_to_job():
-            _cut_after_last_line(self.path)
+        header = json.dumps({"journal of": self._key}) + "\n"
+        content = self.path.read_bytes() if self.path.is_file() else b""
+        if content.startswith(header.encode()):
+            os.truncate(self.path, content.rfind(b"\n") + 1)
         else:
-            write_text(self.path, json.dumps({"journal of": self._key}) + "\n")
+            write_text(self.path, header)
         self._file = self.path.open("a", encoding="utf-8")
         return self
-
-    def _belongs_to_job(self) -> bool:
-        try:
-            with self.path.open(encoding="utf-8") as file:
-                return json.loads(file.readline()) == {"journal of": self._key}
-        except (OSError, ValueError):
-            return False
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Write one result, of values that JSON can hold."""
@@ -201,19 +192,6 @@ class Journal:
         self._file.close()
 
 
-def _cut_after_last_line(path: Path) -> None:
-    with path.open("rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end:
-            start = max(0, end - 65536)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                file.truncate(start + newline + 1)
-                return
-            end = start
-
-
 def read_manifest(folder: Path, *commands: str) -> dict[str, Any]:
     """Return the manifest of a finished folder that one of the commands wrote; InputError says what it is instead."""
     command = commands[0]
@@ -233,13 +211,11 @@ def read_manifest(folder: Path, *commands: str) -> dict[str, Any]:
 
 def provenance() -> dict[str, Any]:
     """Return the origin of a folder: versions, the git commit where there is one, the kind of machine, the time."""
+    packages = ("numpy", "pandas", "pillow", "pydicom", "scipy", "torch")
     versions = {"mammovae": __version__, "python": platform.python_version()}
-    for package in ("numpy", "pandas", "pillow", "pydicom", "scipy", "torch"):
-        with suppress(PackageNotFoundError):
-            versions[package] = version(package)
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions,
+        "versions": versions | {package: version(package) for package in packages},
         "git_commit": _git_commit(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
@@ -249,8 +225,8 @@ def _git_commit() -> str | None:
     package = Path(__file__).resolve().parent
     if not (package.parents[1] / ".git").exists():  # installed: a repository further up is of another project
         return None
-    command = ["git", "-C", str(package), "rev-parse", "HEAD"]
     try:
+        command = ["git", "-C", str(package), "rev-parse", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
@@ -259,11 +235,9 @@ def _git_commit() -> str | None:
 def first_difference(old: Any, new: Any, key: str = "") -> tuple[str, Any, Any] | None:
     """Return (dotted key, old value, new value) of the first place where two nested values differ."""
     if isinstance(old, dict) and isinstance(new, dict):
-        for name in [*old, *(name for name in new if name not in old)]:
-            difference = first_difference(old.get(name), new.get(name), f"{key}.{name}" if key else name)
-            if difference:
-                return difference
-        return None
+        names = ((name, f"{key}.{name}" if key else name) for name in old | new)
+        differences = (first_difference(old.get(name), new.get(name), dotted) for name, dotted in names)
+        return next(filter(None, differences), None)
     return None if old == new else (key, old, new)
 
 

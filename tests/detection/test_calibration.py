@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mammovae.config import UsageError
-from mammovae.detection.calibration import Calibration, ScoreDistribution, realised_rate_range, with_fallback
+from mammovae.detection.calibration import Calibration, ScoreDistribution, flagged, realised_rate_range, with_fallback
 
 NAMES = ["a", "b"]
 
@@ -60,7 +60,10 @@ def test_over_2000_simulated_calibrations_the_false_positive_rate_stays_at_or_un
 
 def test_many_calibration_images_are_split_and_keep_the_rate_too() -> None:
     rng = np.random.default_rng(3)
-    rates = [Calibration(random_scores(rng, 240), NAMES).flags(random_scores(rng, 20), 0.05).mean() for _ in range(100)]
+    rates = [
+        flagged(Calibration(random_scores(rng, 240), NAMES).p_value(random_scores(rng, 20)), 0.05).mean()
+        for _ in range(100)
+    ]
     assert np.mean(rates) <= 0.05 + 2.6 * np.std(rates) / np.sqrt(100)
 
 
@@ -118,5 +121,5 @@ def test_the_range_of_realised_rates_holds_99_of_100_simulated_ones() -> None:
     rates = []
     for _ in range(2000):
         calibration = {"a": rng.normal(size=22)}
-        rates.append(Calibration(calibration, ["a"]).flags({"a": rng.normal(size=60)}, 0.1).mean())
+        rates.append(flagged(Calibration(calibration, ["a"]).p_value({"a": rng.normal(size=60)}), 0.1).mean())
     assert np.mean([(low <= rate <= high) for rate in rates]) >= 0.985

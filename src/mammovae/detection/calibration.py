@@ -53,12 +53,9 @@ class ScoreDistribution:
         inside = np.clip(x, self._low, self._high)
         # The survival function above the median, the distribution function below: neither loses digits near 1.
         survival = norm.sf((inside[..., None] - self._values) / self._bandwidth).mean(axis=-1)
-        log_above = np.where(
-            x > self._high, self._log_sf_high - (x - self._high) / self._excess_above, np.log(survival)
-        )
-        log_below = np.where(
-            x < self._low, self._log_cdf_low - (self._low - x) / self._excess_below, np.log1p(-survival)
-        )
+        above, below = (x - self._high) / self._excess_above, (self._low - x) / self._excess_below
+        log_above = np.where(above > 0, self._log_sf_high - above, np.log(survival))
+        log_below = np.where(below > 0, self._log_cdf_low - below, np.log1p(-survival))
         return np.where(log_above < log_below, -ndtri_exp(log_above), ndtri_exp(log_below))
 
 
@@ -72,8 +69,7 @@ class Calibration:
 
     def __init__(self, healthy: pd.DataFrame | Mapping[str, np.ndarray], fused: Sequence[str]) -> None:
         self.names = tuple(fused)
-        columns = [np.asarray(healthy[name], np.float64) for name in self.names] if len(healthy) else []
-        table = np.stack(columns, axis=1) if columns else np.empty((0, len(self.names)))
+        table = self._table(healthy) if len(healthy) else np.empty((0, len(self.names)))
         self._healthy = table[~np.isnan(table).any(axis=1)]
         self.n = len(self._healthy)
         """Calibration images that have every score."""
@@ -96,9 +92,7 @@ class Calibration:
     def normal_scores(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return how far each score is from healthy, in healthy standard deviations, (m, number of scores)."""
         table = self._table(scores)
-        if not self.n:
-            return np.full(table.shape, np.nan)
-        return _to_normal_scores(self._marginals, table)
+        return _to_normal_scores(self._marginals, table) if self.n else np.full(table.shape, np.nan)
 
     def percentile(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the smooth percentile of each image's fused score among healthy images, 0 to 100."""
@@ -120,16 +114,13 @@ class Calibration:
         of them gives the distributions and the others the ranks, which is as exact and faster.
         """
         table = self._table(scores)
-        if not self.n:
-            return np.full(len(table), np.nan)
         p = np.full(len(table), np.nan)
-        is_complete = ~np.isnan(table).any(axis=1)
+        is_complete = ~np.isnan(table).any(axis=1) & (self.n > 0)
         if len(self.names) == 1:
             p[is_complete] = _rank_p_values(self._healthy[:, 0], table[is_complete, 0])
         elif self.n > _REFIT_LIMIT:
-            is_third = np.arange(self.n) % 3 == 0
-            marginals = _fit(self._healthy[is_third])
-            healthy = _fuse(marginals, self._healthy[~is_third])
+            marginals = _fit(self._healthy[::3])
+            healthy = _fuse(marginals, np.delete(self._healthy, np.s_[::3], axis=0))
             p[is_complete] = _rank_p_values(healthy, _fuse(marginals, table[is_complete]))
         else:
             for row in np.flatnonzero(is_complete):
@@ -139,21 +130,20 @@ class Calibration:
                 p[row] = np.count_nonzero(fused >= fused[-1] - 1e-9) / len(augmented)
         return p
 
-    def flags(self, scores: Mapping[str, np.ndarray], rate: float) -> np.ndarray:
-        """Return whether each image is flagged at a false-positive rate; UsageError as check_rate."""
-        self.check_rate(rate)
-        return flagged(self.p_value(scores), rate)
+    def columns(self, name: str, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the fused scores, percentiles and p-values as name, name_percentile and name_p."""
+        columns = {name: self.fuse(scores), f"{name}_percentile": self.percentile(scores)}
+        return columns | {f"{name}_p": self.p_value(scores)}
 
     def check_rate(self, rate: float) -> None:
         """Raise UsageError when the calibration images are too few for a false-positive rate."""
         n_ranks = self.n - (self.n + 2) // 3 if self.n > _REFIT_LIMIT and len(self.names) > 1 else self.n
         if not 0 < rate < 1 or rate < 1 / (n_ranks + 1):
-            raise UsageError(
-                f"a false-positive rate of {rate:g} cannot be promised with {n_ranks} healthy calibration images: "
-                f"choose {1 / (n_ranks + 1):.3g} or more, or calibrate on {int(np.ceil(1 / max(rate, 1e-9))) - 1}"
-            )
+            refusal = f"a false-positive rate of {rate:g} cannot be promised with {n_ranks} healthy calibration images"
+            n_needed = int(np.ceil(1 / max(rate, 1e-9))) - 1
+            raise UsageError(f"{refusal}: choose {1 / (n_ranks + 1):.3g} or more, or calibrate on {n_needed}")
 
-    def _table(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _table(self, scores: pd.DataFrame | Mapping[str, np.ndarray]) -> np.ndarray:
         return np.stack([np.asarray(scores[name], np.float64) for name in self.names], axis=1)
 
 
@@ -171,11 +161,9 @@ def with_fallback(
     Images without the other breast, and all where too few calibration images had it, get the one-sided calibration.
     Both fused scores are means of normal scores, hence on one scale.
     """
+    two, one = (calibration.columns("", scores).values() for calibration in (two_sided, one_sided))
     is_used = ~np.isnan(two_sided.fuse(scores))
-    fused, percentile, p = (
-        np.where(is_used, method(two_sided, scores), method(one_sided, scores))
-        for method in (Calibration.fuse, Calibration.percentile, Calibration.p_value)
-    )
+    fused, percentile, p = (np.where(is_used, *pair) for pair in zip(two, one, strict=True))
     return fused, percentile, p, is_used
 
 

@@ -1,4 +1,4 @@
-"""The members of a run as one torch module: from prepared images to scores and anomaly maps."""
+"""The members of a run as one torch module: from prepared images to scores, anomaly maps and reconstructions."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from mammovae.config import InputError
 from mammovae.data.dataset import Batch, Data, to_tensors
 from mammovae.models.anomaly_maps import smooth
 from mammovae.models.run import Run, device
@@ -33,8 +34,7 @@ class Detector(nn.Module):
         super().__init__()
         self.run = run
         self.members = nn.ModuleDict(run.members)
-        self.sizes = {name: member.size for name, member in run.members.items()}
-        self.size = max(self.sizes.values())
+        self.size = max(member.size for member in run.members.values())
         self.scales: Mapping[str, float] = run.manifest.get("map_scales", {})
         # The fastest format of convolutions on CPUs and GPUs alike.
         self.to(device(), memory_format=torch.channels_last).eval()  # pyrefly: ignore[no-matching-overload]
@@ -43,21 +43,19 @@ class Detector(nn.Module):
         """Return all scores (n,), all smoothed maps and the fused map for a batch at each size that a member has."""
         scores: dict[str, Tensor] = {}
         maps: dict[str, Tensor] = {}
-        for name, member in self.run.members.items():
-            batch = batches[self.sizes[name]]
+        for member in self.run.members.values():
+            batch = batches[member.size]
             if member.bilateral and batch.other is None:
                 continue
             member_scores, member_maps = member.score(batch)
             scores |= member_scores
             maps |= {key: smooth(raw, raw.shape[-1] / 64) * batch.mask for key, raw in member_maps.items()}
-        scaled = [self._resize(maps[name]) / self.scales.get(name, 1.0) for name in self.run.settings.maps]
+        scaled = []
+        for name in self.run.settings.maps:
+            resized = interpolate(maps[name], size=(self.size, self.size), mode="bilinear", align_corners=False)
+            scaled.append(resized / self.scales.get(name, 1.0))
         fused_map = torch.stack(scaled).mean(dim=0)
         return scores | {"map_peak": fused_map.amax(dim=(1, 2, 3))}, maps, fused_map
-
-    def _resize(self, anomaly_map: Tensor) -> Tensor:
-        if anomaly_map.shape[-1] == self.size:
-            return anomaly_map
-        return interpolate(anomaly_map, size=(self.size, self.size), mode="bilinear", align_corners=False)
 
     @torch.inference_mode()
     def detect(
@@ -68,7 +66,7 @@ class Detector(nn.Module):
         others: the prepared images and masks of the other breasts; an empty mask stands for none.
         """
         batches: dict[int, Batch] = {}
-        for size in set(self.sizes.values()):
+        for size in {member.size for member in self.run.members.values()}:
             batch = Batch(*to_tensors(images, masks, size))
             if others is not None:
                 other, other_mask = to_tensors(*others, size)
@@ -117,3 +115,14 @@ class Detector(nn.Module):
                 difference = scores[name][rows] - scores[name][np.minimum(partner_rows, len(scored) - 1)]
                 table[f"{name}_bilateral"] = np.where(partners >= 0, difference, np.nan)
         return table
+
+
+def reconstruct(run: Run, data: Data, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return images and a run's reconstructions of them without noise, float32 (n, S, S) in [0, 1] each."""
+    if run.autoencoder is None:
+        raise InputError(f"{run.path} has no member that reconstructs: train with residual_vae")
+    _, member = run.autoencoder
+    batch = data.batch(positions, member.size).to(next(member.parameters()).device)
+    with torch.inference_mode():
+        reconstruction = member.reconstruct(batch)
+    return batch.image[:, 0].cpu().numpy(), reconstruction[:, 0].cpu().numpy()

@@ -33,11 +33,7 @@ class FusedScore:
 
     def finding_columns(self, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return finding, finding_percentile (0..100) and finding_p, (n,) each."""
-        return {
-            "finding": self.one_sided.fuse(scores),
-            "finding_percentile": self.one_sided.percentile(scores),
-            "finding_p": self.one_sided.p_value(scores),
-        }
+        return self.one_sided.columns("finding", scores)
 
     def columns(self, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return finding_columns, and for bilateral runs finding_bilateral, its percentile and p, and other.
@@ -58,7 +54,3 @@ class FusedScore:
             f"{self._meanings[names[furthest]]} ({names[furthest]}, {row[furthest]:.1f} healthy deviations above)"
             for row, furthest in zip(normal_scores, normal_scores.argmax(axis=1), strict=True)
         ]
-
-    def check_rate(self, rate: float) -> None:
-        """Raise UsageError when the run has too few calibration images to flag at a false-positive rate."""
-        self.one_sided.check_rate(rate)

@@ -24,9 +24,9 @@ _COMPONENTS = 12
 
 @dataclass(frozen=True)
 class Measure:
-    """What it means to lie above or below the healthy images in a measure, None where that is no fault.
+    """The smallest difference that matters (equal healthy values have no spread), and what each side of healthy means.
 
-    floor is the smallest difference that matters, in the measure's unit: equal healthy values have no spread.
+    floor is in the measure's unit; above and below are None where that is no fault.
     """
 
     floor: float
@@ -112,8 +112,7 @@ class Quality:
             floored = np.maximum(spread, 0.25 * spread[0] + 1e-9)
             parts = {"mean": centre, "axes": axes[:count], "spread": floored, "rest": np.array(rest)}
             templates |= {f"{name}_{part}": value for part, value in parts.items()}
-        table = measures.assign(**_comparisons(templates, images, outlines))
-        table = table[[name for name in MEASURES if name in table]]
+        table = measures.assign(**_comparisons(templates, images, outlines)).filter(list(MEASURES))
         normal_scores = _to_normal_scores(_fit_distributions(table), table).to_numpy()
         covariance = np.cov(np.clip(normal_scores, -4, 4), rowvar=False)
         # Half the weight on the diagonal: some eighty images determine no more of forty measures.
@@ -143,11 +142,7 @@ class Quality:
         """
         calibration = Calibration({"quality": self.calibration}, ["quality"])
         scores = {"quality": self.score(normal_scores)}
-        return scores | {
-            "quality_percentile": calibration.percentile(scores),
-            "quality_p": calibration.p_value(scores),
-            "quality_deviation": calibration.deviation(scores),
-        }
+        return calibration.columns("quality", scores) | {"quality_deviation": calibration.deviation(scores)}
 
     def reasons(self, normal_scores: pd.DataFrame) -> list[str]:
         """Return in words which measure gives each image's score, and on which side of healthy it lies."""
@@ -197,8 +192,8 @@ def _fit_distributions(table: pd.DataFrame) -> dict[str, ScoreDistribution]:
 
 
 def _to_normal_scores(distributions: Mapping[str, ScoreDistribution], table: pd.DataFrame) -> pd.DataFrame:
-    known = {name: distribution for name, distribution in distributions.items() if name in table}
-    return pd.DataFrame({name: known[name].to_normal_score(table[name].to_numpy()) for name in known})
+    known = [name for name in distributions if name in table]
+    return pd.DataFrame({name: distributions[name].to_normal_score(table[name].to_numpy()) for name in known})
 
 
 def _comparisons(

@@ -2,10 +2,9 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,34 +66,39 @@ def score(  # noqa: PLR0913
     inputs = _Inputs.gather(paths)
     for data in inputs.data:
         data.check_prepared_as(scorer.run.manifest["prepared"])
-    page = None if review is None else ReviewPage(scorer.rows.level)
-    pending = partial(_run_tasks, scorer, workers=workers, cluster=cluster, timeout=timeout)
+    page = ReviewPage(scorer.rows.level)
     with _locked(out), Journal(out.with_name(f".{out.name}.rows.jsonl"), inputs.job_key(scorer)) as journal:
-        _score_pending(inputs, pending, journal, page)
-        rows = inputs.refused | {tuple(entry["key"]): entry["row"] for entry in journal.entries()}
-        table = _write_table(out, [rows[key] for key in sorted(rows)], scorer.rows)
-        if review is not None and page is not None:
-            for key in sorted(rows):
-                if "finding" not in rows[key]:
-                    page.refuse(rows[key])
+        done = _finished_keys(journal, review is not None)
+        pending = [task for task in inputs.tasks if not done.issuperset(task.keys)]
+        with Progress("scoring", sum(len(task.keys) for task in pending), unit="images") as progress:
+            for task, images in _run_tasks(scorer, pending, workers, cluster, timeout):
+                for image in images:
+                    journal.add({"key": image.key, "row": image.row, "suspicion": image.suspicion})
+                    if image.shown is not None:
+                        page.add(image.row, image.suspicion, *image.shown)
+                progress.advance(len(task.keys))
+        by_key = inputs.refused | {tuple(entry["key"]): entry["row"] for entry in journal.entries()}
+        rows = [by_key[key] for key in sorted(by_key)]
+        table = scorer.rows.add_bilateral(pd.DataFrame(rows))
+        table = table.reindex(columns=[*COLUMNS, *(name for name in table if name not in COLUMNS)])
+        with atomic_write(out) as partial:
+            table.to_csv(partial, index=False)
+        if review is not None:
+            for row in rows:
+                if "finding" not in row:
+                    page.refuse(row)
             page.write(review, out.name, len(table))
         journal.delete()
     return table
 
 
-class _FileTask(NamedTuple):
-    keys: tuple[Key]
-    image_id: str
-    source: str
-    path: Path
+class _Task(NamedTuple):
+    """One image file, or images of the DATA folder at path, which have no image_id here."""
 
-
-class _DataTask(NamedTuple):
     keys: tuple[Key, ...]
     path: Path
-
-
-_Task = _FileTask | _DataTask
+    image_id: str | None = None
+    source: str = ""
 
 
 class _ScoredImage(NamedTuple):
@@ -126,13 +130,13 @@ class _Scorer:
         return _Scorer, (self.path.absolute(), self.rate, maps, self.has_review)
 
     def __call__(self, task: _Task) -> list[_ScoredImage]:
-        if isinstance(task, _FileTask):
+        if task.image_id is not None:
             return self._score_file(task)
         if task.path not in self._data:
             self._data[task.path] = Data.open(task.path)
         return self._score_data(task, self._data[task.path])
 
-    def _score_file(self, task: _FileTask) -> list[_ScoredImage]:
+    def _score_file(self, task: _Task) -> list[_ScoredImage]:
         settings = self.run.manifest["prepared"]
         result = prepare_image(task.path, size=settings["size"], stretch=settings["stretch"])
         identity = {"image_id": task.image_id, "source": task.source}
@@ -142,11 +146,15 @@ class _Scorer:
         shape = (result.fields["rows"], result.fields["columns"])
         images, masks = result.image[None], result.mask[None]
         prepared = PreparedImages(images, masks, [identity], [measures], [result.geometry], [shape])
-        with _one_thread():  # A file's scores are the same bytes in any process and beside any other load.
-            detection = self.detector.detect(prepared.images, prepared.masks)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # A file's scores are the same bytes in any process and beside any other load.
+        try:
+            detection = self.detector.detect(images, masks)
+        finally:
+            torch.set_num_threads(threads)
         return self._scored_images(task.keys, prepared, detection)
 
-    def _score_data(self, task: _DataTask, data: Data) -> list[_ScoredImage]:
+    def _score_data(self, task: _Task, data: Data) -> list[_ScoredImage]:
         positions = np.array([position for _, position in task.keys])
         frame = data.index.iloc[positions]
         measures = data.measurements.iloc[positions].to_dict("records") if self.rows.quality else [{}] * len(positions)
@@ -164,14 +172,14 @@ class _Scorer:
             image, anomaly_map = prepared.images[number], detection.fused_map[number]
             if self.maps is not None:
                 stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in str(row["image_id"]))
-                with atomic_write(self.maps / f"{stem}.png") as partial_path:
-                    save_overlay(image, anomaly_map, self.rows.level, partial_path)
+                with atomic_write(self.maps / f"{stem}.png") as partial:
+                    save_overlay(image, anomaly_map, self.rows.level, partial)
                 ratio = prepared.geometries[number].size // len(anomaly_map)
                 enlarged = np.kron(anomaly_map, np.ones((ratio, ratio), np.float32))
                 restored = prepared.geometries[number].restore(enlarged, prepared.shapes[number])
                 stored = np.clip(restored / self.rows.level * HEALTHY_LEVEL, 0, 65535).astype(np.uint16)
-                with atomic_write(self.maps / f"{stem}.map.png") as partial_path:
-                    Image.fromarray(stored).save(partial_path)
+                with atomic_write(self.maps / f"{stem}.map.png") as partial:
+                    Image.fromarray(stored).save(partial)
             shown = (np.array(image), anomaly_map) if self.has_review else None
             scored.append(_ScoredImage(keys[number], row, suspicion, shown))
         return scored
@@ -209,17 +217,16 @@ class _Inputs:
             ok, failed = np.flatnonzero(status == "ok"), np.flatnonzero(status == "failed")
             for start in range(0, len(ok), PART):
                 keys = tuple((number, int(position)) for position in ok[start : start + PART])
-                tasks.append(_DataTask(keys, folder.path.resolve()))
+                tasks.append(_Task(keys, folder.path.resolve()))
             rows = zip(failed, _identities(folder.index.iloc[failed]), strict=True)
             refused |= {(number, int(position)): row for position, row in rows}
         tasks += [
-            _FileTask(((len(data), n),), image_id, str(path), path.absolute())
+            _Task(((len(data), n),), path.absolute(), image_id, str(path))
             for n, (image_id, path) in enumerate(by_id.items())
         ]
         if not tasks and not refused:
-            raise InputError(
-                f"there is no image in {', '.join(map(str, paths)) or 'nothing'}: name an image or a folder"
-            )
+            places = ", ".join(map(str, paths)) or "nothing"
+            raise InputError(f"there is no image in {places}: name an image or a folder")
         return cls(data, by_id, tasks, refused)
 
     def job_key(self, scorer: _Scorer) -> str:
@@ -238,34 +245,10 @@ def _identities(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _stamp(path: Path) -> tuple[int, int]:
     """Return a file's size and time of change; zeros for one that is gone, which becomes a row with that reason."""
-    try:
+    with suppress(OSError):
         status = path.stat()
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
-
-
-def _score_pending(
-    inputs: _Inputs,
-    run_tasks: Callable[[list[_Task]], Iterator[tuple[_Task, list[_ScoredImage] | InputError]]],
-    journal: Journal,
-    page: ReviewPage | None,
-) -> None:
-    """Score the images that the journal does not hold, and add their rows to it."""
-    done = _finished_keys(journal, page is not None)
-    pending = [task for task in inputs.tasks if not done.issuperset(task.keys)]
-    with Progress("scoring", sum(len(task.keys) for task in pending), unit="images") as progress:
-        for task, result in run_tasks(pending):
-            if isinstance(result, InputError):
-                if isinstance(task, _DataTask):  # its images were read before: the machine fails, not a file
-                    raise result
-                row = {"image_id": task.image_id, "source": task.source, "reason": str(result)}
-                result = [_ScoredImage(task.keys[0], row)]
-            for scored in result:
-                journal.add({"key": scored.key, "row": scored.row, "suspicion": scored.suspicion})
-                if page is not None and scored.shown is not None:
-                    page.add(scored.row, scored.suspicion, *scored.shown)
-            progress.advance(len(task.keys))
+        return status.st_size, status.st_mtime_ns
+    return 0, 0
 
 
 def _finished_keys(journal: Journal, has_review: bool) -> set[Key]:
@@ -281,37 +264,25 @@ def _finished_keys(journal: Journal, has_review: bool) -> set[Key]:
 
 
 def _run_tasks(
-    scorer: _Scorer, tasks: list[_Task], *, workers: int | None, cluster: str | None, timeout: float | None
-) -> Iterator[tuple[_Task, list[_ScoredImage] | InputError]]:
+    scorer: _Scorer, tasks: list[_Task], workers: int | None, cluster: str | None, timeout: float | None
+) -> Iterator[tuple[_Task, list[_ScoredImage]]]:
     """Run tasks on the cluster, or here: DATA folders and few files by all threads of this process."""
-    if cluster is not None:
-        yield from pool.map_unordered(scorer, tasks, workers=workers, cluster=cluster, timeout=timeout)
-        return
-    files = [task for task in tasks if isinstance(task, _FileTask)]
-    with retain_freed_memory():
-        for task in tasks:
-            if isinstance(task, _DataTask):
-                yield task, scorer(task)
-    is_few = len(files) < MIN_FILES_FOR_WORKERS and workers is None and timeout is None
-    yield from pool.map_unordered(scorer, files, workers=1 if is_few else workers, timeout=timeout)
-
-
-def _write_table(out: Path, rows: list[dict[str, Any]], builder: ScoreRowBuilder) -> pd.DataFrame:
-    table = builder.add_bilateral(pd.DataFrame(rows))
-    table = table.reindex(columns=[*COLUMNS, *(name for name in table if name not in COLUMNS)])
-    with atomic_write(out) as partial_path:
-        table.to_csv(partial_path, index=False)
-    return table
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    if cluster is None:
+        with retain_freed_memory():
+            for task in tasks:
+                if task.image_id is None:
+                    yield task, scorer(task)
+        tasks = [task for task in tasks if task.image_id is not None]
+        if len(tasks) < MIN_FILES_FOR_WORKERS and timeout is None:
+            workers = workers or 1
+    for task, result in pool.map_unordered(scorer, tasks, workers=workers, cluster=cluster, timeout=timeout):
+        if not isinstance(result, InputError):
+            yield task, result
+        elif task.image_id is None:  # its images were read before: the machine fails, not a file
+            raise result
+        else:
+            row = {"image_id": task.image_id, "source": task.source, "reason": str(result)}
+            yield task, [_ScoredImage(task.keys[0], row)]
 
 
 @contextmanager

@@ -16,11 +16,8 @@ from mammovae.detection.quality import MEASURES, Quality, thumbnails
 from mammovae.models.run import Run
 
 IDENTITY = ["image_id", "source", "patient_id", "side", "view"]
-COLUMNS = [
-    *IDENTITY,
-    *("finding", "finding_percentile", "finding_p", "quality", "quality_percentile"),
-    *("flag", "other", "reason"),
-]
+COLUMNS = [*IDENTITY, "finding", "finding_percentile", "finding_p", "quality", "quality_percentile"]
+COLUMNS += ["flag", "other", "reason"]
 """The first columns of scores.csv; the raw scores follow."""
 REASON_PERCENTILE = 95.0
 """From this percentile on, a row gives a reason."""
@@ -55,7 +52,7 @@ class ScoreRowBuilder:
         self.level = run.manifest["map_scale"]
         """The 99.9th percentile of healthy pixels in the fused map."""
         if rate is not None:
-            self.finding.check_rate(rate)
+            self.finding.one_sided.check_rate(rate)
 
     def rows(self, prepared: PreparedImages, detection: Detection) -> list[tuple[dict[str, Any], float]]:
         """Return each image's row and its suspicion.
@@ -78,10 +75,8 @@ class ScoreRowBuilder:
             reasons = [identity["reason"]] if identity["reason"] else []
             if row["finding_percentile"] >= REASON_PERCENTILE:
                 place = _describe_peak(prepared.geometries[number], detection.fused_map[number], self.level)
-                reasons.append(
-                    f"finding above {row['finding_percentile']:.1f} % of healthy images: "
-                    f"{finding_reasons[number]}, {place}"
-                )
+                rank = f"finding above {row['finding_percentile']:.1f} % of healthy images"
+                reasons.append(f"{rank}: {finding_reasons[number]}, {place}")
             if row.get("quality_percentile", 0) >= REASON_PERCENTILE:
                 reasons.append(f"quality: {quality_reasons[number]}")
             row["reason"] = "; ".join(reasons) or None
@@ -93,8 +88,7 @@ class ScoreRowBuilder:
         """Return Quality.columns of images and their reasons; both empty for a run without a quality score."""
         if self.quality is None:
             return {}, []
-        table = pd.DataFrame(prepared.measures)
-        table = table[[name for name in MEASURES if name in table]].astype(np.float64)
+        table = pd.DataFrame(prepared.measures).filter(list(MEASURES)).astype(np.float64)
         normal_scores = self.quality.normal_scores(table, *thumbnails(prepared.images, prepared.masks))
         return self.quality.columns(normal_scores), self.quality.reasons(normal_scores)
 
@@ -107,13 +101,10 @@ class ScoreRowBuilder:
         partner = other_breasts(scored, np.ones(len(scored), bool))
         raw = {name: scored[name].to_numpy(np.float64) for name in self.finding.one_sided.names}
         for name in self.finding.bilateral:
-            one_sided = raw.get(name.removesuffix("_bilateral"))
-            if name in table:
-                raw[name] = scored[name].to_numpy(np.float64)
-            elif one_sided is not None:
-                raw[name] = np.where(partner >= 0, one_sided - one_sided[partner], np.nan)
-            else:  # a member that sees both breasts at once, which single files do not give it
-                raw[name] = np.full(len(partner), np.nan)
+            # Without either, it is of a member that sees both breasts at once, which single files do not give it.
+            one_sided = raw.get(name.removesuffix("_bilateral"), np.full(len(partner), np.nan))
+            difference = np.where(partner >= 0, one_sided - one_sided[partner], np.nan)
+            raw[name] = scored[name].to_numpy(np.float64) if name in table else difference
         for name, values in self.finding.columns(raw).items():
             table.loc[is_scored, name] = values
         return table

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mammovae.data.dataset import Data
-from mammovae.detection.detector import Detector
-from mammovae.detection.reconstruct import reconstruct
+from mammovae.detection.detector import Detector, reconstruct
 from mammovae.generation.samplers import LatentSampler
 from mammovae.models.base import HISTORY
 from mammovae.models.run import Run

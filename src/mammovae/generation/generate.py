@@ -33,10 +33,8 @@ def generate_from(sampler: LatentSampler, out: Path, count: int, dicom: bool = F
     if dicom:
         labels = condition_labels(sampler.conditions(np.arange(count)))
         if None in (*labels["side"], *labels["view"]):
-            raise UsageError(
-                "a DICOM mammogram states its side and view, and this run does not always know them: "
-                "give --side and --view"
-            )
+            unknown = "a DICOM mammogram states its side and view, and this run does not always know them"
+            raise UsageError(f"{unknown}: give --side and --view")
     run = sampler.run
     settings = {"mode": sampler.mode, "count": count, "seed": sampler.seed, "temperature": sampler.noise_scale}
     settings |= {"dicom": dicom, **sampler.requested}
@@ -51,18 +49,13 @@ def generate_from(sampler: LatentSampler, out: Path, count: int, dicom: bool = F
             key = digest(run.manifest["weights"], inputs["fitted"], settings | {"count": None, "dicom": None})
             frame = _FolderWriter(stage.out, sampler, dicom, key).write(count)
             derived = DERIVED.get(sampler.mode)
+            facts = {"note": _NOT_DERIVED if derived is None else f"each image is {derived}"}
             prepared = {**run.manifest["prepared"], "size": sampler.member.size, "seed": sampler.seed}
+            facts |= {name: prepared[name] for name in ("size", "stored_as", "phantoms")}
+            facts |= {"by_patient": True, "duplicates": [], "counts": counts(frame), "prepared": prepared}
+            facts |= {"run": {name: run.manifest[name] for name in ("weights", "preset")}}
             fitted = {"latent_density": sampler.distribution.name} if sampler.mode == "latent" else {}
-            stage.finish(
-                note=_NOT_DERIVED if derived is None else f"each image is {derived}",
-                **{name: prepared[name] for name in ("size", "stored_as", "phantoms")},
-                by_patient=True,
-                duplicates=[],
-                counts=counts(frame),
-                prepared=prepared,
-                run={name: run.manifest[name] for name in ("weights", "preset")},
-                sampling=settings | fitted,
-            )
+            stage.finish(**facts, sampling=settings | fitted)
         return stage.facts()
 
 
@@ -77,17 +70,17 @@ class _FolderWriter:
 
     def write(self, count: int) -> pd.DataFrame:
         """Write count images and all tables; return the index."""
-        size = self.sampler.member.size
         rows: list[dict[str, Any]] = []
         origins: list[dict[str, Any]] = []
         measures: list[dict[str, float]] = []
+        shape = (count, self.sampler.member.size, self.sampler.member.size)
         with (
             atomic_write(self.out / "images.npy") as images_path,
             atomic_write(self.out / "masks.npy") as masks_path,
             Progress("generating", count, unit="images") as progress,
         ):
-            images = np.lib.format.open_memmap(images_path, mode="w+", dtype=np.uint16, shape=(count, size, size))
-            masks = np.lib.format.open_memmap(masks_path, mode="w+", dtype=np.uint8, shape=(count, size, size))
+            images = np.lib.format.open_memmap(images_path, "w+", np.uint16, shape)
+            masks = np.lib.format.open_memmap(masks_path, "w+", np.uint8, shape)
             for start in range(0, count, _BATCH):
                 numbers = np.arange(start, min(start + _BATCH, count))
                 generated = self.sampler.generate(numbers)
@@ -102,15 +95,22 @@ class _FolderWriter:
                         self._write_image(row, image, mask)
                     measures.append(measure_image(image, mask > 0, "left") | {"against_header": 0.0} if is_ok else {})
                     rows.append(row)
-                    ids = self._source_column("image_id", sources)
-                    origins.append(
-                        {"image_id": row["image_id"], "mode": self.sampler.mode, "source_image_ids": ";".join(ids)}
-                    )
+                    origins.append({"image_id": row["image_id"], "mode": self.sampler.mode})
+                    origins[-1]["source_image_ids"] = ";".join(self._source_column("image_id", sources))
                 progress.advance(len(numbers))
             images.flush()
             masks.flush()
             self._write_overviews(images, masks, [row["image_id"] for row in rows[:SHEET_IMAGES]])
-        return self._write_tables(rows, origins, measures)
+        failures = pd.DataFrame(rows).query("status == 'failed'")[["image_id", "source", "reason"]]
+        for name, table in ((GENERATED, pd.DataFrame(origins)), ("failures.csv", failures)):
+            with atomic_write(self.out / name) as partial:
+                table.to_csv(partial, index=False)
+        with atomic_write(self.out / MEASUREMENTS) as partial:
+            pd.DataFrame(measures).to_parquet(partial, index=False)
+        frame = assign_splits(index.table(rows), self.sampler.seed)
+        frame.loc[frame["status"] != "ok", "split"] = "unused"
+        index.write(frame, self.out / "index.parquet")
+        return frame
 
     def _row(
         self, number: int, sources: tuple[int, ...], mask: np.ndarray, labels: dict[str, str | None]
@@ -160,18 +160,3 @@ class _FolderWriter:
         save(image_grid(images[:_SHOWN], columns=8), self.out / "grid.png")
         with atomic_write(self.out / "contact_sheet.png") as partial:
             contact_sheet(images[:SHEET_IMAGES], masks[:SHEET_IMAGES], captions).save(partial)
-
-    def _write_tables(
-        self, rows: list[dict[str, Any]], origins: list[dict[str, Any]], measures: list[dict[str, float]]
-    ) -> pd.DataFrame:
-        failed = [row for row in rows if row["status"] == "failed"]
-        failures = pd.DataFrame(failed, columns=["image_id", "source", "reason"])
-        for name, table in ((GENERATED, pd.DataFrame(origins)), ("failures.csv", failures)):
-            with atomic_write(self.out / name) as partial:
-                table.to_csv(partial, index=False)
-        with atomic_write(self.out / MEASUREMENTS) as partial:
-            pd.DataFrame(measures).to_parquet(partial, index=False)
-        frame = assign_splits(index.table(rows), self.sampler.seed)
-        frame.loc[frame["status"] != "ok", "split"] = "unused"
-        index.write(frame, self.out / "index.parquet")
-        return frame

@@ -51,31 +51,24 @@ class LatentDensity:
         many images as dimensions; one full covariance without validation images. A distribution fitted after training
         in place of N(0, I): Ghosh et al., "From variational to deterministic autoencoders" (ICLR 2020).
         """
-        mean, variance, conditions = _latents(member, data, parts["train"], batch_size)
+        mean, variance = _latents(member, data, parts["train"], batch_size)
+        conditions = data.conditions[parts["train"]]
         slopes = _slopes(mean, conditions)
         centred = mean - conditions @ slopes
-        tried: dict[str, float] = {}
         if not len(parts["validation"]):
-            chosen = _mixture(centred, variance, 1, True, seed)
-        else:
-            held_mean, held_variance, held_conditions = _latents(member, data, parts["validation"], batch_size)
-            held_mean = held_mean - held_conditions @ slopes
-            # Both parts of q(z | x) matter: a validation vector is sampled around its mean.
-            noise = np.random.default_rng(seed).standard_normal((_SAMPLES, *held_mean.shape))
-            samples = (held_mean + np.sqrt(held_variance) * noise).reshape(-1, held_mean.shape[1])
-            mixtures = {}
-            for kind in ("full", "diagonal"):
-                for count in COMPONENTS:
-                    if count == 1 or len(centred) >= max(_MIN_IMAGES, centred.shape[1]) * count:
-                        name = f"{kind} {count}"
-                        mixtures[name] = _mixture(centred, variance, count, kind == "full", seed)
-                        tried[name] = float(_log_density(samples, *mixtures[name]).mean())
-            chosen = mixtures[max(tried, key=tried.__getitem__)]
-        return cls(*chosen, slopes, data.conditions[parts["train"]], tried)
+            return cls(*_mixture(centred, variance, 1, True, seed), slopes, conditions, {})
+        held_mean, held_variance = _latents(member, data, parts["validation"], batch_size)
+        held_mean = held_mean - data.conditions[parts["validation"]] @ slopes
+        # Both parts of q(z | x) matter: a validation vector is sampled around its mean.
+        noise = np.random.default_rng(seed).standard_normal((_SAMPLES, *held_mean.shape))
+        samples = (held_mean + np.sqrt(held_variance) * noise).reshape(-1, held_mean.shape[1])
+        most = len(centred) // max(_MIN_IMAGES, centred.shape[1])
+        tried = [(kind, count) for kind in ("full", "diagonal") for count in COMPONENTS if count <= max(1, most)]
+        fits = {f"{kind} {count}": _mixture(centred, variance, count, kind == "full", seed) for kind, count in tried}
+        held_out = {name: float(_log_density(samples, *fit).mean()) for name, fit in fits.items()}
+        return cls(*fits[max(held_out, key=held_out.__getitem__)], slopes, conditions, held_out)
 
-    def sample(
-        self, conditions: NDArray[np.float32], rngs: list[np.random.Generator], temperature: float = 1
-    ) -> Floats:
+    def sample(self, conditions: NDArray[np.float32], rngs: list[np.random.Generator], temperature: float) -> Floats:
         """Sample a latent vector for each condition (n, 6) with a random generator each, float64 (n, d).
 
         temperature multiplies the distance from the component's mean: below 1, samples are more alike.
@@ -112,16 +105,14 @@ class LatentDensity:
 _ARRAYS = ("weights", "means", "factors", "slopes", "conditions")
 
 
-def _latents(
-    member: Generator, data: Data, positions: np.ndarray, batch_size: int
-) -> tuple[Floats, Floats, NDArray[np.float32]]:
-    """Return means and variances of the posteriors (n, d) and the conditions (n, 6)."""
+def _latents(member: Generator, data: Data, positions: np.ndarray, batch_size: int) -> tuple[Floats, Floats]:
+    """Return means and variances of the posteriors, (n, d) each."""
     device = next(member.parameters()).device
     with torch.inference_mode():
         batches = data.batches(positions, member.size, batch_size)
         posteriors = [member.posterior(batch.to(device)) for _, batch in batches]
     mean, variance = (torch.cat(part).double().cpu().numpy() for part in zip(*posteriors, strict=True))
-    return mean, variance, data.conditions[positions]
+    return mean, variance
 
 
 def _slopes(mean: Floats, conditions: NDArray[np.float32]) -> Floats:
@@ -136,13 +127,12 @@ def _mixture(mean: Floats, variance: Floats, count: int, full: bool, seed: int) 
 
     Expectation-maximisation, best of three starts: Dempster, Laird & Rubin (J. R. Stat. Soc. B 39, 1977).
     """
-    best, best_fit = -np.inf, None
+    fits = []
     for start in range(_STARTS if count > 1 else 1):
         rng = np.random.default_rng([seed, count, start])
         centres = mean[rng.choice(len(mean), count, replace=False)]
         nearest = ((mean[:, None] - centres[None]) ** 2).sum(axis=2).argmin(axis=1)
-        shares = np.eye(count)[nearest]
-        previous = -np.inf
+        shares, previous = np.eye(count)[nearest], -np.inf
         for _ in range(_ITERATIONS):
             fit = _maximise(mean, variance, shares, full)
             # The expectation over vectors drawn from the posteriors, not the value at their means alone.
@@ -152,10 +142,8 @@ def _mixture(mean: Floats, variance: Floats, count: int, full: bool, seed: int) 
             if likelihood - previous < 1e-4:
                 break
             previous = likelihood
-        if likelihood > best or best_fit is None:
-            best, best_fit = likelihood, fit
-    assert best_fit is not None
-    return best_fit
+        fits.append((likelihood, fit))
+    return max(fits, key=lambda entry: entry[0])[1]
 
 
 def _maximise(mean: Floats, variance: Floats, shares: Floats, full: bool) -> tuple[Floats, Floats, Floats]:

@@ -63,8 +63,8 @@ class LatentSampler:
     def __post_init__(self) -> None:
         """Refuse settings that do not fit the run or the mode."""
         if self.run.generator is None:
-            what_to_do = "train the generate or the original preset"
-            raise InputError(f"{self.run.path} has no member that generates images: {what_to_do}")
+            missing = f"{self.run.path} has no member that generates images"
+            raise InputError(f"{missing}: train the generate or the original preset")
         if self.mode in DERIVED and self.data is None:
             raise UsageError(f"--mode {self.mode} starts from real images: name the DATA folder with --source")
         if self.mode not in DERIVED and self.data is not None:
@@ -106,56 +106,35 @@ class LatentSampler:
         assert self.data is not None
         return self.data.for_training(self.run.settings)["train"]
 
-    @cached_property
-    def _orders(self) -> dict[int, np.ndarray]:
-        return {}
-
-    def _order(self, cycle: int) -> np.ndarray:
-        """Return the training images in the random order of a cycle, in which each comes once."""
-        if cycle not in self._orders:
-            self._orders[cycle] = np.random.default_rng([self.seed, cycle]).permutation(self._train)
-        return self._orders[cycle]
-
     def source_positions(self, numbers: np.ndarray) -> list[tuple[int, ...]]:
         """Return the positions of the training images behind each number: none, one or two.
 
         Every training image is used once before any is used twice; both ends of an interpolation have the same known
         side, view and density, and are of two patients.
         """
-        if self.mode not in DERIVED:
+        if self.data is None:
             return [() for _ in numbers]
+        steps = INTERPOLATION_STEPS if self.mode == "interpolate" else 1
+        places = [divmod(int(number) // steps, len(self._train)) for number in numbers]
+        # The training images in the random order of a cycle, in which each comes once.
+        rngs = {cycle: np.random.default_rng([self.seed, cycle]) for cycle, _ in places}
+        orders = {cycle: rng.permutation(self._train) for cycle, rng in rngs.items()}
         if self.mode == "vary":
-            places = [divmod(int(number), len(self._train)) for number in numbers]
-            return [(int(self._order(cycle)[place]),) for cycle, place in places]
-        return [self._pair(int(number) // INTERPOLATION_STEPS) for number in numbers]
-
-    def _pair(self, number: int) -> tuple[int, int]:
-        assert self.data is not None
-        cycle, place = divmod(number, len(self._train))
-        order = np.roll(self._order(cycle), -place)
-        patients = self.data.index["patient_id"].iloc[order].astype(str).to_numpy()
-        is_alike = (self.data.conditions[order] == self.data.conditions[order[0]]).all(axis=1)
-        others = np.flatnonzero((patients != patients[0]) & is_alike)
-        if not len(others):
-            raise InputError(
-                f"no training image of another patient has the side, view and density of "
-                f"{self.data.index['image_id'].iloc[order[0]]}: interpolate needs two"
-            )
-        return int(order[0]), int(order[others[0]])
+            return [(int(orders[cycle][place]),) for cycle, place in places]
+        return [_first_and_partner(self.data, np.roll(orders[cycle], -place)) for cycle, place in places]
 
     @torch.inference_mode()
     def generate(self, numbers: np.ndarray) -> GeneratedImages:
         """Generate the images with these numbers."""
         sources, conditions, z = self.source_positions(numbers), self.conditions(numbers), self.latents(numbers)
-        textures = [_torch_generator(self.seed, int(number), 1) for number in numbers]
+        states = [np.random.SeedSequence([self.seed, int(number), 1]).generate_state(1)[0] for number in numbers]
+        textures = [torch.Generator().manual_seed(int(state)) for state in states]
         image, mask = self.member.generate_images(z.to(device()), torch.from_numpy(conditions).to(device()), textures)
         images = image[:, 0].float().cpu().numpy()
         if mask is None:
-            masks = np.stack([_find_mask(one) for one in images])
-        else:
-            masks = np.stack([_fill_largest_part(one) for one in mask[:, 0].cpu().numpy() > 0])
-            images = images * masks
-        return GeneratedImages(images, masks, conditions, sources)
+            return GeneratedImages(images, np.stack(list(map(_find_mask, images))), conditions, sources)
+        masks = np.stack([_fill_largest_part(one) for one in mask[:, 0].cpu().numpy() > 0])
+        return GeneratedImages(images * masks, masks, conditions, sources)
 
     def conditions(self, numbers: np.ndarray) -> np.ndarray:
         """Return the known side, view and density of each image, float32 (n, 6), as Data.conditions.
@@ -203,8 +182,7 @@ _CODES: dict[tuple[str, str], tuple[float, list[int]]] = {
     ("side", "R"): (1, [0]),
     ("view", "CC"): (-1, [1]),
     ("view", "MLO"): (1, [1]),
-    **{("density", name): (1.0, [column, *({2, 3, 4, 5} - {column})]) for column, name in enumerate("ABCD", start=2)},
-}
+} | {("density", name): (1, [column, *({2, 3, 4, 5} - {column})]) for column, name in enumerate("ABCD", start=2)}
 """How a condition encodes a value: the number that stands for it, and its columns, that number's first."""
 
 
@@ -220,6 +198,18 @@ def condition_labels(conditions: np.ndarray) -> dict[str, list[str | None]]:
 def to_uint16(images: np.ndarray) -> np.ndarray:
     """Return images in [0, 1] as DATA folders store them: uint16, 65535 is 1."""
     return np.rint(np.clip(images, 0, 1) * 65535).astype(np.uint16)
+
+
+def _first_and_partner(data: Data, order: np.ndarray) -> tuple[int, int]:
+    """Return the first position and the next of another patient with the same known side, view and density."""
+    patients = data.index["patient_id"].iloc[order].astype(str).to_numpy()
+    is_alike = (data.conditions[order] == data.conditions[order[0]]).all(axis=1)
+    others = np.flatnonzero((patients != patients[0]) & is_alike)
+    if not len(others):
+        image_id = data.index["image_id"].iloc[order[0]]
+        missing = f"no training image of another patient has the side, view and density of {image_id}"
+        raise InputError(f"{missing}: interpolate needs two")
+    return int(order[0]), int(order[others[0]])
 
 
 def _find_mask(image: np.ndarray) -> np.ndarray:
@@ -241,8 +231,3 @@ def _fill_largest_part(mask: np.ndarray) -> np.ndarray:
 
 def _rng(seed: int, number: int, purpose: int) -> np.random.Generator:
     return np.random.default_rng([seed, number, purpose])
-
-
-def _torch_generator(seed: int, number: int, purpose: int) -> torch.Generator:
-    state = np.random.SeedSequence([seed, number, purpose]).generate_state(1)[0]
-    return torch.Generator().manual_seed(int(state))

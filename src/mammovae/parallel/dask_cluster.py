@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from mammovae import version
@@ -45,11 +45,10 @@ class DaskExecutor:
     def __init__(self, client: "Client", address: str, work: WorkSpec) -> None:
         from distributed.scheduler import KilledWorker
 
-        self._client, self._address, self._killed_worker = client, address, KilledWorker
+        self._client, self._address, self._token, self._killed_worker = client, address, work.token, KilledWorker
         self._executor = client.get_executor(pure=False)
         # Not scattered: what is the result of a Dask task is computed again when the worker that holds it dies.
         self._work = client.submit(WorkSpec._make, tuple(work), pure=False)
-        self._token = work.token
         self._threads, self._polled_at, self._last_seen_at = 0, -SIZE_POLL_INTERVAL_S, time.monotonic()
 
     def submit(self, task: Any) -> "Future[bytes]":
@@ -72,46 +71,38 @@ class DaskExecutor:
         except InputError as error:
             raise type(error)(f"the Dask cluster at {self._address} cannot do the work: {error}") from None
         except Exception as error:
-            message = f"the Dask cluster at {self._address} failed: {type(error).__name__}: {error}"
-            raise InputError(message) from error
+            raise InputError(f"the Dask cluster at {self._address} failed: {type(error).__name__}: {error}") from error
 
     def count_threads(self) -> int:
         """Return how many threads the current workers have; InputError when there was none for too long."""
         now = time.monotonic()
-        if now - self._polled_at >= SIZE_POLL_INTERVAL_S:
-            try:
-                self._threads = sum(self._client.nthreads().values())
-            except Exception:
-                raise self._lost() from None
-            self._polled_at = now
-            if self._threads:
-                self._last_seen_at = now
-            if now - self._last_seen_at >= NO_WORKER_TIMEOUT_S:
-                raise InputError(
-                    f"the Dask scheduler at {self._address} has had no worker for {NO_WORKER_TIMEOUT_S:g} s: "
-                    "start workers, and the same command resumes"
-                )
+        if now - self._polled_at < SIZE_POLL_INTERVAL_S:
+            return self._threads
+        try:
+            self._threads = sum(self._client.nthreads().values())
+        except Exception:
+            raise self._lost() from None
+        self._polled_at = now
+        if self._threads:
+            self._last_seen_at = now
+        if now - self._last_seen_at >= NO_WORKER_TIMEOUT_S:
+            raise self._lost(f"has had no worker for {NO_WORKER_TIMEOUT_S:g} s: start workers")
         return self._threads
 
     def close(self) -> None:
         """Cancel what was submitted, and end the worker processes of this run."""
-        if self._client.status != "running":
-            return
-        with suppress(Exception):
-            self._executor.shutdown(wait=False)
-            self._client.run(end_run_on_dask_worker, self._token, on_error="ignore")
+        if self._client.status == "running":
+            with suppress(Exception):
+                self._executor.shutdown(wait=False)
+                self._client.run(end_run_on_dask_worker, self._token, on_error="ignore")
 
-    def _lost(self) -> InputError:
-        return InputError(
-            f"the Dask scheduler at {self._address} was lost, or dropped the work: "
-            "start it again, and the same command resumes"
-        )
+    def _lost(self, what: str = "was lost, or dropped the work: start it again") -> InputError:
+        return InputError(f"the Dask scheduler at {self._address} {what}, and the same command resumes")
 
 
+# On a Dask worker: the worker process of each of its threads, and the tokens of runs that are over.
 _processes: dict[int, WorkerProcess] = {}
-"""On a Dask worker: the worker process of each of its threads."""
 _ended_runs: set[str] = set()
-"""On a Dask worker: the tokens of runs that are over."""
 
 
 def run_on_dask_worker(work: WorkSpec, payload: bytes) -> bytes:
@@ -119,12 +110,9 @@ def run_on_dask_worker(work: WorkSpec, payload: bytes) -> bytes:
     if work.token in _ended_runs:  # A task that was cancelled, but not before it reached this worker.
         raise CancelledError
     thread = threading.get_ident()
-    process = _processes.get(thread)
-    if process is None or process.work != work:
-        if process is not None:
-            process.close()
-        process = _processes[thread] = WorkerProcess(work)
-    return process.run_task(payload)
+    if thread in _processes and _processes[thread].work != work:
+        _processes.pop(thread).close()
+    return _processes.setdefault(thread, WorkerProcess(work)).run_task(payload)
 
 
 def end_run_on_dask_worker(token: str) -> None:
@@ -146,23 +134,22 @@ def connect(cluster: str, work: WorkSpec, workers: int) -> Iterator[DaskExecutor
         from distributed import Client
     except ImportError:
         raise UsageError("a cluster needs Dask, which is not installed: pip install 'mammovae[cluster]'") from None
-    with _silenced_logs(), local_cluster(workers) if cluster == "local" else nullcontext(cluster) as address:
+    with ExitStack() as stack:
+        for logger in map(logging.getLogger, _LOGGERS):  # Dask's messages about closing connections
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL + 1)
+        address = stack.enter_context(local_cluster(workers)) if cluster == "local" else cluster
         try:
             with ThreadPoolExecutor(1) as thread:  # An event loop may be running in this one, as in a notebook.
                 thread.submit(asyncio.run, _check_scheduler(address)).result()
             client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
         except Exception as error:
-            raise InputError(
-                f"no Dask scheduler answers at {address!r}: check the address, which looks like tcp://HOST:8786 "
-                f"({str(error) or type(error).__name__})"
-            ) from None
+            advice = f"check the address, which looks like tcp://HOST:8786 ({str(error) or type(error).__name__})"
+            raise InputError(f"no Dask scheduler answers at {address!r}: {advice}") from None
         try:
             _check_workers(client, address)
-            dask = DaskExecutor(client, address, work)
-            try:
+            with closing(DaskExecutor(client, address, work)) as dask:
                 yield dask
-            finally:
-                dask.close()
         finally:
             with suppress(TimeoutError):  # of a scheduler that was lost
                 client.close()
@@ -185,8 +172,8 @@ def _check_workers(client: "Client", address: str) -> None:
     try:
         client.wait_for_workers(1, timeout=CONNECT_TIMEOUT_S)
     except TimeoutError:
-        message = f"the Dask scheduler at {address} has no workers: start some (dask worker {address})"
-        raise InputError(message) from None
+        missing = f"the Dask scheduler at {address} has no workers"
+        raise InputError(f"{missing}: start some (dask worker {address})") from None
 
     def installed() -> str:  # A local function is sent as code: a module might be missing on the worker.
         from mammovae import version
@@ -201,37 +188,17 @@ def _check_workers(client: "Client", address: str) -> None:
     for place, found in versions.items():
         # An OSError is a worker that died since; one that joins later is checked by its own worker processes.
         if found != version.__version__ and not isinstance(found, OSError):
-            raise InputError(
-                f"mammovae {version.__version__} is needed all over the Dask cluster at {address}, "
-                f"but on {place} it is {found}: install the same version there"
-            )
-
-
-@contextmanager
-def _silenced_logs() -> Iterator[None]:
-    """Keep Dask's messages about closing connections off the user's screen."""
-    levels = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
-    for logger in levels:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)
+            needed = f"mammovae {version.__version__} is needed all over the Dask cluster at {address}"
+            raise InputError(f"{needed}, but on {place} it is {found}: install the same version there")
 
 
 @contextmanager
 def local_cluster(workers: int) -> Iterator[str]:
-    """Start a Dask cluster on this machine, and give its scheduler's address.
-
-    It lives in a process of its own, because Dask would run the user's script again in each worker, and ends when
-    this process does.
-    """
+    """Start a Dask cluster on this machine, which ends when this process does, and give its scheduler's address."""
+    # In a process of its own, because Dask would run the user's script again in each worker.
     command = [sys.executable, "-P", "-m", "mammovae.parallel.dask_cluster", str(workers)]
-    pipe, variables = subprocess.PIPE, environment() | _SILENT
-    with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, env=variables, text=True, start_new_session=True
-    ) as process:
+    streams: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment() | _SILENT, start_new_session=True, **streams) as process:
         assert process.stdin is not None and process.stdout is not None
         try:
             address = process.stdout.readline().strip()

@@ -2,20 +2,16 @@
 
 import os
 import pickle
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
-from weakref import WeakSet
+from typing import Any
 
 from mammovae.config import InputError, UsageError
-from mammovae.parallel.worker import WorkerProcess, WorkerStartError, WorkSpec, call_safely, serialise
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+from mammovae.parallel.worker import Result, Task, WorkerProcess, WorkerStartError, WorkSpec, call_safely, serialise
 
 DEFAULT_TIMEOUT_S = 600.0
 """How long a task may take in a worker process where no limit is given."""
@@ -41,23 +37,12 @@ def map_unordered(
     Tasks are taken as they are needed, so memory stays flat. Function and tasks are pickled: the function must belong
     to a module that can be imported. With workers=1 and no timeout, and in an executor, a crash ends the run.
 
-    Parameters
-    ----------
-    workers
-        Number of worker processes, each with one task at a time; by default one for each core.
-    cluster
-        Address of a Dask scheduler, or "local", which starts a Dask cluster of as many workers here.
-    executor
-        Runs the tasks in place of worker processes, without a time limit.
-    timeout
-        Seconds that a task may take, by default 600.
+    workers is the number of processes, by default one for each core; cluster the address of a Dask scheduler, or
+    "local", which starts one with as many workers here; an executor takes the place of both, without a time limit;
+    timeout is the seconds that a task may take, by default 600.
 
-    Raises
-    ------
-    UsageError
-        When the function cannot be sent to other processes, or dask.distributed is needed and not installed.
-    InputError
-        When no worker can be started or reached, or the cluster is lost: open tasks are then never answered.
+    Raises UsageError when the function cannot be sent to other processes or Dask is not installed, and InputError when
+    no worker can be started or reached, or the cluster is lost: open tasks are then never answered.
     """
     if workers is not None and workers < 1:
         raise UsageError(f"workers is {workers}: give at least 1")
@@ -65,25 +50,21 @@ def map_unordered(
         raise UsageError(f"a time limit of {timeout} s is none: give more than 0 and less than a million seconds")
     if cluster is not None and executor is not None:
         raise UsageError("a cluster and an executor are two ways to do the same: give one of them")
-    count = workers or available_cores()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = workers or cores
     if executor is not None:
         yield from _run_in_executor(executor, function, tasks)
     elif cluster is not None:
         from mammovae.parallel.dask_cluster import connect
 
         with connect(cluster, WorkSpec.of(function, timeout or DEFAULT_TIMEOUT_S), count) as dask:
-            yield from _run(dask.submit, dask.read, tasks, lambda: _TASKS_PER_WORKER * max(1, dask.count_threads()))
+            yield from _run(dask.submit, dask.read, tasks, lambda: _TASKS_PER_WORKER * max(1, dask.count_threads()), {})
     elif count == 1 and timeout is None:
         for task in tasks:
             yield task, call_safely(function, task)
     else:
         with _worker_processes(WorkSpec.of(function, timeout or DEFAULT_TIMEOUT_S), count) as submit:
-            yield from _run(submit, Future.result, tasks, lambda: _TASKS_PER_WORKER * count)
-
-
-def available_cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            yield from _run(submit, Future.result, tasks, lambda: _TASKS_PER_WORKER * count, {})
 
 
 def _run(
@@ -91,10 +72,10 @@ def _run(
     read: Callable[[Future[Any]], Any],
     tasks: Iterable[Task],
     most_submitted: Callable[[], int],
+    task_of: dict[Future[Any], Task],
 ) -> Iterator[tuple[Task, Any]]:
-    """Keep at most most_submitted() tasks submitted, and yield each with what was read from its future."""
-    remaining, task_of = iter(tasks), dict[Future[Any], Task]()
-    done: SimpleQueue[Future[Any]] = SimpleQueue()
+    """Keep at most most_submitted() tasks in task_of, and yield each with what was read from its future."""
+    remaining, done = iter(tasks), SimpleQueue[Future[Any]]()
     while True:
         for task in islice(remaining, max(0, most_submitted() - len(task_of))):
             future = submit(task)
@@ -113,20 +94,18 @@ def _run(
 def _worker_processes(work: WorkSpec, count: int) -> Iterator[Callable[[Any], Future[Any]]]:
     """Give a function that submits a task to one of count worker processes, which are killed at the end."""
     workers = [WorkerProcess(work) for _ in range(count)]
-    unassigned, of_thread = iter(workers), threading.local()
-
-    def assign() -> None:
-        of_thread.worker = next(unassigned)
+    idle = list(workers)  # The last one used is the next: few tasks start few processes.
 
     def run(task: Any) -> Any:
-        payload = serialise(task)
+        payload, worker = serialise(task), idle.pop()
         try:
-            return call_safely(pickle.loads, of_thread.worker.run_task(payload))
+            return call_safely(pickle.loads, worker.run_task(payload))
         except WorkerStartError as error:
             raise InputError(f"{error}: use --workers 1 (workers=1)") from None
+        finally:
+            idle.append(worker)
 
-    # A thread is only added while all others are busy: few tasks start few processes.
-    threads = ThreadPoolExecutor(count, thread_name_prefix="mammovae", initializer=assign)
+    threads = ThreadPoolExecutor(count, thread_name_prefix="mammovae")
     try:
         yield lambda task: threads.submit(run, task)
     finally:
@@ -139,17 +118,12 @@ def _worker_processes(work: WorkSpec, count: int) -> Iterator[Callable[[Any], Fu
 def _run_in_executor(
     executor: Executor, function: Callable[[Task], Result], tasks: Iterable[Task]
 ) -> Iterator[tuple[Task, Result | InputError]]:
-    submitted: WeakSet[Future[Any]] = WeakSet()
-
-    def submit(task: Task) -> Future[Any]:
-        future = executor.submit(call_safely, function, task)
-        submitted.add(future)
-        return future
-
+    task_of: dict[Future[Any], Task] = {}
+    submit = partial(executor.submit, call_safely, function)
     try:
-        yield from _run(submit, Future.result, tasks, lambda: _EXECUTOR_TASKS)
+        yield from _run(submit, Future.result, tasks, lambda: _EXECUTOR_TASKS, task_of)
     except BrokenExecutor as error:
         raise InputError(f"the given executor broke, perhaps because a file crashed its worker: {error}") from error
     finally:
-        for future in submitted:
+        for future in task_of:
             future.cancel()

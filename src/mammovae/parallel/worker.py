@@ -13,7 +13,6 @@ import pickle
 import queue
 import select
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -39,8 +38,6 @@ START_TIMEOUT_S = 120.0
 START_RETRY_DELAYS_S = (0.0, 0.5, 2.0)
 """Pause before each attempt to start a worker: a machine may lack memory or processes for a moment."""
 
-_LENGTH = struct.Struct("<Q")
-_PR_SET_PDEATHSIG = 1
 _SIGKILL = 9  # Windows has no signal.SIGKILL
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -108,27 +105,24 @@ class WorkerProcess:
         self._closed = False
         self._lock = threading.Lock()
 
-    def run_task(self, payload: bytes) -> bytes:
+    def run_task(self, payload: bytes, may_retry: bool = True) -> bytes:
         """Return the pickle of a task's result, or of an InputError where the task raised, hung or crashed.
 
         Raises WorkerStartError when no process can be started, UsageError when it cannot import the function, and
         InputError when it has another version of mammovae.
         """
-        may_retry = True
-        while True:
-            process = self._started_process()
-            begin = time.monotonic()
-            answer = _exchange(process, payload, self.work.timeout_s)
-            if answer is not None:
-                return answer
-            # The clock here started before the worker's, so a worker that its watchdog ended is always late.
-            is_late = self.work.timeout_s is not None and time.monotonic() - begin >= self.work.timeout_s
-            status = _exit_status(process)
-            if status == -_SIGKILL and may_retry and not is_late and not self._closed:
-                # Killed from outside, for want of memory or by hand: the task may not be the cause.
-                may_retry = False
-                continue
-            return serialise(InputError(_describe_failure(status, self.work.timeout_s if is_late else None)))
+        process = self._started_process()
+        begin = time.monotonic()
+        answer = _exchange(process, payload, self.work.timeout_s)
+        if answer is not None:
+            return answer
+        # The clock here started before the worker's, so a worker that its watchdog ended is always late.
+        is_late = self.work.timeout_s is not None and time.monotonic() - begin >= self.work.timeout_s
+        status = _exit_status(process)
+        if status == -_SIGKILL and may_retry and not is_late and not self._closed:
+            # Killed from outside, for want of memory or by hand: the task may not be the cause.
+            return self.run_task(payload, may_retry=False)
+        return serialise(InputError(_describe_failure(status, self.work.timeout_s if is_late else None)))
 
     def close(self) -> None:
         """End the process for good, whatever it is doing."""
@@ -147,12 +141,12 @@ class WorkerProcess:
             with suppress(OSError):
                 process = self._start()
                 answer = _exchange(process, serialise(tuple(self.work)), START_TIMEOUT_S)
-                if answer is not None and (error := pickle.loads(answer)) is not None:
+                if answer is not None:
+                    if (error := pickle.loads(answer)) is None:
+                        return process
                     process.kill()
                     _exit_status(process)
                     raise error
-                if answer is not None:
-                    return process
         raise WorkerStartError("worker processes cannot be started here")
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -163,9 +157,8 @@ class WorkerProcess:
             if self._process is not None:
                 _exit_status(self._process)
             # In a session of its own, because Ctrl-C is for this process, which then kills its workers.
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), start_new_session=True
-            )
+            pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            self._process = subprocess.Popen(command, env=environment(), start_new_session=True, **pipes)
             return self._process
 
 
@@ -203,34 +196,31 @@ def _exit_status(process: subprocess.Popen[bytes]) -> int | None:
 
 def _describe_failure(status: int | None, timeout_s: float | None) -> str:
     if timeout_s is not None:
-        return (
-            f"decoding took longer than {timeout_s:g} s: the file is damaged, its disk hangs, or the limit is too short"
-        )
-    signal_names = {-number: number.name for number in signal.Signals}
+        limit = f"decoding took longer than {timeout_s:g} s"
+        return f"{limit}: the file is damaged, its disk hangs, or the limit is too short"
+    cause = {-number: number.name for number in signal.Signals}.get(status or 0, f"exit status {status}")
     hint = ", or memory ran out" if status == -_SIGKILL else ""
-    cause = signal_names.get(status or 0, f"exit status {status}")
     return f"decoding crashed the worker process ({cause}): the file is damaged, or its codec is{hint}"
 
 
 def _send(pipe: IO[bytes], payload: bytes) -> None:
-    pipe.write(_LENGTH.pack(len(payload)))
-    pipe.write(payload)
+    pipe.writelines((len(payload).to_bytes(8, "little"), payload))
     pipe.flush()
 
 
 def _receive(pipe: IO[bytes]) -> bytes | None:
     """Return the next frame; None when the pipe ended before the frame did."""
-    header = pipe.read(_LENGTH.size)
-    if len(header) < _LENGTH.size:
-        return None
-    (length,) = _LENGTH.unpack(header)
-    payload = pipe.read(length)
-    return payload if len(payload) == length else None
+    header = pipe.read(8)
+    payload = pipe.read(int.from_bytes(header, "little"))
+    return payload if len(header) == 8 and len(payload) == int.from_bytes(header, "little") else None
 
 
 def _run_worker() -> None:
     """Answer tasks until the process that started this one is gone."""
-    _die_with_parent()
+    # The kernel kills this process with its parent, even where a codec never releases the interpreter's lock.
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, _SIGKILL)  # PR_SET_PDEATHSIG
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null_device = os.open(os.devnull, os.O_RDWR)
     os.dup2(null_device, 0)
@@ -240,15 +230,15 @@ def _run_worker() -> None:
     pickled_function, timeout_s, required_version, _ = pickle.loads(inbox.get())
     try:
         if required_version != version.__version__:
-            raise InputError(
-                f"mammovae {version.__version__} is installed, not {required_version}: install the same everywhere"
-            )
+            both = f"mammovae {version.__version__} is installed, not {required_version}"
+            raise InputError(f"{both}: install the same everywhere")
         function = pickle.loads(pickled_function)  # Its module's import must not count as the first task's time.
         _send(answers, serialise(None))
+    except InputError as error:
+        return _send(answers, serialise(error))
     except Exception as error:
-        reason = UsageError(f"worker processes cannot import the function that they are to run: {error}")
-        _send(answers, serialise(error if isinstance(error, InputError) else reason))
-        return
+        reason = f"worker processes cannot import the function that they are to run: {error}"
+        return _send(answers, serialise(UsageError(reason)))
     while True:
         payload = inbox.get()
         if timeout_s is not None:
@@ -265,13 +255,6 @@ def _receive_requests(requests: IO[bytes], inbox: queue.SimpleQueue[bytes]) -> N
     while (payload := _receive(requests)) is not None:
         inbox.put(payload)
     os._exit(0)
-
-
-def _die_with_parent() -> None:
-    """Have the kernel kill this process with its parent, even where a codec never releases the interpreter's lock."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
 
 
 if __name__ == "__main__":

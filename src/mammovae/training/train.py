@@ -12,7 +12,7 @@ import torch
 
 from mammovae.config import MemberName, PresetName, TrainSettings, UsageError, suggest
 from mammovae.data.dataset import Data
-from mammovae.detection.reconstruct import reconstruct
+from mammovae.detection.detector import reconstruct
 from mammovae.generation.latent_density import DENSITY, LatentDensity
 from mammovae.models.base import HISTORY, WEIGHTS, Member
 from mammovae.models.run import CONFIG, MEMBERS, Run, build_members
