@@ -15,9 +15,8 @@ from mammovae.cross_validation.generators import audit_generators, only_generate
 from mammovae.cross_validation.model_selection import inserted_lesion_table, summarise_selection
 from mammovae.data.dataset import Data
 from mammovae.data.split import assign_folds, split_fold
-from mammovae.detection.calibration import Calibration
+from mammovae.detection.calibration import Calibration, FusedScore
 from mammovae.detection.detector import Detector
-from mammovae.detection.fusion import FusedScore
 from mammovae.detection.quality import REFERENCE_MEASUREMENTS, TEMPLATES, Quality
 from mammovae.evaluation.baselines import PcaResidual, blob_map, image_statistics
 from mammovae.evaluation.evaluate import identity

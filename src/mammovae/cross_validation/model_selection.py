@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from mammovae.data.dataset import Data
+from mammovae.detection.calibration import FusedScore
 from mammovae.detection.detector import Detector
-from mammovae.detection.fusion import FusedScore
 from mammovae.evaluation.inserted_lesions import score_inserted_lesions
 from mammovae.models.base import HISTORY
 from mammovae.models.run import Run

@@ -13,6 +13,8 @@ from mammovae.data.dataset import Batch, Data, to_tensors
 from mammovae.models.anomaly_maps import smooth
 from mammovae.models.run import Run, device
 
+_BATCH = 16
+
 
 class Detection(NamedTuple):
     """Raw scores of n images, float64 (n,) by name, the members' anomaly maps and the fused map, float32 (n, s, s)."""
@@ -73,19 +75,15 @@ class Detector(nn.Module):
                 batch = batch._replace(other=other, other_mask=other_mask)
             batches[size] = batch.to(device())
         scores, maps, fused_map = self(batches)
-        return Detection(
-            {name: values.double().cpu().numpy() for name, values in scores.items()},
-            {name: values[:, 0].cpu().numpy() for name, values in maps.items()},
-            fused_map[:, 0].cpu().numpy(),
-        )
+        raw = {name: values.double().cpu().numpy() for name, values in scores.items()}
+        arrays = {name: values[:, 0].cpu().numpy() for name, values in maps.items()}
+        return Detection(raw, arrays, fused_map[:, 0].cpu().numpy())
 
-    def detect_batches(
-        self, data: Data, positions: np.ndarray, batch_size: int = 16
-    ) -> Iterator[tuple[np.ndarray, Detection]]:
-        """Yield (positions, Detection) of a DATA folder's images, a batch at a time."""
+    def detect_batches(self, data: Data, positions: np.ndarray) -> Iterator[tuple[np.ndarray, Detection]]:
+        """Yield (positions, Detection) of a DATA folder's images, 16 at a time."""
         is_bilateral = any(member.bilateral for member in self.run.members.values())
-        for start in range(0, len(positions), batch_size):
-            part = positions[start : start + batch_size]
+        for start in range(0, len(positions), _BATCH):
+            part = positions[start : start + _BATCH]
             others = data.other_breasts(part) if is_bilateral else None
             yield part, self.detect(data.images[part], data.masks[part], others)
 

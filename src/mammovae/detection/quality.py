@@ -90,11 +90,8 @@ class Quality:
     quality scores of healthy calibration images, (n,).
     """
 
-    def __init__(
-        self, measures: pd.DataFrame, templates: Mapping[str, np.ndarray], calibration: np.ndarray | None = None
-    ) -> None:
-        self.measures, self.templates = measures, templates
-        self.calibration = np.empty(0) if calibration is None else calibration
+    def __init__(self, measures: pd.DataFrame, templates: Mapping[str, np.ndarray], calibration: np.ndarray) -> None:
+        self.measures, self.templates, self.calibration = measures, templates, calibration
         self._distributions = _fit_distributions(measures)
 
     @classmethod
@@ -119,7 +116,8 @@ class Quality:
         diagonal = np.diag(np.maximum(np.diag(covariance), 0.2))
         shrunk = 0.5 * covariance + 0.5 * diagonal + 0.05 * np.eye(len(diagonal))
         templates["inverse"] = np.linalg.inv(shrunk)
-        return cls(table.assign(combination=_combination(normal_scores, templates["inverse"])), templates)
+        table = table.assign(combination=_combination(normal_scores, templates["inverse"]))
+        return cls(table, templates, np.empty(0))
 
     def normal_scores(self, measures: pd.DataFrame, images: np.ndarray, outlines: np.ndarray) -> pd.DataFrame:
         """Return how far each measure of images is from healthy, a column a measure, 0 where its side is no fault."""
@@ -136,10 +134,7 @@ class Quality:
         return normal_scores.abs().max(axis=1).to_numpy(copy=True)
 
     def columns(self, normal_scores: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Return quality, quality_percentile (0..100), quality_p and quality_deviation, (n,) each.
-
-        The last three compare with healthy calibration images, as Calibration does; NaN where there are none.
-        """
+        """Return quality, and quality_percentile (0..100), quality_p and quality_deviation as Calibration does."""
         calibration = Calibration({"quality": self.calibration}, ["quality"])
         scores = {"quality": self.score(normal_scores)}
         return calibration.columns("quality", scores) | {"quality_deviation": calibration.deviation(scores)}
@@ -170,8 +165,8 @@ class Quality:
             calibration = pd.read_parquet(folder / CALIBRATION)
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{folder} holds a damaged quality score: {error}; train again") from error
-        scores = calibration["quality"].to_numpy(np.float64) if "quality" in calibration else None
-        return cls(measures, templates, scores)
+        scores = calibration.get("quality", pd.Series(dtype=np.float64))
+        return cls(measures, templates, scores.to_numpy(np.float64))
 
 
 def thumbnails(images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -31,8 +31,8 @@ from mammovae.version import __version__
 
 MIN_FILES_FOR_WORKERS = 8
 """Fewer files than this are not worth worker processes."""
-BATCH, PART = 16, 64
-"""Images of a DATA folder that a network scores at once, and that one task scores."""
+PART = 64
+"""Images of a DATA folder that one task scores."""
 HEALTHY_LEVEL = 8192
 """The value, in maps over source pixels, of the 99.9th percentile of healthy pixels."""
 
@@ -63,13 +63,17 @@ def score(  # noqa: PLR0913
         raise UsageError(f"--out {out} is a folder: name the CSV file to write")
     out.parent.mkdir(parents=True, exist_ok=True)
     scorer = _Scorer(run, flag, maps, review is not None)
-    inputs = _Inputs.gather(paths)
-    for data in inputs.data:
-        data.check_prepared_as(scorer.run.manifest["prepared"])
+    data, files = _open_inputs(paths)
+    tasks, refused = _list_tasks(data, files)
+    if not tasks and not refused:
+        places = ", ".join(map(str, paths)) or "nothing"
+        raise InputError(f"there is no image in {places}: name an image or a folder")
+    for folder in data:
+        folder.check_prepared_as(scorer.run.manifest["prepared"])
     page = ReviewPage(scorer.rows.level)
-    with _locked(out), Journal(out.with_name(f".{out.name}.rows.jsonl"), inputs.job_key(scorer)) as journal:
+    with _locked(out), Journal(out.with_name(f".{out.name}.rows.jsonl"), _job_key(scorer, data, files)) as journal:
         done = _finished_keys(journal, review is not None)
-        pending = [task for task in inputs.tasks if not done.issuperset(task.keys)]
+        pending = [task for task in tasks if not done.issuperset(task.keys)]
         with Progress("scoring", sum(len(task.keys) for task in pending), unit="images") as progress:
             for task, images in _run_tasks(scorer, pending, workers, cluster, timeout):
                 for image in images:
@@ -77,7 +81,7 @@ def score(  # noqa: PLR0913
                     if image.shown is not None:
                         page.add(image.row, image.suspicion, *image.shown)
                 progress.advance(len(task.keys))
-        by_key = inputs.refused | {tuple(entry["key"]): entry["row"] for entry in journal.entries()}
+        by_key = refused | {tuple(entry["key"]): entry["row"] for entry in journal.entries()}
         rows = [by_key[key] for key in sorted(by_key)]
         table = scorer.rows.add_bilateral(pd.DataFrame(rows))
         table = table.reindex(columns=[*COLUMNS, *(name for name in table if name not in COLUMNS)])
@@ -161,7 +165,7 @@ class _Scorer:
         shapes = list(zip(frame["rows"].astype(int), frame["columns"].astype(int), strict=True))
         images, masks, geometries = data.images[positions], data.masks[positions], data.geometries(positions)
         prepared = PreparedImages(images, masks, _identities(frame), measures, geometries, shapes)
-        parts = [detection for _, detection in self.detector.detect_batches(data, positions, BATCH)]
+        parts = [detection for _, detection in self.detector.detect_batches(data, positions)]
         scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in parts[0].scores}
         fused_map = np.concatenate([part.fused_map for part in parts])
         return self._scored_images(task.keys, prepared, Detection(scores, {}, fused_map))
@@ -185,62 +189,43 @@ class _Scorer:
         return scored
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """The images to score: open DATA folders, files by image_id, the tasks, and the rows that prepare refused."""
-
-    data: list[Data]
-    files: dict[str, Path]
-    tasks: list[_Task]
-    refused: dict[Key, dict[str, Any]]
-
-    @classmethod
-    def gather(cls, paths: list[Path]) -> "_Inputs":
-        """Open the DATA folders and list the image files, before any work is done."""
-        data: list[Data] = []
-        files: list[tuple[Path, Path]] = []
-        for path in paths:
-            if (path / MANIFEST).is_file() and read_json(path / MANIFEST).get("command") in WRITERS:
-                data.append(Data.open(path))
-            elif path.is_dir():
-                files += [(file, file.relative_to(path).with_suffix("")) for file in image_files(path)]
-            elif path.exists():
-                files.append((path, Path(path.stem)))
-            else:
-                raise UsageError(f"there is no file or folder {path}: check the path")
-        counts = Counter(name for _, name in files)
-        by_id = {(name if counts[name] == 1 else file).as_posix(): file for file, name in files}
-        tasks: list[_Task] = []
-        refused: dict[Key, dict[str, Any]] = {}
-        for number, folder in enumerate(data):
-            status = folder.index["status"].to_numpy(object)
-            ok, failed = np.flatnonzero(status == "ok"), np.flatnonzero(status == "failed")
-            for start in range(0, len(ok), PART):
-                keys = tuple((number, int(position)) for position in ok[start : start + PART])
-                tasks.append(_Task(keys, folder.path.resolve()))
-            rows = zip(failed, _identities(folder.index.iloc[failed]), strict=True)
-            refused |= {(number, int(position)): row for position, row in rows}
-        tasks += [
-            _Task(((len(data), n),), path.absolute(), image_id, str(path))
-            for n, (image_id, path) in enumerate(by_id.items())
-        ]
-        if not tasks and not refused:
-            places = ", ".join(map(str, paths)) or "nothing"
-            raise InputError(f"there is no image in {places}: name an image or a folder")
-        return cls(data, by_id, tasks, refused)
-
-    def job_key(self, scorer: _Scorer) -> str:
-        """Return a hash of all that rows depend on: only rows of the same job are resumed from."""
-        settings = (__version__, file_hash(scorer.run.path / MANIFEST), scorer.rate, str(scorer.maps))
-        files = [(image_id, str(path), *_stamp(path)) for image_id, path in self.files.items()]
-        return digest(settings, files, [(str(data.path.resolve()), data.digest) for data in self.data])
+def _open_inputs(paths: list[Path]) -> tuple[list[Data], dict[str, Path]]:
+    """Open the DATA folders and list the image files by image_id, before any work is done."""
+    data: list[Data] = []
+    files: list[tuple[Path, Path]] = []
+    for path in paths:
+        if (path / MANIFEST).is_file() and read_json(path / MANIFEST).get("command") in WRITERS:
+            data.append(Data.open(path))
+        elif path.is_dir():
+            files += [(file, file.relative_to(path).with_suffix("")) for file in image_files(path)]
+        elif path.exists():
+            files.append((path, Path(path.stem)))
+        else:
+            raise UsageError(f"there is no file or folder {path}: check the path")
+    counts = Counter(name for _, name in files)
+    return data, {(name if counts[name] == 1 else file).as_posix(): file for file, name in files}
 
 
-def _identities(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the first columns of scores.csv for rows of the index, and the warning on each; null is None."""
-    names = [*IDENTITY, "reason"]
-    rows = frame[names].itertuples(index=False, name=None)
-    return [{name: None if pd.isna(value) else value for name, value in zip(names, row, strict=True)} for row in rows]
+def _list_tasks(data: list[Data], files: dict[str, Path]) -> tuple[list[_Task], dict[Key, dict[str, Any]]]:
+    """Return the tasks, and the rows of images that prepare refused."""
+    tasks: list[_Task] = []
+    refused: dict[Key, dict[str, Any]] = {}
+    for number, folder in enumerate(data):
+        status = folder.index["status"].to_numpy(object)
+        ok, failed = ([(number, int(row)) for row in np.flatnonzero(status == kind)] for kind in ("ok", "failed"))
+        parts = [tuple(ok[start : start + PART]) for start in range(0, len(ok), PART)]
+        tasks += [_Task(keys, folder.path.resolve()) for keys in parts]
+        refused |= zip(failed, _identities(folder.index[status == "failed"]), strict=True)
+    for number, (image_id, path) in enumerate(files.items()):
+        tasks.append(_Task(((len(data), number),), path.absolute(), image_id, str(path)))
+    return tasks, refused
+
+
+def _job_key(scorer: _Scorer, data: list[Data], files: dict[str, Path]) -> str:
+    """Return a hash of all that rows depend on: only rows of the same job are resumed from."""
+    settings = (__version__, file_hash(scorer.run.path / MANIFEST), scorer.rate, str(scorer.maps))
+    stamps = [(image_id, str(path), *_stamp(path)) for image_id, path in files.items()]
+    return digest(settings, stamps, [(str(folder.path.resolve()), folder.digest) for folder in data])
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -251,16 +236,19 @@ def _stamp(path: Path) -> tuple[int, int]:
     return 0, 0
 
 
+def _identities(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the first columns of scores.csv for rows of the index, and the warning on each; null is None."""
+    names = [*IDENTITY, "reason"]
+    rows = frame[names].itertuples(index=False, name=None)
+    return [{name: None if pd.isna(value) else value for name, value in zip(names, row, strict=True)} for row in rows]
+
+
 def _finished_keys(journal: Journal, has_review: bool) -> set[Key]:
     """Return the keys of rows that are complete; with a review page, those that it will show are scored again."""
-    keys: set[Key] = set()
-    ranks: dict[Key, tuple[float, str]] = {}
-    for entry in journal.entries():
-        key, row = tuple(entry["key"]), entry["row"]
-        keys.add(key)
-        if has_review and "finding" in row:
-            ranks[key] = (entry["suspicion"], str(row["image_id"]))
-    return keys.difference(heapq.nlargest(SHOWN, ranks, key=ranks.__getitem__))
+    entries = [(tuple(entry["key"]), entry["row"], entry["suspicion"]) for entry in journal.entries()]
+    ranks = {key: (suspicion, str(row["image_id"])) for key, row, suspicion in entries if "finding" in row}
+    shown = heapq.nlargest(SHOWN, ranks, key=ranks.__getitem__) if has_review else []
+    return {key for key, _, _ in entries}.difference(shown)
 
 
 def _run_tasks(

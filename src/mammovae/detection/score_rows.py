@@ -9,9 +9,8 @@ import pandas as pd
 
 from mammovae.data.geometry import Geometry
 from mammovae.data.index import other_breasts
-from mammovae.detection.calibration import flagged
+from mammovae.detection.calibration import FusedScore, flagged
 from mammovae.detection.detector import Detection
-from mammovae.detection.fusion import FusedScore
 from mammovae.detection.quality import MEASURES, Quality, thumbnails
 from mammovae.models.run import Run
 

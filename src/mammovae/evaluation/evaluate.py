@@ -9,8 +9,8 @@ import pandas as pd
 
 from mammovae.config import InputError
 from mammovae.data.dataset import Data
+from mammovae.detection.calibration import FusedScore
 from mammovae.detection.detector import Detector
-from mammovae.detection.fusion import FusedScore
 from mammovae.evaluation.baselines import PcaResidual, blob_map, image_statistics
 from mammovae.evaluation.evaluation_report import ImageSelection, build_page, score_labels
 from mammovae.evaluation.lesion_masks import sizes_mm

@@ -8,8 +8,8 @@ import pandas as pd
 
 from mammovae.config import InputError
 from mammovae.data.dataset import Data
+from mammovae.detection.calibration import FusedScore
 from mammovae.detection.detector import Detector
-from mammovae.detection.fusion import FusedScore
 from mammovae.detection.quality import Quality
 from mammovae.evaluation.evaluate import stage_inputs
 from mammovae.evaluation.inserted_faults import FaultMetrics, fault_metrics, score_inserted_faults

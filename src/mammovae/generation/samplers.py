@@ -182,7 +182,8 @@ _CODES: dict[tuple[str, str], tuple[float, list[int]]] = {
     ("side", "R"): (1, [0]),
     ("view", "CC"): (-1, [1]),
     ("view", "MLO"): (1, [1]),
-} | {("density", name): (1, [column, *({2, 3, 4, 5} - {column})]) for column, name in enumerate("ABCD", start=2)}
+    **{("density", name): (1.0, [column, *({2, 3, 4, 5} - {column})]) for column, name in enumerate("ABCD", start=2)},
+}
 """How a condition encodes a value: the number that stands for it, and its columns, that number's first."""
 
 
