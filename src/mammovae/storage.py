@@ -153,8 +153,7 @@ class StageFolder:
 class Journal:
     """The results of a long job, one JSON line each as they come, so that an interrupted job resumes.
 
-    Use as `with Journal(path, key) as journal:`; key identifies the job (the first line holds it as "journal of"), and
-    the lines of another job are dropped. So is a last line that a kill cut off.
+    key identifies the job: the lines of another one are dropped, as is a last line that a kill cut off.
     """
 
     def __init__(self, path: Path, key: str) -> None:

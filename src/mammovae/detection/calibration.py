@@ -11,14 +11,11 @@ from scipy.stats import betabinom, norm
 from mammovae.config import UsageError
 from mammovae.models.run import Run
 
-CALIBRATION = "calibration.parquet"
-"""The file of a RUN folder that holds the scores of healthy calibration images."""
+CALIBRATION = "calibration.parquet"  # the file of a RUN folder that holds the scores of healthy calibration images
 
 USED, MISSING = "used", "missing"
-_TAIL = 0.2
-"""Share of the healthy images on either side that an exponential tail describes."""
-_REFIT_LIMIT = 200
-"""Up to so many calibration images the distributions are fitted again for each image; above, images are split."""
+_TAIL = 0.2  # share of the healthy images on either side that an exponential tail describes
+_REFIT_LIMIT = 200  # with more calibration images than this they are split, not fitted again for each image
 
 
 class ScoreDistribution:
@@ -27,14 +24,8 @@ class ScoreDistribution:
     A Gaussian kernel estimate (bandwidth by Silverman's rule, "Density Estimation", 1986, 3.31) between the 20th and
     the 80th percentile, and beyond them exponential tails with the mean excess of the images there (Pickands, Ann.
     Statist. 3:119, 1975, with shape 0). Unlike ranks it distinguishes two scores that both exceed every healthy one.
-    It is invariant to a positive affine change of the score.
-
-    Parameters
-    ----------
-    values
-        Scores of healthy images, (n,), n >= 1.
-    floor
-        The smallest difference that matters, in the score's unit.
+    It is invariant to a positive affine change of the score. values (n,), n >= 1, are the scores of healthy images;
+    floor is the smallest difference that matters, in the score's unit.
     """
 
     def __init__(self, values: np.ndarray, floor: float = 0.0) -> None:
@@ -73,8 +64,7 @@ class Calibration:
         self.names = tuple(fused)
         table = self._table(healthy) if len(healthy) else np.empty((0, len(self.names)))
         self._healthy = table[~np.isnan(table).any(axis=1)]
-        self.n = len(self._healthy)
-        """Calibration images that have every score."""
+        self.n = len(self._healthy)  # calibration images that have every score
         if self.n:
             self._marginals = _fit(self._healthy)
 
@@ -208,10 +198,7 @@ class FusedScore:
         return self.one_sided.columns("finding", scores)
 
     def columns(self, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return finding_columns, and for bilateral runs finding_bilateral, its percentile and p, and other.
-
-        other says whether the other breast was used: "used" or "missing".
-        """
+        """Return finding_columns; of a bilateral run also finding_bilateral, its percentile and p, and other."""
         columns = self.finding_columns(scores)
         if self.two_sided is not None:
             fused, percentile, p, is_used = with_fallback(self.two_sided, self.one_sided, scores)
@@ -233,8 +220,7 @@ def _fit(table: np.ndarray) -> list[ScoreDistribution]:
 
 
 def _to_normal_scores(marginals: Sequence[ScoreDistribution], table: np.ndarray) -> np.ndarray:
-    columns = zip(marginals, table.T, strict=True)
-    return np.stack([marginal.to_normal_score(column) for marginal, column in columns], axis=1)
+    return np.stack([marginals[row].to_normal_score(column) for row, column in enumerate(table.T)], axis=1)
 
 
 def _fuse(marginals: Sequence[ScoreDistribution], table: np.ndarray) -> np.ndarray:

@@ -63,10 +63,7 @@ class Detector(nn.Module):
     def detect(
         self, images: np.ndarray, masks: np.ndarray, others: tuple[np.ndarray, np.ndarray] | None = None
     ) -> Detection:
-        """Score prepared images, uint16 (n, S, S), with their masks.
-
-        others: the prepared images and masks of the other breasts; an empty mask stands for none.
-        """
+        """Score prepared images, uint16 (n, S, S), and masks; others: the other breasts', masks empty for none."""
         batches: dict[int, Batch] = {}
         for size in {member.size for member in self.run.members.values()}:
             batch = Batch(*to_tensors(images, masks, size))

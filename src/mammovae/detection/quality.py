@@ -17,19 +17,15 @@ from mammovae.storage import atomic_write
 
 REFERENCE_MEASUREMENTS, TEMPLATES = "quality_reference.parquet", "quality_templates.safetensors"
 
-THUMBNAIL = 32
-"""Side of the thumbnails in which whole images are compared, in pixels."""
+THUMBNAIL = 32  # side of the thumbnails in which whole images are compared, in pixels
 _COMPONENTS = 12
 
 
 @dataclass(frozen=True)
 class Measure:
-    """The smallest difference that matters (equal healthy values have no spread), and what each side of healthy means.
+    """What it means to lie above or below the healthy images in a measure, None where that is no fault."""
 
-    floor is in the measure's unit; above and below are None where that is no fault.
-    """
-
-    floor: float
+    floor: float  # the smallest difference that matters, in the measure's unit: equal healthy values have no spread
     above: str | None
     below: str | None
 

@@ -29,15 +29,11 @@ from mammovae.report.review_page import SHOWN, ReviewPage
 from mammovae.storage import MANIFEST, Journal, acquire_lock, atomic_write, digest, file_hash, read_json
 from mammovae.version import __version__
 
-MIN_FILES_FOR_WORKERS = 8
-"""Fewer files than this are not worth worker processes."""
-PART = 64
-"""Images of a DATA folder that one task scores."""
-HEALTHY_LEVEL = 8192
-"""The value, in maps over source pixels, of the 99.9th percentile of healthy pixels."""
+MIN_FILES_FOR_WORKERS = 8  # fewer files than this are not worth worker processes
+PART = 64  # images of a DATA folder that one task scores
+HEALTHY_LEVEL = 8192  # the value, in maps over source pixels, of the 99.9th percentile of healthy pixels
 
-Key = tuple[int, int]
-"""The place of a row in the table: number of the DATA folder (all files follow the last), and position there."""
+Key = tuple[int, int]  # a row's place in the table: number of the DATA folder (files follow the last), position there
 
 
 def score(  # noqa: PLR0913
@@ -231,8 +227,7 @@ def _job_key(scorer: _Scorer, data: list[Data], files: dict[str, Path]) -> str:
 def _stamp(path: Path) -> tuple[int, int]:
     """Return a file's size and time of change; zeros for one that is gone, which becomes a row with that reason."""
     with suppress(OSError):
-        status = path.stat()
-        return status.st_size, status.st_mtime_ns
+        return (status := path.stat()).st_size, status.st_mtime_ns
     return 0, 0
 
 

@@ -18,8 +18,7 @@ IDENTITY = ["image_id", "source", "patient_id", "side", "view"]
 COLUMNS = [*IDENTITY, "finding", "finding_percentile", "finding_p", "quality", "quality_percentile"]
 COLUMNS += ["flag", "other", "reason"]
 """The first columns of scores.csv; the raw scores follow."""
-REASON_PERCENTILE = 95.0
-"""From this percentile on, a row gives a reason."""
+REASON_PERCENTILE = 95.0  # from this percentile on, a row gives a reason
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class PreparedImages:
     """A batch of n prepared images and masks, (n, S, S), and what is known of each, n entries a list.
 
     identities hold IDENTITY and reason (a warning); measures those of data/measurements.py, empty for a run without a
-    quality score.
+    quality score; shapes the rows and columns of the sources.
     """
 
     images: np.ndarray
@@ -36,7 +35,6 @@ class PreparedImages:
     measures: Sequence[Mapping[Any, float]]
     geometries: Sequence[Geometry]
     shapes: Sequence[tuple[int, int]]
-    """Rows and columns of the sources."""
 
 
 class ScoreRowBuilder:
@@ -48,16 +46,12 @@ class ScoreRowBuilder:
     def __init__(self, run: Run, rate: float | None) -> None:
         self.finding, self.quality, self.rate = FusedScore(run), Quality.open(run.path), rate
         self.convention = run.manifest["prepared"]["stored_as"]
-        self.level = run.manifest["map_scale"]
-        """The 99.9th percentile of healthy pixels in the fused map."""
+        self.level = run.manifest["map_scale"]  # the 99.9th percentile of healthy pixels in the fused map
         if rate is not None:
             self.finding.one_sided.check_rate(rate)
 
     def rows(self, prepared: PreparedImages, detection: Detection) -> list[tuple[dict[str, Any], float]]:
-        """Return each image's row and its suspicion.
-
-        Suspicion is how far an image is from healthy in the worse of the two outputs, in healthy deviations.
-        """
+        """Return each image's row and suspicion: the worse output's distance from healthy, in healthy deviations."""
         scores = detection.scores
         finding, finding_reasons = self.finding.finding_columns(scores), self.finding.reasons(scores)
         quality, quality_reasons = self._quality(prepared)

@@ -20,9 +20,8 @@ class Origin:
     """What generated an image.
 
     key names the image within its run and sampler; only its hash is stored, and different keys give different patients,
-    studies and UIDs. model is the network's name and run the hash of its weights, at most 64 characters each; sampler
-    is the mode of generation. from_patients says that patients' images were encoded for it: the file then says that it
-    must be handled like them.
+    studies and UIDs. model is the network's name and run the hash of its weights, at most 64 characters each; with
+    from_patients, patients' images were encoded for it, and the file says that it must be handled like them.
     """
 
     key: str
@@ -58,13 +57,7 @@ def encode(image: np.ndarray, origin: Origin, *, side: Side | None, view: View |
     ds.PatientName, ds.IssuerOfPatientID = "SYNTHETIC^NOT A PATIENT", _MANUFACTURER
     ds.StudyID = hashlib.sha256("/".join(name).encode()).hexdigest()[:16]
     ds.PatientID = f"SYNTHETIC-{ds.StudyID}"
-    _set_equipment(ds, origin)
-    _describe(ds, origin)
-    return file_bytes(ds)
-
-
-def _set_equipment(ds: Dataset, origin: Origin) -> None:
-    """Name mammovae as the equipment, and once more by a code for programs: the synthesizing equipment."""
+    # mammovae is the equipment, and once more by a code for programs: the synthesizing equipment.
     # PS3.3 C.12.1.1 also has Synthetic Data (0008,001C), and names this code beside it. The attribute is younger than
     # the dciodvfy of Debian 12, which reports it as an error, so the code alone carries the mark.
     equipment = Dataset()
@@ -76,9 +69,6 @@ def _set_equipment(ds: Dataset, origin: Origin) -> None:
         item.DeviceSerialNumber = origin.run
         item.SoftwareVersions = __version__
     ds.ContributingEquipmentSequence = Sequence([equipment])
-
-
-def _describe(ds: Dataset, origin: Origin) -> None:
     derived = "It was derived from images of patients and must be handled like them."
     handling = derived if origin.from_patients else "No patient's image was encoded to make it."
     network = f"{origin.model} {origin.run}, sampler {origin.sampler}"
@@ -87,3 +77,4 @@ def _describe(ds: Dataset, origin: Origin) -> None:
     ds.SeriesDescription = f"Synthetic {ds.ImageLaterality} {ds.ViewPosition}, {_MANUFACTURER} {origin.sampler}"
     ds.DerivationDescription = sentence
     ds.ImageComments = f"{sentence} Not for diagnosis."
+    return file_bytes(ds)

@@ -70,6 +70,9 @@ class _FolderWriter:
 
     def write(self, count: int) -> pd.DataFrame:
         """Write count images and all tables; return the index."""
+        from mammovae.report.images import contact_sheet, image_grid
+        from mammovae.report.style import save
+
         rows: list[dict[str, Any]] = []
         origins: list[dict[str, Any]] = []
         measures: list[dict[str, float]] = []
@@ -100,7 +103,10 @@ class _FolderWriter:
                 progress.advance(len(numbers))
             images.flush()
             masks.flush()
-            self._write_overviews(images, masks, [row["image_id"] for row in rows[:SHEET_IMAGES]])
+            save(image_grid(images[:_SHOWN], columns=8), self.out / "grid.png")
+            captions = [row["image_id"] for row in rows[:SHEET_IMAGES]]
+            with atomic_write(self.out / "contact_sheet.png") as partial:
+                contact_sheet(images[:SHEET_IMAGES], masks[:SHEET_IMAGES], captions).save(partial)
         failures = pd.DataFrame(rows).query("status == 'failed'")[["image_id", "source", "reason"]]
         for name, table in ((GENERATED, pd.DataFrame(origins)), ("failures.csv", failures)):
             with atomic_write(self.out / name) as partial:
@@ -112,9 +118,7 @@ class _FolderWriter:
         index.write(frame, self.out / "index.parquet")
         return frame
 
-    def _row(
-        self, number: int, sources: tuple[int, ...], mask: np.ndarray, labels: dict[str, str | None]
-    ) -> dict[str, Any]:
+    def _row(self, number: int, sources: tuple[int, ...], mask: np.ndarray, labels: dict[str, Any]) -> dict[str, Any]:
         """Return an image's row of the index: healthy if the run was trained on healthy images alone."""
         size, image_id = self.sampler.member.size, f"{self.sampler.mode}-{number:05d}"
         patient = f"{self.key}-{image_id}"
@@ -152,11 +156,3 @@ class _FolderWriter:
             origin = Origin(f"{self.key}/{row['image_id']}", sampler.member_name, weights, sampler.mode, is_derived)
             mm_per_pixel = guessed_mm_per_pixel(mask)
             partial.write_bytes(encode(image, origin, side=row["side"], view=row["view"], mm_per_pixel=mm_per_pixel))
-
-    def _write_overviews(self, images: np.ndarray, masks: np.ndarray, captions: list[str]) -> None:
-        from mammovae.report.images import contact_sheet, image_grid
-        from mammovae.report.style import save
-
-        save(image_grid(images[:_SHOWN], columns=8), self.out / "grid.png")
-        with atomic_write(self.out / "contact_sheet.png") as partial:
-            contact_sheet(images[:SHEET_IMAGES], masks[:SHEET_IMAGES], captions).save(partial)

@@ -20,10 +20,8 @@ from mammovae.storage import atomic_write
 DENSITY = "density.safetensors"
 COMPONENTS = (1, 2, 4, 8)
 """Numbers of components tried; 1 with a full covariance is the multivariate normal distribution."""
-_MIN_IMAGES = 100
-"""A component of fewer images would reveal them; nor may it have fewer images than dimensions."""
-_PRIOR = 10
-"""So many vectors of the overall variance are added to those of a diagonal component."""
+_MIN_IMAGES = 100  # a component of fewer images would reveal them; nor may it have fewer images than dimensions
+_PRIOR = 10  # so many vectors of the overall variance are added to those of a diagonal component
 _ITERATIONS, _STARTS, _SAMPLES = 100, 3, 4
 
 

@@ -19,11 +19,9 @@ from mammovae.models.run import Run, device
 
 DERIVED = {"vary": "derived from one patient's image", "interpolate": "derived from two patients' images"}
 """How images of these modes are labelled."""
-MIN_BREAST_PIXELS = 64
-"""A mask of fewer pixels counts as no breast: a radiomic vector needs them."""
+MIN_BREAST_PIXELS = 64  # a mask of fewer pixels counts as no breast: a radiomic vector needs them
 _MIN_BREAST_SHARE = 0.01
-INTERPOLATION_STEPS = 8
-"""Images from one end of an interpolation to the other."""
+INTERPOLATION_STEPS = 8  # images from one end of an interpolation to the other
 TEMPERATURES: dict[SamplingMode, float] = {"vary": 1.0, "prior": 1.0, "latent": 1.2, "interpolate": 1.0}
 """Default temperatures. A distribution fitted to few latent vectors gives images less spread than real ones; 1.2
 compensates (chosen on healthy images outside training and test: docs/generation-results.md)."""
@@ -55,8 +53,7 @@ class LatentSampler:
     run: Run
     mode: SamplingMode
     seed: int = 0
-    data: Data | None = None
-    """The DATA folder whose training images vary and interpolate start from."""
+    data: Data | None = None  # the DATA folder whose training images vary and interpolate start from
     temperature: float | None = None
     requested: Mapping[str, str] = field(default_factory=dict)
 

@@ -25,12 +25,9 @@ from mammovae.parallel.worker import WorkerProcess, WorkSpec, call_safely, envir
 if TYPE_CHECKING:
     from distributed import Client
 
-CONNECT_TIMEOUT_S = 15.0
-"""How long a scheduler may take to answer, and then a first worker to join it."""
-NO_WORKER_TIMEOUT_S = 120.0
-"""How long a cluster may be without any worker before the run gives up."""
-SIZE_POLL_INTERVAL_S = 5.0
-"""How often the cluster's size is asked for."""
+CONNECT_TIMEOUT_S = 15.0  # how long a scheduler may take to answer, and then a first worker to join it
+NO_WORKER_TIMEOUT_S = 120.0  # how long a cluster may be without any worker before the run gives up
+SIZE_POLL_INTERVAL_S = 5.0  # how often the cluster's size is asked for
 _LOGGERS = ("distributed", "distributed.client", "distributed.core", "tornado.application", "asyncio")
 _SILENT = {
     "DASK_DISTRIBUTED__LOGGING": str(dict.fromkeys(_LOGGERS, "critical")),

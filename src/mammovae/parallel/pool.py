@@ -13,14 +13,10 @@ from typing import Any
 from mammovae.config import InputError, UsageError
 from mammovae.parallel.worker import Result, Task, WorkerProcess, WorkerStartError, WorkSpec, call_safely, serialise
 
-DEFAULT_TIMEOUT_S = 600.0
-"""How long a task may take in a worker process where no limit is given."""
-POLL_INTERVAL_S = 5.0
-"""Time without an answer after which more tasks are submitted if workers have joined."""
-_TASKS_PER_WORKER = 4
-"""Tasks submitted for each worker: one that runs, and others that are ready when it is done."""
-_EXECUTOR_TASKS = 64
-"""Tasks submitted to a given executor, whose size is not known."""
+DEFAULT_TIMEOUT_S = 600.0  # how long a task may take in a worker process where no limit is given
+POLL_INTERVAL_S = 5.0  # time without an answer after which more tasks are submitted if workers have joined
+_TASKS_PER_WORKER = 4  # tasks submitted for each worker: one that runs, and others that are ready when it is done
+_EXECUTOR_TASKS = 64  # tasks submitted to a given executor, whose size is not known
 
 
 def map_unordered(

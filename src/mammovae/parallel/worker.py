@@ -31,12 +31,9 @@ from mammovae.config import InputError, UsageError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-KILL_GRACE_S = 30.0
-"""Time after the limit at which a worker that did not end itself (it was stopped, say) is killed from outside."""
-START_TIMEOUT_S = 120.0
-"""How long a worker may take to import what it needs."""
-START_RETRY_DELAYS_S = (0.0, 0.5, 2.0)
-"""Pause before each attempt to start a worker: a machine may lack memory or processes for a moment."""
+KILL_GRACE_S = 30.0  # after the limit and this, a worker that did not end itself (it was stopped, say) is killed
+START_TIMEOUT_S = 120.0  # how long a worker may take to import what it needs
+START_RETRY_DELAYS_S = (0.0, 0.5, 2.0)  # before each attempt to start: a machine may lack memory for a moment
 
 _SIGKILL = 9  # Windows has no signal.SIGKILL
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -95,8 +92,7 @@ def environment() -> dict[str, str]:
 class WorkerProcess:
     """A worker process, started for its first task and again whenever it died.
 
-    One thread at a time may run tasks; any may close. The process dies with this one, and on Linux with the thread that
-    started it.
+    It dies with this process, on Linux even with the thread that started it. One thread at a time may run tasks.
     """
 
     def __init__(self, work: WorkSpec) -> None:
