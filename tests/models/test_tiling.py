@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
+from mammovae.models.lesion_segmenter import cut_patches, sample_patches, sliding_window_inference, window_starts
 from mammovae.models.noise import ImageNoise, image_keys
-from mammovae.models.tiling import cut_patches, sample_patches, sliding_window_inference, window_starts
 
 
 @pytest.mark.parametrize(("size", "side"), [(512, 128), (512, 512), (500, 128), (256, 192)])

@@ -30,9 +30,9 @@ def augment_with_parameters(batch: Batch, noise: ImageNoise) -> tuple[Batch, Ten
     angle, across, along = _TILT * tilt, 1 + _ACROSS * across, 1 + _ALONG * along
     cos, sin = torch.cos(angle), torch.sin(angle)
     # Turned about the middle of the chest wall, which is (-1, 0) in the coordinates of grid_sample.
-    rows = torch.stack([torch.stack([cos * across, -sin * along], 1), torch.stack([sin * across, cos * along], 1)], 1)
-    offset = torch.stack([rows[:, 0, 0] - 1, rows[:, 1, 0] + _SLIDE * slide], 1)
-    grid = affine_grid(torch.cat([rows, offset[:, :, None]], 2), list(image.shape), align_corners=False)
+    rows = (cos * across, -sin * along, cos * across - 1), (sin * across, cos * along, sin * across + _SLIDE * slide)
+    theta = torch.stack([torch.stack(row, 1) for row in rows], 1)
+    grid = affine_grid(theta, list(image.shape), align_corners=False)
     bend = _BEND * interpolate(noise.normal(2, 4, 4), size=image.shape[2:], mode="bicubic").permute(0, 2, 3, 1)
     from_wall = torch.linspace(0, 1, image.shape[3], device=image.device)
     grid = grid + torch.stack([bend[..., 0] * from_wall, bend[..., 1]], 3)
@@ -45,16 +45,15 @@ def augment_with_parameters(batch: Batch, noise: ImageNoise) -> tuple[Batch, Ten
 def augment(batch: Batch, noise: ImageNoise) -> Batch:
     """Shift, scale, rotate and re-expose each image at random; the other breast on its own, as another exposure."""
     theta = _affine(noise)
-    image = _moved(batch.image, theta, "bilinear").clamp(0, 1)
     gamma = torch.exp(GAMMA * (2 * noise.uniform(1, 1, 1) - 1))
-    moved = batch._replace(image=image**gamma, mask=_moved(batch.mask, theta, "nearest"))
-    if batch.lesion is not None:
-        moved = moved._replace(lesion=_moved(batch.lesion, theta, "bilinear"))
-    if batch.other is not None and batch.other_mask is not None:
-        theta = _affine(noise)
-        other = _moved(batch.other, theta, "bilinear").clamp(0, 1) ** gamma
-        moved = moved._replace(other=other, other_mask=_moved(batch.other_mask, theta, "nearest"))
-    return moved
+    lesion = None if batch.lesion is None else _moved(batch.lesion, theta)
+    image, mask = _moved(batch.image, theta).clamp(0, 1) ** gamma, _moved(batch.mask, theta, "nearest")
+    moved = batch._replace(image=image, mask=mask, lesion=lesion)
+    if batch.other is None or batch.other_mask is None:
+        return moved
+    theta = _affine(noise)
+    other, other_mask = _moved(batch.other, theta).clamp(0, 1) ** gamma, _moved(batch.other_mask, theta, "nearest")
+    return moved._replace(other=other, other_mask=other_mask)
 
 
 def _affine(noise: ImageNoise) -> Tensor:
@@ -66,6 +65,6 @@ def _affine(noise: ImageNoise) -> Tensor:
     return torch.stack([torch.stack(row, 1) for row in rows], 1)
 
 
-def _moved(image: Tensor, theta: Tensor, mode: str) -> Tensor:
+def _moved(image: Tensor, theta: Tensor, mode: str = "bilinear") -> Tensor:
     grid = affine_grid(theta, list(image.shape), align_corners=False)
     return grid_sample(image, grid, mode=mode, padding_mode="zeros", align_corners=False)

@@ -47,7 +47,7 @@ class Denoiser(Member):
         """Draw coarse noise inside the mask, (n, 1, S, S), in units of the grey's standard deviation."""
         size, grid = mask.shape[-1], self.settings.grid
         coarse = noise.normal(1, grid, grid) * self.settings.noise
-        fine = interpolate(coarse, size=(size, size), mode="bilinear", align_corners=False)
+        fine = interpolate(coarse, size=(size, size), mode="bilinear")
         # Each image rolled by its own rows and columns, at once.
         rows, columns = ((torch.arange(size, device=mask.device) + noise.integers(size, 1)) % size for _ in range(2))
         images = torch.arange(len(mask), device=mask.device)[:, None, None]
@@ -63,9 +63,6 @@ class Denoiser(Member):
         inner, scale = anomaly_maps.erode(batch.mask, 3), grey.shape[-1] / 128
         removed = smooth_inside(residual, batch.mask, scale)
         local = anomaly_maps.local_contrast_normalise(residual, batch.mask, 1, 10)
-        scores = {
-            "denoising_error": masked_mean(residual.abs(), batch.mask),
-            "denoising_peak": masked_max(removed, inner),
-            "denoising_local_peak": masked_max(local, inner),
-        }
+        scores = {"denoising_error": masked_mean(residual.abs(), batch.mask)}
+        scores |= {"denoising_peak": masked_max(removed, inner), "denoising_local_peak": masked_max(local, inner)}
         return scores, {"denoising": removed.clamp(min=0) * inner, "denoising_local": local.clamp(min=0) * inner}

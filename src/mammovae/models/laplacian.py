@@ -35,10 +35,7 @@ def collapse(bands: list[Tensor]) -> Tensor:
 
 def mask_pyramid(mask: Tensor, levels: int) -> list[Tensor]:
     """Return a mask (n, 1, S, S) at the resolutions of laplacian's bands: the share of each pixel that is inside."""
-    shares = [mask]
-    for _ in range(levels):
-        shares.append(avg_pool2d(shares[-1], 2))
-    return shares
+    return [mask, *mask_pyramid(avg_pool2d(mask, 2), levels - 1)] if levels else [mask]
 
 
 def upsample(image: Tensor) -> Tensor:

@@ -56,8 +56,7 @@ class GridCoder(nn.Module):
         for block in self.decoder:
             x = block(interpolate(x, scale_factor=2.0, mode=mode))
             levels.append(x)
-        first, second = self.last(x).chunk(2, dim=1)
-        return first, second, levels[::-1]
+        return *self.last(x).chunk(2, dim=1), levels[::-1]
 
 
 class DoubleConv(nn.Module):
@@ -70,8 +69,7 @@ class DoubleConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply both convolutions."""
-        x = silu(self.first_norm(self.first(x)))
-        return silu(self.second_norm(self.second(x)))
+        return silu(self.second_norm(self.second(silu(self.first_norm(self.first(x))))))
 
 
 class UNet(nn.Module):
@@ -136,7 +134,6 @@ def downsampled_size(size: int, times: int, member: str) -> int:
     """Return the side of an image halved so often; UsageError where that is no whole number."""
     side, rest = divmod(size, 2**times)
     if rest or not side:
-        raise UsageError(
-            f"a network of {size} px cannot be halved {times} times: choose {member}.size as a multiple of {2**times}"
-        )
+        problem = f"a network of {size} px cannot be halved {times} times"
+        raise UsageError(f"{problem}: choose {member}.size as a multiple of {2**times}")
     return side

@@ -1,5 +1,6 @@
-"""The lesion segmenters: networks that learnt on healthy images alone to mark what was inserted into them."""
+"""The lesion segmenters, on whole images or on patches: they learn to mark what was inserted into healthy images."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -11,25 +12,20 @@ from mammovae.data.dataset import Batch
 from mammovae.models.anomaly_maps import erode, masked_max, masked_mean, smooth_inside, standardise_in_mask
 from mammovae.models.base import Member
 from mammovae.models.layers import UNet, downsampled_size
-from mammovae.models.noise import StepContext
+from mammovae.models.noise import ImageNoise, StepContext
 from mammovae.models.residual_vae import ResidualVae
-from mammovae.models.tiling import cut_patches, sample_patches, sliding_window_inference
 
-PATCHES_PER_IMAGE = 4
-"""Patches of an image in an epoch, where a segmenter works on patches."""
+_PATCHES_PER_IMAGE, _PATCHES_AT_ONCE = 4, 16  # memory stays flat whatever the batch
 
 
 class LesionSegmenter(Member):
     """A U-Net from image, reconstruction and log-variance to the log-odds of a lesion in each pixel.
 
-    Two thirds of its training images carry one or two inserted lesions of family train. Learning from inserted
-    anomalies: Zavrtanik, Kristan & Skocaj, "DRAEM" (ICCV 2021); Tan et al., "Detecting outliers with foreign patch
-    interpolation" (MELBA 2022).
+    Learning from inserted anomalies: Zavrtanik, Kristan & Skocaj, "DRAEM" (ICCV 2021); Tan et al., "Detecting outliers
+    with foreign patch interpolation" (MELBA 2022).
     """
 
-    name = "lesion_segmenter"
-    needs = ("residual_vae",)
-    augmented = True
+    name, needs, augmented = "lesion_segmenter", ("residual_vae",), True
     scores: ClassVar = {
         "lesion_segmenter_peak": "a place that looks like an inserted lesion",
         "lesion_segmenter_area": "much of it looks like an inserted lesion",
@@ -68,7 +64,7 @@ class LesionSegmenter(Member):
         assert batch.lesion is not None
         inputs, lesion, mask = self.inputs(batch), batch.lesion, batch.mask
         if (side := self.settings.patch_size) is not None:
-            corners = sample_patches(mask, lesion, side, PATCHES_PER_IMAGE, context.noise)
+            corners = sample_patches(mask, lesion, side, _PATCHES_PER_IMAGE, context.noise)
             inputs, lesion, mask = (cut_patches(part, corners, side) for part in (inputs, lesion, mask))
         logits = self.net(inputs)
         entropy = masked_mean(binary_cross_entropy_with_logits(logits, lesion, reduction="none"), mask)
@@ -103,3 +99,60 @@ class PatchSegmenter(LesionSegmenter):
         "patch_segmenter_area": "much of it looks like an inserted lesion, seen closely",
     }
     maps = ("patch_segmenter",)
+
+
+def window_starts(size: int, side: int) -> list[int]:
+    """Return where patches of side pixels begin so that they cover size pixels and overlap by half or more."""
+    count = 1 if size <= side else -(-2 * (size - side) // side) + 1
+    return [round(k * (size - side) / max(count - 1, 1)) for k in range(count)]
+
+
+def sliding_window_inference(image: Tensor, mask: Tensor, side: int, compute: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return compute's map of an image (n, c, S, S) put together from the patches that hold breast, else 0.
+
+    Where patches overlap, the mean weighted by the distance from the patch's edge is taken, so that no seam shows.
+    """
+    size = image.shape[-1]
+    ramp = torch.minimum(torch.arange(side) + 1, side - torch.arange(side)).to(image)
+    weight = ramp[:, None] * ramp[None, :]
+    total, weights = (image.new_zeros(len(image), 1, size, size) for _ in range(2))
+    corners = [(y, x) for y in window_starts(size, side) for x in window_starts(size, side)]
+    windows = [
+        (number, slice(None), slice(y, y + side), slice(x, x + side))
+        for number in range(len(image))
+        for y, x in corners
+        if mask[number, 0, y : y + side, x : x + side].any()
+    ]
+    for start in range(0, len(windows), _PATCHES_AT_ONCE):
+        part = windows[start : start + _PATCHES_AT_ONCE]
+        for window, values in zip(part, compute(torch.stack([image[window] for window in part])), strict=True):
+            total[window] += values * weight
+            weights[window] += weight
+    return total / weights.clamp(min=1)
+
+
+def sample_patches(mask: Tensor, lesion: Tensor, side: int, count: int, noise: ImageNoise) -> Tensor:
+    """Draw the corners (row, column) of count patches of each image, int64 (n, count, 2), centred inside the breast.
+
+    The first patch lies over an inserted lesion where there is one.
+    """
+    size, lesion, mask = mask.shape[-1], lesion.flatten(1) > 0.5, mask.flatten(1) > 0.5
+    first = torch.where(lesion.any(dim=1, keepdim=True), lesion, mask)
+    centres = []
+    for region, number in ((first, 1), (mask, count - 1)):
+        # The k-th pixel of a region is where the running count of its pixels reaches k.
+        running = region.cumsum(dim=1)
+        kth = (noise.uniform(number) * running[:, -1:]).long() + 1
+        centres.append(torch.searchsorted(running, kth) * (running[:, -1:] > 0))
+    place = torch.cat(centres, dim=1)
+    jitter = noise.integers(2 * (side // 4) + 1, count, 2) - side // 4
+    corner = torch.stack([place // size, place % size], dim=2) + jitter - side // 2
+    return corner.clamp(0, size - side)
+
+
+def cut_patches(image: Tensor, corners: Tensor, side: int) -> Tensor:
+    """Return the patches (n * count, c, side, side) of images (n, c, S, S) at corners (n, count, 2)."""
+    offsets = torch.arange(side, device=image.device)
+    rows, columns = (corners[..., axis].flatten()[:, None] + offsets for axis in range(2))
+    numbers = torch.arange(len(image), device=image.device).repeat_interleave(corners.shape[1])
+    return image[numbers[:, None, None], :, rows[:, :, None], columns[:, None, :]].movedim(3, 1)

@@ -4,19 +4,10 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from mammovae.models.noise import ImageNoise, StepContext
 
 _MOMENTUM = 0.02
-
-
-def bernoulli_nll(logits: Tensor, target: Tensor) -> Tensor:
-    """Bernoulli negative log-likelihood of each pixel: -x log p - (1 - x) log(1 - p), p = sigmoid(logits).
-
-    Grey values between 0 and 1 are taken as probabilities: Kingma & Welling (ICLR 2014), appendix C.1.
-    """
-    return binary_cross_entropy_with_logits(logits, target, reduction="none")
 
 
 def sigma_vae_nll(squares: Tensor, counts: Tensor, running: Tensor, context: StepContext | None) -> Tensor:
@@ -34,7 +25,7 @@ def sigma_vae_nll(squares: Tensor, counts: Tensor, running: Tensor, context: Ste
 
 
 def kl_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL divergence of N(mean, exp(log_variance)) from N(0, I) in each dimension: the same, appendix B."""
+    """KL divergence of N(mean, exp(log_variance)) from N(0, I): Kingma & Welling (ICLR 2014), appendix B."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
 
 

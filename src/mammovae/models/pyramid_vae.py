@@ -115,8 +115,7 @@ class PyramidVae(GridCoder, Generator):
         the equation says little of the texture. The bands' variances are taken anew from all training images.
         """
         bands = self.settings.bands
-        products = torch.zeros(4, bands + 1, dtype=torch.float64)
-        squares, counts = torch.zeros(2, bands + 1, dtype=torch.float64)
+        products, errors = (torch.zeros(rows, bands + 1, dtype=torch.float64) for rows in (4, 2))
         with torch.no_grad():
             for batch, noise in batches:
                 mean, _, levels = self.decode(reparameterise(*self.encode(batch), noise), _condition(batch))
@@ -126,10 +125,9 @@ class PyramidVae(GridCoder, Generator):
                 insides = [(share >= 0.999).float() for share in mask_pyramid(batch.mask, bands)]
                 for band, (m, t, x, inside) in enumerate(zip(*parts, insides, strict=True)):
                     products[:, band] += torch.stack([(a * inside).sum() for a in (t * t, m * t, m * m, x * x)]).cpu()
-                for total, part in zip((squares, counts), self._band_errors(batch, mean), strict=True):
-                    total += part.double().sum(dim=0).cpu()
+                errors += torch.stack(self._band_errors(batch, mean)).double().sum(dim=1).cpu()
         tt, mt, mm, xx = products
-        self.variance.copy_(squares / counts)
+        self.variance.copy_(errors[0] / errors[1])
         gain = (-mt + (mt.square() + tt * (xx - mm)).clamp(min=0).sqrt()) / tt.clamp(min=1e-12)
         self.gain.copy_(gain.clamp(0.5, 2))
 
@@ -143,11 +141,10 @@ class PyramidVae(GridCoder, Generator):
         mean, logits, levels = self.decode(z.unflatten(1, (self.settings.latent, self.side, self.side)), condition)
         # The logits of neighbouring pixels differ by chance: smoothed, they give a mask with an even edge.
         mask = (smooth(logits, self.size / 128) > 0).float()
+        shapes = [(1, _NOISE_CHANNELS, *level.shape[2:]) for level in levels]
         white = [
-            torch.cat([torch.randn(1, _NOISE_CHANNELS, *level.shape[2:], generator=each) for each in generators])
-            for level in levels
+            torch.cat([torch.randn(shape, generator=each) for each in generators]).to(z.device) for shape in shapes
         ]
-        white = [part.to(z.device) for part in white]
         bands = laplacian(self.texture(levels, mask, white) * mask, self.settings.bands)
         grey = mean + collapse([gain * band for gain, band in zip(self.gain, bands, strict=True)])
         # No grey inside a real breast is quite black: what would fall below nears 0 and never is 0.
@@ -178,11 +175,8 @@ class Texture(nn.Module):
 
     def __init__(self, features: tuple[int, ...], widths: tuple[int, ...]) -> None:
         super().__init__()
-        coarser = (*widths[1:], 0)
-        self.enter = nn.ModuleList(
-            nn.Conv2d(feature + _NOISE_CHANNELS + 1 + before, width, 3, padding=1)
-            for feature, width, before in zip(features, widths, coarser, strict=True)
-        )
+        inputs = [a + _NOISE_CHANNELS + 1 + b for a, b in zip(features, (*widths[1:], 0), strict=True)]
+        self.enter = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(inputs, widths, strict=True))
         self.blocks = nn.ModuleList(ResidualBlock(width, width) for width in widths)
         self.leave = nn.ModuleList(nn.Conv2d(width, 1, 3, padding=1) for width in widths)
 

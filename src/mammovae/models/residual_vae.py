@@ -46,10 +46,6 @@ class ResidualVae(GridCoder, Autoencoder):
         self.variance = nn.Buffer(torch.ones(()))
         self.latent_mean, self.latent_axes = nn.Buffer(torch.zeros(dimensions)), nn.Buffer(torch.eye(dimensions))
 
-    def encode(self, grey: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log-variance of q(z | image), (n, latent, s, s) each, of standardised grey."""
-        return self.encode_grid(grey)
-
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean and the log-variance of each pixel's grey, (n, 1, S, S) each."""
         mean, log_variance, _ = self.decode_grid(z, "nearest")
@@ -58,7 +54,7 @@ class ResidualVae(GridCoder, Autoencoder):
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return grey, its reconstruction at z = mean, and the log-variance, (n, 1, S, S) each, 0 outside the mask."""
         grey = standardise_in_mask(batch.image, batch.mask)
-        mean, log_variance = self.decode(self.encode(grey)[0])
+        mean, log_variance = self.decode(self.encode_grid(grey)[0])
         return grey, mean * batch.mask, log_variance * batch.mask
 
     def reconstruct(self, batch: Batch) -> Tensor:
@@ -68,7 +64,7 @@ class ResidualVae(GridCoder, Autoencoder):
     def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         """Return the negative ELBO with the batch's variance, its parts, and the head's likelihood, (n,) in nats."""
         grey = standardise_in_mask(batch.image, batch.mask)
-        z_mean, z_log_variance = self.encode(grey)
+        z_mean, z_log_variance = self.encode_grid(grey)
         z = reparameterise(z_mean, z_log_variance, context.noise) if self.training else z_mean
         mean, log_variance = self.decode(z)
         square, pixels = (grey - mean).square() * batch.mask, batch.mask.sum(dim=(1, 2, 3)).clamp(min=1)
@@ -85,10 +81,9 @@ class ResidualVae(GridCoder, Autoencoder):
         """Keep mean and whitening axes of the posterior means of the training images, for the Mahalanobis distance."""
         with torch.no_grad():
             greys = (standardise_in_mask(batch.image, batch.mask) for batch, _ in batches)
-            z = torch.cat([self.encode(grey)[0].flatten(1) for grey in greys]).double()
+            z = torch.cat([self.encode_grid(grey)[0].flatten(1) for grey in greys]).double()
         mean = z.mean(dim=0)
-        centred = z - mean
-        covariance = centred.T @ centred / max(len(z) - 1, 1)
+        covariance = (z - mean).T @ (z - mean) / max(len(z) - 1, 1)
         # Fewer images than dimensions leave directions without any spread: shrink towards the mean variance.
         shrinkage = min(0.9, z.shape[1] / (z.shape[1] + len(z)))
         target = covariance.diagonal().mean().clamp(min=1e-6)
@@ -105,7 +100,7 @@ class ResidualVae(GridCoder, Autoencoder):
         128, of r, of r exp(-s / 2) (both smoothed by 2 pixels), and of r over the root of r^2 smoothed by 10.
         """
         grey = standardise_in_mask(batch.image, batch.mask)
-        z_mean, z_log_variance = self.encode(grey)
+        z_mean, z_log_variance = self.encode_grid(grey)
         mean, log_variance = self.decode(z_mean)
         residual, mask = (grey - mean) * batch.mask, batch.mask
         inner, scale = anomaly_maps.erode(mask, 3), grey.shape[-1] / 128

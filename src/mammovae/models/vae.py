@@ -6,20 +6,22 @@ from typing import ClassVar
 import torch
 from torch import Generator as TorchGenerator
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits as bernoulli_nll
 
 from mammovae.config import VaeSettings
 from mammovae.data.dataset import Batch
 from mammovae.models.base import Generator
 from mammovae.models.layers import UpsampleConv, downsampled_size
-from mammovae.models.losses import bernoulli_nll, kl_standard_normal, reparameterise
+from mammovae.models.losses import kl_standard_normal, reparameterise
 from mammovae.models.noise import StepContext
 
 
 class Vae(Generator):
     """3x3 convolutions with ReLU and max-pooling to a Gaussian latent; transposed convolutions back to pixels.
 
-    Kingma & Welling, "Auto-Encoding Variational Bayes" (ICLR 2014). With the default settings it is the original
-    study's network, 51,125,505 parameters in PyTorch's default initialisation.
+    Kingma & Welling, "Auto-Encoding Variational Bayes" (ICLR 2014); grey values between 0 and 1 are taken as
+    probabilities, as in its appendix C.1. With the default settings it is the original study's network, 51,125,505
+    parameters in PyTorch's default initialisation.
     """
 
     name = "vae"
@@ -82,7 +84,7 @@ class Vae(Generator):
         image = batch.image
         mean, log_variance = self.encode(image)
         logits = self.decode_logits(reparameterise(mean, log_variance, context.noise))
-        reconstruction = bernoulli_nll(logits, image).sum(dim=(1, 2, 3))
+        reconstruction = bernoulli_nll(logits, image, reduction="none").sum(dim=(1, 2, 3))
         divergence = kl_standard_normal(mean, log_variance)
         kl = divergence.sum(dim=1)
         return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl, "kl_dimensions": divergence}
@@ -95,7 +97,7 @@ class Vae(Generator):
         """
         image = batch.image
         mean, log_variance = self.encode(image)
-        nll = bernoulli_nll(self.decode_logits(mean), image)
+        nll = bernoulli_nll(self.decode_logits(mean), image, reduction="none")
         least = torch.special.entr(image) + torch.special.entr(1 - image)
         scores = {
             "reconstruction_loss": nll.sum(dim=(1, 2, 3)),

@@ -22,10 +22,8 @@ from torch import Tensor, distributed
 
 from mammovae.config import InputError, UsageError
 
-_ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-"""What torchrun tells each process that it starts, and launch too."""
-_TIMEOUT = timedelta(days=7)
-"""How long a process waits for another, which may be calibrating; one that dies is noticed by what started it."""
+_ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # what torchrun sets, and launch too
+_TIMEOUT = timedelta(days=7)  # a process may wait for one that calibrates; death is noticed by what started it
 
 
 @dataclass
@@ -50,8 +48,8 @@ class ProcessGroup:
             raise UsageError(f"torchrun started {group.local_size} processes here, not {devices}: omit devices")
         needed, available = devices or group.local_size, torch.cuda.device_count()
         if available and needed > available:
-            there = f"there are {available} GPUs on this machine: give at most {available}"
-            raise UsageError(f"devices is {needed}, but {there}")
+            gpus = f"there are {available} GPUs on this machine: give at most {available}"
+            raise UsageError(f"devices is {needed}, but {gpus}")
         if group.size % group.local_size:
             raise UsageError("torchrun started unequal numbers of processes on its machines: start as many on each")
         if group.size > 1 and not distributed.is_initialized():
