@@ -48,10 +48,7 @@ def smooth_inside(values: Tensor, mask: Tensor, sigma: float) -> Tensor:
 
 
 def erode(mask: Tensor, pixels: float) -> Tensor:
-    """Return the mask without a rim of some pixels of the reference size, at the image's border too.
-
-    Edges are never well reconstructed.
-    """
+    """Return the mask without a rim of some pixels of the reference size, where reconstructions are never good."""
     reach = max(1, round(pixels * mask.shape[-1] / REFERENCE_SIZE))
     outside = pad(1 - mask, (reach, reach, reach, reach), value=1.0)
     return 1 - max_pool2d(outside, 2 * reach + 1, stride=1)

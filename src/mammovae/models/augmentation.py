@@ -11,7 +11,6 @@ from mammovae.models.noise import ImageNoise
 
 SHIFT, SCALE, ROTATION, GAMMA = 0.04, 0.08, math.radians(8), 0.2
 """Largest shift (share of the side), change of scale, rotation (radians) and log of the grey values' exponent."""
-
 N_PARAMETERS = 5
 """How many numbers say what augment_with_parameters did to an image."""
 _TILT, _ACROSS, _ALONG, _SLIDE, _EXPOSURE, _BEND = math.radians(6), 0.10, 0.08, 0.06, 0.2, 0.02

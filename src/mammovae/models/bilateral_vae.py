@@ -23,8 +23,7 @@ class BilateralVae(Member):
     2015). Both breasts lie with the chest wall at column 0, so the other one needs no mirroring.
     """
 
-    name = "bilateral_vae"
-    augmented, bilateral = True, True
+    name, augmented, bilateral = "bilateral_vae", True, True
     scores: ClassVar = {
         "pair_peak_bilateral": "a place that the other breast does not explain, given what it misses nearby",
         "pair_error_bilateral": "the other breast explains it badly",

@@ -22,8 +22,7 @@ class Denoiser(Member):
     the noise is drawn on a coarse grid, enlarged, and rolled at random, as large as lesions are.
     """
 
-    name = "denoiser"
-    augmented = True
+    name, augmented = "denoiser", True
     scores: ClassVar = {
         "denoising_local_peak": "a place that the denoiser takes away, given what it takes nearby",
         "denoising_peak": "a place that the denoiser takes away",

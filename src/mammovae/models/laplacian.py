@@ -13,7 +13,7 @@ _FILTER, _FILTERS, _COARSEST, _OUTSIDE = 11, 8, 32, 1e3
 
 
 def laplacian(image: Tensor, levels: int) -> list[Tensor]:
-    """Split images (n, c, S, S) into levels bands of detail, finest first (S, S / 2, ...), and the rest, S / 2^levels.
+    """Split images (n, c, S, S) into levels bands of detail, finest first, and the rest, S / 2^levels.
 
     Burt & Adelson, "The Laplacian pyramid as a compact image code" (IEEE Trans. Commun. 31, 1983).
     """

@@ -64,12 +64,9 @@ class ImageNoise:
 class StepContext:
     """What a member needs beside a batch to compute its losses, so that any number of processes computes the same."""
 
-    noise: ImageNoise
-    """Draws for each of this process's rows of the batch."""
-    batch_noise: ImageNoise
-    """Draws, (1, ...), for what the whole batch shares."""
-    batch_sum: Callable[[Tensor], Tensor]
-    """Adds up values (n, ...) over the images of the whole batch, and lets gradients pass."""
+    noise: ImageNoise  # for each of this process's rows of the batch
+    batch_noise: ImageNoise  # (1, ...), for what the whole batch shares
+    batch_sum: Callable[[Tensor], Tensor]  # adds up values (n, ...) over the whole batch; gradients pass
 
     @classmethod
     def of(cls, keys: Tensor, batch_sum: Callable[[Tensor], Tensor] | None = None) -> "StepContext":

@@ -32,8 +32,7 @@ class PyramidVae(GridCoder, Generator):
     and density, where they are known, are given to the decoder, and left out at random one time in ten.
     """
 
-    name = "pyramid_vae"
-    detects, conditional = False, True
+    name, detects, conditional = "pyramid_vae", False, True
     scores: ClassVar = {
         "band_error": "the VAE reconstructs it badly, given what it misses in healthy images",
         "kl_divergence": "the VAE needs more to describe it than healthy images",
@@ -58,14 +57,12 @@ class PyramidVae(GridCoder, Generator):
         """Return mean and log-variance of q(z | image), (n, latent, s, s) each."""
         return self.encode_grid(torch.cat([(4 * batch.image * batch.mask - 2) * batch.mask, batch.mask], dim=1))
 
-    def decode(
-        self, z: Tensor, condition: Tensor, parameters: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def decode(self, z: Tensor, condition: Tensor, done: Tensor | None = None) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the mean grey and the mask's logits, (n, 1, S, S), and the features that guide the texture.
 
-        z: (n, latent, s, s); condition: (n, 6); parameters: (n, 5), what augmentation did to the image, if anything.
+        z: (n, latent, s, s); condition: (n, 6); done: (n, 5), what augmentation did to the image, if anything.
         """
-        parameters = condition.new_zeros(len(condition), N_PARAMETERS) if parameters is None else parameters
+        parameters = condition.new_zeros(len(condition), N_PARAMETERS) if done is None else done
         conditioning = torch.cat([parameters, condition], dim=1)[:, :, None, None].expand(-1, -1, *z.shape[2:])
         mean, logits, levels = self.decode_grid(torch.cat([z, conditioning], dim=1), "bilinear")
         return 0.25 * mean + 0.5, logits, levels[: len(self.settings.texture)]
@@ -168,10 +165,7 @@ class PyramidVae(GridCoder, Generator):
 
 
 class Texture(nn.Module):
-    """Draws texture from white noise at several resolutions, guided by the decoder's features and the breast mask.
-
-    features and widths are channels of the decoder and of this network at each resolution, finest first.
-    """
+    """Draws texture from white noise at several resolutions, guided by the decoder's features and the breast mask."""
 
     def __init__(self, features: tuple[int, ...], widths: tuple[int, ...]) -> None:
         super().__init__()

@@ -24,8 +24,7 @@ class ResidualVae(GridCoder, Autoencoder):
     together, pixels of high variance would hardly teach the mean anything (Seitzer et al., ICLR 2022).
     """
 
-    name = "residual_vae"
-    augmented = True
+    name, augmented = "residual_vae", True
     scores: ClassVar = {
         "normalised_peak": "a place brighter than the VAE expects, given how sure it is there",
         "residual_peak": "a place brighter than the VAE expects",

@@ -24,9 +24,8 @@ class Vae(Generator):
     parameters in PyTorch's default initialisation.
     """
 
-    name = "vae"
+    name, shown_mode = "vae", "vary"
     reported: ClassVar = {"kl_divergence": "KL divergence"}
-    shown_mode = "vary"
     scores: ClassVar = {
         "reconstruction_loss": "the VAE reconstructs it badly",
         "kl_divergence": "the VAE needs more to describe it than healthy images",
@@ -40,7 +39,7 @@ class Vae(Generator):
         side = downsampled_size(settings.size, len(filters), self.name)
         self._grid = (filters[-1], side, side)
         flat = filters[-1] * side * side
-        encoder: list[nn.Module] = []
+        encoder, decoder = list[nn.Module](), list[nn.Module]()
         for before, after in pairwise((1, *filters)):
             # max-pool(ReLU(x)) = ReLU(max-pool(x)), and the second way touches a quarter of the pixels.
             encoder += [nn.Conv2d(before, after, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
@@ -48,7 +47,6 @@ class Vae(Generator):
         self.mean = nn.Linear(flat, settings.latent)
         self.log_variance = nn.Linear(flat, settings.latent)
         self.from_latent = nn.Linear(settings.latent, flat)
-        decoder: list[nn.Module] = []
         for before, after in pairwise((*filters[::-1], 1)):
             decoder += [UpsampleConv(before, after), nn.ReLU()]
         self.decoder = nn.Sequential(*decoder[:-1])
@@ -90,17 +88,13 @@ class Vae(Generator):
         return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl, "kl_dimensions": divergence}
 
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return its scores and its map in nats, at z = mean over the whole image, as the original study measured it.
+        """Return its scores in nats at z = mean over the whole image, as the original study measured it, and the map.
 
-        The map is the loss of each pixel above the least that any reconstruction could have there (the entropy of its
-        own grey value), so that a perfect one is 0 everywhere.
+        That is each pixel's loss above the entropy of its grey value, the least that any reconstruction could have.
         """
         image = batch.image
         mean, log_variance = self.encode(image)
         nll = bernoulli_nll(self.decode_logits(mean), image, reduction="none")
         least = torch.special.entr(image) + torch.special.entr(1 - image)
-        scores = {
-            "reconstruction_loss": nll.sum(dim=(1, 2, 3)),
-            "kl_divergence": kl_standard_normal(mean, log_variance).sum(dim=1),
-        }
-        return scores, {"reconstruction": nll - least}
+        kl = kl_standard_normal(mean, log_variance).sum(dim=1)
+        return {"reconstruction_loss": nll.sum(dim=(1, 2, 3)), "kl_divergence": kl}, {"reconstruction": nll - least}

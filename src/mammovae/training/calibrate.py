@@ -56,9 +56,8 @@ def _level(maps: list[np.ndarray]) -> float:
 
 
 def check_insertion_artefacts(run: Run, data: Data, positions: np.ndarray) -> None:
-    """Raise InputError when a member that learnt from inserted lesions distinguishes sham insertions from raw images.
+    """Raise InputError when a member's main score distinguishes sham insertions from raw images, with AUROC > 0.55.
 
-    Reads its main score on at most 32 images: an AUROC above 0.55 means that it has learnt the insertion, not lesions.
     Of its kinds the distortion is taken where it is among them, for the others leave no trace that could be learnt.
     """
     detector, seed = Detector(run), run.settings.seed

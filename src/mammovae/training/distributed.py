@@ -64,10 +64,7 @@ class ProcessGroup:
         distributed.init_process_group(backend, address, timeout=_TIMEOUT, world_size=self.size, rank=self.rank)
 
     def rows_of(self, count: int) -> tuple[slice, int]:
-        """Return which rows of a batch of count are this process's, and how many of them count.
-
-        A process for which none is left takes the first, which does not count: it has to take part in every step.
-        """
+        """Return this process's rows of a batch, and how many count: where none is left, the first, which does not."""
         start, stop = (place * count // self.size for place in (self.rank, self.rank + 1))
         return (slice(start, stop), stop - start) if stop > start else (slice(0, 1), 0)
 
@@ -97,10 +94,9 @@ class ProcessGroup:
 
     def batch_sum(self, count: int) -> Callable[[Tensor], Tensor]:
         """Return what adds up values (n, ...) over a batch of count images; all must call it, gradients pass."""
-        _, own = self.rows_of(count)
         if self.size == 1:
             return lambda values: values.sum(dim=0)
-        return lambda values: _AllReduce.apply(values[:own].sum(dim=0), self)
+        return lambda values: _AllReduce.apply(values[: self.rows_of(count)[1]].sum(dim=0), self)
 
     @contextmanager
     def leading(self) -> Iterator[None]:
@@ -199,10 +195,7 @@ def _die_with_parent() -> None:
 
 @contextmanager
 def _without_main_module() -> Iterator[None]:
-    """Start processes that neither run the user's script again nor hear an interruption; launch ends them.
-
-    A new process imports the main module, and a script without a main guard would start its own work there.
-    """
+    """Start processes that neither import the user's script, perhaps without a main guard, nor hear an interruption."""
     main = sys.modules["__main__"]
     hidden = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
     main.__spec__ = None

@@ -18,11 +18,7 @@ def record_training_images(run: Run, data: Data, positions: np.ndarray) -> None:
 
 
 def exclude_training_images(run: Run, data: Data, positions: np.ndarray) -> np.ndarray:
-    """Return those of positions whose patient and pixels the run never trained, validated or calibrated with.
-
-    The same images split another way would otherwise be tested on what was learnt. Patients are compared within one
-    kind of data set.
-    """
+    """Return those of positions whose patient (of this kind of data set) and pixels the run never learnt from."""
     seen = {name: set(hashes) for name, hashes in read_json(run.path / TRAINING_IMAGES).items()}
     patients, pixels = _hashes(data, positions)
     known = [a in seen["patients"] or b in seen["pixels"] for a, b in zip(patients, pixels, strict=True)]

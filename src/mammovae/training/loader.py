@@ -20,10 +20,8 @@ class StepRows(NamedTuple):
     positions: np.ndarray
     epoch: int
     step: int
-    own: int
-    """How many of the rows count: all, or none of one; see ProcessGroup.rows_of."""
-    count: int
-    """Images of the whole batch."""
+    own: int  # how many of the rows count: see ProcessGroup.rows_of
+    count: int  # images of the whole batch
 
 
 def shard_epoch(order: np.ndarray, batch_size: int, epoch: int, group: ProcessGroup) -> list[StepRows]:
