@@ -99,11 +99,7 @@ class UNet(nn.Module):
 
 
 class UpsampleConv(nn.ConvTranspose2d):
-    """A 3x3 transposed convolution of stride 2, to twice the rows and columns.
-
-    Its gradients come from the kernels of the strided convolution whose adjoint it is: faster in the channels-last
-    format on a CPU.
-    """
+    """A 3x3 transposed convolution of stride 2, whose gradients use a CPU's faster channels-last kernels."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__(before, after, 3, stride=2, padding=1, output_padding=1)

@@ -27,9 +27,9 @@ class PyramidVae(GridCoder, Generator):
     The mean is trained by the residual in each band of a Laplacian pyramid, each with the variance that is best for
     the batch. The bands overlap, so that their sum is a composite likelihood (Varin, Reid & Firth, Stat. Sinica 21,
     2011), counts the same evidence more than once, and is weighed down against the divergence by kl_weight;
-    "negative_elbo" is no bound on the images' own probability. What the mean cannot know is not left as blur: a second
-    decoder draws it from noise, trained to match the image's patches as a distribution (see patch_distance). Side, view
-    and density, where they are known, are given to the decoder, and left out at random one time in ten.
+    "negative_elbo" is no bound on the images' own probability. What the mean cannot know a second decoder draws from
+    noise, trained to match the image's patches as a distribution (see patch_distance). The decoder is given side, view
+    and density where they are known, nine times in ten.
     """
 
     name, detects, conditional = "pyramid_vae", False, True
