@@ -57,7 +57,7 @@ class LesionSegmenter(Member):
             return torch.cat([standardise_in_mask(batch.image, batch.mask), enlarged * batch.mask], dim=1)
 
     def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
-        """Return ten times the cross-entropy a pixel plus one less the soft Dice overlap (Milletari et al., 3DV 2016)."""
+        """Return ten times the cross-entropy a pixel plus 1 - the soft Dice overlap (Milletari et al., 3DV 2016)."""
         assert batch.lesion is not None
         inputs, lesion, mask = self.inputs(batch), batch.lesion, batch.mask
         if (side := self.settings.patch_size) is not None:
