@@ -74,7 +74,7 @@ def _at_block_centres(band: np.ndarray, factor: int) -> np.ndarray:
 
 
 def _wavelet_levels(frame: bytes, offset: int) -> int:
-    """Return the number of halvings that a codestream's default coding style (marker COD) has."""
+    """Return the number of halvings that a codestream's default coding style segment (COD) has."""
     while frame[offset : offset + 2] != b"\xff\x52":
         if offset + 4 > len(frame) or frame[offset] != 0xFF or frame[offset + 1] in (0x90, 0xD9):
             raise ValueError("no coding style")

@@ -40,13 +40,13 @@ def loss_curve(history: "DataFrame") -> Figure:
     """
     figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
     epochs = history["epoch"].to_numpy(float)
-    marker = "o" if len(epochs) < 3 else ""
+    symbol = "o" if len(epochs) < 3 else ""
     for axes, (part, title) in zip(figure.subplots(1, 3), _PARTS.items(), strict=True):
         arms = ((part, "training", INK, "-"), (f"validation_{part}", "validation", FINDING, (0, (4, 1.6))))
         for column, label, colour, dashes in arms:
             values = history[column].to_numpy(float) if column in history else np.array([np.nan])
             if np.isfinite(values).any():
-                axes.plot(epochs, values, color=colour, linestyle=dashes, marker=marker, markersize=3, label=label)
+                axes.plot(epochs, values, color=colour, linestyle=dashes, marker=symbol, markersize=3, label=label)
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -84,9 +84,9 @@ def score_points(groups: Mapping[str, ArrayLike], label: str = "score") -> Figur
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     margin = 0.03 * (high - low) or 0.5
     for row, (name, group) in enumerate(values.items()):
-        colour, marker = (HEALTHY, "o") if name.startswith("healthy") else (FINDING, "D")
+        colour, symbol = (HEALTHY, "o") if name.startswith("healthy") else (FINDING, "D")
         heights = _swarm((group - low) / (high - low or 1))
-        look = {"s": 7 if marker == "o" else 5, "marker": marker, "color": colour, "linewidths": 0}
+        look = {"s": 7 if symbol == "o" else 5, "marker": symbol, "color": colour, "linewidths": 0}
         alpha = 0.75 if group.size < 400 else 0.5
         axes.scatter(group, row + heights, alpha=alpha, rasterized=everything.size > _POINTS, **look)
         if group.size:

@@ -143,13 +143,7 @@ def detection_metrics(
         return tuple(named(name, resampled.auroc(values[name], keep)) for name in names)
 
     def by_part(parts: Mapping[str, Mapping[str, Bools]]) -> dict[str, tuple[Estimate, ...]]:
-        return {
-            heading: tuple(
-                resampled.auroc(headline, mask).named(metric_key(n), n, heading) for n, mask in masks.items()
-            )
-            for heading, masks in parts.items()
-            if masks
-        }
+        return {heading: _aurocs_of(resampled, headline, masks, heading) for heading, masks in parts.items() if masks}
 
     curves: list[RocCurve] = []
     if arms.finding.any() and arms.unaffected.any():
@@ -175,6 +169,12 @@ def detection_metrics(
         n_patients=len(set(patients)),
         resamples=resamples,
     )
+
+
+def _aurocs_of(
+    resampled: PatientBootstrap, headline: Floats, masks: Mapping[str, Bools], heading: str
+) -> tuple[Estimate, ...]:
+    return tuple(resampled.auroc(headline, mask).named(metric_key(name), name, heading) for name, mask in masks.items())
 
 
 def _parts_of_findings(rows: "DataFrame", finding: Bools, healthy: Bools) -> dict[str, dict[str, Bools]]:
