@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import mmap
 import os
 import platform
 import re
@@ -161,10 +162,13 @@ class Journal:
 
     def __enter__(self) -> Self:
         """Open the journal for more results."""
-        header = json.dumps({"journal of": self._key}) + "\n"
-        content = self.path.read_bytes() if self.path.is_file() else b""
-        if content.startswith(header.encode()):
-            os.truncate(self.path, content.rfind(b"\n") + 1)
+        header, end = json.dumps({"journal of": self._key}) + "\n", 0
+        if self.path.is_file() and self.path.stat().st_size:
+            # Mapped, not read: the journal of a million images is gigabytes.
+            with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                end = content.rfind(b"\n") + 1 if content[: len(header.encode())] == header.encode() else 0
+        if end:
+            os.truncate(self.path, end)
         else:
             write_text(self.path, header)
         self._file = self.path.open("a", encoding="utf-8")
