@@ -1,4 +1,4 @@
-"""Studies and films that several tests look at: made once, read by all, changed by none."""
+"""Studies and images that several tests look at: made once, read by all, changed by none."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 import mammovae as mv
 
-Films = Callable[..., tuple[np.ndarray, np.ndarray]]
+BreastImages = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +33,8 @@ def run(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def make_films(count: int, size: int = 64, seed: int = 0, beta: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
-    """Small films to measure: power-law noise on a breast that thins to its edge, the chest wall at column 0.
+def make_breast_images(count: int, size: int = 64, seed: int = 0, beta: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+    """Small images to measure: power-law noise on a breast that thins to its edge, the chest wall at column 0.
 
     Return images, float (count, size, size) in 0..1, and masks; power falls with frequency to the power of beta.
     """
@@ -54,5 +54,5 @@ def make_films(count: int, size: int = 64, seed: int = 0, beta: float = 3.0) -> 
 
 
 @pytest.fixture(scope="session")
-def films() -> Films:
-    return make_films
+def breast_images() -> BreastImages:
+    return make_breast_images

@@ -55,7 +55,7 @@ def generated(tiny: Path, held_out_data: Path, tmp_path_factory: pytest.TempPath
 
 
 def cheat(generated: Path, images: np.ndarray, masks: np.ndarray, out: Path) -> Path:
-    """Put other images into a generated folder, with a sampler that claims to start from nobody."""
+    """Put other images into a generated folder, with a sampler that claims to start from no patient."""
     shutil.copytree(generated, out)
     frame = index.read(out / "index.parquet").iloc[: len(images)].copy()
     names = [f"image-{number}" for number in range(len(images))]
@@ -70,7 +70,7 @@ def cheat(generated: Path, images: np.ndarray, masks: np.ndarray, out: Path) -> 
     return out
 
 
-def films(data: Path, split: str, count: int = 80) -> tuple[np.ndarray, np.ndarray]:
+def breast_images(data: Path, split: str, count: int = 80) -> tuple[np.ndarray, np.ndarray]:
     opened = mv.Data.open(data)
     positions = opened.select(split)[:count]
     return np.array(opened.images[positions]), np.array(opened.masks[positions])
@@ -84,7 +84,7 @@ def conclusions(made: Path, run: Path, data: Path, out: Path) -> dict[str, str]:
 def test_training_images_given_as_generated_are_called_copied(
     generated: Path, tiny: Path, held_out_data: Path, tmp_path: Path
 ) -> None:
-    images, masks = films(held_out_data, "train")
+    images, masks = breast_images(held_out_data, "train")
     audited = conclusions(cheat(generated, images, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
     assert audited["Privacy"].startswith("Copied") and "very pixels" in audited["Privacy"]
     metrics = json.loads((tmp_path / "audit" / "metrics.json").read_text())
@@ -94,7 +94,7 @@ def test_training_images_given_as_generated_are_called_copied(
 def test_training_images_made_brighter_and_noisy_are_called_copied_too(
     generated: Path, tiny: Path, held_out_data: Path, tmp_path: Path
 ) -> None:
-    images, masks = films(held_out_data, "train")
+    images, masks = breast_images(held_out_data, "train")
     noise = np.random.default_rng(0).normal(0, 600, images.shape)
     changed = np.clip((images * 0.9 + 2000.0 + noise) * masks, 0, 65535)
     audited = conclusions(cheat(generated, changed, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
@@ -104,21 +104,21 @@ def test_training_images_made_brighter_and_noisy_are_called_copied_too(
 def test_one_image_many_times_has_no_diversity(
     generated: Path, tiny: Path, held_out_data: Path, tmp_path: Path
 ) -> None:
-    images, masks = films(held_out_data, "test", 1)
+    images, masks = breast_images(held_out_data, "test", 1)
     images, masks = np.repeat(images, 60, axis=0), np.repeat(masks, 60, axis=0)
     audited = conclusions(cheat(generated, images, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
     assert audited["Diversity"].startswith("No diversity")
 
 
 def test_blurred_real_images_are_unrealistic(generated: Path, tiny: Path, held_out_data: Path, tmp_path: Path) -> None:
-    images, masks = films(held_out_data, "test")
+    images, masks = breast_images(held_out_data, "test")
     blurred = ndimage.gaussian_filter(images.astype(float), (0, 1.5, 1.5)) * masks
     audited = conclusions(cheat(generated, blurred, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
     assert audited["Realism"].startswith("Unrealistic")
 
 
 def test_noise_is_unrealistic(generated: Path, tiny: Path, held_out_data: Path, tmp_path: Path) -> None:
-    images, masks = films(held_out_data, "test")
+    images, masks = breast_images(held_out_data, "test")
     noise = np.random.default_rng(0).integers(0, 65536, images.shape) * masks
     audited = conclusions(cheat(generated, noise, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
     assert audited["Realism"].startswith("Unrealistic") and audited["Diversity"].startswith("No diversity")
@@ -127,8 +127,8 @@ def test_noise_is_unrealistic(generated: Path, tiny: Path, held_out_data: Path, 
 def test_real_images_of_others_pass_as_real_varied_and_no_patient_s_copy(
     generated: Path, tiny: Path, held_out_data: Path, tmp_path: Path
 ) -> None:
-    images, masks = films(held_out_data, "calibration")
-    more = films(held_out_data, "validation")
+    images, masks = breast_images(held_out_data, "calibration")
+    more = breast_images(held_out_data, "validation")
     images, masks = np.concatenate([images, more[0]]), np.concatenate([masks, more[1]])
     audited = conclusions(cheat(generated, images, masks, tmp_path / "made"), tiny, held_out_data, tmp_path / "audit")
     assert not audited["Realism"].startswith("Unrealistic")
@@ -158,7 +158,7 @@ def test_what_the_images_are_of_use_for_is_measured_on_the_same_real_images(
 ) -> None:
     from mammovae.auditing.audit import measure_utility
 
-    images, masks = films(trapped_data, "train")
+    images, masks = breast_images(trapped_data, "train")
     made = cheat(generated, images, masks, tmp_path / "made")
     used = measure_utility(tmp_path, mv.Data.open(trapped_data), mv.Data.open(made), "tiny", 0)
     real, other, difference = used.values()
@@ -172,7 +172,7 @@ def test_what_the_images_are_of_use_for_is_measured_on_the_same_real_images(
 def test_too_few_held_out_patients_are_refused_with_the_numbers(
     generated: Path, run: Path, trapped_data: Path, tmp_path: Path
 ) -> None:
-    made = cheat(generated, *films(trapped_data, "train"), tmp_path / "made")
+    made = cheat(generated, *breast_images(trapped_data, "train"), tmp_path / "made")
     with pytest.raises(mv.InputError, match="too few to audit by"):
         mv.audit(made, run, trapped_data, out=tmp_path / "audit")
 
@@ -190,7 +190,7 @@ def test_folders_that_do_not_belong_together_are_refused(
 def test_a_generating_preset_is_audited_in_folds_beside_the_original_preset(
     held_out_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The seed preset has 51 million parameters: what stands beside a preset here is the tiny one, a few epochs long.
+    # The original preset has 51 million parameters: what stands beside a preset here is the tiny one, a few epochs long.
     monkeypatch.setattr(reference, "REFERENCE_PRESET", "tiny")
     monkeypatch.setattr(subsampling, "SUBSAMPLES", 20)
     monkeypatch.setitem(config.PRESETS, "tiny", config.preset("tiny", {"epochs": 8}))

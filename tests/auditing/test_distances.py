@@ -210,9 +210,9 @@ def test_sets_that_do_not_fit_or_lack_a_value_are_refused(measure):
         measure(broken, normal(10))
 
 
-def test_every_measure_tells_blurred_films_from_others_and_not_films_from_films(films):
-    first, masks = films(50, seed=1)
-    second, others = films(50, seed=2)
+def test_every_measure_tells_blurred_images_from_others_and_not_images_from_images(breast_images):
+    first, masks = breast_images(50, seed=1)
+    second, others = breast_images(50, seed=2)
     blurred = np.stack([ndimage.gaussian_filter(image, 1) for image in second])
     real, alike, blurry = (measure_all(x, m) for x, m in ((first, masks), (second, others), (blurred, others)))
     names = own(50, "real"), own(50)

@@ -36,8 +36,8 @@ def test_the_distance_of_descriptors_is_the_root_mean_square_difference():
     assert apart == pytest.approx(np.sqrt(np.square(one - two).mean()))
 
 
-def test_descriptors_ignore_brightness_contrast_and_background_and_hardly_change_with_size(films):
-    images, masks = films(3, size=128)
+def test_descriptors_ignore_brightness_contrast_and_background_and_hardly_change_with_size(breast_images):
+    images, masks = breast_images(3, size=128)
     found = descriptor(images, masks)
     assert found.shape == (3, 1024)
     changed = np.where(masks > 0, 0.3 + 0.4 * images, 1.0)
@@ -47,21 +47,21 @@ def test_descriptors_ignore_brightness_contrast_and_background_and_hardly_change
     assert moved.max() < nearest_neighbours(found, found, (range(3), range(3)))[0].min() / 3
 
 
-def test_a_square_that_is_no_multiple_of_the_grid_is_averaged_by_area(films):
-    images, masks = films(2, size=48)
+def test_a_square_that_is_no_multiple_of_the_grid_is_averaged_by_area(breast_images):
+    images, masks = breast_images(2, size=48)
     ours = descriptor(images, masks)
     fine = descriptor(images.repeat(2, axis=1).repeat(2, axis=2), masks.repeat(2, axis=1).repeat(2, axis=2))
     assert np.allclose(ours, fine)
 
 
-def test_constant_and_black_images_have_a_descriptor_of_zeros(films):
-    masks = films(2)[1]
+def test_constant_and_black_images_have_a_descriptor_of_zeros(breast_images):
+    masks = breast_images(2)[1]
     assert not descriptor(np.full(masks.shape, 0.5), masks).any()
     assert not descriptor(np.zeros(masks.shape, np.uint16), masks).any()
 
 
-def test_what_has_no_descriptor_is_refused(films):
-    images, masks = films(2, size=32)
+def test_what_has_no_descriptor_is_refused(breast_images):
+    images, masks = breast_images(2, size=32)
     with pytest.raises(InputError, match="fewer than 64"):
         descriptor(images, masks * 0)
     with pytest.raises(InputError, match="at least 32"):
@@ -93,20 +93,20 @@ def test_the_distance_to_itself_is_exactly_zero():
     assert not nearest_neighbours(x, x)[0].any()
 
 
-def test_exact_copies_are_found_and_nothing_else(films):
-    images, masks = films(6)
+def test_exact_copies_are_found_and_nothing_else(breast_images):
+    images, masks = breast_images(6)
     reference = stored(images)
     made = reference.copy()
     made[1, 32, 5] += 1  # inside the breast
     made[2][masks[2] == 0] = 77  # outside alone
-    made[4:] = stored(films(2, seed=1)[0])
+    made[4:] = stored(breast_images(2, seed=1)[0])
     assert exact_copies(made, masks, reference, masks).tolist() == [True, False, True, True, False, False]
     assert exact_copies((reference - 0.4) / 65535, masks, reference, masks).all()  # rounded, as when written
     assert exact_copies(reference[:3], np.zeros_like(masks[:3]), reference, masks).all()  # other masks, same square
 
 
-def test_disguised_copies_are_found_and_new_films_are_not(films):
-    train, held, new = (films(40, size=128, seed=seed) for seed in (1, 2, 3))
+def test_disguised_copies_are_found_and_new_images_are_not(breast_images):
+    train, held, new = (breast_images(40, size=128, seed=seed) for seed in (1, 2, 3))
     made = np.concatenate([disguised(train[0][:10]), new[0]])
     masks = np.concatenate([np.roll(train[1][:10], 1, axis=1), new[1]])
     found = perceptual_copies(*(descriptor(*pair) for pair in ((made, masks), train, held)))
@@ -115,15 +115,15 @@ def test_disguised_copies_are_found_and_new_films_are_not(films):
     assert (found.train_distance < found.threshold)[10:].sum() <= 4
 
 
-def test_a_smooth_mean_image_is_no_copy(films):
-    train, held = films(40, size=128, seed=1), films(40, size=128, seed=2)
+def test_a_smooth_mean_image_is_no_copy(breast_images):
+    train, held = breast_images(40, size=128, seed=1), breast_images(40, size=128, seed=2)
     mean = train[0][:20].mean(axis=0)[None]
     mask = (train[1][:20].mean(axis=0) > 0.5)[None]
     found = perceptual_copies(descriptor(mean, mask), descriptor(*train), descriptor(*held))
     assert (found.train_distance >= found.threshold).all()
 
 
-def test_the_same_patient_s_other_films_set_no_threshold():
+def test_the_same_patient_s_other_images_set_no_threshold():
     train, held = np.array([[0.0], [10.0]]), np.array([[0.1], [14.0]])
     made = np.array([[0.5], [5.0]])
     loose = perceptual_copies(made, train, held)
@@ -147,8 +147,8 @@ def test_a_new_image_is_called_a_copy_as_rarely_as_the_rule_says():
     assert np.mean(shares) == pytest.approx(1 / 25, abs=0.02)
 
 
-def test_membership_of_copied_patients_shows_and_of_others_does_not(films):
-    train, held, new = (descriptor(*films(60, seed=seed)) for seed in (1, 2, 3))
+def test_membership_of_copied_patients_shows_and_of_others_does_not(breast_images):
+    train, held, new = (descriptor(*breast_images(60, seed=seed)) for seed in (1, 2, 3))
 
     def membership(generated: np.ndarray) -> float:
         value = membership_auroc(nearest_neighbours(train, generated)[0], nearest_neighbours(held, generated)[0])
@@ -156,7 +156,7 @@ def test_membership_of_copied_patients_shows_and_of_others_does_not(films):
         return value
 
     assert membership(train) == 1
-    assert membership(descriptor(disguised(films(60, seed=1)[0]), films(60, seed=1)[1])) > 0.95
+    assert membership(descriptor(disguised(breast_images(60, seed=1)[0]), breast_images(60, seed=1)[1])) > 0.95
     assert membership(new) == pytest.approx(0.5, abs=0.12)
     assert membership_auroc([], [1.0]) is None
 
@@ -165,5 +165,5 @@ def test_patients_reached_in_both_kinds_alike_are_chance_and_in_training_alone_a
     assert copied_by_chance(12, 11, 50, 50) > 0.3
     assert copied_by_chance(12, 0, 50, 50) < 0.001
     assert copied_by_chance(9, 3, 75, 25) > 0.3  # three times as many patients are three times as often reached
-    assert copied_by_chance(1, 0, 100, 40) > 0.7  # one plain film that all plain images resemble
+    assert copied_by_chance(1, 0, 100, 40) > 0.7  # one plain image that all plain images resemble
     assert copied_by_chance(0, 0, 50, 50) == 1

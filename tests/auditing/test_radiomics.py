@@ -56,7 +56,7 @@ def test_a_disc_is_compact():
     assert named(disc * 0.5, disc)["compactness"] == pytest.approx(1, abs=0.02)
 
 
-def test_kurtosis_of_normal_grey_is_zero_and_of_specks_is_high(films):
+def test_kurtosis_of_normal_grey_is_zero_and_of_specks_is_high(breast_images):
     rng = np.random.default_rng(0)
     mask = np.ones((128, 128), np.uint8)
     image = rng.normal(0.5, 0.05, mask.shape)
@@ -78,8 +78,8 @@ def test_blobs_answer_most_at_their_own_size():
         assert max(answers, key=answers.__getitem__) == scale
 
 
-def test_the_background_changes_nothing(films):
-    images, masks = films(2)
+def test_the_background_changes_nothing(breast_images):
+    images, masks = breast_images(2)
     labelled = np.where(masks > 0, images, np.random.default_rng(0).random(images.shape))
     assert np.array_equal(measure_all(images, masks), measure_all(labelled, masks))
 
@@ -100,14 +100,14 @@ def test_the_rim_is_darker_than_the_core_and_the_chest_wall_is_no_rim():
     assert named(at_wall, mask)["rim_to_core"] > 0
 
 
-def test_stored_integers_and_floats_give_the_same(films):
-    images, masks = films(1)
+def test_stored_integers_and_floats_give_the_same(breast_images):
+    images, masks = breast_images(1)
     stored = np.rint(images * 65535).astype(np.uint16)
     assert np.allclose(measure_all(stored, masks), measure_all(stored / 65535, masks))
 
 
-def test_a_blurred_film_is_smoother_by_every_name_that_says_so(films):
-    images, masks = films(5, size=128, beta=2.5)
+def test_a_blurred_image_is_smoother_by_every_name_that_says_so(breast_images):
+    images, masks = breast_images(5, size=128, beta=2.5)
     blurred = np.stack([ndimage.gaussian_filter(image, 1.5) for image in images])
     before, after = measure_all(images, masks).mean(axis=0), measure_all(blurred, masks).mean(axis=0)
     change = dict(zip(FEATURES, after - before, strict=True))
@@ -116,7 +116,7 @@ def test_a_blurred_film_is_smoother_by_every_name_that_says_so(films):
     assert change["area"] == 0 and abs(change["blobs_8"]) < abs(change["blobs_1"]) / 5
 
 
-def test_a_film_has_about_the_same_values_at_twice_the_size():
+def test_a_image_has_about_the_same_values_at_twice_the_size():
     phantom = make_phantom(1, 0, "L", "MLO", size=256)
     big = phantom.image[:256, :128].astype(float).repeat(2, axis=1)[:, :256] / 65535
     mask = np.ones((256, 256), np.uint8)
@@ -162,8 +162,8 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(image, mask, said):
         measure(image, mask)
 
 
-def test_as_many_masks_as_images_and_none_is_none(films):
-    images, masks = films(2, size=32)
+def test_as_many_masks_as_images_and_none_is_none(breast_images):
+    images, masks = breast_images(2, size=32)
     with pytest.raises(InputError, match="2 images and 1 masks"):
         measure_all(images, masks[:1])
     assert measure_all(images[:0], masks[:0]).shape == (0, len(FEATURES))

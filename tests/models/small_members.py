@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tests.conftest import make_films
+from tests.conftest import make_breast_images
 
 from mammovae.config import TrainSettings
 from mammovae.data.dataset import Batch
@@ -41,7 +41,7 @@ def build(name: str, seed: int = 0) -> Member:
 
 def batch(count: int = 3) -> Batch:
     """Return healthy images with other breasts, a lesion each, and conditions."""
-    images, masks = make_films(2 * count, SIZE)
+    images, masks = make_breast_images(2 * count, SIZE)
     image, mask = (torch.from_numpy(part.astype(np.float32))[:, None] for part in (images, masks))
     lesion = torch.zeros(count, 1, SIZE, SIZE)
     lesion[..., 14:18, 4:8] = 1

@@ -1,4 +1,4 @@
-"""The members of detect: their scores and maps, alone and together, on planted lesions, shams and mirrored pairs."""
+"""The members of detect: their scores and maps, alone and together, on inserted lesions, shams and mirrored pairs."""
 
 import json
 from dataclasses import replace
@@ -40,7 +40,7 @@ def detect(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def marking(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A marker that has learnt enough to tell: of large lesions alone, for 41 films of 64 px teach it no others."""
+    """A segmenter that has learnt enough to distinguish: large lesions alone, for 41 images of 64 px teach it no others."""
     out = tmp_path_factory.mktemp("marking") / "run"
     settings: dict[str, Any] = {
         "members": ["residual_vae", "lesion_segmenter"],
@@ -105,7 +105,7 @@ def with_lesion(data: Data, position: int, contrast: float, mm: float = 15) -> t
     return planting.image, planting.sham
 
 
-def test_planted_lesions_of_growing_contrast_raise_each_finding_score_and_sham_plantings_do_not(
+def test_inserted_lesions_of_growing_contrast_raise_each_finding_score_and_shams_do_not(
     detect: Path, data: Data
 ) -> None:
     detector, positions = Detector(mv.Run.open(detect)), data.select("test")
@@ -124,7 +124,7 @@ def test_planted_lesions_of_growing_contrast_raise_each_finding_score_and_sham_p
         np.testing.assert_allclose(shams[name], clean[name], rtol=1e-6, err_msg=name)
 
 
-def test_a_marker_answers_large_lesions_of_growing_contrast_and_no_sham(marking: Path, data: Data) -> None:
+def test_a_segmenter_answers_large_lesions_of_growing_contrast_and_no_sham(marking: Path, data: Data) -> None:
     detector, positions = Detector(mv.Run.open(marking)), data.select("test")
     positions = positions[data.healthy(positions)][:12]
     masks, means = data.masks[positions], []
@@ -162,11 +162,11 @@ def test_a_mirrored_pair_leaves_bilateral_scores_calm_and_a_lesion_in_one_breast
     assert struck["normalised_peak_bilateral"][::2].mean() > 0.1
 
 
-def test_a_marker_that_sees_what_was_planted_without_a_lesion_is_refused(
+def test_a_segmenter_that_sees_what_was_inserted_without_a_lesion_is_refused(
     detect: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, films = mv.Run.open(detect), data.select("test")[:16]
-    calibrate.check_insertion_artefacts(run, data, films)
+    run, breast_images = mv.Run.open(detect), data.select("test")[:16]
+    calibrate.check_insertion_artefacts(run, data, breast_images)
 
     def showing(image: np.ndarray, mask: np.ndarray, mm: float, *_: Any) -> Any:
         planting = insert_lesion(image, mask > 0, mm, LesionSpec("mass", "train", 25.0, 2.0, 5))
@@ -174,10 +174,10 @@ def test_a_marker_that_sees_what_was_planted_without_a_lesion_is_refused(
 
     monkeypatch.setattr(calibrate, "insert_random_lesion", showing)
     with pytest.raises(mv.InputError, match="lesion_segmenter distinguishes sham insertions from raw images"):
-        calibrate.check_insertion_artefacts(run, data, films)
+        calibrate.check_insertion_artefacts(run, data, breast_images)
 
 
-def test_a_marker_without_the_vae_that_it_learns_from_is_refused(trapped_data: Path, tmp_path: Path) -> None:
+def test_a_segmenter_without_the_vae_that_it_learns_from_is_refused(trapped_data: Path, tmp_path: Path) -> None:
     with pytest.raises(mv.UsageError, match="lesion_segmenter learns from residual_vae"):
         mv.train(
             trapped_data,

@@ -58,7 +58,7 @@ def test_a_smooth_ramp_has_no_detail_and_a_chequerboard_is_all_detail() -> None:
     assert fine[..., inner, inner].std() > 0.45 and all(band[..., 2:-2, 2:-2].abs().max() < 0.05 for band in coarse)
 
 
-def test_patches_of_a_film_and_of_its_mirror_image_of_noise_are_near_and_of_a_blurred_film_far() -> None:
+def test_patches_of_a_image_and_of_its_mirror_image_of_noise_are_near_and_of_a_blurred_image_far() -> None:
     batch, other = images(4), images(4, seed=1)
     blurred = torch.from_numpy(ndimage.gaussian_filter(batch.image.numpy(), (0, 0, 2, 2))) * batch.mask
 
@@ -122,12 +122,12 @@ def test_finalising_is_repeatable_and_gives_a_faint_texture_its_energy_back() ->
     assert ((first >= 0.5) & (first <= 2)).all() and not torch.equal(first, torch.ones_like(first))
 
 
-def test_what_was_done_to_a_film_is_told_and_keeps_the_chest_wall_where_it_is() -> None:
+def test_what_was_done_to_a_image_is_told_and_keeps_the_chest_wall_where_it_is() -> None:
     batch = images(64)
     moved, done = augment_with_parameters(batch, noise(64))
     assert done.shape == (64, 5) and done.abs().max() <= 1
     assert not (moved.image * (1 - moved.mask)).any()
-    taller = done[:, 2] < -0.5  # the grid reads a shorter stretch, so that the film is drawn taller
+    taller = done[:, 2] < -0.5  # the grid reads a shorter stretch, so that the image is drawn taller
     heights = moved.mask.amax(dim=3).sum(dim=2)[:, 0]
     assert heights[taller].mean() > heights[done[:, 2] > 0.5].mean()
     untilted = done[:, 0].abs() < 0.2
