@@ -194,7 +194,7 @@ class Data:
 
     def mm_per_pixel(self, position: int) -> float:
         """Return the size of a prepared pixel at the detector, in mm; where the source's is unknown, a guess."""
-        source, scale = self.index[["mm_per_pixel", "scale_y"]].iloc[position]
+        source, scale = (self.index[name].iloc[position] for name in ("mm_per_pixel", "scale_y"))
         return guessed_mm_per_pixel(self.masks[position]) if pd.isna(source) else float(source / scale)
 
 

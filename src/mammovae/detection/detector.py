@@ -96,14 +96,16 @@ class Detector(nn.Module):
         """
         partners = data.others[positions]
         scored = np.union1d(positions, partners[partners >= 0])
+        rows, partner_rows = np.searchsorted(scored, positions), np.searchsorted(scored, partners)
+        order, done = np.argsort(rows), 0
         parts: list[dict[str, np.ndarray]] = []
         for batch, detection in self.detect_batches(data, scored):
             parts.append(detection.scores)
             if fused_maps is not None:
-                rows, places = np.nonzero(positions[:, None] == batch)
-                fused_maps[rows] = detection.fused_map[places]
+                here = order[slice(*np.searchsorted(rows, (done, done + len(batch)), sorter=order))]
+                fused_maps[here] = detection.fused_map[rows[here] - done]
+            done += len(batch)
         scores = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
-        rows, partner_rows = np.searchsorted(scored, positions), np.searchsorted(scored, partners)
         table = {name: values[rows] for name, values in scores.items()}
         for name in self.run.settings.fused:
             if name in scores and len(self.run.members) > 1:

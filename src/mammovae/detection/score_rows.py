@@ -55,7 +55,7 @@ class ScoreRowBuilder:
         scores = detection.scores
         finding, finding_reasons = self.finding.finding_columns(scores), self.finding.reasons(scores)
         quality, quality_reasons = self._quality(prepared)
-        deviations = [self.finding.one_sided.deviation(scores), *(quality[n] for n in quality if "deviation" in n)]
+        deviations = [self.finding.one_sided.deviation(scores), *([quality["quality_deviation"]] if quality else [])]
         worst = np.nanmax(np.stack([*deviations, np.full(len(prepared.images), -np.inf)]), axis=0)
         columns = finding | {name: quality[name] for name in ("quality", "quality_percentile") if name in quality}
         rows = []

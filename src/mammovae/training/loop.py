@@ -69,8 +69,9 @@ def fit(
     history, weights = group.broadcast(
         (pd.read_csv(folder / HISTORY), member.state_dict()) if group.rank == 0 else None
     )
-    member.load_state_dict(weights)
-    member.eval()
+    if group.rank:  # the first has just read them
+        member.load_state_dict(weights)
+        member.eval()
     group.is_waiting = True
     return history
 

@@ -100,14 +100,14 @@ def clipped(box: Sequence[float], rows: float | None, columns: float | None) -> 
 
 def read_csv(path: Path, required: Sequence[str] = ()) -> list[CsvRow]:
     """Return a CSV file's rows, which have the required columns."""
-    header = [normalise_name(name) for name in column_names(path)]
+    (_, names), *rows = _cells(path)
+    header = [normalise_name(name) for name in names]
     twice = [name for name in required if header.count(normalise_name(name)) > 1]
     if twice:
         raise InputError(f"{path} has two columns {twice[0]!r}: remove or rename one")
     lacking = [name for name in required if normalise_name(name) not in header]
     if lacking:
         raise InputError(f"{path} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}")
-    rows = _cells(path)[1:]
     for number, cells in rows:
         if len(cells) > len(header):
             raise InputError(f"{path}, row {number}: it has {len(cells)} cells for {len(header)} columns")
