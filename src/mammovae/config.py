@@ -52,6 +52,20 @@ View = Literal["CC", "MLO"]
 DensityClass = Literal["A", "B", "C", "D"]
 HealthyRule = Literal["birads12", "birads1", "image"]
 SourceKind = Literal["vindr", "mias", "cbis-ddsm", "folder", "dicom"]
+ImageKind = Literal[
+    "mammogram",
+    "synthetic_2d",
+    "tomosynthesis",
+    "contrast_enhanced",
+    "magnified",
+    "spot",
+    "stereotactic",
+    "implant",
+    "partial",
+    "specimen",
+    "quality_control",
+    "other",
+]
 LesionKind = Literal["mass", "spiculated", "calcification", "distortion", "asymmetry"]
 Layout = Literal["vindr", "vindr-png", "dicom", "folder"]
 PresetName = Literal["original", "detect", "generate", "tiny"]
@@ -78,6 +92,10 @@ class PrepareSettings(Settings):
     """VinDr's rule for a healthy breast: no finding and BI-RADS 1 or 2; BI-RADS 1 alone; or no box on this image."""
     stretch: bool = False
     """Stretch the crop to the square instead of keeping its proportions (the original study's probable way)."""
+    kinds: tuple[ImageKind, ...] = Field(("mammogram",), min_length=1)
+    """Kinds of image that train and are tested; the others are listed and unused."""
+    white: int | None = Field(None, ge=255, le=65535)
+    """White of 16-bit PNG and TIFF files; by default the smallest 2^k - 1 that holds every value of the set."""
     seed: int = Field(0, ge=0)
     """Seed of the split by patient."""
 

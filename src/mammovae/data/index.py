@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mammovae.config import InputError
+from mammovae.config import ImageKind, InputError
 from mammovae.storage import atomic_write
 
 _ORDER = (
-    "image_id patient_id study_id side view healthy split density birads age vendor model source rows columns "
+    "image_id patient_id study_id side view healthy split density birads age vendor model kind source rows columns "
     "mm_per_pixel findings crop_x0 crop_y0 crop_x1 crop_y1 mirrored scale_x scale_y pad_left pad_top breast_area "
     "status reason"
 )
@@ -33,6 +33,7 @@ SCHEMA = pa.schema([(name, (_TYPES | {"findings": pa.list_(_FINDING)}).get(name,
 
 ABSENT = "listed, but the file is not there"  # the reason of a row with status missing
 ALLOWED = {
+    "kind": get_args(ImageKind),
     "side": ("L", "R"),
     "view": ("CC", "MLO"),
     "split": ("train", "validation", "calibration", "test", "unused"),

@@ -39,6 +39,10 @@ class DecodedImage:
     """Only what the file says, by names of the index's columns, and modality."""
     warnings: tuple[str, ...]  # sentences on what is odd about a file that could be read
     grid: PixelGrid
+    steps: tuple[str, ...] = ()
+    """How stored values became grey, a sentence a step, in order: for `mammovae info`."""
+    max_value: int | None = None
+    """The largest stored value of a file whose range its header does not state (16-bit PNG, TIFF); else None."""
 
 
 def check_size(rows: int, columns: int) -> None:
