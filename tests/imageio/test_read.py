@@ -434,6 +434,7 @@ def test_the_header_holds_only_what_the_file_says(tmp_path):
         "mm_per_pixel": 0.085,
         "rows": 12,
         "columns": 10,
+        "kind": "mammogram",
     }
     assert "mm_per_pixel" not in read_header(save(mammogram(stored_values(), PixelSpacing=[0.1, 0.2]), tmp_path))
     assert (

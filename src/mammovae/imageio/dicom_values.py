@@ -41,6 +41,14 @@ _IN_GROUPS = {
 Element = DataElement | RawDataElement
 
 
+class Code(NamedTuple):
+    """An item of a code sequence (PS3.3 8.8); what it does not say is empty."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
 class StoredBytes(NamedTuple):
     """A value as it is stored."""
 
@@ -104,6 +112,12 @@ class Values:
             if value is None and self._filled(place, name) is not None:
                 self._warn(f"{name} is damaged and was ignored")
         return []
+
+    def codes(self, name: str) -> list[Code]:
+        """Return the codes of a code sequence."""
+        inner = [self.within(item) for item in self.items(name)]
+        keys = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
+        return [Code(*(code.text(key) or "" for key in keys)) for code in inner]
 
     def stored(self, name: str) -> StoredBytes | None:
         """Return a value of any length as its bytes, whole numbers as 16 bits each, or None where there is none."""
@@ -206,6 +220,8 @@ class Values:
 
     def _where(self, name: str) -> Iterator[Dataset]:
         yield self._dataset
+        if name == "MediaStorageSOPClassUID":
+            yield getattr(self._dataset, "file_meta", None) or Dataset()
         if name in _IN_GROUPS and self._parent is None:
             yield from self._groups()
 
