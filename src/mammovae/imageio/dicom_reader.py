@@ -33,7 +33,6 @@ from mammovae.imageio.dicom_pixels import (
     syntax_name,
 )
 from mammovae.imageio.dicom_values import Values
-from mammovae.imageio.image_kind import image_kind
 from mammovae.imageio.pixel_data import PixelData, is_at_pixel_data, read_pixel_data
 from mammovae.imageio.raw_tree import RawFile, open_raw
 
@@ -75,10 +74,7 @@ def read_dicom(file: RawFile, min_length: int | None) -> DecodedImage:
     """Read a DICOM image; for min_length see `mammovae.imageio.read.read`."""
     with collect_pydicom_warnings() as odd, _open_before_pixels(file) as (dataset, stream):
         values = Values(dataset)
-        kind, remark = image_kind(values)
-        header = read_attributes(values) | {"kind": kind}
-        notes = [remark] if remark else []
-        notes += header_warnings(values)
+        header, notes = read_attributes(values), header_warnings(values)
         pixels, data = _read_stored(dataset, values, stream)
         syntax = _transfer_syntax(dataset)
         codestream, stream_notes = check_stream(data, pixels, syntax)
