@@ -8,6 +8,7 @@ import pytest
 
 from mammovae.config import InputError
 from mammovae.data import index
+from mammovae.imageio.raw_tree import RawTree
 
 
 def test_a_table_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -23,8 +24,9 @@ def test_a_table_reads_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_listed_file_that_is_not_there_is_missing_not_failed(tmp_path: Path) -> None:
     (tmp_path / "here.png").touch()
+    tree = RawTree.scan(tmp_path)
     rows = [{"image_id": "a", "source": "here.png"}, {"image_id": "b", "source": "gone.png"}]
-    assert index.table(rows, tmp_path)["status"].tolist() == ["ok", "missing"]
+    assert index.table(rows, tree)["status"].tolist() == ["ok", "missing"]
 
 
 @pytest.mark.parametrize(
