@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import mammovae as mv
-from mammovae.data.prepare import prepare_image
+from mammovae.data.prepare_image import prepare_image
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 

@@ -76,6 +76,7 @@ class Listing:
     """The index's columns; status ok, missing, or failed for what could not be listed."""
     tree: RawTree
     places: Mapping[str, Any]  # where the pool does its work
+    source_notes: Sequence[str]
 
     @classmethod
     def make(
@@ -90,20 +91,16 @@ class Listing:
             tree = RawTree.scan(root, report=lambda count: progress.advance(count - progress.done))
         headers = _read_headers(tree, list(filter(source.needs_header, tree.files)), out / HEADERS, places)
         rules = {"healthy": settings.healthy} if source.healthy_rules else {}
-        frame = source.list_images(tree, headers, **rules)
-        # Sources have read what headers say, so what is null here is unknown, and no match; what failed stays a row.
-        for name, expected in (("side", settings.side), ("view", settings.view)):
-            if expected is not None:
-                frame = frame[(frame[name] == expected).fillna(False) | (frame["status"] == "failed")]
-        frame = index.first_present(frame, settings.limit)
+        listed = source.list_images(tree, headers, **rules)
+        frame = index.limit_present(index.matching(listed, settings.side, settings.view), settings.limit)
         if frame.empty:
             words = f"check --side, --view and the kind ({kind} reads {source.reads})"
             raise InputError(f"no image in {root} matches: {words}")
-        return cls(frame.reset_index(drop=True), tree, places)
+        return cls(frame, tree, places, index.notes(listed))
 
     def notes(self) -> list[str]:
-        """Return sentences on what was not looked into, each to be said once."""
-        notes = []
+        """Return sentences on what was not used or looked into, each to be said once."""
+        notes = list(self.source_notes)
         if total := self.tree.archives.total():
             kinds = ", ".join(sorted(self.tree.archives))
             notes.append(f"{plural(total, 'archive')} ({kinds}) in the folder not looked into: unpack, or name the .zip")

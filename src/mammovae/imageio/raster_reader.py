@@ -84,6 +84,8 @@ def read_raster(file: IO[bytes], kind: str, min_length: int | None, white: int |
             f"all values lie below 1/{_LOW_SHARE} of the range of {samples.bits} bits, as where 12 bits were saved"
             " unscaled: see --white"
         )
+    if white is not None and max_value is not None and white < samples.white:
+        warnings.append(f"white was taken as {white} of {samples.white}")
     if header.orientation in _TURNS:
         pixels = np.ascontiguousarray(_upright(pixels, header.orientation))
         remark = f"turned upright as its orientation tag {header.orientation} says"

@@ -10,13 +10,14 @@ from mammovae.config import InputError
 from mammovae.imageio.decoded_image import DecodedImage, UnreadableError
 from mammovae.imageio.dicom_header import read_attributes
 from mammovae.imageio.dicom_reader import is_dicom, open_dataset, read_dicom
+from mammovae.imageio.dicom_values import Values
+from mammovae.imageio.image_kind import holds_no_image
 from mammovae.imageio.raster_reader import HEAD_BYTES, other_format, raster_format, raster_size, read_raster
 from mammovae.imageio.raw_tree import RawFile, open_raw
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".pgm", ".pnm")
 IMAGE_SUFFIXES = DICOM_SUFFIXES + RASTER_SUFFIXES
-_DICOM_DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory: a list of files, no image
 _LAST_WORD = "it is damaged or of an unsupported kind, open it in an image viewer and save it anew"
 _PLAIN_WORDS = re.compile(r"[A-Z]?[a-z]+(?:[ ,/-]{1,2}(?:[A-Z]?[a-z]+|[A-Z]{2,5}|\d{1,9}))*\.?")
 _WORDS_OF_PYTHON = re.compile(
@@ -56,9 +57,8 @@ def read_header(file: RawFile) -> dict[str, Any] | None:
     with _one_sentence(file), open_raw(file) as content:
         head = content.read(HEAD_BYTES)
         if is_dicom(file):
-            dataset = open_dataset(file, stop_before_pixels=True)
-            is_directory = dataset.file_meta.get("MediaStorageSOPClassUID") == _DICOM_DIRECTORY
-            return None if is_directory else read_attributes(dataset)
+            values = Values(open_dataset(file))
+            return None if holds_no_image(values) else read_attributes(values)
         if kind := raster_format(head):
             try:
                 rows, columns = raster_size(content, kind)
