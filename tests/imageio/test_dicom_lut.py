@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -271,3 +273,46 @@ def test_an_image_that_uses_a_sixteenth_of_its_range_gets_a_remark():
     assert dark_range_warning(255, 12) and not dark_range_warning(256, 12)
     assert build_lut(header(), pixels()).shows_whole_range
     assert not build_lut(header(WindowCenter="1", WindowWidth="2"), pixels()).shows_whole_range
+
+
+NUMBERS = st.one_of(
+    st.binary(max_size=8),
+    st.floats().map(lambda number: f"{number:.10g}".encode()),
+    st.text("0123456789.,-+eE\\ ", max_size=8).map(str.encode),
+)
+NAMES = ["WindowCenter", "WindowWidth", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue"]
+DAMAGED_ITEM = st.builds(
+    lambda descriptor, data: (descriptor, data),
+    st.lists(st.integers(0, 65535), max_size=4) | st.sampled_from([[16, 0, 8], [8, 0, 16], [0, 0, 12]]),
+    st.binary(max_size=40),
+)
+
+
+def damaged_lut(descriptor, data):
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", descriptor)
+    item.add_new("LUTData", "OW", data)
+    return Sequence([item])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    attributes=st.dictionaries(st.sampled_from(NAMES), NUMBERS),
+    function=st.sampled_from([b"LINEAR", b"LINEAR_EXACT", b"SIGMOID", b"\xff"]),
+    voi_lut=st.none() | DAMAGED_ITEM,
+    modality_lut=st.none() | DAMAGED_ITEM,
+    bits=st.integers(1, 16),
+    signed=st.booleans(),
+)
+def test_any_header_gives_grey_or_a_sentence(attributes, function, voi_lut, modality_lut, bits, signed):
+    attributes |= {"VOILUTFunction": function}
+    luts = {"VOILUTSequence": voi_lut, "ModalityLUTSequence": modality_lut}
+    values = header(**attributes, **{name: damaged_lut(*lut) for name, lut in luts.items() if lut is not None})
+    try:
+        with np.errstate(divide="raise", invalid="raise"):
+            lut = build_lut(values, pixels(bits, signed=signed))
+    except UnreadableError as error:
+        assert str(error).startswith("its ") and str(error).isprintable()
+        return
+    assert lut.table.shape == (2**bits,) and lut.table.dtype == np.uint16
+    assert all(sentence.isprintable() for sentence in (*lut.warnings, *lut.steps, *values.warnings))
