@@ -71,6 +71,8 @@ def read_stream(frame: bytes) -> Stream:
     except (IndexError, struct.error):
         raise UnreadableError("its compressed stream is cut off within its header, fetch the file again") from None
     check_size(stream.rows, stream.columns)
+    if not 1 <= stream.bits <= 16:  # over more, gdcm ends the process
+        raise UnreadableError(f"its {stream.kind} stream has {stream.bits} bits a pixel, not 1 to 16")
     pixels = stream.rows * stream.columns
     if pixels > max(_SMALL, _MAX_PIXELS_A_BYTE * len(stream.content)):
         size = f"{stream.columns} x {stream.rows} pixels in {len(stream.content)} bytes"

@@ -130,8 +130,6 @@ def check_stream(data: PixelData, pixels: PixelDescription, syntax: uid.UID) -> 
         raise UnreadableError(
             f"its {stream.kind} stream has {stream.components} components, SamplesPerPixel is {pixels.samples}"
         )
-    if not 1 <= stream.bits <= 16:
-        raise UnreadableError(f"its {stream.kind} stream has {stream.bits} bits a pixel, not 1 to 16")
     warnings = []
     if stream.kind != _KINDS.get(syntax):
         warnings.append(f"its pixels are {stream.kind}, although the transfer syntax says {syntax_name(syntax)}")
@@ -171,6 +169,8 @@ def decode(data: PixelData, stream: Stream | None, pixels: PixelDescription, dat
     warnings: list[str] = []
     if stream is not None:
         codes = decode_stream(stream)
+        if stream.is_signed and not pixels.is_signed:
+            codes = codes & codes.dtype.type(2**stream.bits - 1)
         if stream.bits < pixels.bits_stored:
             warnings.append(f"its {stream.kind} stream has {stream.bits} bits a pixel, BitsStored says otherwise")
             pixels = replace(pixels, bits_stored=stream.bits)
@@ -189,7 +189,8 @@ def uncompressed_bytes(data: PixelData, pixels: PixelDescription) -> tuple[bytes
         raise UnreadableError(f"its pixel data have {data.length:,} bytes, {size} need {needed:,}: it is truncated")
     if data.length >= 2 * needed:
         raise UnreadableError(
-            f"its pixel data are {data.length // needed} times what {size} need: it has several frames, give 2-D images"
+            f"its pixel data are {data.length // needed} times what {size} of {pixels.bits_allocated} bits need: "
+            "it has several frames, or BitsAllocated is wrong"
         )
     left_over = data.length - needed - needed % 2
     # A whole row or column too many, and the picture may be sheared.
@@ -245,8 +246,9 @@ def _read_stated_bits(
 ) -> StoredPixels:
     """Take the bits that the header states out of the stored ones, more of them where values need more."""
     grid = PixelGrid(*codes.shape)
-    bits, overlays = pixels.bits_stored, _overlay_bits(dataset)
-    if overlays >> bits << bits:
+    bits = pixels.bits_stored
+    overlays = _overlay_bits(dataset) & ~((2**bits - 1) << max(0, pixels.high_bit + 1 - bits))
+    if overlays:
         codes = codes & codes.dtype.type(~overlays & (2 ** (8 * codes.itemsize) - 1))
     codes, moved = _move_down(codes, pixels)
     warnings += moved

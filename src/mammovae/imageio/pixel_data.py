@@ -89,7 +89,7 @@ def _read_fragments(stream: IO[bytes], there: int, longest: int) -> PixelData:
             raise UnreadableError(f"its compressed pixel data have {total:,} bytes, far more than its pixels need")
         content = stream.read(length)
         there -= length
-        if table is None and not is_codestream(content):
+        if table is None and not _is_frame(content):  # the offsets of frames, which some writers leave out
             table = length // 4
             continue
         table = table or 0
@@ -103,17 +103,20 @@ def _read_fragments(stream: IO[bytes], there: int, longest: int) -> PixelData:
     return PixelData(frame, len(frame), is_encapsulated=True, warnings=tuple(warnings))
 
 
+def _is_frame(fragment: bytes) -> bool:
+    """Say whether a fragment begins as a frame does, compressed in any of the known ways."""
+    try:
+        return is_codestream(fragment) or bool(segment_offsets(fragment))
+    except UnreadableError:
+        return False
+
+
 def _count_frames(fragments: list[bytes], frame: bytes) -> int:
     """Return how many frames fragments hold, by their content."""
-    starts = sum(map(is_codestream, fragments))
     if is_codestream(frame):
-        return max(starts, count_streams(frame))
-    if len(fragments) < 2:
-        return len(fragments)
-    try:  # each frame of RLE is one fragment, PS3.5 A.4.2
-        return sum(1 for fragment in fragments if segment_offsets(fragment))
-    except UnreadableError:
-        return 1
+        return max(sum(map(is_codestream, fragments)), count_streams(frame))
+    # Each frame of RLE is one fragment, PS3.5 A.4.2.
+    return len(fragments) if all(map(_is_frame, fragments)) else 1
 
 
 def several_frames(frames: int) -> str:
