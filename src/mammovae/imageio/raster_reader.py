@@ -8,7 +8,7 @@ from mammovae.imageio import jpeg_file, png_file, pnm_file, tiff_samples
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid, UnreadableError, grey_channel
 from mammovae.imageio.raster_samples import RasterHeader, RasterSamples
 
-HEAD_BYTES = 16
+HEAD_BYTES = 132
 """Bytes by which the kind of a file is told."""
 _SIGNATURES = {
     "PNG": (png_file.SIGNATURE,),
@@ -52,7 +52,8 @@ _TURNS = {  # by orientation: first exchange rows and columns, then reverse the 
 
 def raster_format(head: bytes) -> str | None:
     """Return the kind of raster file, by its first bytes; None where it is none that can be read."""
-    if other_format(head):  # JPEG-LS begins as JPEG does
+    # The preamble of a DICOM file may be that of a TIFF file, and JPEG-LS begins as JPEG does.
+    if head[128:132] == b"DICM" or other_format(head):
         return None
     return next((name for name, starts in _SIGNATURES.items() if head.startswith(starts)), None)
 
