@@ -8,7 +8,7 @@ from mammovae.imageio import jpeg_file, png_file, pnm_file, tiff_samples
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid, UnreadableError, grey_channel
 from mammovae.imageio.raster_samples import RasterHeader, RasterSamples
 
-HEAD_BYTES = 16
+HEAD_BYTES = 132
 """Bytes by which the kind of a file is told."""
 _SIGNATURES = {
     "PNG": (png_file.SIGNATURE,),
@@ -52,7 +52,8 @@ _TURNS = {  # by orientation: first exchange rows and columns, then reverse the 
 
 def raster_format(head: bytes) -> str | None:
     """Return the kind of raster file, by its first bytes; None where it is none that can be read."""
-    if other_format(head):  # JPEG-LS begins as JPEG does
+    # The preamble of a DICOM file may be that of a TIFF file, and JPEG-LS begins as JPEG does.
+    if head[128:132] == b"DICM" or other_format(head):
         return None
     return next((name for name, starts in _SIGNATURES.items() if head.startswith(starts)), None)
 
@@ -138,12 +139,18 @@ def _to_grey(values: np.ndarray, samples: RasterSamples, white: int | None, step
             raise UnreadableError(
                 f"a value of {values.max()} is above white, {top}: leave --white out, or give one that no value exceeds"
             )
-    table = np.rint(np.arange(top + 1) * (65535 / top)).astype(np.uint16)
     if samples.white_is_zero:
-        table = table[::-1]
         steps.append("inverted, since 0 is white by its header")
     steps.append(f"0..{top} was mapped to 0..65535")
-    return table[values]
+    if 65535 % top == 0:
+        pixels = values.astype(np.uint16) * np.uint16(65535 // top)
+        return ~pixels if samples.white_is_zero else pixels
+    table = np.rint(np.arange(top + 1) * (65535 / top)).astype(np.uint16)
+    table = table[::-1] if samples.white_is_zero else table
+    pixels = np.empty(values.shape, np.uint16)
+    for first in range(0, len(values), _ROWS_AT_ONCE):  # looked up at once, they would be copied as 64 bits
+        pixels[first : first + _ROWS_AT_ONCE] = table[values[first : first + _ROWS_AT_ONCE]]
+    return pixels
 
 
 def _upright_size(header: RasterHeader) -> tuple[int, int]:

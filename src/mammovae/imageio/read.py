@@ -23,7 +23,7 @@ _PLAIN_WORDS = re.compile(r"[A-Z]?[a-z]+(?:[ ,/-]{1,2}(?:[A-Z]?[a-z]+|[A-Z]{2,5}
 _WORDS_OF_PYTHON = re.compile(
     r"\b(object|objects|subscriptable|iterable|callable|attribute|argument|arguments|list|tuple|dict|index|key|unpack|"
     r"buffer|array|dtype|axis|operands|type|types|module|unexpected|keyword|utf|codec|decode|byte|bytes|int|str|float|"
-    r"invalid literal|out of range|not supported between)\b"
+    r"string|strings|recursion|invalid literal|out of range|not supported between)\b"
 )
 
 
@@ -38,10 +38,10 @@ def read(file: RawFile, min_length: int | None = None, white: int | None = None)
     """
     with _one_sentence(file), open_raw(file) as content:
         head = content.read(HEAD_BYTES)
-        if is_dicom(file):  # first, for its preamble may be that of a TIFF file
-            return read_dicom(file, min_length)
         if kind := raster_format(head):
             return read_raster(content, kind, min_length, white)
+        if is_dicom(file):
+            return read_dicom(file, min_length)
         raise UnreadableError(_unknown(head))
 
 
@@ -56,9 +56,6 @@ def read_header(file: RawFile) -> dict[str, Any] | None:
         return None
     with _one_sentence(file), open_raw(file) as content:
         head = content.read(HEAD_BYTES)
-        if is_dicom(file):
-            values = Values(open_dataset(file))
-            return None if holds_no_image(values) else read_attributes(values)
         if kind := raster_format(head):
             try:
                 rows, columns = raster_size(content, kind)
@@ -67,6 +64,9 @@ def read_header(file: RawFile) -> dict[str, Any] | None:
                     raise
                 return None
             return {"rows": rows, "columns": columns}
+        if is_dicom(file):
+            values = Values(open_dataset(file))
+            return None if holds_no_image(values) else read_attributes(values)
         if is_promised:
             raise UnreadableError(_unknown(head))
         return None
