@@ -36,18 +36,18 @@ def test_a_listed_file_that_is_not_there_is_missing_not_failed(tmp_path: Path) -
         ([{"image_id": None}], "row 0 of the index has no image_id"),
         ([{"image_id": "a", "side": "left"}], "side 'left': it must be one of L, R"),
         ([{"image_id": "a", "age": "old"}], "does not fit the index's columns"),
-        (
-            [
-                {"image_id": "a", "patient_id": "p", "split": "train"},
-                {"image_id": "b", "patient_id": "p", "split": "test"},
-            ],
-            "patient 'p' stands in two splits",
-        ),
     ],
 )
 def test_a_breach_is_named_with_its_row(rows: list[dict], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         index.table(rows)
+
+
+def test_an_index_with_a_patient_in_two_splits_is_not_written(tmp_path: Path) -> None:
+    frame = index.table([{"image_id": name, "patient_id": "p", "split": name} for name in ("train", "test")])
+    with pytest.raises(InputError, match="patient 'p' stands in two splits"):
+        index.write(frame, tmp_path / "index.parquet")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_is_no_index_is_refused(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def table(rows: Iterable[Mapping], tree: RawTree | None = None) -> pd.DataFrame:
     for source, reason in {} if tree is None else tree.problems.items():
         if source not in told:
             _append(columns, {"image_id": _free(printable(source), taken), "source": source}, "failed", reason)
-    frame = check(_to_pandas(_to_arrow(columns)))
+    frame = check_rows(_to_pandas(_to_arrow(columns)))
     if tree is not None and is_all_missing:
         raise InputError(_nothing_there(columns["source"], tree))
     return frame
@@ -144,8 +144,8 @@ def _to_arrow(columns: Mapping[str, list[Any]]) -> pa.Table:
         raise InputError(f"a value does not fit the index's columns: {error}") from error
 
 
-def check(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return frame when it keeps the schema's rules, else raise InputError with the first breach."""
+def check_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return frame when its rows keep the schema's rules, else raise InputError with the first breach."""
     lacking = [name for name in COLUMNS if name not in frame]
     if lacking:
         raise InputError(f"the index lacks the column {lacking[0]!r}: prepare the data again")
@@ -161,6 +161,12 @@ def check(frame: pd.DataFrame) -> pd.DataFrame:
             raise InputError(
                 f"image {row['image_id']!r} has {name} {row[name]!r}: it must be one of {choices} or empty"
             )
+    return frame
+
+
+def check(frame: pd.DataFrame) -> pd.DataFrame:
+    """Do check_rows, and see that no patient is in two splits: a finished index's rule, not that of a set's lists."""
+    check_rows(frame)
     used = frame[frame["split"].notna() & (frame["split"] != "unused") & frame["patient_id"].notna()]
     several = used.groupby("patient_id")["split"].nunique()
     if (several > 1).any():

@@ -65,7 +65,7 @@ def list_images(tree: RawTree, headers: Headers) -> pd.DataFrame:
             film.files.append(source)
     if not films and not unread:
         raise InputError(
-            f"{tree.root} is not CBIS-DDSM: no folder or PatientID under it is named like Mass-Training_P_00001_LEFT_CC, "
+            f"{tree.root} is not CBIS-DDSM: no folder or PatientID there is named like Mass-Training_P_00001_LEFT_CC, "
             "and there is no table such as mass_case_description_train_set.csv"
         )
     tested = {film.patient for film in films.values() if "test" in film.splits}

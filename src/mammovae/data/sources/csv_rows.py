@@ -179,7 +179,8 @@ class CsvTable:
         lacking = [name for name in required if normalise_name(name) not in header]
         if lacking:
             hint = "" if len(header) > 1 else f": it has one alone, {self.names[0]!r}, separate columns by commas"
-            raise InputError(f"{self.place} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}{hint}")
+            columns = f"column{'s' if len(lacking) > 1 else ''} {', '.join(lacking)}"
+            raise InputError(f"{self.place} lacks the {columns}{hint}")
         for number, cells in self.lines:
             if len(cells) > len(header):
                 raise InputError(f"{self.place}, row {number}: it has {len(cells)} cells for {len(header)} columns")

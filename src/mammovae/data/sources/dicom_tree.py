@@ -25,8 +25,8 @@ def list_images(tree: RawTree, headers: Headers) -> pd.DataFrame:
     image_id is the SOP Instance UID, study_id the Study Instance UID. Objects without an image
     (DICOMDIR, structured reports, presentation states, segmentations) are passed over, and so is whatever is no DICOM.
     A file that cannot be read is a row that failed. A UID that occurs again is numbered (UID#2) and gets a warning: the
-    copies of an export made twice, which prepare finds by their pixels, or the work of an anonymiser that gave all files
-    one UID. Health is null, unless `read_labels` knows it.
+    copies of an export made twice, which prepare finds by their pixels, or the work of an anonymiser that gave all
+    files one UID. Health is null, unless `read_labels` knows it.
     """
     labels = read_labels(tree, strict=False)
     counts: Counter[str] = Counter()

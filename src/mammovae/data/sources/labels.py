@@ -40,8 +40,9 @@ def folder_health(source: str) -> bool | None:
 
 
 def labelled(images: list[dict], labels: Labels) -> list[dict]:
-    """Return index rows: of images (dicts of source, image_id and, in DICOM, uid), with what is known, and of absent ones.
+    """Return index rows: of the images, with what is known of each, and of those that the CSV lists in vain.
 
+    images are dicts of source, image_id, uid (of DICOM) and what else is known; what the CSV says comes before it.
     A row of the CSV names a file by its path, its image_id, or the end of its path, suffix or not; of an absolute path,
     or one from another root, the end that is a file here counts. It has to be one file's name. Raises InputError where
     it is two files' name, where two rows name one file, and where no row names any file.
@@ -132,7 +133,7 @@ def read_labels(tree: RawTree, *, strict: bool) -> Labels:
     candidates = named or (tables if len(tables) == 1 else [t for t in tables if _may_hold_labels(tree, t)])
     if len(candidates) > 1:
         raise InputError(
-            f"{tree.root} has two tables that may hold the labels, {candidates[0]} and {candidates[1]}: name one index.csv"
+            f"{candidates[0]} and {candidates[1]} in {tree.root} may both hold the labels: name one of them index.csv"
         )
     table = CsvTable.open(tree, candidates[0]) if candidates else None
     if table and not strict and not named and not _names(table) & {"source", "imageid", "sopinstanceuid", "healthy"}:
