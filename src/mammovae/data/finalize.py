@@ -15,11 +15,9 @@ from mammovae.data.copies import contradicting_health, copy_groups, find_copies
 from mammovae.data.laterality import against_header, chest_wall_convention
 from mammovae.data.measurements import MEASUREMENTS
 from mammovae.data.patients import find_patients
+from mammovae.data.prepare_image import FROM_HEADER
 from mammovae.data.split import assign_splits, usable_rows
 from mammovae.storage import atomic_write
-
-FROM_HEADER = ("study_id", "patient_id", "side", "view", "age", "vendor", "model", "mm_per_pixel", "kind")
-"""Columns that a file's header may fill where the listing says nothing."""
 
 SHEET_IMAGES = 400  # that a contact sheet shows at most; of more, it shows evenly spaced ones
 

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from mammovae.config import InputError, PrepareSettings, SourceKind, UsageError
 from mammovae.data import index
 from mammovae.data.sources import SOURCES
-from mammovae.imageio.raw_tree import RawTree, Stamp, raw_file
-from mammovae.imageio.read import read_header
+from mammovae.imageio.raw_tree import RawTree, Stamp
+from mammovae.imageio.read import read_headers
 from mammovae.parallel import pool
 from mammovae.report.formatting import plural
 from mammovae.report.progress import Progress
@@ -25,7 +25,6 @@ from mammovae.storage import Journal, atomic_write
 from mammovae.version import __version__
 
 HEADERS, LISTING = ".headers.jsonl", ".listing.parquet"  # of a DATA folder
-UNREADABLE = "unreadable"  # the only key of a header that could not be read: why
 
 _FILES_PER_TASK = 64  # headers that one task reads: to send a task costs as much as to read a header or two
 _SHARED = ("side", "view", "vendor", "model", "modality", "kind")  # header fields with few different values
@@ -76,7 +75,6 @@ class Listing:
     """The index's columns; status ok, missing, or failed for what could not be listed."""
     tree: RawTree
     places: Mapping[str, Any]  # where the pool does its work
-    source_notes: Sequence[str]
 
     @classmethod
     def make(
@@ -96,11 +94,11 @@ class Listing:
         if frame.empty:
             words = f"check --side, --view and the kind ({kind} reads {source.reads})"
             raise InputError(f"no image in {root} matches: {words}")
-        return cls(frame, tree, places, index.notes(listed))
+        return cls(frame, tree, places)
 
     def notes(self) -> list[str]:
-        """Return sentences on what was not used or looked into, each to be said once."""
-        notes = list(self.source_notes)
+        """Return sentences on what was not looked into, each to be said once."""
+        notes = []
         if total := self.tree.archives.total():
             kinds = ", ".join(sorted(self.tree.archives))
             notes.append(f"{plural(total, 'archive')} ({kinds}) in the folder not looked into: unpack, or name the .zip")
@@ -188,16 +186,5 @@ def _headers_of(
             progress.advance(len(task))
         # One of these hung or crashed its reader, and the others were read with it: now each alone.
         for (source,), result in pool.map_unordered(work, ((source,) for source in crashed), **places):
-            yield source, {UNREADABLE: str(result)} if isinstance(result, InputError) else result[0]
+            yield source, {"unreadable": str(result)} if isinstance(result, InputError) else result[0]
             progress.advance()
-
-
-def read_headers(root: Path, sources: Sequence[str]) -> list[Header]:
-    """Read the headers of files under root: what worker processes are given."""
-    headers: list[Header] = []
-    for source in sources:
-        try:
-            headers.append(read_header(raw_file(root, source)))
-        except InputError as error:
-            headers.append({UNREADABLE: str(error)})
-    return headers

@@ -1,7 +1,7 @@
 """Reads one mammogram, DICOM or PNG, TIFF, JPEG, PNM, as 16-bit grey with what its file says of itself."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from mammovae.imageio.dicom_reader import is_dicom, open_dataset, read_dicom
 from mammovae.imageio.dicom_values import Values
 from mammovae.imageio.image_kind import holds_no_image
 from mammovae.imageio.raster_reader import HEAD_BYTES, other_format, raster_format, raster_size, read_raster
-from mammovae.imageio.raw_tree import RawFile, open_raw
+from mammovae.imageio.raw_tree import RawFile, open_raw, raw_file
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".pgm", ".pnm")
@@ -70,6 +70,17 @@ def read_header(file: RawFile) -> dict[str, Any] | None:
         if is_promised:
             raise UnreadableError(_unknown(head))
         return None
+
+
+def read_headers(root: Path, sources: Sequence[str]) -> list[dict[str, Any] | None]:
+    """Read the headers of some files under a root, as worker processes do; {"unreadable": why} for one that fails."""
+    headers: list[dict[str, Any] | None] = []
+    for source in sources:
+        try:
+            headers.append(read_header(raw_file(root, source)))
+        except InputError as error:
+            headers.append({"unreadable": str(error)})
+    return headers
 
 
 def _unknown(head: bytes) -> str:
