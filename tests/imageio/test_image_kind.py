@@ -125,6 +125,10 @@ def test_the_kind_is_what_the_header_says(attributes, expected):
     assert values.warnings == []
 
 
+def test_the_protocol_of_an_exam_says_nothing_of_its_images():
+    assert kind(ProtocolName="C-View combo") == "mammogram"
+
+
 def test_of_several_kinds_the_one_that_is_furthest_from_screening_is_named():
     magnified = {"EstimatedRadiographicMagnificationFactor": "1.8", "PaddleDescription": "SPOT"}
     assert kind(**magnified) == "magnified"
