@@ -190,6 +190,7 @@ def test_modalities_that_cannot_be_mammograms_are_refused_by_name(modality):
     ],
 )
 def test_classes_that_cannot_be_mammograms_are_refused_whatever_the_modality(sop_class, name):
+    assert not holds_no_image(header(SOPClassUID=sop_class))
     assert name in refusal(SOPClassUID=sop_class, Modality="MG")
     assert name in refusal(SOPClassUID=sop_class, Modality=None)
 
