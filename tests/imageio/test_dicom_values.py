@@ -285,3 +285,18 @@ def test_a_number_is_what_the_whole_text_says_or_nothing(content, vr):
     if number is not None:
         assert number == float(first.replace(",", "."))
         assert not set(first) & set("naif_")
+
+
+def test_stored_bytes_keep_their_order_and_whole_numbers_become_words():
+    assert Values(as_stored("LUTData", b"\1\2", "OW", little=False)).stored("LUTData") == (b"\1\2", False)
+    assert Values(as_stored("LUTData", b"\0\0", "OW")).stored("LUTData") == (b"\0\0", True)
+    dataset = Dataset()
+    dataset.add_new("LUTData", "US", [1, 513])
+    assert Values(dataset).stored("LUTData") == (b"\1\0\1\2", True)
+    assert Values(Dataset()).stored("LUTData") is None
+
+
+def test_an_items_text_has_the_character_set_of_the_data_set():
+    dataset = as_stored("SpecificCharacterSet", b"ISO_IR 192", "CS")
+    dataset.ViewCodeSequence = Sequence([as_stored("CodeMeaning", "schräg".encode(), "LO")])
+    assert Values(dataset).codes("ViewCodeSequence") == [Code("", "", "schräg")]

@@ -125,6 +125,10 @@ def test_the_kind_is_what_the_header_says(attributes, expected):
     assert values.warnings == []
 
 
+def test_the_protocol_of_an_exam_says_nothing_of_its_images():
+    assert kind(ProtocolName="C-View combo") == "mammogram"
+
+
 def test_of_several_kinds_the_one_that_is_furthest_from_screening_is_named():
     magnified = {"EstimatedRadiographicMagnificationFactor": "1.8", "PaddleDescription": "SPOT"}
     assert kind(**magnified) == "magnified"
@@ -186,6 +190,7 @@ def test_modalities_that_cannot_be_mammograms_are_refused_by_name(modality):
     ],
 )
 def test_classes_that_cannot_be_mammograms_are_refused_whatever_the_modality(sop_class, name):
+    assert not holds_no_image(header(SOPClassUID=sop_class))
     assert name in refusal(SOPClassUID=sop_class, Modality="MG")
     assert name in refusal(SOPClassUID=sop_class, Modality=None)
 

@@ -1,9 +1,8 @@
 """What a DICOM file says of itself: kind, side, view, patient, spacing, and what is odd; never a guess."""
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
-from mammovae.config import ImageKind
 from mammovae.imageio.dicom_values import Values
 from mammovae.imageio.image_kind import image_kind, is_harmless, magnification, view_modifiers
 
@@ -18,16 +17,6 @@ _VIEW_MEANINGS = {
 }
 _CALIBRATED = ("GEOMETRY", "FIDUCIAL")  # PS3.3 10.7: PixelSpacing then holds at the object, not at the detector
 _OLDEST = 150  # years: more is a mistyped or an invented age
-
-
-class _Found(NamedTuple):
-    """A value and the attribute that it was read from."""
-
-    value: Any
-    where: str
-
-
-_NOTHING = _Found(None, "")
 
 
 def age_in_years(text: Any) -> float | None:
@@ -52,13 +41,13 @@ def read_attributes(values: Values) -> dict[str, Any]:
         "image_id": values.text("SOPInstanceUID"),
         "patient_id": values.text("PatientID"),
         "study_id": values.text("StudyInstanceUID"),
-        "side": _side(values).value,
-        "view": _view(values).value,
+        "side": _side(values),
+        "view": _view(values),
         "age": age_in_years(values.text("PatientAge")),
         "vendor": values.text("Manufacturer"),
         "model": values.text("ManufacturerModelName"),
         "modality": values.text("Modality"),
-        "mm_per_pixel": _spacing(values, kind).value,
+        "mm_per_pixel": _spacing(values, is_magnified=kind == "magnified"),
         "rows": values.integer("Rows"),
         "columns": values.integer("Columns"),
         "kind": kind,
@@ -84,49 +73,30 @@ def header_warnings(values: Values) -> list[str]:
     return [sentence for sentence, applies in warnings.items() if sentence and applies]
 
 
-def header_steps(values: Values) -> list[str]:
-    """Return where kind, side, view and spacing were read, a sentence each, or that the file does not say them."""
-    kind, remark = image_kind(values)
-    spacing = _spacing(values, kind)
-    found = {
-        "side": _side(values),
-        "view": _view(values),
-        "mm a pixel": spacing._replace(value=spacing.value and f"{spacing.value:.4g}"),
-    }
-    return [
-        f"kind {kind}{f': {remark}' if remark else ''}",
-        *(f"{name} {value}: {where}" if value else f"{name} unknown" for name, (value, where) in found.items()),
-    ]
-
-
-def _side(values: Values) -> _Found:
+def _side(values: Values) -> str | None:
     for name in ("ImageLaterality", "Laterality", "FrameLaterality"):
         value = (values.text(name) or "").upper()
         if value:
-            return _Found(value, name) if value in ("L", "R") else _NOTHING
-    return _NOTHING
+            return value if value in ("L", "R") else None
+    return None
 
 
-def _view(values: Values) -> _Found:
-    position = (values.text("ViewPosition") or "").upper()
+def _view(values: Values) -> str | None:
+    position = re.sub("(ID|NP)+$", "", (values.text("ViewPosition") or "").upper())  # the harmless modifiers
     if not all(is_harmless(modifier) for modifier in view_modifiers(values)):
-        return _NOTHING
+        return None
     for code in values.codes("ViewCodeSequence")[:1]:
         coded = _VIEW_CODES.get(code.value)
         if coded is None and code.scheme not in _SNOMED:
             coded = _VIEW_MEANINGS.get(code.meaning.upper())
         if coded or code.scheme in _SNOMED:
-            contradicted = position in ("CC", "MLO") and position != coded
-            return _NOTHING if contradicted or coded is None else _Found(coded, "ViewCodeSequence")
+            return None if position in ("CC", "MLO") and position != coded else coded
     # CBIS-DDSM writes the view where the patient's orientation belongs.
-    for name in ("ViewPosition", "PatientOrientation"):
-        position = (values.text(name) or "").upper()
-        if position:
-            return _Found(position, name) if position in ("CC", "MLO") else _NOTHING
-    return _NOTHING
+    position = position or (values.text("PatientOrientation") or "").upper()
+    return position if position in ("CC", "MLO") else None
 
 
-def _spacing(values: Values, kind: ImageKind) -> _Found:
+def _spacing(values: Values, *, is_magnified: bool) -> float | None:
     """Return mm a pixel at the breast, where rows and columns agree.
 
     In contact that is what it is at the detector; of a magnified view it is as much less as the view is magnified,
@@ -139,9 +109,7 @@ def _spacing(values: Values, kind: ImageKind) -> _Found:
             continue
         down, across = spacing
         if down > 0 and abs(down - across) <= 0.01 * down:
-            if factor == 1 and kind != "magnified":
-                return _Found(down, name)
             if name == "PixelSpacing" and values.text("PixelSpacingCalibrationType") in _CALIBRATED:
-                return _Found(down, f"{name}, calibrated")
-            return _NOTHING if factor == 1 else _Found(down / factor, f"{name}, {factor:.4g} times magnified")
-    return _NOTHING
+                return down
+            return None if is_magnified and factor == 1 else down / factor
+    return None
