@@ -75,7 +75,7 @@ def test_a_few_bytes_behind_a_segment_are_left_out_with_a_remark():
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
 def test_truncated_data_are_refused(share):
     whole = frame(noise())
-    with pytest.raises(UnreadableError, match="truncated|cut off|damaged"):
+    with pytest.raises(UnreadableError, match=r"truncated|cut off|damaged"):
         rle.decode(whole[: int(len(whole) * share)], 30, 24)
 
 

@@ -210,7 +210,7 @@ class _Inflated:
 
     def read(self, size: int = -1) -> bytes:
         """Return up to size bytes from where it stands."""
-        self._inflate(self.limit if size < 0 else self.tell() + size)
+        self._inflate(self.limit + 1 if size < 0 else self.tell() + size)
         return self._content.read(size)
 
     def tell(self) -> int:
@@ -220,13 +220,13 @@ class _Inflated:
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go somewhere else."""
         if whence == os.SEEK_END:
-            self._inflate(self.limit)
+            self._inflate(self.limit + 1)
         return self._content.seek(offset, whence)
 
     def _inflate(self, end: int) -> None:
         place = self._content.tell()
         self._content.seek(self._length)
-        while self._length < end and not self._inflater.eof:
+        while self._length < min(end, self.limit + 1) and not self._inflater.eof:
             packed = self._inflater.unconsumed_tail or self._stream.read(_PIECE)
             if not packed:
                 break
@@ -234,11 +234,11 @@ class _Inflated:
                 self._length += self._content.write(self._inflater.decompress(packed, _PIECE))
             except zlib.error:
                 raise UnreadableError("its deflated data set is damaged, fetch the file again") from None
-            if self._length > self.limit:
-                raise UnreadableError(
-                    f"its deflated data set holds more than {self.limit:,} bytes, which is more than its image needs"
-                )
         self._content.seek(place)
+        if self._length > self.limit:
+            raise UnreadableError(
+                f"its deflated data set holds more than {self.limit:,} bytes, which is more than its image needs"
+            )
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The Pixel Data element of a DICOM file as bytes: of one uncompressed image, or of one compressed frame."""
 
+import io
 import os
 import struct
 from typing import IO, NamedTuple
@@ -10,6 +11,7 @@ from mammovae.imageio.rle import segment_offsets
 
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _ITEM, _END = 0xE000, 0xE0DD  # of group FFFE
+_FIRST_FRAGMENT = b"\xfe\xff\x00\xe0"
 _UNDEFINED = 2**32 - 1
 _LONG_VRS = {b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN"}
 _MAX_FRAGMENTS = 2**16
@@ -47,6 +49,8 @@ def read_pixel_data(stream: IO[bytes], *, implicit: bool, little: bool, longest:
     if length == _UNDEFINED:
         return _read_fragments(stream, there, longest)
     content = stream.read(min(length, there, longest))
+    if content.startswith(_FIRST_FRAGMENT):  # some writers state a length that the standard leaves open
+        return _read_fragments(io.BytesIO(content), len(content), longest)
     # Truncated data are found by whoever knows how much is needed.
     too_long = (f"Pixel Data claims {length:,} bytes of which the file holds {there:,}",) if length > there else ()
     return PixelData(content, min(length, there), is_encapsulated=False, is_words=vr == b"OW", warnings=too_long)
