@@ -43,6 +43,7 @@ RASTER = [
     r"it is lossless or hierarchical JPEG, save it as PNG or TIFF",
     r"its header contradicts itself: it states several sizes",
     r"it is damaged: its header states no size",
+    rf"it has more than {_NUMBER} scans, which no picture needs, save it anew",
     # PNM
     r"it is damaged: its header is no PNM header",
     rf"its header states the maximum {_NUMBER}, not 1 to 65535",
@@ -56,6 +57,7 @@ RASTER = [
     rf"it is damaged: it has {_NUMBER} strips or tiles, not {_NUMBER}",
     r"it is damaged: its palette is too short",
     r"its strips or tiles hold (fewer|more) bytes than its header states",
+    r"it is damaged: its tiles are larger than the picture",
     r"its strips or tiles are larger than a mammogram, save it without compression",
     rf"its header contradicts itself: {_NUMBER} samples a pixel for {_NUMBER} colours",
     rf"it states {_NUMBER} samples a pixel, not 1 to 16",

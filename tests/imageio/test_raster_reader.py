@@ -327,6 +327,21 @@ def test_a_dicom_file_with_the_preamble_of_a_tiff_file_is_no_tiff(tmp_path):
     assert "strips" not in str(caught.value)
 
 
+def jpeg_of_size(rows, columns):
+    """A small JPEG that claims another size."""
+    out = io.BytesIO()
+    Image.fromarray(values_of(8)).save(out, "JPEG", progressive=True)
+    at = out.getvalue().index(b"\xff\xc2")
+    return out.getvalue()[: at + 5] + struct.pack(">HH", rows, columns) + out.getvalue()[at + 9 :]
+
+
+def test_jpeg_of_endless_scans_is_refused(tmp_path):
+    content = saved(tmp_path, values_of(8), "a.jpg", progressive=True).read_bytes()
+    scan = content[content.rindex(b"\xff\xda") : -2]
+    path = written(tmp_path, content[:-2] + scan * 300 + content[-2:], "a.jpg")
+    assert "more than 200 scans" in reason(path)
+
+
 def test_an_animated_png_is_refused(tmp_path):
     page = Image.fromarray(values_of(8))
     path = saved(tmp_path, page, "a.png", save_all=True, append_images=[Image.fromarray(values_of(8, 1))])
@@ -372,6 +387,8 @@ BOMBS = {
     ),
     "deflated.tif": lambda: tiff(np.zeros((8000, 8000), np.uint16), [(257, 4, [20]), (278, 4, [20])], compression=8),
     "count.tif": lambda: tiff(values_of(16), [(279, 4, [2**32 - 1])]),
+    "large.jpg": lambda: jpeg_of_size(11000, 12000),
+    "tile.tif": lambda: tiff(values_of(16), [(322, 4, [11008]), (323, 4, [11008])], tile=16, compression=8),
     "large.pgm": lambda: b"P5 11000 12000 65535\n",
     "plain.pgm": lambda: b"P2 11000 12000 65535\n1 2",
 }
@@ -435,7 +452,5 @@ def test_the_steps_say_how_values_became_grey(tmp_path):
     )
 
 
-def test_a_file_without_an_end_of_its_list_of_chunks_is_refused(tmp_path):
-    content = png(values_of(16), colour=0)[:-12]
-    assert "end early" in reason(written(tmp_path, content, "a.png"))
-    assert io.BytesIO(content).read(8) == b"\x89PNG\r\n\x1a\n"
+def test_a_png_without_its_end_is_refused(tmp_path):
+    assert "end early" in reason(written(tmp_path, png(values_of(16), colour=0)[:-12], "a.png"))

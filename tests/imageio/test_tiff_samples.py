@@ -1,5 +1,6 @@
 """TIFF of every layout, written by hand: read as written, or refused."""
 
+import struct
 from itertools import product
 from pathlib import Path
 
@@ -195,6 +196,17 @@ def test_several_pages_are_refused_and_a_smaller_copy_or_mask_passed_by(tmp_path
 def test_pages_in_a_circle_are_one_page(tmp_path):
     film = values_of(16)
     np.testing.assert_array_equal(read(written(tmp_path, pages((film, {}), following="first"))).pixels, film)
+
+
+def test_thousands_of_pages_that_share_their_values_take_no_memory(tmp_path):
+    entries = {273: (4, [8])}
+    part, start = len(directory(entries, 0)), 8 + 2**22
+    out = head("<", start) + bytes(2**22)
+    for page in range(1000):
+        listed = bytearray(directory(entries, 0, following=start + (page + 1) * part))
+        struct.pack_into("<II", listed, 2 + 4, 2**19, 8)
+        out += listed
+    assert "no sensible length" in reason(written(tmp_path, out))
 
 
 def test_a_next_page_beyond_the_end_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """JPEG files (ITU-T T.81): what their markers say before they are decoded, at a fraction of their size if wanted."""
 
+import io
 import struct
 from typing import IO, NamedTuple
 
@@ -15,6 +16,8 @@ SIGNATURE = b"\xff\xd8\xff"
 _START_OF_SCAN, _END, _EXIF = 0xDA, 0xD9, 0xE1
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame, of every process
 _DECODED = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
+_PROGRESSIVE, _ARITHMETIC = {0xC2, 0xCA}, 0xC9
+_MAX_SCANS = 200  # each of which goes through the whole picture
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 
 
@@ -37,6 +40,11 @@ def read_header(file: IO[bytes]) -> RasterHeader:
         kind = "CMYK ink" if frame.components == 4 else f"of {frame.components} colours"
         raise UnreadableError(f"its pixels are {kind}, save it in grey")
     check_size(frame.rows, frame.columns)
+    # A block takes a bit at least, but for arithmetic coding; what claims to be larger would take memory for nothing.
+    if frame.marker < _ARITHMETIC and -(-frame.rows // 8) * -(-frame.columns // 8) > 8 * file.seek(0, io.SEEK_END):
+        raise UnreadableError(ENDS_EARLY)
+    if frame.marker in _PROGRESSIVE and _count_scans(file) > _MAX_SCANS:
+        raise UnreadableError(f"it has more than {_MAX_SCANS} scans, which no picture needs, save it anew")
     return RasterHeader(frame.rows, frame.columns, orientation)
 
 
@@ -57,6 +65,16 @@ def read_samples(file: IO[bytes], header: RasterHeader, min_length: int | None) 
     except (OSError, SyntaxError, ValueError, IndexError, struct.error) as error:
         raise UnreadableError(ENDS_EARLY if "truncated" in str(error) else DAMAGED) from None
     return RasterSamples(values.reshape(*values.shape[:2], -1), 255, 8, factor=factor)
+
+
+def _count_scans(file: IO[bytes]) -> int:
+    """Return how many scans begin; within coded data no marker can stand."""
+    file.seek(0)
+    count, last = 0, b""
+    while piece := file.read(2**20):
+        count += (last + piece).count(b"\xff\xda")
+        last = piece[-1:]
+    return count
 
 
 def _read_markers(file: IO[bytes]) -> tuple[_Frame, int]:

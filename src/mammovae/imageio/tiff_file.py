@@ -55,7 +55,7 @@ COMPRESSIONS = {
 _TYPES = {1: "B", 7: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _MAX_PAGES = 4096
 _MAX_ENTRIES = 4096
-_MAX_VALUES = 2**20  # of a tag: a film of 1,000 x 1,000 tiles
+_MAX_VALUES = 2**20  # of all tags, and tags: a film of 700 x 700 tiles, whose offsets and lengths are values
 _MAX_SAMPLE_BYTES = 2**29
 
 
@@ -66,6 +66,8 @@ class Page:
     tags: dict[int, tuple[int, ...]]
     order: str
     """"<" for little, ">" for big endian."""
+    length: int
+    """How many tags and values it has."""
 
     def get(self, tag: int, default: int) -> int:
         """Return a tag's first value."""
@@ -107,9 +109,11 @@ def read_pages(file: IO[bytes]) -> list[Page]:
         offset = struct.unpack_from(order + ("Q" if is_big else "I"), head, 8 if is_big else 4)[0]
         pages: list[Page] = []
         visited: set[int] = set()
+        left = _MAX_VALUES  # of values: thousands of pages may have the same million in common
         while offset and offset not in visited and len(pages) < _MAX_PAGES:
             visited.add(offset)
-            page, offset = _read_page(file, offset, order, is_big)
+            page, offset = _read_page(file, offset, (order, is_big), left)
+            left -= page.length
             pages.append(page)
     except (struct.error, OverflowError, OSError):
         raise UnreadableError(ENDS_EARLY) from None
@@ -126,26 +130,30 @@ def main_page(pages: list[Page]) -> Page:
     return pictures[0]
 
 
-def _read_page(file: IO[bytes], offset: int, order: str, is_big: bool) -> tuple[Page, int]:
-    """Return a page and the offset of the next, 0 behind the last."""
+def _read_page(file: IO[bytes], offset: int, form: tuple[str, bool], left: int) -> tuple[Page, int]:
+    """Return a page and the offset of the next, 0 behind the last; form is the order and whether it is BigTIFF."""
+    order, is_big = form
     count_format, entry_format = (order + "Q", order + "HHQ8s") if is_big else (order + "H", order + "HHI4s")
     word = order + ("Q" if is_big else "I")
-    count = struct.unpack(count_format, exactly(file, struct.calcsize(count_format), offset))[0]
-    if count > _MAX_ENTRIES:
+    length = struct.unpack(count_format, exactly(file, struct.calcsize(count_format), offset))[0]
+    if length > _MAX_ENTRIES:
         raise UnreadableError("it is damaged: its list of tags has no sensible length")
-    entries = exactly(file, count * struct.calcsize(entry_format))
+    entries = exactly(file, length * struct.calcsize(entry_format))
     following = file.read(struct.calcsize(word))  # which the block in a JPEG or PNG file may lack
     tags: dict[int, tuple[int, ...]] = {}
     for tag, kind, number, field in struct.iter_unpack(entry_format, entries):
         if tag not in _TAGS or kind not in _TYPES:
             continue
-        if number > _MAX_VALUES:
+        length += number
+        if length > left:
             raise UnreadableError("it is damaged: a tag of its header has no sensible length")
         size = number * struct.calcsize(order + _TYPES[kind])
         # A field holds the values, or the offset of what does not fit in.
         values = field if size <= len(field) else exactly(file, size, struct.unpack(word, field)[0])
         tags[tag] = struct.unpack_from(f"{order}{number}{_TYPES[kind]}", values)
-    return Page(tags, order), struct.unpack(word, following)[0] if len(following) == struct.calcsize(word) else 0
+    return Page(tags, order, length), struct.unpack(word, following)[0] if len(following) == struct.calcsize(
+        word
+    ) else 0
 
 
 def exif_orientation(block: bytes) -> int:

@@ -22,6 +22,7 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _UNCOMPRESSED, _JPEG = 1, 7
 _DEFLATE, _FAX, _BY_BYTES = (8, 32946), (2, 3, 4), (5, 32773, 34925, 50000)
 _WITH_PREDICTOR = (*_DEFLATE, 5, 34925, 50000)
+_SMALL_TILE = 2**20  # pixels
 _UNPACK_AT_ONCE = 2**20  # samples of uneven depth
 _REVERSED_BITS = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1).ravel()
 
@@ -90,6 +91,8 @@ def _read_blocks(file: IO[bytes], page: Page, layout: Layout) -> np.ndarray:
     height = height if is_tiled else min(height, layout.rows)
     width = page.get(tiff_file.TILE_WIDTH, 0) if is_tiled else layout.columns
     check_size(height, width)
+    if height * width > 4 * layout.rows * layout.columns + _SMALL_TILE:
+        raise UnreadableError("it is damaged: its tiles are larger than the picture")
     offsets = page.tags.get(tiff_file.TILE_OFFSETS if is_tiled else tiff_file.STRIP_OFFSETS, ())
     counts = page.tags.get(tiff_file.TILE_BYTES if is_tiled else tiff_file.STRIP_BYTES, ())
     planes, together = (layout.samples, 1) if layout.is_planar else (1, layout.samples)
