@@ -97,14 +97,15 @@ def _telling_nothing(ids: pd.Series, others: pd.Series, what: str, units: str) -
     """
     pairs = pd.DataFrame({"id": ids.to_numpy(object), "other": others.to_numpy(object)})
     known = pairs.dropna(subset="id")
-    distinct = known["id"].unique()
+    distinct = known["id"].unique().tolist()
     units_of = known.drop_duplicates().groupby("id")["other"].nunique()
     if len(distinct) == 1 and units_of.iloc[0] > 1:
         others_without = pairs.loc[pairs["id"].isna(), "other"].dropna()  # a file that could not be read has neither
         if others_without.isin(known["other"]).all():
             sentence = f"{what} {distinct[0]} stands on all {units_of.iloc[0]} {units}, so it counts as none"
             return _EmptyWords([distinct[0]], sentence)
-    words = [name for name in distinct if _is_placeholder(name, set(distinct))]
+    all_ids = set(distinct)
+    words = [name for name in distinct if _is_placeholder(name, all_ids)]
     alone = known[known["id"].isin(words) & known["other"].isna()].groupby("id").size()
     several = [name for name in words if units_of[name] + alone.get(name, 0) > 1]
     note = f"{what} {' or '.join(sorted(several))} names nobody, so it counts as none" if several else None
