@@ -71,11 +71,14 @@ class Progress:
         self._next_line = now + _INTERVAL_S
         rate = (self.done - self._first) / max(now - self._begin, 1e-9)
         pace = f"{rate:,.0f}/s" if rate >= 100 else f"{rate:,.1f}/s" if rate >= 1 else f"{rate * 60:,.1f}/min"
-        if self.total is None:
-            self._write(self._count() + (f", {pace}" if rate else ""), self._note)
-        else:
-            left = f"{duration((self.total - self.done) / rate)} left" if rate else "time left unknown"
-            self._write(f"{self._count()} ({100 * self.done / self.total:.0f} %), {pace}, {left}", self._note)
+        parts = [self._count()]
+        if self.total is not None:
+            parts[0] += f" ({100 * self.done / self.total:.0f} %)"
+        if rate:
+            parts.append(pace)
+        if self.total is not None:
+            parts.append(f"{duration((self.total - self.done) / rate)} left" if rate else "time left unknown")
+        self._write(", ".join(parts), self._note)
 
     def _count(self) -> str:
         return f"{self.done:,} " + ("" if self.total is None else f"of {self.total:,} ") + self.unit
