@@ -120,7 +120,7 @@ def without_a_pickle(number: int) -> object:
     return threading.Lock() if number == 2 else number
 
 
-def reasons(results: Mapping[int, object]) -> dict[int, str]:
+def reasons(results: Mapping[Any, object]) -> dict[Any, str]:
     return {number: str(result) for number, result in results.items() if isinstance(result, InputError)}
 
 
