@@ -227,7 +227,7 @@ def test_white_may_be_given_and_what_exceeds_it_fails_in_words(tmp_path: Path) -
     result = prepare("folder", tmp_path / "raw", tmp_path / "data", settings=settings)
     frame = rows_of(result.path)
     assert frame["status"].tolist() == ["ok", "ok", "failed"] and result["white"] == 4095
-    assert "--white" in frame.at["2.png", "reason"]
+    assert "--white" in frame["reason"]["2.png"]
 
 
 def test_a_set_without_such_files_has_no_white(tmp_path: Path) -> None:

@@ -33,9 +33,7 @@ class PreparedImage:
     max_value: int | None  # of DecodedImage
 
 
-def prepare_image(
-    file: RawFile, *, size: int, stretch: bool = False, white: int | None = None
-) -> PreparedImage:
+def prepare_image(file: RawFile, *, size: int, stretch: bool = False, white: int | None = None) -> PreparedImage:
     """Read one file and bring its breast into size x size pixels, exactly as prepare does for a data set.
 
     white is that of files which do not state their range; see `mammovae.imageio.read.read`. Raises InputError when the
