@@ -2,8 +2,9 @@
 
 import hashlib
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mammovae.data.segmentation import find_breast
 from mammovae.data.sources import SOURCES
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid
 from mammovae.imageio.read import read
-from mammovae.imageio.scaled_decode import block_means, fraction
+from mammovae.imageio.scaled_decode import fraction, reduced
 from mammovae.parallel import pool
 from mammovae.report.progress import Progress
 from mammovae.storage import MANIFEST, Journal, StageFolder, atomic_write, read_json
@@ -46,11 +47,13 @@ def prepare_image(path: Path, *, size: int, stretch: bool = False) -> PreparedIm
 
     Raises InputError when the file cannot be read or shows no breast.
     """
-    # A breast is rarely less than half as long as its image: this gives two pixels for each prepared one.
-    decoded = read(path, min_length=max(MIN_LENGTH, 4 * size))
+    decoded = read(path, min_length=MIN_LENGTH)
     result = prepare_decoded(decoded, size=size, stretch=stretch)
-    if decoded.grid.factor > 1 and not _is_fine(result.geometry, decoded.grid):
-        result = prepare_decoded(read(path), size=size, stretch=stretch)
+    geometry, grid = result.geometry, decoded.grid
+    if grid.factor > 1 and not _is_fine(geometry, grid):
+        # Only the image is made of the finer pixels: what is measured does not depend on the size.
+        finer = read(path, min_length=ceil(max(grid.rows, grid.columns) * 2 * max(geometry.scale_x, geometry.scale_y)))
+        result = replace(result, image=geometry.apply(finer.pixels, finer.grid))
     return result
 
 
@@ -58,7 +61,7 @@ def prepare_decoded(decoded: DecodedImage, *, size: int, stretch: bool = False) 
     """Do prepare_image for an image that is read already. Raises InputError when it shows no breast."""
     # The mask and the measurements need no more than this, and what all take from the same few pixels costs little.
     factor = fraction(max(decoded.pixels.shape), MIN_LENGTH)
-    small = decoded.pixels if factor == 1 else block_means(decoded.pixels, factor)
+    small = reduced(decoded.pixels, factor) if decoded.small is None else decoded.small
     grid = decoded.grid.coarser(factor)
     try:
         breast = find_breast(small)

@@ -51,9 +51,13 @@ def read_dicom(path: Path, min_length: int | None) -> DecodedImage:
         pixels = _read_colour(dataset)
         return DecodedImage(pixels, header, tuple(warnings), PixelGrid(*pixels.shape))
     lut, lut_warnings = build_lut(dataset)
-    reduced = None if min_length is None else _decode_reduced(dataset, lut, min_length)
-    codes, grid = reduced or _decode_full(dataset, warnings)
-    return DecodedImage(lut[codes], header, (*warnings, *lut_warnings), grid)
+    factor = 1 if min_length is None else _fraction(dataset, lut, min_length)
+    codes, grid = _decode_reduced(dataset, factor) or _decode_full(dataset, warnings)
+    small = None
+    if factor > grid.factor:
+        bits, signed = int(dataset.BitsStored), bool(dataset.PixelRepresentation)
+        small = lut[scaled_decode.reduced(codes, factor // grid.factor, bits, signed=signed)]
+    return DecodedImage(lut[codes], header, (*warnings, *lut_warnings), grid, small)
 
 
 def _check_pixel_description(dataset: Dataset) -> None:
@@ -67,16 +71,21 @@ def _check_pixel_description(dataset: Dataset) -> None:
         raise UnreadableError(f"it stores {dataset.BitsStored} of {dataset.BitsAllocated} bits a pixel, not 1 to 16")
 
 
-def _decode_reduced(dataset: Dataset, lut: np.ndarray, min_length: int) -> tuple[np.ndarray, PixelGrid] | None:
-    """Return stored bit patterns at reduced resolution and their grid, or None where the whole must be decoded."""
-    shape, bits = (int(dataset.Rows), int(dataset.Columns)), int(dataset.BitsStored)
-    signed, syntax = bool(dataset.PixelRepresentation), dataset.file_meta.TransferSyntaxUID
-    factor = scaled_decode.fraction(max(shape), min_length)
+def _fraction(dataset: Dataset, lut: np.ndarray, min_length: int) -> int:
+    """Return by how much an image may be reduced so that min_length of its pixels are left."""
     # Stored values are averaged before they become grey: where greys are in another order (padding that is dark
     # beside air that is bright), an average would be neither.
-    steps = np.diff(np.roll(lut, len(lut) // 2 if signed else 0).astype(np.int32))
-    if factor == 1 or not ((steps >= 0).all() or (steps <= 0).all()):
+    steps = np.diff(np.roll(lut, len(lut) // 2 if dataset.PixelRepresentation else 0).astype(np.int32))
+    is_ordered = (steps >= 0).all() or (steps <= 0).all()
+    return scaled_decode.fraction(max(int(dataset.Rows), int(dataset.Columns)), min_length) if is_ordered else 1
+
+
+def _decode_reduced(dataset: Dataset, factor: int) -> tuple[np.ndarray, PixelGrid] | None:
+    """Return stored bit patterns at reduced resolution and their grid, or None where the whole must be decoded."""
+    if factor == 1:
         return None
+    shape, bits = (int(dataset.Rows), int(dataset.Columns)), int(dataset.BitsStored)
+    signed, syntax = bool(dataset.PixelRepresentation), dataset.file_meta.TransferSyntaxUID
     try:
         frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
         if syntax in (uid.JPEG2000Lossless, uid.JPEG2000):
