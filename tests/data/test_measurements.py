@@ -25,8 +25,10 @@ def coded(film, path, values, syntax, bits=16, compression=None, **attributes):
         dataset.PixelData = values.tobytes()
         dataset["PixelData"].VR = "OW"
     else:
-        ratios = {} if compression is None else {"compression_ratios": [compression], "use_mct": False}
-        frame = encode_array(values, bits_stored=bits, photometric_interpretation=2, **ratios)
+        ratios = None if compression is None else [compression]
+        frame = encode_array(
+            values, bits_stored=bits, photometric_interpretation=2, use_mct=False, compression_ratios=ratios
+        )
         dataset.PixelData = encapsulate([bytes(frame)])
         dataset["PixelData"].VR = "OB"
     for name, value in attributes.items():
