@@ -82,7 +82,7 @@ def test_a_mask_of_one_pixel_or_one_row_has_a_crop():
 @settings(max_examples=50, deadline=None)
 def test_the_crop_never_leaves_the_image_nor_holds_less_than_nearly_all_of_the_mask(seed, wall):
     rng = np.random.default_rng(seed)
-    mask = np.zeros((rng.integers(20, 200), rng.integers(20, 200)), bool)
+    mask = np.zeros(tuple(rng.integers(20, 200, 2)), bool)
     for _ in range(rng.integers(1, 5)):
         y, x = (np.sort(rng.integers(0, length + 1, 2)) for length in mask.shape)
         mask[y[0] : y[1], x[0] : x[1]] = True
@@ -119,7 +119,7 @@ def padded_film(seed):
     tissue = np.sqrt(np.clip(depth, 0, None)) * rng.uniform(100, 220)
     fog = rng.uniform(2, 8) * (1 + rng.uniform(0, 0.6) * np.exp(-np.clip(-depth, 0, None)))  # greyer near the skin
     film = np.clip(np.rint(fog + tissue + rng.normal(0, 0.7, depth.shape)), 0, 255)
-    return np.pad(film.astype(np.uint16) * 257, ((0, 0), (0, rng.integers(0, 180))))
+    return np.pad(film.astype(np.uint16) * 257, ((0, 0), (0, int(rng.integers(0, 180)))))
 
 
 def test_a_little_noise_does_not_move_the_crop_of_a_film_padded_with_black():
