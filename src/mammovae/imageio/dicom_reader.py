@@ -19,6 +19,7 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
 from mammovae.config import InputError
+from mammovae.imageio import scaled_decode
 from mammovae.imageio.codestream import Stream
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid, UnreadableError
 from mammovae.imageio.dicom_colour import read_colour
@@ -30,6 +31,7 @@ from mammovae.imageio.dicom_pixels import (
     decode,
     decode_reduced,
     describe_pixels,
+    reduction,
     syntax_name,
 )
 from mammovae.imageio.dicom_values import Values
@@ -84,9 +86,9 @@ def read_dicom(file: RawFile, min_length: int | None) -> DecodedImage:
             channel, colour_notes = read_colour(data, codestream, pixels, dataset)
             grey = _Grey(channel, PixelGrid(*channel.shape), colour_notes, ["its equal channels were read as grey"])
         else:
-            grey = _read_grey(data, codestream, pixels, dataset, min_length)
+            grey = _read_grey(data, codestream, pixels, values, dataset, min_length)
         remarks = _unique(notes, grey.warnings, values.warnings, odd)
-    return DecodedImage(grey.pixels, header, remarks, grey.grid, steps=(*steps, *grey.steps))
+    return DecodedImage(grey.pixels, header, remarks, grey.grid, grey.small, (*steps, *grey.steps))
 
 
 class _Grey(NamedTuple):
@@ -94,31 +96,34 @@ class _Grey(NamedTuple):
     grid: PixelGrid
     warnings: list[str]
     steps: list[str]
+    small: np.ndarray | None = None  # of DecodedImage
 
 
 def _read_grey(
     data: PixelData,
     codestream: Stream | None,
     pixels: PixelDescription,
+    values: Values,
     dataset: pydicom.FileDataset,
     min_length: int | None,
 ) -> _Grey:
     """Read a file without colour."""
-    values = Values(dataset)
     if min_length is not None and codestream is not None:
         lut = build_lut(values, pixels)
-        reduced = decode_reduced(codestream, pixels, lut.table, min_length)
+        reduced = decode_reduced(codestream, pixels, reduction(pixels, lut.table, min_length))
         if reduced is not None:
             codes, grid = reduced
             step = f"decoded at 1/{grid.factor} of the resolution"
             return _Grey(lut.table[codes], grid, [*_dark_range(codes, pixels, lut), *lut.warnings], [step, *lut.steps])
     stored = decode(data, codestream, pixels, dataset)
     pixels, lut = stored.description, build_lut(values, stored.description)
-    grey = lut.table[stored.codes]
+    grey, small = lut.table[stored.codes], None
     if stored.background is not None:
         grey[stored.background] = 0
-    notes = [*stored.warnings, *_dark_range(stored.codes, pixels, lut), *lut.warnings, *values.warnings]
-    return _Grey(grey, stored.grid, notes, [*stored.warnings, *lut.steps])
+    elif min_length is not None and (factor := reduction(pixels, lut.table, min_length)) > 1:
+        small = lut.table[scaled_decode.reduced(stored.codes, factor, pixels.bits_stored, signed=pixels.is_signed)]
+    notes = [*stored.warnings, *_dark_range(stored.codes, pixels, lut), *lut.warnings]
+    return _Grey(grey, stored.grid, notes, [*stored.warnings, *lut.steps], small)
 
 
 def _dark_range(codes: np.ndarray, pixels: PixelDescription, lut: Lut) -> list[str]:
