@@ -82,7 +82,7 @@ def _side(values: Values) -> str | None:
 
 
 def _view(values: Values) -> str | None:
-    position = (values.text("ViewPosition") or "").upper()
+    position = re.sub("(ID|NP)+$", "", (values.text("ViewPosition") or "").upper())  # the harmless modifiers
     if not all(is_harmless(modifier) for modifier in view_modifiers(values)):
         return None
     for code in values.codes("ViewCodeSequence")[:1]:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
 from pydicom.valuerep import TEXT_VR_DELIMS
 
 _LONGEST = 2**16  # bytes of a value that is read as text or numbers; a LUT's entries are read as they are stored
@@ -83,8 +85,8 @@ class Values:
         return "\\".join(self.texts(name)) or None
 
     def texts(self, name: str) -> list[str]:
-        """Return each of several values as text, "" where one of them is empty."""
-        return [part if isinstance(part, str) else f"{part:.15g}" for part in self._parts(name)]
+        """Return each of several values as text of one line, "" where one of them is empty."""
+        return [_one_line(part) if isinstance(part, str) else f"{part:.15g}" for part in self._parts(name)]
 
     def number(self, name: str) -> float | None:
         """Return the first value as a number."""
@@ -181,7 +183,8 @@ class Values:
         """Return the text or the numbers that a value's bytes stand for."""
         vr = _representation(name, element)
         if vr not in _NUMBER_TYPES:
-            return self._decode_text(content) if vr in _CHARSET_VRS else content.decode("latin-1")
+            plain = vr not in _CHARSET_VRS or name == "SpecificCharacterSet"
+            return content.decode("latin-1") if plain else self._decode_text(content)
         little = element.is_little_endian if isinstance(element, RawDataElement) else self._is_little_endian()
         kind = np.dtype(_NUMBER_TYPES[vr]).newbyteorder("<" if little else ">")
         if len(content) % kind.itemsize:
@@ -231,7 +234,8 @@ class Values:
             self._places = []
             for name in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
                 for group in self.items(name)[:1]:
-                    macros = [_sequence(group, keyword_for_tag(tag)) for tag in list(group.keys())]
+                    names = [keyword_for_tag(tag) for tag in list(group.keys())]
+                    macros = [_sequence(group, name) for name in names if name]
                     self._places += [group, *(macro[0] for macro in macros if macro)]
         return self._places
 
@@ -255,8 +259,9 @@ class Values:
             self.warnings.append(sentence)
 
 
-def _tag(name: str) -> int:
-    return tag_for_keyword(name) or 0  # no data set has group 0
+@cache
+def _tag(name: str) -> BaseTag:
+    return BaseTag(tag_for_keyword(name) or 0)  # no data set has group 0
 
 
 def _representation(name: str, element: Element) -> str:
@@ -269,7 +274,9 @@ def _sequence(place: Dataset, name: str) -> Sequence | None:
     """Return a sequence of a data set, or None where there is none that can be read."""
     tag = _tag(name)
     try:
-        value = place[tag].value if tag in place else None
+        # The representation is asked first: pydicom would try its best with the bytes of any other.
+        stored = place.get_item(tag) if tag in place else None
+        value = place[tag].value if stored is not None and _representation(name, stored) == "SQ" else None
     except Exception:  # pydicom raises anything over bytes that are no sequence
         return None
     return value if isinstance(value, Sequence) else None
@@ -285,6 +292,10 @@ def _plain(value: object) -> str | float:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
+def _one_line(text: str) -> str:
+    return "".join(sign if sign.isprintable() else " " for sign in text).strip()
+
+
 def _quote(part: str | float) -> str:
-    words = "".join(sign if sign.isprintable() else " " for sign in str(part))
+    words = _one_line(str(part))
     return f"'{words if len(words) <= 40 else words[:37] + '...'}'"

@@ -128,9 +128,8 @@ def view_modifiers(values: Values) -> list[Code]:
 
 def is_harmless(modifier: Code) -> bool:
     """Say whether a modifier leaves the view what it is: an implant pushed back, a nipple in profile."""
-    return _is_code(modifier, _IMPLANT_DISPLACED, "IMPLANT DISPLACED") or _is_code(
-        modifier, _NIPPLE, "NIPPLE IN PROFILE"
-    )
+    harmless = ((_IMPLANT_DISPLACED, "IMPLANT DISPLACED"), (_NIPPLE, "NIPPLE IN PROFILE"))
+    return any(_is_code(modifier, codes, word) for codes, word in harmless)
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ class _Facts:
     sop_class: str
     modality: str
     image_type: list[str]  # of the image and of its first frame, with _ for spaces
-    description: str  # of the series, the protocol and the processing
+    description: str  # of the series and of the processing
     paddle: set[str]
     position: re.Match | None
     views: list[Code]
@@ -152,7 +151,8 @@ class _Facts:
     @classmethod
     def of(cls, values: Values) -> "_Facts":
         types = [*values.texts("ImageType"), *values.texts("FrameType")]
-        descriptions = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
+        # Not the protocol's name: that is one for all images of an exam, plain and computed.
+        descriptions = ("SeriesDescription", "AcquisitionDeviceProcessingDescription")
         position = _VIEW_POSITION.fullmatch((values.text("ViewPosition") or "").upper())
         part = (values.text("BodyPartExamined") or "").upper()
         regions = values.codes("AnatomicRegionSequence")
@@ -268,7 +268,7 @@ def _tomosynthesis(facts: _Facts) -> str | None:
     if facts.sop_class == _TOMOSYNTHESIS_CLASS:
         return "its SOP class"
     # A projection without motion of the tube is a mammogram in the form of an enhanced object.
-    if facts.sop_class in _PROJECTION_CLASSES and facts.values.text("PositionerMotion") != "STATIC":
+    if facts.sop_class in _PROJECTION_CLASSES and (facts.values.text("PositionerMotion") or "").upper() != "STATIC":
         return "its SOP class"
     return facts.has_type(_TOMOSYNTHESIS_TYPE) or facts.has_words(_TOMOSYNTHESIS_WORDS)
 
