@@ -135,7 +135,7 @@ def _dark_range(codes: np.ndarray, pixels: PixelDescription, lut: Lut) -> list[s
 
 
 def _read_stored(
-    dataset: pydicom.FileDataset, values: Values, stream: "IO[bytes] | _Inflated"
+    dataset: pydicom.FileDataset, values: Values, stream: "_Bounded | _Inflated"
 ) -> tuple[PixelDescription, PixelData]:
     """Return what the header says of the pixels and, only where that is a possible image, their bytes."""
     implicit, little = bool(dataset.original_encoding[0]), dataset.original_encoding[1] is not False
@@ -204,10 +204,25 @@ class _Collector(logging.Handler):
             self.clauses.append(clause)
 
 
+class _Bounded:
+    """A file that takes no memory for more than it holds, whatever length an element claims."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.tell, self.seek = stream.tell, stream.seek
+        self._end = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to size bytes from where it stands."""
+        left = max(0, self._end - self.tell())
+        return self._stream.read(left if size < 0 else min(size, left))
+
+
 class _Inflated:
     """The data set of a deflated file (PS3.5 A.5), inflated no further than it is read, and never beyond `limit`."""
 
-    def __init__(self, stream: IO[bytes], limit: int) -> None:
+    def __init__(self, stream: _Bounded, limit: int) -> None:
         self._stream, self.limit = stream, limit
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._content = io.BytesIO()
@@ -247,11 +262,11 @@ class _Inflated:
 
 
 @contextmanager
-def _open_before_pixels(file: RawFile) -> "Iterator[tuple[pydicom.FileDataset, IO[bytes] | _Inflated]]":
+def _open_before_pixels(file: RawFile) -> "Iterator[tuple[pydicom.FileDataset, _Bounded | _Inflated]]":
     """Open a file; give its data set up to its pixels, and the stream that stands before them."""
     with open_raw(file) as raw:
         try:
-            dataset, stream = _read_header(raw)
+            dataset, stream = _read_header(_Bounded(raw))
         except (UnreadableError, OSError, MemoryError):
             raise
         except RecursionError:
@@ -261,7 +276,7 @@ def _open_before_pixels(file: RawFile) -> "Iterator[tuple[pydicom.FileDataset, I
         yield dataset, stream
 
 
-def _read_header(raw: IO[bytes]) -> "tuple[pydicom.FileDataset, IO[bytes] | _Inflated]":
+def _read_header(raw: _Bounded) -> "tuple[pydicom.FileDataset, _Bounded | _Inflated]":
     is_deflated = _DEFLATED.search(raw.read(_LONGEST_META))
     raw.seek(0)
     if is_deflated:
@@ -272,7 +287,7 @@ def _read_header(raw: IO[bytes]) -> "tuple[pydicom.FileDataset, IO[bytes] | _Inf
         dataset = pydicom.dcmread(cast(BinaryIO, inflated), force=True, stop_before_pixels=True)
         dataset.file_meta = meta
         return dataset, inflated
-    return pydicom.dcmread(raw, force=True, stop_before_pixels=True), raw
+    return pydicom.dcmread(cast(BinaryIO, raw), force=True, stop_before_pixels=True), raw
 
 
 def _is_behind_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
