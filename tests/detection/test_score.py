@@ -323,7 +323,7 @@ def test_white_is_that_of_the_run_or_as_given(run: Path, films: tuple[Path, Path
     (by_run,) = mv.score(known, twelve, out=tmp_path / "c.csv")["table"].to_dict("records")
     (dark,) = mv.score(run, twelve, out=tmp_path / "d.csv")["table"].to_dict("records")
     assert truth["finding"] == given["finding"] == by_run["finding"]
-    assert "4095, and 65535 was taken for white" in dark["reason"] and "white" not in str(truth["reason"])
+    assert "--white" in dark["reason"] and "white" not in str(truth["reason"])
     (above,) = mv.score(known, sixteen, out=tmp_path / "e.csv")["table"].to_dict("records")
     assert np.isnan(above["finding"]) and "is above white, 4095" in above["reason"]
 
@@ -337,6 +337,16 @@ def test_a_kind_that_the_run_does_not_know_is_scored_with_a_remark(
     place = int(np.flatnonzero(frame["status"] == "ok")[3])
     frame["kind"] = ["magnified" if row == place else "mammogram" for row in range(len(frame))]
     frame.to_parquet(odd / "index.parquet", index=False)
+    remark = "its kind is magnified, and the run knows mammogram only"
     table = mv.score(run, odd, out=tmp_path / "s.csv")["table"].set_index("image_id")
-    remarked = table[table["reason"].fillna("").str.contains("its kind is magnified, and the run knows mammogram only")]
+    remarked = table[table["reason"].fillna("").str.contains(remark)]
     assert remarked.index.tolist() == [frame["image_id"][place]] and remarked["finding"].notna().all()
+
+
+def test_a_name_that_says_a_kind_is_believed(run: Path, films: tuple[Path, Path], tmp_path: Path) -> None:
+    recombined, low_energy = (tmp_path / f"P1_L_{kind}_MLO.png" for kind in ("CM", "DM"))
+    for path in (recombined, low_energy):
+        shutil.copy(films[0], path)
+    table = mv.score(run, recombined, low_energy, out=tmp_path / "s.csv")["table"]
+    is_remarked = table["reason"].fillna("").str.contains("its kind is contrast_enhanced")
+    assert is_remarked.tolist() == [True, False] and table["finding"].notna().all()

@@ -14,6 +14,7 @@ from mammovae.data.prepare_image import PreparedImage, prepare_image
 from mammovae.imageio.decoded_image import DecodedImage
 from mammovae.imageio.dicom_reader import is_dicom
 from mammovae.imageio.dicom_values import Values
+from mammovae.imageio.image_kind import kind_of_name, view_modifiers
 from mammovae.imageio.raw_tree import open_raw
 from mammovae.imageio.read import read
 from mammovae.report.formatting import value
@@ -28,26 +29,27 @@ def explain(path: Path) -> str:
 
     The whole image is decoded, and prepared as if it were the only one of its set. InputError when it cannot be read.
     """
-    decoded = read(path)
-    header, dataset = decoded.header, _dataset(path)
-    values = Values(dataset)
+    decoded, dataset = read(path), _dataset(path)
+    white = None if decoded.max_value is None else 2 ** max(8, decoded.max_value.bit_length()) - 1
+    decoded = decoded if white is None else read(path, white=white)
+    header, values = decoded.header, Values(dataset)
+    kind = header.get("kind") or kind_of_name(path.name)
     rows = {
-        "kind": header.get("kind") or "mammogram, as nothing says otherwise",
+        "kind": kind or "mammogram, as nothing says otherwise",
         "side": _with_origin(header.get("side"), _stated(values, _SIDE)),
         "view": _with_origin(header.get("view"), [*_stated(values, _VIEW), *_coded(values)]),
         "patient": _fields(header, {"patient_id": "{}", "age": "{} years", "study_id": "study {}"}),
         "device": _fields(header, {"vendor": "{}", "model": "{}", "mm_per_pixel": "{} mm a pixel"}),
     }
-    white = None if decoded.max_value is None else 2 ** max(8, decoded.max_value.bit_length()) - 1
     steps = [f"{number}. {step}" for number, step in enumerate(decoded.steps, start=1)]
     if white is not None:
-        taken = f"prepare takes {white:,}, the smallest 2^k - 1 that holds all values, if those of its whole set allow"
-        unsaid = f"white: the file does not say it, its greatest value is {decoded.max_value:,}"
-        steps.append(f"{len(steps) + 1}. {unsaid}; {taken}")
+        steps.append(
+            f"prepare takes the smallest 2^k - 1 that holds all values of a set for white: of this file {white:,}"
+        )
     blocks = {name: [text] for name, text in rows.items() if text} | {"grey": steps, "remarks": decoded.warnings}
     try:
         result = prepare_image(path, size=_SIZE, white=white)
-        blocks["prepare"] = [_prepared(decoded, result)]
+        blocks["prepare"] = [_prepared(decoded, result, kind)]
     except InputError as error:
         blocks["prepare"] = [f"would refuse it: {error}"]
     shape = f"{decoded.grid.rows:,} x {decoded.grid.columns:,} pixels (rows x columns)"
@@ -68,14 +70,10 @@ def _stated(values: Values, names: Iterable[str]) -> list[str]:
 
 
 def _coded(values: Values) -> Iterator[str]:
-    """Yield the codes of the view and of its modifiers, in words where they have any."""
-    for item in map(values.within, values.items("ViewCodeSequence")[:1]):
-        modifiers = [_code(item.within(modifier)) for modifier in item.items("ViewModifierCodeSequence")]
-        yield f"ViewCodeSequence {_code(item)}" + "".join(f", modifier {code}" for code in modifiers)
-
-
-def _code(item: Values) -> str:
-    return item.text("CodeMeaning") or item.text("CodeValue") or "without a code"
+    """Yield the code of the view and those of its modifiers, in words where they have any."""
+    named = {"ViewCodeSequence": values.codes("ViewCodeSequence")[:1], "modifier": view_modifiers(values)}
+    for name, codes in named.items():
+        yield from (f"{name} {code.meaning or f'{code.value} {code.scheme}'}" for code in codes)
 
 
 def _with_origin(found: str | None, stated: list[str]) -> str:
@@ -95,13 +93,12 @@ def _format(path: Path, dataset: pydicom.Dataset) -> str:
     return "DICOM" if syntax is None else f"DICOM, {syntax.name}"
 
 
-def _prepared(decoded: DecodedImage, result: PreparedImage) -> str:
+def _prepared(decoded: DecodedImage, result: PreparedImage, kind: str | None) -> str:
     geometry, pixels = result.geometry, result.fields["mask_pixels"]
     rows, columns = geometry.crop_y1 - geometry.crop_y0, geometry.crop_x1 - geometry.crop_x0
     share = 100 * pixels / (decoded.grid.rows * decoded.grid.columns)
     mm = decoded.header.get("mm_per_pixel")
     area = f"{share:.0f} % of the image" + ("" if mm is None else f", {pixels * mm**2 / 100:,.0f} cm2")
-    kind = decoded.header.get("kind")
     use = "" if kind in (None, "mammogram") else f"; of kind {kind} it is listed, and used only with --kinds {kind}"
     wall = f"chest wall at the {result.chest_wall} edge"
     if against_header(side := decoded.header.get("side"), result.chest_wall, "standard"):

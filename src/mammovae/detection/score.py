@@ -21,6 +21,7 @@ from mammovae.detection import map_files
 from mammovae.detection.detector import Detection, Detector
 from mammovae.detection.score_inputs import ImageFile, distinct_names, list_files, prepare_file
 from mammovae.detection.score_rows import COLUMNS, IDENTITY, PreparedImages, ScoreRowBuilder
+from mammovae.imageio.image_kind import kind_of_name
 from mammovae.models.run import Run
 from mammovae.parallel import pool
 from mammovae.parallel.allocator import retain_freed_memory
@@ -168,8 +169,8 @@ class _Scorer:
         assert isinstance(task.place, ImageFile)
         identity = {"image_id": task.image_ids[0], "source": task.place.source}
         identity |= {key: result.fields.get(key) for key in ("patient_id", "side", "view")}
-        white = self._remark_on_white(result.max_value)
-        identity["reason"] = _joined(result.fields["reason"], self._remark_on_kind(result.fields.get("kind")), white)
+        kind = result.fields.get("kind") or kind_of_name(Path(task.place.name).name)
+        identity["reason"] = _joined(result.fields["reason"], self._remark_on_kind(kind))
         is_wrong = against_header(identity["side"], result.chest_wall, self.rows.convention)
         measures = result.measurements | {"against_header": float(is_wrong)}
         shape = (result.fields["rows"], result.fields["columns"])
@@ -188,12 +189,6 @@ class _Scorer:
         if kind is None or kind in self.kinds:
             return None
         return f"its kind is {kind}, and the run knows {' and '.join(self.kinds)} only"
-
-    def _remark_on_white(self, greatest: int | None) -> str | None:
-        """Say that a file probably holds fewer bits than it was read with: nothing said what its white is."""
-        if greatest is None or greatest >= 2**15 or self.preparing["white"] is not None:
-            return None
-        return f"its greatest value is {greatest}, and 65535 was taken for white, as the run names none: give --white"
 
     def _score_data(self, task: _Task, data: Data) -> list[_ScoredImage]:
         positions = np.array([position for _, position in task.keys])
