@@ -58,11 +58,7 @@ def explain(path: Path) -> str:
 def _header_lines(kind: str | None, dataset: pydicom.FileDataset | None) -> Iterator[str]:
     """Yield what the file is known to show, and where that was read; then all that it says of side and view."""
     if dataset is None:
-        yield (
-            f"kind {kind}: its name"
-            if kind
-            else "says nothing of kind, side and view: mammogram, side and view unknown"
-        )
+        yield (f"kind {kind}: its name" if kind else "it says nothing of kind, side and view")
         return
     values = Values(dataset)
     yield from header_steps(values)
