@@ -89,7 +89,7 @@ def _prepared(decoded: DecodedImage, result: PreparedImage, kind: str | None) ->
     use = "" if kind in (None, "mammogram") else f"; of kind {kind} it is listed, and used only with --kinds {kind}"
     wall = f"chest wall at the {result.chest_wall} edge"
     if against_header(side := decoded.header.get("side"), result.chest_wall, "standard"):
-        wall += f", where a breast of side {side} has it in mirrored sets alone"
+        wall += f", where side {side} has it in mirrored sets alone"
     return f"ok: cropped to {rows:,} x {columns:,} pixels, {wall}, breast area {area}{use}"
 
 
