@@ -275,7 +275,8 @@ class _Inputs:
 def _job_key(scorer: _Scorer, inputs: _Inputs) -> str:
     """Return a hash of all that rows depend on: only rows of the same job are resumed from."""
     settings = (__version__, file_hash(scorer.run.path / MANIFEST), scorer.rate, str(scorer.maps), scorer.white)
-    files = [(task.image_ids[0], *task.place[2:]) for task in inputs.tasks if isinstance(task.place, ImageFile)]
+    images = [(task.image_ids[0], task.place) for task in inputs.tasks if isinstance(task.place, ImageFile)]
+    files = [(image_id, str(image.file), image.source, image.stamp) for image_id, image in images]
     return digest(settings, files, [(str(folder.path.resolve()), folder.digest) for folder in inputs.data])
 
 
