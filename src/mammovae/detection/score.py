@@ -27,7 +27,7 @@ from mammovae.parallel import pool
 from mammovae.parallel.allocator import retain_freed_memory
 from mammovae.report.progress import Progress
 from mammovae.report.review_page import SHOWN, ReviewPage
-from mammovae.storage import MANIFEST, Journal, acquire_lock, atomic_write, digest, file_hash
+from mammovae.storage import MANIFEST, Journal, acquire_lock, digest, file_hash, write_csv
 from mammovae.version import __version__
 
 MIN_FILES_FOR_WORKERS = 8  # fewer files than this are not worth a network in every worker process
@@ -91,8 +91,7 @@ def score(  # noqa: PLR0913
             raise _no_image(paths)
         table = scorer.rows.add_bilateral(pd.DataFrame(rows))
         table = table.reindex(columns=[*COLUMNS, *(name for name in table if name not in COLUMNS)])
-        with atomic_write(out) as partial_path:
-            table.to_csv(partial_path, index=False)
+        write_csv(table, out)
         if review is not None:
             _write_review(review, page, rows, out)
         journal.delete()
