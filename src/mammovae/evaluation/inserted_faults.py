@@ -145,7 +145,7 @@ def _jobs(data: Data, positions: np.ndarray, seed: int, others: Sequence[RawFile
     return jobs
 
 
-class _Donors(Sequence[int]):
+class _Donors:
     """The healthy images of all patients but one: positions, in order, without a list of them for each patient."""
 
     def __init__(self, healthy: np.ndarray, left_out: Sequence[int]) -> None:
@@ -175,19 +175,17 @@ class _Columns:
     @classmethod
     def of(cls, data: Data) -> "_Columns":
         frame = data.index
-        names = ("side", "view", "mm_per_pixel", "patient_id")
         side, view, mm_per_pixel, patient = (
-            frame[name].astype(object).where(frame[name].notna(), None) for name in names
+            [None if pd.isna(cell) else cell for cell in frame[name].tolist()]
+            for name in ("side", "view", "mm_per_pixel", "patient_id")
         )
         healthy = np.flatnonzero((frame["status"] == "ok") & (frame["healthy"] == True).fillna(False))  # noqa: E712
-        views = view.to_numpy()[healthy]
-        known = {str(name) for name in view if name is not None}
-        of_other_view = {name: healthy[np.not_equal(views, name) & np.not_equal(views, None)] for name in known}
+        views = np.array([view[position] or "" for position in healthy], object)
+        of_other_view = {name: healthy[(views != name) & (views != "")] for name in set(view) if name is not None}
         places: dict[str | None, list[int]] = {}
         for place, position in enumerate(healthy.tolist()):
             places.setdefault(patient[position], []).append(place)
-        columns = (column.tolist() for column in (side, view, mm_per_pixel, patient))
-        return cls(*columns, healthy, of_other_view, places)
+        return cls(side, view, mm_per_pixel, patient, healthy, of_other_view, places)
 
     def donors(self, position: int) -> _Donors:
         """Return the healthy images of other patients than a position's."""
