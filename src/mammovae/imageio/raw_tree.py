@@ -57,7 +57,7 @@ def open_raw(file: RawFile) -> IO[bytes]:
     """
     if isinstance(file, ZipMember):
         return _open_member(file)
-    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     status = os.fstat(handle)
     try:
         if stat.S_ISDIR(status.st_mode):
