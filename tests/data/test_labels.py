@@ -207,7 +207,7 @@ def test_pictures_in_a_tree_of_dicom_are_counted_in_a_note(tmp_path: Path) -> No
     dicom_file(tmp_path / "a.dcm")
     picture(tmp_path / "b.png")
     assert index.notes(dicom(tmp_path)) == [
-        "1 pictures that are no DICOM were passed over (the kind folder reads them)"
+        "pictures that are no DICOM were passed over: 1 (the kind folder reads them)"
     ]
 
 
