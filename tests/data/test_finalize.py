@@ -19,8 +19,8 @@ Row = dict[str, Any]
 
 
 def entry(row: int, digest: str | None = None, **fields: Any) -> Row:
-    """The journal's line about a file that was prepared."""
-    wall = {"chest_wall": "left", "digest": digest or f"own{row}"}
+    """The journal's line about a file that was prepared; left and right breasts take turns."""
+    wall = {"chest_wall": "right" if row % 2 else "left", "digest": digest or f"own{row}"}
     return {"row": row, "fields": {"rows": 8, "columns": 8, **fields}, "measurements": {"area": 0.5}, **wall}
 
 

@@ -15,7 +15,7 @@ folder, dicom = partial(listed, "folder"), partial(listed, "dicom")
 
 
 def health(frame: pd.DataFrame) -> dict[str, bool | None]:
-    return {row.source: None if pd.isna(row.healthy) else bool(row.healthy) for row in frame.itertuples()}
+    return {str(row.source): None if pd.isna(row.healthy) else bool(row.healthy) for row in frame.itertuples()}
 
 
 def tree(root: Path, names: str, *rows: dict[str, Any], table: str = "index.csv") -> Path:

@@ -83,14 +83,8 @@ def split_fold(frame: pd.DataFrame, fold_of: np.ndarray, fold: int, seed: int) -
     for stratum in _strata(frame[(fold_of >= 0) & (fold_of != fold)]):
         split_of |= _draw(stratum, FOLD_SHARES, rng)
     healthy = frame["healthy"].fillna(False).to_numpy(bool)
-    split = (
-        frame["patient_id"]
-        .map(split_of)
-        .astype(object)
-        .where(healthy & (fold_of >= 0), "unused")
-        .to_numpy(dtype=object)
-    )
-    split[fold_of == fold] = "test"
+    split = frame["patient_id"].map(split_of).astype(object).where(healthy & (fold_of >= 0), "unused")
+    split = np.where(fold_of == fold, "test", split)
     return frame.assign(split=pd.Series(split, index=frame.index).astype(frame["split"].dtype))
 
 
