@@ -160,4 +160,5 @@ def counts(frame: pd.DataFrame) -> dict[str, Any]:
         "unknown": int(ok["healthy"].isna().sum()),
         "warned": int(ok["reason"].notna().sum()),
         "splits": {name: int((ok["split"] == name).sum()) for name in index.ALLOWED["split"]},
+        "kinds": {str(kind): int(number) for kind, number in ok["kind"].value_counts().items()},
     }
