@@ -56,7 +56,8 @@ def interrupt_after(count: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         for task, result in real(*arguments):
             if len(done) == count:
                 raise KeyboardInterrupt
-            done.append(Path(task.place.source).name)
+            assert isinstance(task.place, score_inputs.ImageFile)
+            done.append(task.place.name)
             yield task, result
 
     monkeypatch.setattr(score, "_run_in_workers", counted)
