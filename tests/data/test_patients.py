@@ -113,7 +113,7 @@ def test_an_unknown_patient_is_the_study_else_the_image() -> None:
 
 def test_what_failed_or_is_missing_does_not_decide_whether_patients_are_known() -> None:
     frame = index.table([{"image_id": "a", "patient_id": "p"}, {"image_id": "b", "status": "failed"}])
-    assert find_patients(frame, np.array([None, None], object)).facts["by_patient"]
+    assert find_patients(frame, np.array([None, None], object)).are_known
 
 
 @settings(max_examples=60, deadline=None)
