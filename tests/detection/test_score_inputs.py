@@ -52,7 +52,7 @@ def test_archives_are_counted_aloud(tmp_path: Path, capsys: pytest.CaptureFixtur
     touch(*(tmp_path / name for name in ("a.png", "b.zip", "c.dcm.gz")))
     assert [image.name for image in list_files([tmp_path], [])] == ["a.png"]
     said = capsys.readouterr().err
-    assert said == f"2 archives (.gz, .zip) in {tmp_path} not looked into: unpack, or name the .zip itself\n"
+    assert f"2 archives (.gz, .zip) in {tmp_path} not looked into: unpack, or name the .zip itself\n" in said
 
 
 def test_a_file_that_only_calls_itself_a_zip_archive_is_an_image_that_will_fail(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from mammovae.data.sources.source import is_image_that_failed, without_suffix
 from mammovae.imageio.raw_tree import RawFile, RawTree, Stamp
 from mammovae.imageio.read import IMAGE_SUFFIXES, read_header
 from mammovae.report.formatting import plural
+from mammovae.report.progress import Progress
 
 _UNKNOWN = Stamp(0, 0)
 
@@ -59,7 +60,8 @@ def list_files(paths: Iterable[Path], outputs: Iterable[Path]) -> list[ImageFile
 
 
 def _list_tree(given: Path, excluded: set[str]) -> list[ImageFile]:
-    tree = RawTree.scan(given.resolve())
+    with Progress("listing", None, unit="files") as progress:
+        tree = RawTree.scan(given.resolve(), report=lambda count: progress.advance(count - progress.done))
     if count := tree.archives.total():
         kinds = ", ".join(sorted(tree.archives))
         words = f"{plural(count, 'archive')} ({kinds}) in {printable(str(given))} not looked into"

@@ -66,8 +66,9 @@ def score_inserted_faults(
     counts as a detection (quality infinite).
     """
     jobs = _jobs(data, positions, seed, [] if other_view is None else _images_in(other_view, workers))
-    preparing = {"size": data.size, "stretch": data.manifest["settings"]["stretch"], "white": data.manifest["white"]}
-    corrupt = partial(corrupt_and_prepare, **preparing, convention=data.manifest["stored_as"], seed=seed)
+    manifest = data.manifest
+    preparing = {"size": data.size, "stretch": manifest["settings"]["stretch"], "white": manifest.get("white")}
+    corrupt = partial(corrupt_and_prepare, **preparing, convention=manifest["stored_as"], seed=seed)
     rows: list[tuple[int, str, CorruptedImage]] = []
     with Progress("inserting faults", len(jobs), unit="images") as progress:
         for job, by_fault in pool.map_unordered(corrupt, jobs, workers=workers):
