@@ -245,7 +245,7 @@ def generate(  # noqa: PLR0913
     facts = generate_from(sampler, Path(out), count, dicom)
     failed = facts["counts"]["failed"]
     summary = f"{count - failed} images in {out}, {failed} failed; {facts['note']}\nlook at {Path(out) / 'grid.png'}"
-    return Result(Path(out), facts, summary)
+    return Result(Path(out), facts, summary, int(failed == count))
 
 
 @_checked
