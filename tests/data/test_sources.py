@@ -1,5 +1,6 @@
 """Sources: what each data set says of its images, with the traps that the set is known for."""
 
+import csv
 import os
 import shutil
 from functools import partial
@@ -101,6 +102,17 @@ def test_vindr_makes_a_finding_of_each_category_and_clips_boxes_to_the_image(tmp
 def test_vindr_health_is_the_breasts_over_all_its_views(tmp_path, rule, expected):
     found = health(vindr(vindr_tree(tmp_path), healthy=rule))
     assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(("separator", "code"), [(";", "utf-8-sig"), ("\t", "utf-16")])
+def test_vindr_tables_that_a_spreadsheet_saved_again_say_the_same(tmp_path, separator, code):
+    frame = vindr(vindr_tree(tmp_path))
+    for path in tmp_path.glob("*.csv"):
+        with path.open(newline="") as file:
+            rows = list(csv.reader(file))
+        with path.open("w", newline="", encoding=code) as file:
+            csv.writer(file, delimiter=separator).writerows(rows)
+    pd.testing.assert_frame_equal(vindr(tmp_path), frame)
 
 
 def test_vindr_findings_of_unlisted_images_make_no_row_but_count_for_their_breast(tmp_path):
