@@ -13,10 +13,13 @@ import pytest
 from tests.data.example_trees import (
     BREASTS,
     FINDINGS,
+    REPORT,
+    SEGMENTATION,
     case,
     cbis_tree,
     dicom_file,
     finding_row,
+    headers_of,
     listed,
     mias_tree,
     picture,
@@ -27,6 +30,7 @@ from tests.data.example_trees import (
 from mammovae.config import InputError
 from mammovae.data import index
 from mammovae.data.sources import SOURCES
+from mammovae.imageio.raw_tree import RawTree
 
 vindr, mias, cbis_ddsm = partial(listed, "vindr"), partial(listed, "mias"), partial(listed, "cbis-ddsm")
 folder, dicom = partial(listed, "folder"), partial(listed, "dicom")
@@ -530,8 +534,8 @@ def test_a_dicom_tree_is_listed_by_content(tmp_path):
         ViewPosition="MLO",
         PatientAge="061Y",
     )
-    dicom_file(tmp_path / "report.dcm", Modality="SR", Rows=None, PixelData=None)
-    dicom_file(tmp_path / "mask.dcm", Modality="SEG")
+    dicom_file(tmp_path / "report.dcm", SOPClassUID=REPORT, Modality="SR", Rows=None, PixelData=None)
+    dicom_file(tmp_path / "mask.dcm", SOPClassUID=SEGMENTATION, Modality="SEG")
     dicom_file(tmp_path / "DICOMDIR", Modality=None, Rows=None, PixelData=None)
     (tmp_path / "broken.dcm").write_bytes(b"nothing of the kind")
     (tmp_path / "readme.txt").write_text("nothing of the kind")
@@ -588,11 +592,15 @@ def test_another_tools_table_beside_dicom_is_left_alone(tmp_path):
 @pytest.mark.parametrize("kind", ["folder", "dicom"])
 def test_a_file_that_could_not_be_read_is_a_row_unless_its_name_says_that_it_is_no_image(tmp_path, kind):
     dicom_file(tmp_path / "a.dcm", SOPInstanceUID="1.2")
-    for name in ("empty.dcm", "IM0001", "1.2.840.7", "README.txt", "notes.log"):
+    names = ("1.2.840.7", "IM0001", "README.txt", "empty.dcm", "notes.log")
+    for name in names:
         (tmp_path / name).touch()
-    frame = listed(kind, tmp_path)
-    assert frame.loc[frame["status"] == "failed", "source"].tolist() == ["1.2.840.7", "IM0001", "empty.dcm"]
-    assert frame.loc[frame["status"] == "failed", "reason"].str.contains("is empty").all()
+    tree = RawTree.scan(tmp_path)
+    headers = headers_of(kind, tree) | dict.fromkeys(names, {"unreadable": "the file is empty"})
+    frame = SOURCES[kind].list_images(tree, headers)
+    failed = frame[frame["status"] == "failed"]
+    assert failed["source"].tolist() == ["1.2.840.7", "IM0001", "empty.dcm"]
+    assert set(failed["reason"]) == {"the file is empty"}
 
 
 def test_a_tree_without_dicom_is_refused(tmp_path):
