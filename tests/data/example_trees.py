@@ -17,6 +17,7 @@ from mammovae.imageio.raw_tree import RawTree
 from mammovae.imageio.read import read_header
 
 Row = dict[str, Any]
+REPORT, SEGMENTATION = "1.2.840.10008.5.1.4.1.1.88.11", "1.2.840.10008.5.1.4.1.1.66.4"  # SOP classes
 
 
 def headers_of(kind: str, tree: RawTree) -> dict[str, Row | None]:
@@ -219,7 +220,9 @@ def dicom_tree(root: Path) -> Path:
     """Two images, one of them named without a suffix, and an object without pixels."""
     dicom_file(root / "s1" / "IM0001", SOPInstanceUID="1.2.3", PatientID="p1")
     dicom_file(root / "s1" / "b.dcm", SOPInstanceUID="1.2.4")
-    dicom_file(root / "report.dcm", SOPInstanceUID="1.2.5", Modality="SR", Rows=None, PixelData=None)
+    dicom_file(
+        root / "report.dcm", SOPClassUID=REPORT, SOPInstanceUID="1.2.5", Modality="SR", Rows=None, PixelData=None
+    )
     return root
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from mammovae.config import PrepareSettings
 from mammovae.data import index
 from mammovae.data.copies import set_aside
-from mammovae.data.finalize import finalize
+from mammovae.data.finalize import FileResults, finalize
 from mammovae.data.split import include_unlabelled
 
 Row = dict[str, Any]
@@ -123,6 +124,15 @@ def test_what_was_noted_of_a_listing_ends_in_the_facts(tmp_path: Path) -> None:
     assert facts["notes"] == ["not used as labels: x.csv"]
 
 
+def test_what_files_gave_is_gathered_at_a_cost_that_grows_with_their_number_alone() -> None:
+    count, names = 50_000, [f"measure{number}" for number in range(10)]
+    entries = (entry(row) | {"measurements": dict.fromkeys(names, 0.5)} for row in range(count))
+    start = perf_counter()
+    results = FileResults.collect(entries, count)
+    assert perf_counter() - start < 8
+    assert all((results.measurements[name] == 0.5).all() for name in names)
+
+
 def test_a_row_that_failed_in_the_listing_is_among_the_failures(tmp_path: Path) -> None:
     rows = [*pairs(2), {"image_id": "x", "source": "x.dcm", "status": "failed", "reason": "cannot read the folder"}]
     frame, facts = finished(tmp_path, rows, [entry(row) for row in range(4)])
@@ -140,7 +150,7 @@ archive = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(archive, st.integers(0, 9))
 def test_no_study_picture_or_patient_is_in_two_splits_and_only_healthy_images_train(
     tmp_path_factory: Any, drawn: list, seed: int

@@ -1,5 +1,6 @@
 """Sources: what each data set says of its images, with the traps that the set is known for."""
 
+import csv
 import os
 import shutil
 from functools import partial
@@ -12,10 +13,13 @@ import pytest
 from tests.data.example_trees import (
     BREASTS,
     FINDINGS,
+    REPORT,
+    SEGMENTATION,
     case,
     cbis_tree,
     dicom_file,
     finding_row,
+    headers_of,
     listed,
     mias_tree,
     picture,
@@ -26,6 +30,7 @@ from tests.data.example_trees import (
 from mammovae.config import InputError
 from mammovae.data import index
 from mammovae.data.sources import SOURCES
+from mammovae.imageio.raw_tree import RawTree
 
 vindr, mias, cbis_ddsm = partial(listed, "vindr"), partial(listed, "mias"), partial(listed, "cbis-ddsm")
 folder, dicom = partial(listed, "folder"), partial(listed, "dicom")
@@ -101,6 +106,17 @@ def test_vindr_makes_a_finding_of_each_category_and_clips_boxes_to_the_image(tmp
 def test_vindr_health_is_the_breasts_over_all_its_views(tmp_path, rule, expected):
     found = health(vindr(vindr_tree(tmp_path), healthy=rule))
     assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(("separator", "code"), [(";", "utf-8-sig"), ("\t", "utf-16")])
+def test_vindr_tables_that_a_spreadsheet_saved_again_say_the_same(tmp_path, separator, code):
+    frame = vindr(vindr_tree(tmp_path))
+    for path in tmp_path.glob("*.csv"):
+        with path.open(newline="") as file:
+            rows = list(csv.reader(file))
+        with path.open("w", newline="", encoding=code) as file:
+            csv.writer(file, delimiter=separator).writerows(rows)
+    pd.testing.assert_frame_equal(vindr(tmp_path), frame)
 
 
 def test_vindr_findings_of_unlisted_images_make_no_row_but_count_for_their_breast(tmp_path):
@@ -518,8 +534,8 @@ def test_a_dicom_tree_is_listed_by_content(tmp_path):
         ViewPosition="MLO",
         PatientAge="061Y",
     )
-    dicom_file(tmp_path / "report.dcm", Modality="SR", Rows=None, PixelData=None)
-    dicom_file(tmp_path / "mask.dcm", Modality="SEG")
+    dicom_file(tmp_path / "report.dcm", SOPClassUID=REPORT, Modality="SR", Rows=None, PixelData=None)
+    dicom_file(tmp_path / "mask.dcm", SOPClassUID=SEGMENTATION, Modality="SEG")
     dicom_file(tmp_path / "DICOMDIR", Modality=None, Rows=None, PixelData=None)
     (tmp_path / "broken.dcm").write_bytes(b"nothing of the kind")
     (tmp_path / "readme.txt").write_text("nothing of the kind")
@@ -576,11 +592,15 @@ def test_another_tools_table_beside_dicom_is_left_alone(tmp_path):
 @pytest.mark.parametrize("kind", ["folder", "dicom"])
 def test_a_file_that_could_not_be_read_is_a_row_unless_its_name_says_that_it_is_no_image(tmp_path, kind):
     dicom_file(tmp_path / "a.dcm", SOPInstanceUID="1.2")
-    for name in ("empty.dcm", "IM0001", "1.2.840.7", "README.txt", "notes.log"):
+    names = ("1.2.840.7", "IM0001", "README.txt", "empty.dcm", "notes.log")
+    for name in names:
         (tmp_path / name).touch()
-    frame = listed(kind, tmp_path)
-    assert frame.loc[frame["status"] == "failed", "source"].tolist() == ["1.2.840.7", "IM0001", "empty.dcm"]
-    assert frame.loc[frame["status"] == "failed", "reason"].str.contains("is empty").all()
+    tree = RawTree.scan(tmp_path)
+    headers = headers_of(kind, tree) | dict.fromkeys(names, {"unreadable": "the file is empty"})
+    frame = SOURCES[kind].list_images(tree, headers)
+    failed = frame[frame["status"] == "failed"]
+    assert failed["source"].tolist() == ["1.2.840.7", "IM0001", "empty.dcm"]
+    assert set(failed["reason"]) == {"the file is empty"}
 
 
 def test_a_tree_without_dicom_is_refused(tmp_path):

@@ -91,7 +91,9 @@ class FileResults:
                         results.fields[name] = np.full(count, *((np.nan, float) if is_number else (None, object)))
                     results.fields[name][row] = index.printable(value) if name == "reason" else value
             for name, value in entry.get("measurements", {}).items():
-                results.measurements.setdefault(name, np.full(count, np.nan))[row] = value
+                if name not in results.measurements:
+                    results.measurements[name] = np.full(count, np.nan)
+                results.measurements[name][row] = value
             if "chest_wall" in entry:
                 results.digests[row], results.walls[row] = entry["digest"], entry["chest_wall"]
         return results

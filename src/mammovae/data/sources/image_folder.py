@@ -36,10 +36,11 @@ def list_images(tree: RawTree, headers: Headers) -> pd.DataFrame:
     for source in sources:
         header = headers.get(source)
         fields = header_fields(header)
-        if header is not None and not is_dicom_header(header):
+        if header and "unreadable" not in header and not is_dicom_header(header):
             # Their size is found again when they are read, and may be turned then.
-            fields = {name: fields[name] for name in ("status", "reason") if name in fields}
-            fields["kind"] = kind_of_name(source.rpartition("/")[2])
+            fields = {}
+        if fields.get("kind") in (None, "mammogram"):
+            fields["kind"] = kind_of_name(source.rpartition("/")[2]) or fields.get("kind")
         image_id = without_suffix(source) if stems[without_suffix(source)] == 1 else source
         images.append({**fields, "source": source, "image_id": image_id})
     rows = labelled(images, labels)

@@ -188,7 +188,7 @@ def _merged(rows: list[CsvRow]) -> dict:
     merged = _facts(rows[0])
     findings, is_normal = list[dict](), False
     for row in rows:
-        differing = [name for name, value in _facts(row).items() if value != merged[name]]
+        differing = [] if row is rows[0] else [name for name, value in _facts(row).items() if value != merged[name]]
         if differing:
             raise InputError(f"{row.place}: {differing[0]} differs from an earlier row about the same file")
         categories, severity = row.categories("category"), row.text("severity")
