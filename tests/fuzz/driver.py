@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.fuzz.mutate import Case
+from tests.fuzz.sentences import CRASH, HANG, fault_of_reason, fault_of_remarks
+
 from mammovae.config import InputError
 from mammovae.data.prepare import prepare_image
 from mammovae.imageio.read import read_header
 from mammovae.parallel.pool import map_unordered
-from tests.fuzz.mutate import Case
-from tests.fuzz.sentences import CRASH, HANG, fault_of_reason, fault_of_remarks
 
 TIMEOUT_S = 20.0
 MAX_MEMORY = 1.5e9  # bytes that a worker may hold for any file

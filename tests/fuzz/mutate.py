@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-
 from tests.fuzz.dicom_bytes import COMPRESSED, SYNTAXES, DicomFile, Element, nested
 from tests.fuzz.samples import DICOM_SAMPLES, RASTER_SAMPLES, SUFFIXES
 
@@ -72,7 +71,7 @@ def _place(content: bytes, rng: Rng) -> int:
 
 def _flip(content: bytes, rng: Rng) -> tuple[bytes, str]:
     changed, count = bytearray(content), int(rng.choice([1, 2, 5, 20]))
-    for _ in range(count):
+    for _ in range(count if content else 0):
         changed[_place(content, rng)] = int(rng.integers(256))
     return bytes(changed), f"{count} bytes replaced"
 
@@ -126,28 +125,33 @@ _HOSTILE: list[Any] = [
 ]  # fmt: skip
 """Values for any element, whatever its VR."""
 _SIZES = [0, 1, 2, 3, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33, 63, 64, 71, 73, 95, 97, 255, 256, 4096, 32767, 32768, 65535]
-_DESCRIPTION = (
-    "Rows Columns SamplesPerPixel BitsAllocated BitsStored HighBit PixelRepresentation PlanarConfiguration "
-    "PixelPaddingValue PixelPaddingRangeLimit SmallestImagePixelValue"
-).split()
-_NUMBERS = (
-    "WindowCenter WindowWidth RescaleSlope RescaleIntercept ImagerPixelSpacing PixelSpacing NumberOfFrames PatientAge "
-    "EstimatedRadiographicMagnificationFactor NominalScannedPixelSpacing"
-).split()
-_TEXTS = (
-    "SpecificCharacterSet PhotometricInterpretation PatientID PatientName Modality SOPClassUID SOPInstanceUID Manufacturer "
-    "ImageLaterality Laterality ViewPosition PatientOrientation ImageType PresentationIntentType PresentationLUTShape "
-    "VOILUTFunction RescaleType BurnedInAnnotation BreastImplantPresent PartialView PaddleDescription QualityControlImage "
-    "LossyImageCompression StudyInstanceUID PixelPresentation"
-).split()
-_SEQUENCES = (
-    "VOILUTSequence ModalityLUTSequence ViewCodeSequence SharedFunctionalGroupsSequence "
-    "PerFrameFunctionalGroupsSequence AnatomicRegionSequence PartialViewCodeSequence"
-).split()
-_PHOTOMETRICS = (
-    "MONOCHROME1 MONOCHROME2 RGB YBR_FULL YBR_FULL_422 YBR_PARTIAL_420 YBR_RCT YBR_ICT ARGB CMYK monochrome2 MONOCHROME3"
-).split() + ["PALETTE COLOR", "MONOCHROME2\\MONOCHROME1", "", "\0"]
-_VRS = "AE AS AT CS DA DS DT FD FL IS LO LT OB OF OW PN SH SL SQ SS ST TM UI UL UN US UT xx ?? \0\0".split(" ")
+_DESCRIPTION = [
+    "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "PlanarConfiguration", "PixelPaddingValue", "PixelPaddingRangeLimit", "SmallestImagePixelValue",
+]  # fmt: skip
+_NUMBERS = [
+    "WindowCenter", "WindowWidth", "RescaleSlope", "RescaleIntercept", "ImagerPixelSpacing", "PixelSpacing",
+    "NumberOfFrames", "PatientAge", "EstimatedRadiographicMagnificationFactor", "NominalScannedPixelSpacing",
+]  # fmt: skip
+_TEXTS = [
+    "SpecificCharacterSet", "PhotometricInterpretation", "PatientID", "PatientName", "Modality", "SOPClassUID",
+    "SOPInstanceUID", "Manufacturer", "ImageLaterality", "Laterality", "ViewPosition", "PatientOrientation",
+    "ImageType", "PresentationIntentType", "PresentationLUTShape", "VOILUTFunction", "RescaleType",
+    "BurnedInAnnotation", "BreastImplantPresent", "PartialView", "PaddleDescription", "QualityControlImage",
+    "LossyImageCompression", "StudyInstanceUID", "PixelPresentation",
+]  # fmt: skip
+_SEQUENCES = [
+    "VOILUTSequence", "ModalityLUTSequence", "ViewCodeSequence", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", "AnatomicRegionSequence", "PartialViewCodeSequence",
+]  # fmt: skip
+_PHOTOMETRICS = [
+    "MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_RCT", "YBR_ICT", "ARGB",
+    "CMYK", "monochrome2", "MONOCHROME3", "PALETTE COLOR", "MONOCHROME2\\MONOCHROME1", "", "\x00",
+]  # fmt: skip
+_VRS = [
+    "AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "OB", "OF", "OW", "PN", "SH", "SL", "SQ",
+    "SS", "ST", "TM", "UI", "UL", "UN", "US", "UT", "xx", "??", "\x00\x00",
+]  # fmt: skip
 
 
 def _hostile_value(file: DicomFile, rng: Rng) -> tuple[DicomFile, str]:
@@ -379,7 +383,7 @@ def _change_tiff(content: bytes, rng: Rng) -> tuple[bytes, str]:
     notes = []
     for _ in range(int(_pick(rng, [1, 1, 2]))):
         entry = at + 2 + 12 * int(rng.integers(count))
-        tag, kind = struct.unpack_from(order + "HH", content, entry)
+        (tag,) = struct.unpack_from(order + "H", content, entry)
         offset, width = _pick(rng, [(0, "H"), (2, "H"), (4, "I"), (8, "I"), (8, "H"), (8, "H"), (8, "H")])
         small = [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 32, 64, 71, 73, 256, 274, 32773, 34712, 65535]
         number = int(_pick(rng, small + ([2**31 - 1, 2**32 - 1] if width == "I" else [])))

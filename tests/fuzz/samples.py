@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.pixels.encoders import RLELosslessEncoder
-
 from tests.fuzz.dicom_bytes import SYNTAXES, DicomFile, Element
 
 ROWS, COLUMNS = 96, 72
