@@ -40,6 +40,8 @@ _LAYOUT = "The shape of the tree: VinDr-Mammo as released, its PNG copy, loose D
 _TRAPS = "Add every defect that real data sets hold: broken files, wrong headers, odd encodings."
 _CACHE = 'A folder of trained members that attempts share; by default "members" beside --out.'
 _OF_TRAINING = "Only this one, where the training images had one; by default each image's is that of a training image."
+_RETRY = "Try once more what failed or was missing, as after files were fetched again; all else stays as it is."
+_EXPORT = "Also write images, masks and index.csv to OUT/export-png (16 bit) or OUT/export-npy, for other programs."
 TrainFlags = Annotated[TrainSettings, _FLAGS]
 
 
@@ -139,11 +141,13 @@ def phantom(  # noqa: PLR0913
 @_checked
 def prepare(  # noqa: PLR0913
     kind: Annotated[config.SourceKind, Parameter(help="The kind of data set.")],
-    path: Annotated[Place, Parameter(help="The folder that holds it.")],
+    path: Annotated[Place, Parameter(help="The folder, or the zip archive, that holds it.")],
     /,
     *,
     out: Out,
     settings: Annotated[config.PrepareSettings, _FLAGS] = config.PrepareSettings(),
+    retry: Annotated[bool, Parameter(help=_RETRY)] = False,
+    export: Annotated[Literal["png", "npy"] | None, Parameter(help=_EXPORT)] = None,
     workers: Workers = None,
     cluster: Cluster = None,
     executor: Annotated[Executor | None, Parameter(parse=False)] = None,
@@ -157,14 +161,18 @@ def prepare(  # noqa: PLR0913
 
     Example: mammovae prepare vindr vindr-mammo --out DATA --side R --view MLO
     """
+    from mammovae.data import export as exporting
     from mammovae.data.prepare import prepare
     from mammovae.report.formatting import count_line
 
     where = {"workers": workers, "cluster": cluster, "executor": executor, "timeout": timeout}
-    facts = prepare(kind, Path(path), Path(out), settings, **where)
+    facts = prepare(kind, Path(path), Path(out), settings, retry=retry, **where)
     counts, sheet = facts["counts"], Path(out) / "contact_sheet.png"
-    summary = count_line(facts) + (f"\nlook at {sheet}" if sheet.is_file() else "")
-    return Result(Path(out), facts, summary, int(counts["ok"] == 0 or (strict and counts["failed"] > 0)))
+    lines = [count_line(facts), *facts["notes"], *([f"look at {sheet}"] if sheet.is_file() else [])]
+    if export is not None:
+        lines.append(f"exported to {exporting.export(Path(out), export)}")
+    status = int(counts["ok"] == 0 or (strict and counts["failed"] > 0))
+    return Result(Path(out), facts, "\n".join(lines), status)
 
 
 @_checked
@@ -249,6 +257,7 @@ def score(  # noqa: PLR0913
     maps: OptionalPlace = None,
     review: OptionalPlace = None,
     flag: float | None = None,
+    white: Annotated[int | None, Field(ge=255, le=65535)] = None,
     workers: Workers = None,
     cluster: Cluster = None,
     timeout: Timeout = None,
@@ -271,12 +280,15 @@ def score(  # noqa: PLR0913
     flag
         A false-positive rate at which the column flag names the images that stand out; it is refused where the run
         has too few calibration images to promise it.
+    white
+        White of 16-bit PNG and TIFF files; by default that of the run's training images.
     """
     from mammovae.detection.score import score
 
     folder, page = (None if place is None else Path(place) for place in (maps, review))
     where = {"workers": workers, "cluster": cluster, "timeout": timeout}
-    table = score(Path(run), [Path(path) for path in paths], Path(out), maps=folder, review=page, flag=flag, **where)
+    what: dict[str, Any] = {"maps": folder, "review": page, "flag": flag, "white": white}
+    table = score(Path(run), [Path(path) for path in paths], Path(out), **what, **where)
     failed = int(table["finding"].isna().sum())
     facts = {"table": table, "scored": len(table) - failed, "failed": failed}
     status = int(failed == len(table) or (strict and failed > 0))

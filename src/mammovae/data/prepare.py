@@ -1,85 +1,26 @@
-"""Turns a table of source images into a DATA folder: images, masks, index, failures, contact sheet, manifest."""
+"""Turns a raw data set into a DATA folder: images, masks, index, failures, contact sheet, manifest."""
 
-import hashlib
+import json
+from collections.abc import Iterator
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from mammovae.config import InputError, PrepareSettings, SourceKind, UsageError
 from mammovae.data import index
-from mammovae.data.finalize import FROM_HEADER, finalize
-from mammovae.data.geometry import ChestWall, Geometry, NoBreast
-from mammovae.data.measurements import MIN_LENGTH, measure_image
-from mammovae.data.segmentation import find_breast
+from mammovae.data.finalize import finalize
+from mammovae.data.listing import HEADERS, Listing
+from mammovae.data.prepare_image import PreparedImage, Unprepared, prepare_or_measure
+from mammovae.data.prepared_rows import PreparedRows
 from mammovae.data.sources import SOURCES
-from mammovae.imageio.decoded_image import DecodedImage, PixelGrid
-from mammovae.imageio.read import read
-from mammovae.imageio.scaled_decode import block_means, fraction
+from mammovae.imageio.raw_tree import RawFile, open_raw, raw_file
 from mammovae.parallel import pool
 from mammovae.report.progress import Progress
-from mammovae.storage import MANIFEST, Journal, StageFolder, atomic_write, read_json
-from mammovae.version import __version__
-
-JOURNAL = ".rows.jsonl"
-
-
-@dataclass(frozen=True)
-class PreparedImage:
-    """One prepared image, and what its file and its pixels say."""
-
-    image: np.ndarray  # uint16 (S, S)
-    mask: np.ndarray  # uint8 (S, S), 1 inside the breast
-    geometry: Geometry
-    chest_wall: ChestWall  # as the source is stored
-    fields: dict[str, Any]  # index columns
-    digest: str  # of the source's pixels as they were decoded: lossy, or at another resolution, an image has another
-    measurements: dict[str, float]  # of measure_image
-
-
-def prepare_image(path: Path, *, size: int, stretch: bool = False) -> PreparedImage:
-    """Read one file and bring its breast into size x size pixels, exactly as prepare does for a data set.
-
-    Raises InputError when the file cannot be read or shows no breast.
-    """
-    # A breast is rarely less than half as long as its image: this gives two pixels for each prepared one.
-    decoded = read(path, min_length=max(MIN_LENGTH, 4 * size))
-    result = prepare_decoded(decoded, size=size, stretch=stretch)
-    if decoded.grid.factor > 1 and not _is_fine(result.geometry, decoded.grid):
-        result = prepare_decoded(read(path), size=size, stretch=stretch)
-    return result
-
-
-def prepare_decoded(decoded: DecodedImage, *, size: int, stretch: bool = False) -> PreparedImage:
-    """Do prepare_image for an image that is read already. Raises InputError when it shows no breast."""
-    # The mask and the measurements need no more than this, and what all take from the same few pixels costs little.
-    factor = fraction(max(decoded.pixels.shape), MIN_LENGTH)
-    small = decoded.pixels if factor == 1 else block_means(decoded.pixels, factor)
-    grid = decoded.grid.coarser(factor)
-    try:
-        breast = find_breast(small)
-    except NoBreast as error:
-        # A warning such as "for-processing image" is often why.
-        raise InputError("; ".join([*decoded.warnings, str(error)])) from error
-    geometry = Geometry.fit(breast.mask, breast.chest_wall, size, stretch=stretch, grid=grid)
-    pixels, pixel_grid = (small, grid) if _is_fine(geometry, grid) else (decoded.pixels, decoded.grid)
-    fields = {name: decoded.header.get(name) for name in FROM_HEADER}
-    fields |= {name: value for name, value in asdict(geometry).items() if name in index.COLUMNS}
-    fields |= {"rows": grid.rows, "columns": grid.columns, "reason": "; ".join(decoded.warnings) or None}
-    fields["mask_pixels"] = int(breast.mask.sum()) * grid.factor**2
-    image, mask = geometry.apply(pixels, pixel_grid), geometry.apply_mask(breast.mask, grid)
-    digest = hashlib.blake2b(f"{grid.rows} {grid.columns}".encode() + small.tobytes(), digest_size=16).hexdigest()
-    measurements = measure_image(small, *breast)
-    return PreparedImage(image, mask, geometry, breast.chest_wall, fields, digest, measurements)
-
-
-def _is_fine(geometry: Geometry, grid: PixelGrid) -> bool:
-    """Say whether an image on this grid has two pixels for each prepared one, so that its pixels' edges are lost."""
-    return max(geometry.scale_x, geometry.scale_y) * grid.factor <= 0.5
+from mammovae.storage import MANIFEST, StageFolder
 
 
 def prepare(  # noqa: PLR0913
@@ -88,6 +29,7 @@ def prepare(  # noqa: PLR0913
     out: Path,
     settings: PrepareSettings,
     *,
+    retry: bool = False,
     workers: int | None = None,
     cluster: str | None = None,
     executor: Executor | None = None,
@@ -97,82 +39,85 @@ def prepare(  # noqa: PLR0913
     if "healthy" in settings.model_fields_set and not SOURCES[kind].healthy_rules:
         kinds = ", ".join(name for name, source in SOURCES.items() if source.healthy_rules)
         raise UsageError(f"healthy is a rule for {kinds}: {kind} states itself which images are healthy")
-    if not root.is_dir():
-        raise InputError(f"there is no folder {root}: name the folder that holds the raw {kind} data")
-    frame = _listing(kind, root, settings)
-    if frame.empty:
-        reads = SOURCES[kind].reads
-        raise InputError(f"no image in {root} matches: check --side, --view and the kind ({kind} reads {reads})")
-    listing = frame[["image_id", "source", "split", "healthy", "status", "findings"]].to_json(orient="records")
-    inputs = {"kind": kind, "root": str(root.resolve()), "listing": hashlib.sha256(listing.encode()).hexdigest()}
-    with StageFolder(out, "prepare", settings.model_dump(), inputs) as stage:
-        if not stage.done:
-            arrays = _Arrays(out, len(frame), settings.size)
-            with Journal(out / JOURNAL, f"prepare {__version__}") as journal:
-                done = {entry["row"] for entry in journal.entries()}
-                left = [row for row in np.flatnonzero(frame["status"] == "ok").tolist() if row not in done]
-                sources, absolute_root = frame["source"], root.absolute()  # a worker elsewhere stands in another folder
-                tasks = ((row, absolute_root / sources.iloc[row]) for row in left)
-                work = partial(_prepare_task, size=settings.size, stretch=settings.stretch)
-                places = {"workers": workers, "cluster": cluster, "executor": executor}
-                with Progress("preparing", len(left), unit="images") as progress:
-                    for (row, _), result in pool.map_unordered(work, tasks, timeout=timeout, **places):
-                        journal.add(arrays.store(row, result))
-                        progress.advance(1)
-                facts = finalize(out, frame, journal.entries(), arrays.images, arrays.masks, settings.seed)
-                arrays.finish()
-                # Whether mammovae phantom wrote the raw tree, so that no report passes it off as patients.
-                source = read_json(root / MANIFEST) if (root / MANIFEST).is_file() else {}
-                stage.finish(phantoms=source.get("command") == "phantom", **facts)
-                journal.delete()
-        else:
-            (out / JOURNAL).unlink(missing_ok=True)  # where a kill came between the last two steps
+    if not root.exists():
+        raise InputError(f"there is no folder (or zip archive) {root}: name the one that holds the raw {kind} data")
+    places = {"workers": workers, "cluster": cluster, "executor": executor, "timeout": timeout}
+    inputs = {"kind": kind, "root": str(root.resolve())}
+    is_new = not (out / MANIFEST).is_file()
+    with StageFolder(out, "prepare", settings.model_dump(mode="json"), inputs, reopen=retry) as stage:
+        with _left_as_found(out, is_new):
+            listing = Listing.make(kind, root, out, settings, places)
+        if stage.done:
+            listing.check_unchanged(out)
+            return stage.facts()
+        _prepare_rows(listing, out, settings, stage, retry=retry)
         return stage.facts()
 
 
-def _listing(kind: str, root: Path, settings: PrepareSettings) -> pd.DataFrame:
-    source = SOURCES[kind]
-    frame = source.list_images(root, **({"healthy": settings.healthy} if source.healthy_rules else {}))
-    # Sources have read what headers say, so what is null here is unknown, and no match.
-    for name, expected in (("side", settings.side), ("view", settings.view)):
-        if expected is not None:
-            frame = frame[(frame[name] == expected).fillna(False)]
-    return frame.head(settings.limit or len(frame)).reset_index(drop=True)
+@contextmanager
+def _left_as_found(out: Path, is_new: bool) -> Iterator[None]:
+    """Delete a new folder again when the raw data turn out to be none that can be listed."""
+    try:
+        yield
+    except InputError:
+        if is_new:
+            for name in (HEADERS, MANIFEST, ".lock"):
+                (out / name).unlink(missing_ok=True)
+            out.rmdir()
+        raise
 
 
-def _prepare_task(task: tuple[int, Path], *, size: int, stretch: bool) -> PreparedImage:
-    """Do prepare_image for a row and its file: what worker processes are given."""
-    return prepare_image(task[1], size=size, stretch=stretch)
+def _prepare_rows(listing: Listing, out: Path, settings: PrepareSettings, stage: StageFolder, *, retry: bool) -> None:
+    """Prepare what is not prepared yet, and write what needs all rows."""
+    listing.check_unchanged(out, _unused_rows(out) if retry else None)
+    listing.save(out)
+    with PreparedRows(out, listing, settings.size) as rows:
+        if retry:
+            rows.forget_failed()
+        if settings.white is None and (sample := rows.sample()):
+            _prepare_some(rows, sample, listing, settings, None)
+        white = settings.white or rows.white()
+        while left := rows.left(white):
+            _prepare_some(rows, left, listing, settings, white)
+            white = settings.white or rows.white()  # a file may have held a greater value than all before
+        facts = finalize(out, listing.frame, rows.entries(), rows.images, rows.masks, settings)
+        facts["notes"] = listing.notes() + facts["notes"]
+        rows.finish()
+        stage.finish(phantoms=_is_of_phantoms(listing), white=rows.white() and white, **facts)
 
 
-class _Arrays:
-    """The images and masks while they are filled; the parent process is their only writer."""
+def _unused_rows(out: Path) -> list[int] | None:
+    """Return the rows that failed or were missing when the folder was finished; None where it never was."""
+    path = out / "index.parquet"
+    return None if not path.is_file() else np.flatnonzero(index.read(path)["status"] != "ok").tolist()
 
-    def __init__(self, out: Path, count: int, size: int) -> None:
-        self._out = out
-        self.images = self._open("images", np.uint16, (count, size, size))
-        self.masks = self._open("masks", np.uint8, (count, size, size))
 
-    def _open(self, name: str, dtype: type, shape: tuple[int, ...]) -> np.memmap:
-        path, finished_path = self._out / f".{name}.partial.npy", self._out / f"{name}.npy"
-        if finished_path.exists():
-            finished_path.rename(path)
-        if not path.exists():
-            (self._out / JOURNAL).unlink(missing_ok=True)
-            with atomic_write(path) as partial_path:
-                np.lib.format.open_memmap(partial_path, mode="w+", dtype=dtype, shape=shape)
-        return np.lib.format.open_memmap(path, mode="r+")
+def _prepare_some(
+    rows: PreparedRows, left: list[int], listing: Listing, settings: PrepareSettings, white: int | None
+) -> None:
+    """Prepare some rows with one white."""
+    # A worker elsewhere stands in another folder.
+    root, sources = listing.tree.root.absolute(), listing.frame["source"].tolist()
+    tasks = ((row, raw_file(root, sources[row])) for row in left)
+    shape: dict[str, Any] = {"size": settings.size, "stretch": settings.stretch}
+    work = partial(_prepare_task, white=white, is_final=settings.white is not None, **shape)
+    with Progress("preparing", len(left), unit="images") as progress:
+        for (row, _), result in pool.map_unordered(work, tasks, **listing.places):
+            rows.store(row, result, white)
+            progress.advance()
 
-    def store(self, row: int, result: PreparedImage | InputError) -> dict[str, Any]:
-        """Store the pixels of one result, and return the line for the journal that says they are there."""
-        if isinstance(result, InputError):
-            return {"row": row, "fields": {"status": "failed", "reason": str(result)}}
-        self.images[row], self.masks[row] = result.image, result.mask
-        names = ("fields", "chest_wall", "digest", "measurements")
-        return {"row": row} | {name: getattr(result, name) for name in names}
 
-    def finish(self) -> None:
-        """Give the arrays their names."""
-        for name, array in (("images", self.images), ("masks", self.masks)):
-            array.flush()
-            (self._out / f".{name}.partial.npy").rename(self._out / f"{name}.npy")
+def _prepare_task(task: tuple[int, RawFile], **options: Any) -> PreparedImage | Unprepared:
+    """Prepare a row's file: what worker processes are given."""
+    return prepare_or_measure(task[1], **options)
+
+
+def _is_of_phantoms(listing: Listing) -> bool:
+    """Say whether mammovae phantom wrote the raw data, so that no report passes them off as patients."""
+    if MANIFEST not in listing.tree.files:
+        return False
+    try:
+        with open_raw(listing.tree.file(MANIFEST)) as file:
+            return json.load(file).get("command") == "phantom"
+    except (AttributeError, InputError, ValueError):  # another program's
+        return False

@@ -51,8 +51,9 @@ def generate_from(sampler: LatentSampler, out: Path, count: int, dicom: bool = F
             derived = DERIVED.get(sampler.mode)
             facts = {"note": _NOT_DERIVED if derived is None else f"each image is {derived}"}
             prepared = {**run.manifest["prepared"], "size": sampler.member.size, "seed": sampler.seed}
-            facts |= {name: prepared[name] for name in ("size", "stored_as", "phantoms")}
-            facts |= {"by_patient": True, "duplicates": [], "counts": counts(frame), "prepared": prepared}
+            facts |= {name: prepared[name] for name in ("size", "stored_as", "phantoms", "white")}
+            facts |= {"by_patient": True, "duplicates": [], "contradictions": [], "notes": []}
+            facts |= {"counts": counts(frame), "prepared": prepared}
             facts |= {"run": {name: run.manifest[name] for name in ("weights", "preset")}}
             fitted = {"latent_density": sampler.distribution.name} if sampler.mode == "latent" else {}
             stage.finish(**facts, sampling=settings | fitted)

@@ -137,7 +137,7 @@ class _Job:
             "images": {name: len(positions) for name, positions in parts.items()},
             "parameters": {name: sum(p.numel() for p in one.parameters()) for name, one in self.members.items()},
             "weights": {name: file_hash(self._folder(name) / WEIGHTS) for name in self.members},
-            "prepared": data.manifest["settings"] | {name: data.manifest[name] for name in ("stored_as", "phantoms")},
+            "prepared": data.manifest["settings"] | {name: data.manifest[name] for name in ("stored_as", "phantoms", "white")},
             **scales,
         }
 

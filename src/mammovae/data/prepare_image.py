@@ -1,0 +1,101 @@
+"""One file brought into a prepared image: read, breast found, cropped, resized and measured."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from mammovae.config import InputError
+from mammovae.data import index
+from mammovae.data.finalize import FROM_HEADER
+from mammovae.data.geometry import ChestWall, Geometry, NoBreast
+from mammovae.data.measurements import MIN_LENGTH, measure_image
+from mammovae.data.segmentation import find_breast
+from mammovae.imageio.decoded_image import DecodedImage, PixelGrid
+from mammovae.imageio.raw_tree import RawFile
+from mammovae.imageio.read import read
+from mammovae.imageio.scaled_decode import block_means, fraction
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """One prepared image, and what its file and its pixels say."""
+
+    image: np.ndarray  # uint16 (S, S)
+    mask: np.ndarray  # uint8 (S, S), 1 inside the breast
+    geometry: Geometry
+    chest_wall: ChestWall  # as the source is stored
+    fields: dict[str, Any]  # index columns
+    digest: str  # of the source's pixels as they were decoded: lossy, or at another resolution, an image has another
+    measurements: dict[str, float]  # of measure_image
+    max_value: int | None  # of DecodedImage
+
+
+def prepare_image(
+    file: RawFile, *, size: int, stretch: bool = False, white: int | None = None
+) -> PreparedImage:
+    """Read one file and bring its breast into size x size pixels, exactly as prepare does for a data set.
+
+    white is that of files which do not state their range; see `mammovae.imageio.read.read`. Raises InputError when the
+    file cannot be read or shows no breast.
+    """
+    # A breast is rarely less than half as long as its image: this gives two pixels for each prepared one.
+    decoded = read(file, max(MIN_LENGTH, 4 * size), white)
+    result = prepare_decoded(decoded, size=size, stretch=stretch)
+    if decoded.grid.factor > 1 and not _is_fine(result.geometry, decoded.grid):
+        result = prepare_decoded(read(file, white=white), size=size, stretch=stretch)
+    return result
+
+
+def prepare_decoded(decoded: DecodedImage, *, size: int, stretch: bool = False) -> PreparedImage:
+    """Do prepare_image for an image that is read already. Raises InputError when it shows no breast."""
+    # The mask and the measurements need no more than this, and what all take from the same few pixels costs little.
+    factor = fraction(max(decoded.pixels.shape), MIN_LENGTH)
+    small = decoded.pixels if factor == 1 else block_means(decoded.pixels, factor)
+    grid = decoded.grid.coarser(factor)
+    try:
+        breast = find_breast(small)
+    except NoBreast as error:
+        # A warning such as "for-processing image" is often why.
+        raise InputError("; ".join([*decoded.warnings, str(error)])) from error
+    geometry = Geometry.fit(breast.mask, breast.chest_wall, size, stretch=stretch, grid=grid)
+    pixels, pixel_grid = (small, grid) if _is_fine(geometry, grid) else (decoded.pixels, decoded.grid)
+    fields = {name: decoded.header.get(name) for name in FROM_HEADER}
+    fields |= {name: value for name, value in asdict(geometry).items() if name in index.COLUMNS}
+    fields |= {"rows": grid.rows, "columns": grid.columns, "reason": "; ".join(decoded.warnings) or None}
+    fields["mask_pixels"] = int(breast.mask.sum()) * grid.factor**2
+    image, mask = geometry.apply(pixels, pixel_grid), geometry.apply_mask(breast.mask, grid)
+    digest = hashlib.blake2b(f"{grid.rows} {grid.columns}".encode() + small.tobytes(), digest_size=16).hexdigest()
+    measurements = measure_image(small, *breast)
+    return PreparedImage(image, mask, geometry, breast.chest_wall, fields, digest, measurements, decoded.max_value)
+
+
+def _is_fine(geometry: Geometry, grid: PixelGrid) -> bool:
+    """Say whether an image on this grid has two pixels for each prepared one, so that its pixels' edges are lost."""
+    return max(geometry.scale_x, geometry.scale_y) * grid.factor <= 0.5
+
+
+@dataclass(frozen=True)
+class Unprepared:
+    """Why a file without a stated range could not be prepared, and the greatest of its values."""
+
+    reason: str
+    max_value: int
+
+    def __str__(self) -> str:
+        """Return the reason."""
+        return self.reason
+
+
+def prepare_or_measure(
+    file: RawFile, *, size: int, stretch: bool, white: int | None, is_final: bool
+) -> PreparedImage | Unprepared:
+    """Do prepare_image; of a file that fails, say its greatest value, unless white is final: it may be too small."""
+    try:
+        return prepare_image(file, size=size, stretch=stretch, white=white)
+    except InputError as error:
+        greatest = None if is_final else read(file).max_value
+        if greatest is None:
+            raise
+        return Unprepared(str(error), greatest)
