@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fuzz.samples import dicom, picture
 
 import mammovae as mv
 from mammovae.data import index
 from mammovae.data.finalize import finalize
 from mammovae.data.split import assign_folds, include_unlabelled, split_fold
-from tests.fuzz.samples import dicom, picture
 
 SETTINGS = mv.PrepareSettings(size=16)
 

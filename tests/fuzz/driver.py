@@ -12,7 +12,7 @@ from tests.fuzz.mutate import Case
 from tests.fuzz.sentences import CRASH, HANG, fault_of_reason, fault_of_remarks
 
 from mammovae.config import InputError
-from mammovae.data.prepare import prepare_image
+from mammovae.data.prepare_image import prepare_image
 from mammovae.imageio.read import read_header
 from mammovae.parallel.pool import map_unordered
 

@@ -5,12 +5,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-
-from mammovae.data.prepare import prepare_image
 from tests.fuzz.driver import memory_faults, run
 from tests.fuzz.mutate import make_case
 from tests.fuzz.samples import DICOM_SAMPLES, RASTER_SAMPLES, SUFFIXES
 from tests.fuzz.sentences import fault_of_reason, fault_of_remarks
+
+from mammovae.data.prepare_image import prepare_image
 
 COUNT = 200
 
