@@ -4,19 +4,22 @@ import resource
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tests.fuzz.mutate import Case
 from tests.fuzz.sentences import CRASH, HANG, fault_of_reason, fault_of_remarks
 
+import mammovae
 from mammovae.config import InputError
 from mammovae.data.prepare_image import prepare_image
 from mammovae.imageio.read import read_header
 from mammovae.parallel.pool import map_unordered
 
 TIMEOUT_S = 20.0
+_MISTAKES = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RecursionError, TypeError)
+"""What only a mistake in a program raises: where it is ours, a reason in plain words must not hide it."""
 MAX_MEMORY = 1.5e9  # bytes that a worker may hold for any file
 PARENT_GROWTH = 0.3e9  # bytes by which this process may grow: it reads no file itself
 
@@ -48,9 +51,22 @@ def _answer(call: Callable[[], str]) -> tuple[str, str]:
     try:
         return "ok", call()
     except InputError as error:
+        cause = error.__cause__
+        if cause is not None and isinstance(cause, _MISTAKES) and _is_raised_by_us(cause):
+            return "traceback", f"behind the reason {error}: {_lines(cause)}"
         return "refused", str(error)
-    except Exception:
-        return "traceback", " | ".join(line.strip() for line in traceback.format_exc().splitlines()[-5:])
+    except Exception as error:
+        return "traceback", _lines(error)
+
+
+def _is_raised_by_us(error: BaseException) -> bool:
+    """Say whether an exception was raised in mammovae itself, not in a library that it called."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(mammovae.__file__).parent)
+
+
+def _lines(error: BaseException) -> str:
+    return " | ".join(line.strip() for line in traceback.format_exception(error)[-3:])
 
 
 def _peak() -> int:
@@ -92,7 +108,7 @@ def run(cases: Iterable[Case], folder: Path, *, workers: int = 2, keep: Path | N
         for case in cases:
             path = folder / f"{case.number:05d}{case.suffix}"
             path.write_bytes(case.content)
-            open_cases[path] = case
+            open_cases[path] = replace(case, content=b"")  # which may be tens of megabytes
             yield path
 
     for path, result in map_unordered(read_file, paths(), workers=workers, timeout=TIMEOUT_S):

@@ -60,7 +60,8 @@ def _pick(rng: Rng, choices: Any) -> Any:
 
 
 def _change_bytes(content: bytes, rng: Rng) -> tuple[bytes, str]:
-    return _pick(rng, [_flip, _flip, _cut, _insert, _remove, _splice, _number_at, _blank, _repeat])(content, rng)
+    changes = 2 * [_flip, _flip, _cut, _insert, _remove, _splice, _number_at, _blank, _repeat] + [_never_arrived]
+    return _pick(rng, changes)(content, rng)
 
 
 def _place(content: bytes, rng: Rng) -> int:
@@ -107,6 +108,12 @@ def _number_at(content: bytes, rng: Rng) -> tuple[bytes, str]:
 def _blank(content: bytes, rng: Rng) -> tuple[bytes, str]:
     at, count = _place(content, rng), int(rng.choice([4, 64, 1024]))
     return content[:at] + bytes(len(content[at : at + count])) + content[at + count :], f"{count} zeros at {at}"
+
+
+def _never_arrived(content: bytes, rng: Rng) -> tuple[bytes, str]:
+    """Leave zeros where the rest should be, as downloads that reserve their place at the beginning do."""
+    at = _place(content, rng)
+    return content[:at] + bytes(40_000_000), f"40 MB of zeros from {at}"
 
 
 def _repeat(content: bytes, rng: Rng) -> tuple[bytes, str]:
