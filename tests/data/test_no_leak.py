@@ -111,7 +111,8 @@ def contradicting(archive: Sequence[Image]) -> set[int]:
     for image in archive:
         if image.state == "ok" and image.pixels is not None and image.healthy is not None:
             known[image.pixels].add(image.healthy)
-    return {n for n, image in enumerate(archive) if image.state == "ok" and len(known.get(image.pixels, ())) == 2}
+    doubtful = {pixels for pixels, healths in known.items() if len(healths) == 2}
+    return {n for n, image in enumerate(archive) if image.state == "ok" and image.pixels in doubtful}
 
 
 def leaks(archive: Sequence[Image], split: Sequence[str]) -> list[list[tuple[int, str]]]:

@@ -83,7 +83,12 @@ def codestream(syntax: str, bits: int, signed: bool, scale: int) -> bytes:
     """Return the picture as one of the compressed transfer syntaxes holds it."""
     pixels = picture(bits, signed, scale)
     if syntax == "rle":
-        options = {"rows": pixels.shape[0], "columns": pixels.shape[1], "samples_per_pixel": 1, "number_of_frames": 1}
+        options: Any = {
+            "rows": pixels.shape[0],
+            "columns": pixels.shape[1],
+            "samples_per_pixel": 1,
+            "number_of_frames": 1,
+        }
         options |= {"bits_allocated": 8 * pixels.itemsize, "bits_stored": bits, "pixel_representation": int(signed)}
         options |= {"photometric_interpretation": "MONOCHROME2"}
         return RLELosslessEncoder.encode(pixels, **options)
@@ -96,7 +101,7 @@ def codestream(syntax: str, bits: int, signed: bool, scale: int) -> bytes:
     if syntax.startswith("jpeg2000"):
         from openjpeg.utils import encode_array
 
-        options = {"compression_ratios": [4], "photometric_interpretation": 2} if syntax == "jpeg2000" else {}
+        options: Any = {"compression_ratios": [4], "photometric_interpretation": 2} if syntax == "jpeg2000" else {}
         return encode_array(pixels, bits_stored=bits, **options)
     return _by_gdcm(syntax, bits, signed, scale)
 
