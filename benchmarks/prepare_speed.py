@@ -10,7 +10,7 @@ import numpy as np
 import usual
 from measure import Line, Scope, race, spread
 
-from mammovae.data.prepare import prepare_image
+from mammovae.data.prepare_image import prepare_image
 
 ENCODINGS = {
     "jp2": "lossless JPEG 2000 DICOM",

@@ -1,5 +1,6 @@
 """The command line: light to start, an example for each command, and one sentence for each mistake."""
 
+import errno
 import inspect
 import re
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import mammovae as mv
-from mammovae import verbs
+from mammovae import __main__, verbs
 from mammovae.__main__ import app, main
 
 COMMANDS = [
@@ -192,3 +193,35 @@ def test_nothing_usable_is_exit_status_1(run: Path, tmp_path: Path, capsys: pyte
     broken.write_bytes(b"nonsense")
     status, said = refused(["score", str(run), str(broken), "--out", str(tmp_path / "a.csv")], capsys)
     assert status == 1 and "0 images scored, 1 failed" in said
+
+
+def test_windows_is_refused_with_what_to_use_instead(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit, match="1"):
+        main(["--help"])
+    assert capsys.readouterr() == ("", "mammovae: Windows is not supported: use WSL there, or Linux or macOS\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "data/index.parquet"),
+            "cannot write data/index.parquet: its disk, or your share of it, is full: free some, and the same command again "
+            "resumes",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "data"), "Read-only file system: data"),
+    ],
+)
+def test_a_disk_that_fails_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, sentence: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(__main__, "app", fail)
+    with pytest.raises(SystemExit, match="1"):
+        main([])
+    assert capsys.readouterr() == ("", f"mammovae: {sentence}\n")

@@ -1,12 +1,49 @@
 """Stage folders: resumed by the same settings, refused to others, never half-written."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 
+from mammovae import storage
 from mammovae.config import InputError, UsageError
-from mammovae.storage import MANIFEST, Journal, StageFolder, atomic_write, first_difference, read_manifest, write_json
+from mammovae.storage import (
+    MANIFEST,
+    Journal,
+    StageFolder,
+    allocate_array,
+    atomic_write,
+    first_difference,
+    plain_text,
+    read_json,
+    read_manifest,
+    write_csv,
+    write_json,
+)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB of its own, where this user may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -28,6 +65,81 @@ def test_a_finished_stage_is_done_for_the_same_call(tmp_path: Path) -> None:
         assert stage.done
     assert read_manifest(out, "prepare")["images"] == 3
     assert [entry.name for entry in out.iterdir()] == [MANIFEST]
+
+
+def test_a_finished_stage_on_a_disk_that_is_now_read_only_is_done_already(small_disk: Path) -> None:
+    with StageFolder(small_disk / "out", "prepare", {"size": 128}, {}) as stage:
+        stage.finish()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with StageFolder(small_disk / "out", "prepare", {"size": 128}, {}) as stage:
+        assert stage.done
+    with pytest.raises(UsageError, match="size"), StageFolder(small_disk / "out", "prepare", {"size": 64}, {}):
+        pass
+    with pytest.raises(OSError, match="Read-only"), StageFolder(small_disk / "new", "prepare", {"size": 64}, {}):
+        pass
+
+
+def test_a_finished_stage_needs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with StageFolder(tmp_path / "out", "prepare", {}, {}) as stage:
+        stage.finish()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(storage, "acquire_lock", refuse)
+    with StageFolder(tmp_path / "out", "prepare", {}, {}) as stage:
+        assert stage.done
+
+
+def test_a_finished_stage_can_be_reopened_by_the_same_call_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with StageFolder(out, "prepare", {"size": 128}, {}) as stage:
+        stage.finish(images=3)
+    with (
+        pytest.raises(UsageError, match="size"),
+        StageFolder(out, "prepare", {"size": 64}, {}, reopen=True),
+    ):
+        pass
+    assert read_manifest(out, "prepare")["images"] == 3
+    with pytest.raises(RuntimeError), StageFolder(out, "prepare", {"size": 128}, {}, reopen=True) as stage:
+        assert not stage.done
+        assert stage.facts()["state"] == "running"
+        raise RuntimeError
+    with StageFolder(out, "prepare", {"size": 128}, {}) as stage:
+        assert not stage.done, "what was reopened and killed must go on"
+        stage.finish(images=4)
+    assert read_manifest(out, "prepare")["images"] == 4
+
+
+def test_a_stage_says_done_only_once_its_files_and_then_its_manifest_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, seen = tmp_path / "out", list[tuple[str, str]]()
+    sync, sync_file_system = storage._sync, storage.sync_file_system
+
+    def record(name: str, path: Path, original: Callable[[Path], None]) -> None:
+        original(path)
+        seen.append((name, read_json(out / MANIFEST)["state"]))
+
+    with StageFolder(out, "train", {}, {}) as stage:
+        (out / "weights").write_bytes(b"1")
+        monkeypatch.setattr(storage, "_sync", lambda path: record(path.suffix or path.name, path, sync))
+        monkeypatch.setattr(storage, "sync_file_system", lambda path: record("all", path, sync_file_system))
+        stage.finish()
+    assert seen == [("all", "running"), (".json", "running"), ("out", "done")]
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_a_folder_of_links_pipes_and_folders_is_brought_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str
+) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "file").write_text("")
+    (tmp_path / "broken link").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(sys, "platform", platform)
+    storage.sync_file_system(tmp_path)
+    storage.sync_file_system(tmp_path / "inner")
 
 
 def test_an_interrupted_stage_is_unfinished_and_can_be_resumed(tmp_path: Path) -> None:
@@ -108,9 +220,161 @@ def test_a_journal_resumes_after_a_line_that_a_kill_cut_off(tmp_path: Path) -> N
     assert not path.exists()
 
 
+def test_after_a_power_cut_a_journal_has_only_what_had_reached_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.jsonl"
+
+    def rows() -> list[int]:
+        with Journal(path, "work") as journal:
+            return [entry["row"] for entry in journal.entries()]
+
+    with Journal(path, "work") as journal:
+        for number in range(4):
+            journal._marked_at -= storage.SYNC_INTERVAL_S * (number == 1)  # after which all is brought to the disk
+            journal.add({"row": number})
+    before = path.read_bytes()
+    assert rows() == [0, 1, 2, 3], "of the same boot all is there"
+    path.write_bytes(before[:-3])  # as a power cut leaves it
+    monkeypatch.setattr(storage, "boot_id", lambda: "another")
+    assert rows() == [0, 1]
+    with Journal(path, "work") as journal:
+        journal.add({"row": 5})
+    assert rows() == [0, 1, 5]
+
+
 @pytest.mark.parametrize("content", [b"", b'{"journal of": "wo', b'{"journal of": "other"}\n{"row": 1}\n', b"\xff\n"])
 def test_a_journal_of_another_job_starts_again(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
     with Journal(path, "work") as journal:
         assert list(journal.entries()) == []
+
+
+def test_an_array_is_allocated_in_full(tmp_path: Path) -> None:
+    array = allocate_array(tmp_path / "images.npy", np.uint16, (3, 512, 512))
+    array[1] = 7
+    array.flush()
+    status = (tmp_path / "images.npy").stat()
+    assert status.st_blocks * 512 >= status.st_size > array.nbytes
+    assert np.load(tmp_path / "images.npy").sum() == 7 * 512**2
+
+
+def test_an_array_for_which_the_disk_has_no_room_is_refused_before_any_work(small_disk: Path) -> None:
+    allocate_array(small_disk / "images.npy", np.uint8, (1024, 1024))
+    with pytest.raises(
+        InputError, match=r"disk needs 1\.6 MB more for its images, and 1\.0 MB are free on its disk: free some or name"
+    ):
+        allocate_array(small_disk / "masks.npy", np.uint8, (1600, 1000))
+    assert [entry.name for entry in small_disk.iterdir()] == ["images.npy"]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "are free on its disk"),
+        (errno.EDQUOT, "your share of its disk is used up"),
+        (errno.EFBIG, "no file that large"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_why_an_array_cannot_be_allocated_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, "")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(
+        InputError, match=f"needs 0.0 MB more for its images, and .*{words}.*: free some or name another"
+    ):
+        allocate_array(tmp_path / "images.npy", np.uint8, (10, 10))
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_no_space_can_be_reserved_the_free_space_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")  # as on macOS
+    assert allocate_array(tmp_path / "images.npy", np.uint8, (10, 10)).shape == (10, 10)
+    monkeypatch.setattr(storage.shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * 10**9))
+    with pytest.raises(InputError, match=r"needs 5\.1 GB more for its images, and 2\.0 GB are free on its disk"):
+        allocate_array(tmp_path / "masks.npy", np.uint8, (51, 10**8))
+
+
+WRITERS: dict[str, Callable[[Path], Any]] = {
+    "text": lambda path: path.write_text("x" * 4_000_000),
+    "array": lambda path: np.save(path.open("wb"), np.zeros(4_000_000, np.uint8)),
+    "tensors": lambda path: torch.save({"a": torch.zeros(1_000_000)}, path),
+    "parquet": lambda path: pd.DataFrame({"a": np.random.default_rng(0).random(500_000)}).to_parquet(path),
+    "archive": lambda path: np.savez(path.open("wb"), a=np.zeros(4_000_000, np.uint8)),
+    "table": lambda path: pd.DataFrame({"a": np.arange(800_000)}).to_csv(path),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_disk_that_fills_up_names_the_file_whatever_writes_it(small_disk: Path, writer: str) -> None:
+    with (
+        pytest.raises(OSError, match=r"No space left on device: .*result") as error,
+        atomic_write(small_disk / "result"),
+    ):
+        partial = small_disk / f".result.{os.getpid()}.partial"
+        WRITERS[writer](partial)
+    assert error.value.errno == errno.ENOSPC
+    assert not list(small_disk.iterdir())
+
+
+def test_a_journal_on_a_disk_that_fills_up_says_so_and_resumes_once_there_is_room(small_disk: Path) -> None:
+    path, ballast = small_disk / "rows.jsonl", small_disk / "ballast"
+    ballast.write_bytes(bytes(1_500_000))
+    with pytest.raises(OSError, match=r"No space left on device: .*rows\.jsonl"), Journal(path, "work") as journal:
+        for number in range(1000):
+            journal.add({"row": number, "words": "x" * 3000})
+    ballast.unlink()
+    with Journal(path, "work") as journal:
+        rows = [entry["row"] for entry in journal.entries()]
+        journal.add({"row": -1})
+        assert [entry["row"] for entry in journal.entries()] == [*rows, -1]
+    assert rows == list(range(len(rows))) and len(rows) > 50
+
+
+HARMFUL = ["=1+1", "+49", "-1.5", "@sum", "\t=1", "\r=1", "'=1", "''-", '=HYPERLINK("http://x")']
+HARMLESS = ["", "a=b", "L_CC.png", "'s", "1.2.840", "ä, b", 'quoted "word"', " =1"]
+
+
+def test_no_cell_of_text_is_a_formula_to_a_spreadsheet_and_each_can_be_read_back(tmp_path: Path) -> None:
+    texts = HARMFUL + HARMLESS
+    frame = pd.DataFrame({"image_id": texts, "score": -np.arange(len(texts)) / 2})
+    write_csv(frame, tmp_path / "scores.csv")
+    cells = pd.read_csv(tmp_path / "scores.csv", keep_default_na=False)
+    assert all(cell[:1] not in ("=", "+", "-", "@", "\t", "\r") for cell in cells["image_id"])
+    assert list(cells["score"]) == list(frame["score"]), "numbers stay numbers"
+    read = [plain_text(cell) for cell in cells["image_id"]]
+    assert read == [text.replace("\t", "\\t").replace("\r", "\\r") for text in texts]
+
+
+def test_control_characters_are_written_in_words(tmp_path: Path) -> None:
+    write_csv(
+        pd.DataFrame({"reason": ["two\nlines", "\x1b[2Jgone", "\x00", "byte \udcff", "\u2028", "é"]}, dtype=object),
+        tmp_path / "t.csv",
+    )
+    lines = (tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()
+    assert lines == ["reason", "two\\nlines", "\\x1b[2Jgone", "\\x00", "byte \\udcff", "\\u2028", "é"]
+
+
+def test_a_table_without_harm_in_it_is_written_as_pandas_does(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "text": ["a", None, "c"],
+            "string": pd.array(["a", pd.NA, "b"], "string"),
+            "category": pd.Categorical(["x", None, "x"]),
+            "mixed": pd.Series([1, None, "two"], dtype=object),
+            "whole": pd.Series([1, None, 3], dtype=object),
+            "truth": pd.array([True, None, False], "boolean"),
+            "lists": [["a"], [], ["b", "c"]],
+            "number": [1.23456789, np.nan, -1e-9],
+            "count": pd.array([1, None, -3], "Int64"),
+        }
+    )
+    for part in (frame, frame.head(0)):
+        write_csv(part, tmp_path / "ours.csv", float_format="%.6g")
+        part.to_csv(tmp_path / "theirs.csv", index=False, float_format="%.6g")
+        assert (tmp_path / "ours.csv").read_bytes() == (tmp_path / "theirs.csv").read_bytes()

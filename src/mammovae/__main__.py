@@ -27,6 +27,9 @@ for node in ast.parse(Path(__file__).with_name("verbs.py").read_text(encoding="u
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake is one sentence and exit status 1, wrong use 2."""
+    if sys.platform == "win32":
+        print("mammovae: Windows is not supported: use WSL there, or Linux or macOS", file=sys.stderr)
+        raise SystemExit(1)
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:
         tokens = _with_config(tokens)
@@ -50,12 +53,16 @@ def _exit_with_sentence(error: Exception) -> NoReturn:
     from pydantic import ValidationError
 
     from mammovae.config import InputError, UsageError, format_validation_error
+    from mammovae.storage import DISK_FULL
 
     if isinstance(error, CycloptsError) and isinstance(error.__cause__, ValidationError):
         arguments = [] if error.argument is None else [error.argument.name.lstrip("-")]
         sentence = format_validation_error(error.__cause__, arguments=arguments)
     elif isinstance(error, CycloptsError):
         sentence = " ".join(str(error).split())
+    elif isinstance(error, OSError) and error.errno in DISK_FULL:
+        full = f"cannot write {error.filename or 'the output'}: its disk, or your share of it, is full"
+        sentence = f"{full}: free some, and the same command again resumes"
     elif isinstance(error, OSError):
         sentence = f"{error.strerror or error}: {error.filename or 'check the path and the disk'}"
     elif isinstance(error, InputError):

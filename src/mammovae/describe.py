@@ -1,22 +1,48 @@
 """Folders and images in words, for a terminal."""
 
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from mammovae.config import InputError
 from mammovae.data.dataset import WRITERS
-from mammovae.imageio.read import read
-from mammovae.report.formatting import count_line
+from mammovae.data.explain import explain
+from mammovae.data.index import printable
+from mammovae.imageio.raw_tree import RawTree
+from mammovae.parallel import pool
+from mammovae.report.formatting import count_line, plural
 from mammovae.storage import MANIFEST, read_json
 
 
-def describe(path: Path) -> str:
-    """Say in one sentence what a DATA folder, a RUN folder, another stage's folder or an image file is."""
+def describe(paths: Sequence[Path]) -> tuple[dict[str, str], int]:
+    """Say in words what each path is, and count those of which only the reason can be said why they are nothing known.
+
+    A DATA folder, a RUN folder, another stage's folder and a zip archive are a line, an image file is several. Files
+    are read by a worker process, as their decoders may crash or never end.
+    """
+    descriptions: dict[str, str] = {}
+    failed = 0
+    files = [path for path in paths if path.is_file() and not zipfile.is_zipfile(path)]
+    explained = dict(pool.map_unordered(explain, files, workers=1))
+    for path in paths:
+        try:
+            descriptions[str(path)] = _checked(explained[path]) if path in explained else printable(_describe(path))
+        except InputError as error:
+            descriptions[str(path)] = printable(str(error))
+            failed += 1
+    return descriptions, failed
+
+
+def _checked(result: str | InputError) -> str:
+    if isinstance(result, InputError):
+        raise result
+    return result
+
+
+def _describe(path: Path) -> str:
     if path.is_file():
-        image = read(path)
-        rows, columns = image.pixels.shape
-        header = ", ".join(f"{name} {value}" for name, value in image.header.items() if value is not None)
-        header = "; ".join([header or "its header says nothing more", *image.warnings])
-        return f"{path}: image of {rows} x {columns} pixels; {header}"
+        files = plural(len(RawTree.scan(path).files), "file")
+        return f"{path}: zip archive of {files}, which mammovae prepare and score read in place"
     if not path.is_dir():
         raise InputError(f"there is no file or folder {path}: check the path")
     if not (path / MANIFEST).is_file():

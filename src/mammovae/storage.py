@@ -1,51 +1,174 @@
 """Stage folders, their manifests and journals: each file is written in one step, so that none is ever half-written."""
 
+import ctypes
+import errno
 import hashlib
 import json
 import mmap
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from mammovae.config import InputError, UsageError
 from mammovae.version import __version__
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 MANIFEST = "manifest.json"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a disk that is full, and of a user's share of it."""
+SYNC_INTERVAL_S = 60.0  # how much work a power cut may cost
+_FORMULA = re.compile(r"'*(?:[=+\-@]|\\t|\\r)")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # and what is no character at all
+_MARK = '{"on disk at boot": '
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder to write to, and rename it to path when the block ends without error."""
+def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Give a temporary path in the same folder to write to, and rename it to path when the block ends without error.
+
+    A durable write outlives a power cut from then on. Where the disk is full, the OSError names path.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        yield partial
-        partial.replace(path)
+        with _naming(path):
+            yield partial
+            if durable:
+                _sync(partial)
+            partial.replace(path)
+            if durable:
+                _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let the error of a full disk say so and name the file: NumPy and PyTorch raise others, and writing names none."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        code = getattr(error, "errno", None)
+        if code is None and shutil.disk_usage(path.parent).free < 2**20:
+            code = errno.ENOSPC
+        if code in DISK_FULL:
+            raise OSError(code, os.strerror(code), str(path)) from error
+        raise
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's entries, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file_system(folder: Path) -> None:
+    """Wait until all that was written under a folder is on the disk: thousands of files at once, maps as well."""
+    if sys.platform != "linux":
+        for path in (*folder.rglob("*"), folder):
+            if path.is_file() or path.is_dir():  # a pipe would be waited for
+                _sync(path)
+        return
+    library = ctypes.CDLL(None, use_errno=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if library.syncfs(handle):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(folder))
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
     """Write text to path in one step."""
-    with atomic_write(path) as partial:
+    with atomic_write(path, durable=durable) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
     """Write value to path as indented JSON in one step; NaN becomes null, as JSON has none."""
-    write_text(path, json.dumps(_to_json(value), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(_to_json(value), indent=2, allow_nan=False) + "\n", durable=durable)
+
+
+def write_csv(frame: "pd.DataFrame", path: Path, *, float_format: str | None = None) -> None:
+    """Write a table for people in one step; no cell of text is a formula to a spreadsheet, or moves a terminal.
+
+    Text that begins with =, +, -, @, tab or carriage return gets an apostrophe before it, which `plain_text` removes;
+    control characters are written as Python writes them in quotes.
+    """
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    harmless = {str(name): [_harmless(cell) for cell in texts[name].to_numpy(object)] for name in texts}
+    columns = {name: np.array([*cells, None], object)[:-1] for name, cells in harmless.items()}  # never of two axes
+    with atomic_write(path) as partial:
+        frame.assign(**columns).to_csv(partial, index=False, float_format=float_format)
+
+
+def _harmless(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), cell)
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def plain_text(cell: str) -> str:
+    """Return a cell of text as it was before `write_csv` made it harmless, but for control characters."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def allocate_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
+    """Create an .npy file of zeros whose whole space is reserved, and map it.
+
+    Raises InputError, with what is needed and what is free, when the disk has no room: without the reservation, a disk
+    that is full when a page is written kills the process.
+    """
+    with atomic_write(path) as partial:
+        np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
+        _reserve(partial)
+    return np.lib.format.open_memmap(path, mode="r+")
+
+
+def _reserve(file: Path) -> None:
+    needed, free = file.stat().st_size, shutil.disk_usage(file.parent).free
+    code = errno.ENOSPC if needed > free else 0  # all that can be known where space cannot be reserved
+    if hasattr(os, "posix_fallocate"):  # macOS has none
+        try:
+            with file.open("r+b") as handle:
+                os.posix_fallocate(handle.fileno(), 0, needed)
+            code = 0
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # of file systems that cannot
+                code = error.errno
+    if code:
+        reasons = {
+            errno.ENOSPC: f"{_bytes(free)} are free on its disk",
+            errno.EDQUOT: "your share of its disk is used up",
+            errno.EFBIG: "its disk, or your limit, has no file that large",
+        }
+        need = f"{file.parent} needs {_bytes(needed)} more for its images"
+        raise InputError(f"{need}, and {reasons.get(code, os.strerror(code))}: free some or name another --out")
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
 
 
 def read_json(path: Path) -> dict:
@@ -91,21 +214,34 @@ class StageFolder:
     """One command's output folder while it is written.
 
     The manifest is written first with state "running" and last, by finish, with state "done". A second start with the
-    same settings resumes; one with other settings is refused, naming the key that differs.
+    same settings resumes, and finds a finished folder done, though its disk be read-only; with reopen a finished folder
+    goes on as if unfinished. One with other settings is refused, naming the key that differs.
     """
 
-    def __init__(self, out: Path, command: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        out: Path,
+        command: str,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        *,
+        reopen: bool = False,
+    ) -> None:
         self.out = out
         self.done = False
+        self._reopen = reopen
         self._manifest: dict[str, Any] = {"command": command, "state": "running"}
         self._manifest |= {"settings": _to_json(dict(settings)), "inputs": dict(inputs)}
         self._begin = time.monotonic()
+        self._lock: FileLock | None = None
 
     def __enter__(self) -> Self:
-        """Create or resume the folder, locked; UsageError when it holds something else."""
+        """Create or resume the folder, locked unless it is done; UsageError when it holds something else."""
         if any(path.exists() and not path.is_dir() for path in (self.out, *self.out.parents)):
             raise UsageError(f"--out {self.out} is, or lies in, a file: name a folder")
         path = self.out / MANIFEST
+        if path.is_file() and self._is_done(read_json(path)):
+            return self
         self.out.mkdir(parents=True, exist_ok=True)
         if not path.is_file() and {entry.name for entry in self.out.iterdir()} - {".lock"}:
             raise UsageError(f"--out {self.out} holds other files: name a new folder or an empty one")
@@ -114,30 +250,31 @@ class StageFolder:
             for partial in self.out.rglob(".*.partial*"):
                 if re.search(r"\.\d+\.partial", partial.name):
                     partial.unlink()  # a write that a kill cut off
-            if path.is_file():
-                self._resume(read_json(path))
-            else:
-                write_json(path, self._manifest | provenance())
+            if not path.is_file() or not self._is_done(read_json(path)):  # another process may have finished it now
+                write_json(path, self._manifest | provenance(), durable=True)
         except BaseException:
             self._lock.release()
             raise
         return self
 
-    def _resume(self, old: dict[str, Any]) -> None:
+    def _is_done(self, old: dict[str, Any]) -> bool:
+        """Say whether a folder with this manifest needs nothing more; UsageError when it is of another call."""
         for part in ("command", "settings", "inputs"):
             if difference := first_difference(old.get(part), self._manifest[part]):
                 key, was, now = difference
                 raise UsageError(
                     f"{self.out} was begun with another {key or part} ({was!r}, now {now!r}): name a new --out"
                 )
-        self.done = old.get("state") == "done"
+        self.done = old.get("state") == "done" and not self._reopen
         if self.done:
             print(f"{self.out} is done already", file=sys.stderr)
+        return self.done
 
     def finish(self, **facts: Any) -> None:
-        """Write the final manifest with facts about the result; seconds is the time of this call alone."""
+        """Write the final manifest with facts about the result, once that is on the disk; seconds are of this call."""
+        sync_file_system(self.out)
         end = {"state": "done", "seconds": round(time.monotonic() - self._begin, 1)}
-        write_json(self.out / MANIFEST, self._manifest | end | provenance() | facts)
+        write_json(self.out / MANIFEST, self._manifest | end | provenance() | facts, durable=True)
         self.done = True
 
     def facts(self) -> dict[str, Any]:
@@ -146,15 +283,18 @@ class StageFolder:
 
     def __exit__(self, *_: object) -> None:
         """Release the lock, and remove it from a finished folder."""
-        self._lock.release()
-        if self.done:
-            (self.out / ".lock").unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.release()
+            if self.done:
+                (self.out / ".lock").unlink(missing_ok=True)
 
 
 class Journal:
     """The results of a long job, one JSON line each as they come, so that an interrupted job resumes.
 
-    key identifies the job: the lines of another one are dropped, as is a last line that a kill cut off.
+    key identifies the job: the lines of another one are dropped, as is a last line that a kill cut off. Now and then
+    all that was written is brought to the disk and marked in the journal: after a power cut, or any other start of the
+    machine, only entries before the last mark are valid, as the results that they speak of may be lost.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -166,24 +306,38 @@ class Journal:
         if self.path.is_file() and self.path.stat().st_size:
             # Mapped, not read: the journal of a million images is gigabytes.
             with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                end = content.rfind(b"\n") + 1 if content[: len(header.encode())] == header.encode() else 0
+                if content[: len(header.encode())] == header.encode():
+                    end = _end_of_valid_lines(content)
         if end:
             os.truncate(self.path, end)
         else:
             write_text(self.path, header)
         self._file = self.path.open("a", encoding="utf-8")
+        self._mark()
         return self
 
+    def _mark(self) -> None:
+        if boot_id():
+            sync_file_system(self.path.parent)
+            self._write(_mark_line())
+        self._marked_at = time.monotonic()
+
+    def _write(self, line: str) -> None:
+        with _naming(self.path):
+            self._file.write(line)
+            self._file.flush()
+
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Write one result, of values that JSON can hold."""
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        """Write one result, of values that JSON can hold, whose files have been written."""
+        self._write(json.dumps(entry) + "\n")
+        if time.monotonic() - self._marked_at >= SYNC_INTERVAL_S:
+            self._mark()
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """Yield the results so far, in the order in which they came; of a key written twice the later one is valid."""
         with self.path.open(encoding="utf-8") as file:
             next(file)
-            yield from map(json.loads, file)
+            yield from (json.loads(line) for line in file if not line.startswith(_MARK))
 
     def delete(self) -> None:
         """Delete the file, once its results are stored elsewhere."""
@@ -192,7 +346,27 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         """Close the file."""
-        self._file.close()
+        with _naming(self.path):
+            self._file.close()
+
+
+def _mark_line() -> str:
+    return f'{_MARK}"{boot_id()}"}}\n'
+
+
+def _end_of_valid_lines(journal: mmap.mmap) -> int:
+    """Return where the lines end that are complete and whose results are still there."""
+    end = journal.rfind(b"\n") + 1
+    mark = journal.rfind(b"\n" + _MARK.encode(), 0, end) + 1
+    end_of_mark = journal.find(b"\n", mark) + 1
+    return end_of_mark if mark and journal[mark:end_of_mark] != _mark_line().encode() else end
+
+
+def boot_id() -> str:
+    """Return what is another at each start of the machine, where its kernel says so."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
 
 
 def read_manifest(folder: Path, *commands: str) -> dict[str, Any]:

@@ -6,11 +6,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from mammovae.config import InputError
+from mammovae.data.sources import SOURCES
+from mammovae.imageio.raw_tree import RawTree
+from mammovae.imageio.read import read_header
+
 Row = dict[str, Any]
+
+
+def listed(kind: str, root: Path, **rules: Any) -> pd.DataFrame:
+    """The rows of a raw tree: scanned, the headers read in this process, and listed, as prepare does it."""
+    tree, source = RawTree.scan(root), SOURCES[kind]
+    headers: dict[str, Row | None] = {}
+    for name in filter(source.needs_header, tree.files):
+        try:
+            headers[name] = read_header(tree.file(name))
+        except InputError as error:
+            headers[name] = {"unreadable": str(error)}
+    return source.list_images(tree, headers, **rules)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from mammovae.config import InputError
 from mammovae.data import index
+from mammovae.imageio.raw_tree import RawTree
 
 
 def test_a_table_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -23,8 +24,9 @@ def test_a_table_reads_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_listed_file_that_is_not_there_is_missing_not_failed(tmp_path: Path) -> None:
     (tmp_path / "here.png").touch()
+    tree = RawTree.scan(tmp_path)
     rows = [{"image_id": "a", "source": "here.png"}, {"image_id": "b", "source": "gone.png"}]
-    assert index.table(rows, tmp_path)["status"].tolist() == ["ok", "missing"]
+    assert index.table(rows, tree)["status"].tolist() == ["ok", "missing"]
 
 
 @pytest.mark.parametrize(
@@ -34,18 +36,18 @@ def test_a_listed_file_that_is_not_there_is_missing_not_failed(tmp_path: Path) -
         ([{"image_id": None}], "row 0 of the index has no image_id"),
         ([{"image_id": "a", "side": "left"}], "side 'left': it must be one of L, R"),
         ([{"image_id": "a", "age": "old"}], "does not fit the index's columns"),
-        (
-            [
-                {"image_id": "a", "patient_id": "p", "split": "train"},
-                {"image_id": "b", "patient_id": "p", "split": "test"},
-            ],
-            "patient 'p' stands in two splits",
-        ),
     ],
 )
 def test_a_breach_is_named_with_its_row(rows: list[dict], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         index.table(rows)
+
+
+def test_an_index_with_a_patient_in_two_splits_is_not_written(tmp_path: Path) -> None:
+    frame = index.table([{"image_id": name, "patient_id": "p", "split": name} for name in ("train", "test")])
+    with pytest.raises(InputError, match="patient 'p' stands in two splits"):
+        index.write(frame, tmp_path / "index.parquet")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_is_no_index_is_refused(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tests.data.example_trees import listed
 
 import mammovae as mv
-from mammovae.data.prepare import prepare_image
+from mammovae.data.prepare_image import prepare_image
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -79,11 +80,9 @@ def test_health_follows_the_breast_and_not_the_image(frame: pd.DataFrame, truth:
 def test_benign_no_finding_is_healthy_unless_birads1_is_asked_for(
     frame: pd.DataFrame, truth: dict, trapped_raw: Path
 ) -> None:
-    from mammovae.data.sources import SOURCES
-
     benign = truth["trapped"]["benign"]
     assert frame.loc[benign, "healthy"].all()
-    strict = SOURCES["vindr"].list_images(trapped_raw, healthy="birads1").set_index("image_id")
+    strict = listed("vindr", trapped_raw, healthy="birads1").set_index("image_id")
     assert strict.loc[benign, "healthy"].isna().all()
 
 
@@ -136,6 +135,7 @@ def test_no_patient_is_in_two_splits_and_the_sets_own_test_part_is_kept(frame: p
     breasts = pd.read_csv(trapped_raw / "breast-level_annotations.csv").set_index("image_id")
     own = breasts.loc[frame.index, "split"] == "test"
     assert (frame.loc[own, "split"].isin(["test", "unused"])).all()
+    own = own.groupby(frame["patient_id"]).transform("any")  # who has a copy of a test image belongs to test
     assert not (frame.loc[~own, "split"] == "test").any()
 
 

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pandas as pd
 import pytest
-from tests.data.example_trees import TREES
+from tests.data.example_trees import TREES, listed
 
 from mammovae.config import InputError, SourceKind
 from mammovae.data import index
@@ -15,10 +15,9 @@ from mammovae.data.sources import SOURCES
 KINDS = pytest.mark.parametrize("kind", SOURCES)
 
 
-def listed(kind: str, root: Path) -> pd.DataFrame:
+def example(kind: str, root: Path) -> pd.DataFrame:
     """The rows of an example tree of a kind, which is written first."""
-    TREES[kind](root)
-    return SOURCES[kind].list_images(root)
+    return listed(kind, TREES[kind](root))
 
 
 def test_the_command_line_offers_every_source_and_the_tests_know_an_example_of_each() -> None:
@@ -36,7 +35,7 @@ def test_a_source_says_what_it_reads_and_its_rules_and_shapes_are_known(kind: st
 
 @KINDS
 def test_the_table_is_an_index_with_unique_ids_and_known_patients_or_none(kind: str, tmp_path: Path) -> None:
-    frame = listed(kind, tmp_path)
+    frame = example(kind, tmp_path)
     assert list(frame.columns) == index.COLUMNS and len(frame) >= 2
     pd.testing.assert_frame_equal(index.check(frame), frame)
     assert frame["image_id"].is_unique and frame["image_id"].notna().all()
@@ -46,7 +45,7 @@ def test_the_table_is_an_index_with_unique_ids_and_known_patients_or_none(kind: 
 
 @KINDS
 def test_health_is_true_false_or_null_and_false_where_a_finding_is_listed(kind: str, tmp_path: Path) -> None:
-    frame = listed(kind, tmp_path)
+    frame = example(kind, tmp_path)
     assert frame["healthy"].dtype == pd.BooleanDtype()
     has_findings = frame["findings"].str.len() > 0
     assert (frame.loc[has_findings, "healthy"] == False).all()  # noqa: E712 - nullable column
@@ -58,7 +57,7 @@ def test_health_is_true_false_or_null_and_false_where_a_finding_is_listed(kind: 
 
 @KINDS
 def test_a_file_that_is_listed_and_absent_is_a_row_with_its_reason(kind: str, tmp_path: Path) -> None:
-    frame = listed(kind, tmp_path)
+    frame = example(kind, tmp_path)
     present = [source is not None and (tmp_path / source).is_file() for source in frame["source"]]
     assert (frame["status"] == "ok").tolist() == present
     absent = frame[frame["status"] != "ok"]
@@ -69,9 +68,9 @@ def test_a_file_that_is_listed_and_absent_is_a_row_with_its_reason(kind: str, tm
 
 @KINDS
 def test_sources_are_relative_to_the_root_wherever_it_lies(kind: str, tmp_path: Path) -> None:
-    frame = listed(kind, tmp_path / "here")
+    frame = example(kind, tmp_path / "here")
     shutil.copytree(tmp_path / "here", tmp_path / "there")
-    pd.testing.assert_frame_equal(SOURCES[kind].list_images(tmp_path / "there"), frame)
+    pd.testing.assert_frame_equal(listed(kind, tmp_path / "there"), frame)
 
 
 @KINDS
@@ -82,13 +81,13 @@ def test_what_is_not_the_data_set_is_refused_in_one_sentence_that_names_it(
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError) as error:
-        SOURCES[kind].list_images(tmp_path / place)
+        listed(kind, tmp_path / place)
     assert "\n" not in str(error.value) and str(tmp_path / place) in str(error.value)
 
 
 @KINDS
 def test_every_healthy_rule_gives_the_same_rows_but_for_health(kind: str, tmp_path: Path) -> None:
-    frame = listed(kind, tmp_path).drop(columns="healthy")
+    frame = example(kind, tmp_path).drop(columns="healthy")
     for rule in SOURCES[kind].healthy_rules:
-        other = SOURCES[kind].list_images(tmp_path, healthy=rule).drop(columns="healthy")
+        other = listed(kind, tmp_path, healthy=rule).drop(columns="healthy")
         pd.testing.assert_frame_equal(other, frame)

@@ -1,6 +1,7 @@
 """Sources: what each data set says of its images, with the traps that the set is known for."""
 
 import os
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.data.example_trees import (
     cbis_tree,
     dicom_file,
     finding_row,
+    listed,
     mias_tree,
     picture,
     vindr_tree,
@@ -23,12 +25,9 @@ from tests.data.example_trees import (
 from mammovae.config import InputError
 from mammovae.data import index
 from mammovae.data.sources import SOURCES
-from mammovae.data.sources.cbis_ddsm import list_images as cbis_ddsm
-from mammovae.data.sources.dicom_tree import list_images as dicom
-from mammovae.data.sources.image_folder import list_images as folder
-from mammovae.data.sources.mias import list_images as mias
-from mammovae.data.sources.vindr import list_images as vindr
 
+vindr, mias, cbis_ddsm = partial(listed, "vindr"), partial(listed, "mias"), partial(listed, "cbis-ddsm")
+folder, dicom = partial(listed, "folder"), partial(listed, "dicom")
 MIAS = Path(__file__).parents[3] / "shared" / "data" / "mias"
 
 
@@ -428,9 +427,15 @@ def test_links_to_folders_are_followed_once(tmp_path):
     assert folder(tmp_path / "root")["source"].tolist() == ["link/a.png"]
 
 
-def test_a_file_name_that_cannot_be_stored_is_refused(tmp_path):
+@pytest.mark.parametrize("kind", ["folder", "dicom"])
+def test_a_file_name_that_cannot_be_stored_is_a_row_that_failed_and_the_others_stay(tmp_path, kind):
     picture(tmp_path / os.fsdecode(b"caf\xe9.png"))
-    refused(folder, tmp_path, "rename the file")
+    picture(tmp_path / "b.png")
+    dicom_file(tmp_path / "c.dcm", SOPInstanceUID="1.2")
+    frame = listed(kind, tmp_path)
+    row = one(frame, "caf\\xe9.png")
+    assert row["status"] == "failed" and "rename it" in row["reason"]
+    assert frame["status"].tolist() == ["ok"] * (2 if kind == "folder" else 1) + ["failed"]
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
@@ -509,15 +514,15 @@ def test_a_tree_without_dicom_is_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_every_source_refuses_what_is_no_folder(tmp_path, kind):
-    refused(SOURCES[kind].list_images, tmp_path / "nowhere", tmp_path / "nowhere")
+    refused(partial(listed, kind), tmp_path / "nowhere", tmp_path / "nowhere")
     (tmp_path / "file").touch()
-    refused(SOURCES[kind].list_images, tmp_path / "file", tmp_path / "file")
+    refused(partial(listed, kind), tmp_path / "file", tmp_path / "file")
 
 
 def test_every_source_gives_the_same_table_twice(tmp_path):
     for kind, make in (("vindr", vindr_tree), ("mias", mias_tree), ("cbis-ddsm", cbis_tree)):
         (tmp_path / kind).mkdir()
         make(tmp_path / kind)
-        first, second = (SOURCES[kind].list_images(tmp_path / kind) for _ in range(2))
+        first, second = (listed(kind, tmp_path / kind) for _ in range(2))
         pd.testing.assert_frame_equal(first, second)
         assert list(first.columns) == index.COLUMNS

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mammovae.data import index
-from mammovae.data.split import assign_splits, duplicates, fill_patients, include_unlabelled
+from mammovae.data.split import assign_folds, assign_splits, include_unlabelled, split_fold, usable_rows
 
 
 def study(patients: int, findings: set[int] = frozenset(), unknown: set[int] = frozenset(), **fixed) -> pd.DataFrame:  # type: ignore[assignment]
@@ -71,28 +70,16 @@ def test_the_split_depends_on_the_seed_and_not_on_the_order_of_rows() -> None:
 def test_unknown_health_is_used_only_when_asked_for() -> None:
     frame = assign_splits(study(100, unknown=set(range(100))), seed=0)
     assert set(frame["split"]) == {"unused", "test"}
-    asked = include_unlabelled(frame, seed=0, copies=set())
+    asked = include_unlabelled(frame, seed=0, aside=set())
     assert (asked["split"] == "unused").sum() == 0
     assert (asked.groupby("patient_id")["split"].nunique() == 1).all()
     assert (asked.loc[frame["split"] == "test", "split"] == "test").all()
 
 
-@pytest.mark.parametrize(("study_ids", "expected"), [(["s", "s"], ["s", "s"]), ([None, None], ["a", "b"])])
-def test_an_unknown_patient_is_the_study_else_the_image_and_that_is_said(study_ids: list, expected: list[str]) -> None:
-    frame = index.table([{"image_id": name, "study_id": study} for name, study in zip("ab", study_ids, strict=True)])
-    filled, known = fill_patients(frame)
-    assert filled["patient_id"].tolist() == expected
-    assert not known
-
-
-def test_copies_are_grouped_by_their_pixels() -> None:
-    assert duplicates(["a", "b", "c", "d"], ["x", "y", "x", None]) == [["a", "c"]]
-
-
-def test_a_copy_is_never_put_back_to_work() -> None:
+def test_what_is_set_aside_is_never_put_back_to_work() -> None:
     frame = assign_splits(study(20, unknown=set(range(20))), seed=0)
     aside = {"3L", "4R"}
-    asked = include_unlabelled(frame, seed=0, copies=aside).set_index("image_id")["split"]
+    asked = include_unlabelled(frame, seed=0, aside=aside).set_index("image_id")["split"]
     assert all(asked[name] in ("unused", "test") for name in aside)
 
 
@@ -107,3 +94,65 @@ def test_patients_named_for_training_stay_out_of_test_and_what_a_set_leaves_unus
 
 def test_a_single_patient_trains() -> None:
     assert set(assign_splits(study(1), seed=0)["split"]) == {"train"}
+
+
+def test_splits_are_drawn_over_patients_with_an_image_that_is_there() -> None:
+    frame = study(100)
+    is_there = np.array([int(patient) % 10 == 0 for patient in frame["patient_id"]])
+    frame["status"] = frame["status"].mask(~is_there, "missing")
+    split = assign_splits(frame, seed=0)["split"]
+    assert set(split[~is_there]) == {"unused"}
+    assert split[is_there].value_counts().to_dict() == {"train": 10, "validation": 2, "calibration": 4, "test": 4}
+
+
+def test_only_images_of_the_chosen_kinds_are_drawn() -> None:
+    frame = study(40)
+    is_magnified = np.array([int(patient) % 2 == 0 for patient in frame["patient_id"]])
+    frame["kind"] = frame["kind"].mask(is_magnified, "magnified")
+    split = assign_splits(frame, 0, usable_rows(frame, ["mammogram"]))["split"]
+    assert set(split[is_magnified]) == {"unused"}
+    assert split[~is_magnified].value_counts().to_dict() == {"train": 20, "validation": 4, "calibration": 8, "test": 8}
+    both = assign_splits(frame, 0, usable_rows(frame, ["mammogram", "magnified"]))["split"]
+    pd.testing.assert_series_equal(both, assign_splits(study(40), 0)["split"])
+
+
+def test_healthy_patients_reach_every_split_however_many_are_unknown() -> None:
+    frame = assign_splits(study(110, unknown=set(range(10, 110))), seed=0)
+    healthy = frame[frame["healthy"].fillna(False)]
+    assert healthy["split"].value_counts().to_dict() == {"train": 10, "validation": 2, "calibration": 4, "test": 4}
+
+
+def test_patients_of_unknown_health_do_not_change_where_the_others_are_drawn() -> None:
+    known = assign_splits(study(40, findings={3, 4, 5}), seed=2).set_index("image_id")["split"]
+    more = assign_splits(study(60, findings={3, 4, 5}, unknown=set(range(40, 60))), seed=2).set_index("image_id")[
+        "split"
+    ]
+    pd.testing.assert_series_equal(more[known.index], known)
+
+
+def test_a_patient_with_an_image_in_the_sets_test_part_is_test_even_where_that_image_is_missing() -> None:
+    frame = study(20)
+    frame["split"] = pd.array(["test" if name == "3L" else "train" for name in frame["image_id"]], frame["split"].dtype)
+    frame.loc[frame["image_id"] == "3L", "status"] = "missing"
+    split = assign_splits(frame, seed=0).set_index("image_id")["split"]
+    assert (split["3L"], split["3R"]) == ("unused", "test")
+
+
+def test_unlabelled_images_that_failed_stay_unused() -> None:
+    frame = study(20, unknown=set(range(20)))
+    frame.loc[0, "status"] = "failed"
+    asked = include_unlabelled(assign_splits(frame, seed=0), seed=0, aside=set())
+    assert asked["split"].iloc[0] == "unused" and (asked["split"] == "unused").sum() == 1
+
+
+def test_what_is_set_aside_or_not_there_is_in_no_fold_and_never_used() -> None:
+    frame = study(12, unknown={11})
+    frame.loc[frame["image_id"] == "0L", "status"] = "missing"
+    folds = assign_folds(frame, 3, seed=0, aside={"1L", "1R"})
+    outside = np.flatnonzero(folds < 0)
+    assert set(frame["image_id"].iloc[outside]) == {"0L", "1L", "1R"}
+    assert np.ptp(np.bincount(folds[folds >= 0])) <= 2
+    for fold in range(3):
+        split = split_fold(frame, folds, fold, seed=0)["split"]
+        assert set(split.iloc[outside]) == {"unused"}
+        assert (split[folds == fold] == "test").all()

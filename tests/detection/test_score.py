@@ -1,17 +1,22 @@
 """Scoring many images: the same bytes on any number of workers, after any interruption, whatever one file causes."""
 
 import json
+import os
 import shutil
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import mammovae as mv
-from mammovae.config import InputError
-from mammovae.detection import score
+from mammovae.config import InputError, UsageError
+from mammovae.detection import score, score_inputs
+from mammovae.detection.map_files import map_name
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +48,19 @@ def test_any_number_of_workers_writes_the_same_bytes(
 
 
 def interrupt_after(count: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let the count-th prepared file be the last; the list grows with the names of those started."""
-    started: list[str] = []
-    real = score.prepare_image
+    """Let the count-th file be the last; the list grows with the names of those that workers are done with."""
+    done: list[str] = []
+    real = score._run_in_workers
 
-    def counted(path: Path, **settings: Any) -> object:
-        if len(started) == count:
-            raise KeyboardInterrupt
-        started.append(path.name)
-        return real(path, **settings)
+    def counted(*arguments: Any) -> Iterator[object]:
+        for task, result in real(*arguments):
+            if len(done) == count:
+                raise KeyboardInterrupt
+            done.append(Path(task.place.source).name)
+            yield task, result
 
-    monkeypatch.setattr(score, "prepare_image", counted)
-    return started
+    monkeypatch.setattr(score, "_run_in_workers", counted)
+    return done
 
 
 def test_an_interrupted_scoring_resumes_and_ends_with_the_same_bytes(
@@ -145,13 +151,13 @@ def test_a_broken_link_is_a_row_and_what_was_refused_is_not_tried_again(
         first = interrupt_after(6, context)
         with pytest.raises(KeyboardInterrupt):
             mv.score(run, folder, out=out, workers=1, review=tmp_path / "r.html")
-    assert {"astray.dcm", "broken.dcm"} <= set(first)
+    assert "broken.dcm" in first
     with monkeypatch.context() as context:
         second = interrupt_after(100, context)
         table = mv.score(run, folder, out=out, workers=1, review=tmp_path / "r.html")["table"]
     assert not {"astray.dcm", "broken.dcm"} & set(second) and len(second) == 12
     reasons = table.set_index("image_id")["reason"]
-    assert "there is no such file" in reasons["astray"]
+    assert reasons["astray"].endswith("No such file or directory")
 
 
 def test_a_run_that_the_workers_do_not_find_is_named(
@@ -168,3 +174,169 @@ def test_a_run_that_the_workers_do_not_find_is_named(
     monkeypatch.setattr(score, "_run_tasks", delete_and_run)
     with pytest.raises(InputError, match="there is no folder"):
         mv.score(elsewhere, images, out=tmp_path / "s.csv", workers=2)
+
+
+def lines_by_name(table: Path) -> dict[str, str]:
+    return {line.partition(",")[0]: line for line in table.read_text().splitlines()}
+
+
+def test_few_files_have_the_rows_that_they_have_among_many(
+    run: Path, images: Path, undisturbed: bytes, tmp_path: Path
+) -> None:
+    chosen = [images / "image-03.dcm", images / "image-00.dcm", images / "broken.dcm"]
+    mv.score(run, *chosen, out=tmp_path / "s.csv")
+    few = lines_by_name(tmp_path / "s.csv")
+    (tmp_path / "many.csv").write_bytes(undisturbed)
+    many = lines_by_name(tmp_path / "many.csv")
+    assert list(few) == ["image_id", "image-03", "image-00", "broken"]
+    assert all(many[name] == line for name, line in few.items())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_few_files_too_are_decoded_in_other_processes(
+    run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    def crash(*arguments: object, **settings: object) -> None:
+        raise AssertionError("decoded in the calling process")
+
+    monkeypatch.setattr(score_inputs, "prepare_image", crash)
+    files = (images / "image-00.dcm", images / "image-01.dcm")
+    table = mv.score(run, *files, out=tmp_path / "s.csv", workers=workers)["table"]
+    assert table["finding"].notna().all()
+
+
+@pytest.fixture
+def tree(images: Path, tmp_path: Path) -> Path:
+    """Images whose names are hard to tell apart, beside files that are none."""
+    tree = tmp_path / "tree"
+    files = sorted(images.glob("image-*.dcm"))
+    names = ("1.2.840.1", "1.2.840.2", "a/1.2.840.1.dcm", "a/b.dcm", "a_b.dcm", "A_B.dcm", "a_b.dicom")
+    for file, name in zip(files, names, strict=False):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, tree / name)
+    (tree / "notes.txt").write_text("no image")
+    (tree / "empty.log").touch()
+    (tree / "DICOMDIR").write_bytes(files[0].read_bytes())
+    return tree
+
+
+def test_every_image_of_a_folder_has_its_own_name_row_and_map(run: Path, tree: Path, tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    table = mv.score(run, tree, out=tmp_path / "s.csv", maps=maps)["table"]
+    assert set(table["image_id"]) == {
+        "1.2.840.1", "1.2.840.2", "a/1.2.840.1", "a/b", "a_b.dcm", "A_B", "a_b.dicom"
+    }  # fmt: skip
+    assert table["finding"].notna().all()
+    written = {path.name.casefold() for path in maps.iterdir()}
+    expected = {f"{map_name(name)}{suffix}" for name in table["image_id"] for suffix in (".png", ".map.png")}
+    assert written == expected | {"manifest.json"} and len(expected) == 14
+
+
+def test_what_a_call_writes_among_its_images_is_no_image_of_the_next(run: Path, tree: Path) -> None:
+    places = {"out": tree / "scores.csv", "maps": tree / "maps", "review": tree / "review.html"}
+    first = mv.score(run, tree, **places)["table"]
+    second = mv.score(run, tree, **places)["table"]
+    assert len(first) == 7
+    pd.testing.assert_frame_equal(first, second)
+    with pytest.raises(UsageError, match="was written by mammovae score: name images"):
+        mv.score(run, tree / "maps", out=tree / "scores.csv")
+
+
+def test_a_folder_of_other_files_is_not_filled_with_maps(run: Path, tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds other files"):
+        mv.score(run, tree, out=tmp_path / "s.csv", maps=tree)
+    assert not (tree / "manifest.json").exists()
+    with pytest.raises(UsageError, match="is a file"):
+        mv.score(run, tree, out=tmp_path / "s.csv", maps=tree / "notes.txt")
+
+
+def test_folders_whose_images_have_equal_names_are_told_apart(run: Path, images: Path, tmp_path: Path) -> None:
+    for folder, file in (("x", "image-00.dcm"), ("y", "image-01.dcm")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(images / file, tmp_path / folder / "1.dcm")
+    places = (tmp_path / "x", tmp_path / "y", tmp_path / "x" / "1.dcm")
+    maps = tmp_path / "maps"
+    table = mv.score(run, *places, out=tmp_path / "s.csv", maps=maps)["table"]
+    assert table["image_id"].tolist() == [str(tmp_path / folder / "1.dcm") for folder in ("x", "y")]
+    assert len(list(maps.glob("*.map.png"))) == 2
+
+
+def test_images_of_data_folders_with_equal_names_are_told_apart(
+    run: Path, trapped_data: Path, images: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(trapped_data, copy)
+    alone = mv.score(run, trapped_data, out=tmp_path / "alone.csv")["table"]
+    table = mv.score(run, trapped_data, copy, trapped_data, out=tmp_path / "s.csv", maps=tmp_path / "maps")["table"]
+    assert len(table) == 2 * len(alone) and table["image_id"].is_unique
+    assert table["image_id"].tolist() == [
+        f"{place}/{name}" for place in (trapped_data, copy) for name in alone["image_id"]
+    ]
+    assert len(list((tmp_path / "maps").glob("*.map.png"))) == table["finding"].notna().sum()
+    np.testing.assert_array_equal(table["finding"][: len(alone)], alone["finding"])
+
+
+def test_names_that_no_file_can_hold_are_escaped(run: Path, images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    shutil.copy(images / "image-00.dcm", folder / "two\nlines.dcm")
+    undecodable = os.fsdecode(b"\xff.dcm")
+    try:
+        shutil.copy(images / "image-00.dcm", folder / undecodable)
+    except OSError:
+        pytest.skip("this disk takes UTF-8 alone")
+    out = tmp_path / "s.csv"
+    table = mv.score(run, folder, folder / undecodable, out=out)["table"]
+    assert len(table) == 3 and len(out.read_text().splitlines()) == 4
+    scored = table.set_index("image_id")["finding"].dropna()
+    assert "two\\nlines" in scored and len(scored) == 2
+
+
+def test_a_zip_archive_has_the_rows_of_its_folder(run: Path, tree: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "tree.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(tree.rglob("*")):
+            file.write(path, path.relative_to(tree.parent))
+    unpacked = mv.score(run, tree, out=tmp_path / "a.csv")["table"].set_index("image_id").drop(columns="source")
+    packed = mv.score(run, archive, out=tmp_path / "b.csv")["table"].set_index("image_id").drop(columns="source")
+    pd.testing.assert_frame_equal(packed.sort_index(), unpacked.sort_index())
+
+
+@pytest.fixture
+def films(breast_images: Any, tmp_path: Path) -> tuple[Path, Path]:
+    """The same picture as a PNG file of 16 bits, and of 12 bits in 16."""
+    picture = np.rint(breast_images(1, size=256)[0][0] * 4095)
+    for name, white in (("sixteen", 65535), ("twelve", 4095)):
+        Image.fromarray(np.rint(picture * (white / 4095)).astype(np.uint16)).save(tmp_path / f"{name}.png")
+    return tmp_path / "sixteen.png", tmp_path / "twelve.png"
+
+
+def test_white_is_that_of_the_run_or_as_given(run: Path, films: tuple[Path, Path], tmp_path: Path) -> None:
+    sixteen, twelve = films
+    known = tmp_path / "run"
+    shutil.copytree(run, known)
+    manifest = json.loads((known / "manifest.json").read_text())
+    manifest["prepared"]["white"] = 4095
+    (known / "manifest.json").write_text(json.dumps(manifest))
+    (truth,) = mv.score(run, sixteen, out=tmp_path / "a.csv")["table"].to_dict("records")
+    (given,) = mv.score(run, twelve, out=tmp_path / "b.csv", white=4095)["table"].to_dict("records")
+    (by_run,) = mv.score(known, twelve, out=tmp_path / "c.csv")["table"].to_dict("records")
+    (dark,) = mv.score(run, twelve, out=tmp_path / "d.csv")["table"].to_dict("records")
+    assert truth["finding"] == given["finding"] == by_run["finding"]
+    assert "4095, and 65535 was taken for white" in dark["reason"] and "white" not in str(truth["reason"])
+    (above,) = mv.score(known, sixteen, out=tmp_path / "e.csv")["table"].to_dict("records")
+    assert np.isnan(above["finding"]) and "is above white, 4095" in above["reason"]
+
+
+def test_a_kind_that_the_run_does_not_know_is_scored_with_a_remark(
+    run: Path, trapped_data: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "data"
+    shutil.copytree(trapped_data, odd)
+    frame = pd.read_parquet(odd / "index.parquet")
+    place = int(np.flatnonzero(frame["status"] == "ok")[3])
+    frame["kind"] = ["magnified" if row == place else "mammogram" for row in range(len(frame))]
+    frame.to_parquet(odd / "index.parquet", index=False)
+    table = mv.score(run, odd, out=tmp_path / "s.csv")["table"].set_index("image_id")
+    remarked = table[table["reason"].fillna("").str.contains("its kind is magnified, and the run knows mammogram only")]
+    assert remarked.index.tolist() == [frame["image_id"][place]] and remarked["finding"].notna().all()

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from mammovae.config import InputError
 from mammovae.data.geometry import Geometry
-from mammovae.data.prepare import prepare_image
+from mammovae.data.prepare_image import prepare_image
 from mammovae.imageio.decoded_image import PixelGrid
 from mammovae.imageio.read import read
 from mammovae.imageio.scaled_decode import block_means, fraction, jpeg2000

@@ -1,9 +1,20 @@
 """Waiting for what processes do, for several tests."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import psutil
+
+
+class CountedTasks:
+    """The numbers from 1 on, without end, and how many of them have been requested."""
+
+    requested = 0
+
+    def __iter__(self) -> Iterator[int]:
+        while True:
+            self.requested += 1
+            yield self.requested
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> bool:

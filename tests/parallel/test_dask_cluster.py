@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
-from tests.parallel.processes import gone, wait_until
+from tests.parallel.processes import CountedTasks, gone, wait_until
 
 from mammovae import version
 from mammovae.config import InputError, UsageError
@@ -36,6 +37,10 @@ def slow_square(number: int) -> tuple[int, int]:
     """Square, and say which Dask worker had the task."""
     time.sleep(0.05)
     return number * number, os.getppid()
+
+
+def needs_memory(number: int) -> float:
+    return float(np.zeros(number * 2**30, np.uint8)[-1])
 
 
 def kill_the_worker(number: int) -> int:
@@ -65,6 +70,12 @@ def test_errors_crashes_and_hangs_affect_no_other_task(address: str) -> None:
     assert errors[5].startswith("decoding crashed the worker process (SIGSEGV)")
     assert errors[11].startswith("decoding took longer than 1 s")
     assert all(results[number] == number**2 for number in results if number not in errors)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a limit on memory")
+def test_a_task_has_the_same_limit_of_memory_there(address: str) -> None:
+    results = dict(pool.map_unordered(needs_memory, [1, 3], cluster=address))
+    assert results[1] == 0 and str(results[3]).startswith("decoding needs more memory than the 2 GiB")
 
 
 def test_a_worker_killed_half_way_changes_no_answer(address: str) -> None:
@@ -121,21 +132,14 @@ def test_a_file_with_which_every_worker_dies_is_one_answer(monkeypatch: pytest.M
 
 def test_workers_added_later_are_used_and_a_lost_scheduler_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_cluster, "SIZE_POLL_INTERVAL_S", 0.2)
-    requested = 0
-
-    def tasks() -> Iterator[int]:
-        nonlocal requested
-        while True:
-            requested += 1
-            yield requested
-
+    tasks = CountedTasks()
     with dask_cluster.local_cluster(1) as address, worker_for(address):
         workers, most, killed = set(), 0, False
         with pytest.raises(InputError, match=f"the Dask scheduler at {address} was lost"):
-            for answered, (_, result) in enumerate(pool.map_unordered(slow_square, tasks(), cluster=address), 1):
+            for answered, (_, result) in enumerate(pool.map_unordered(slow_square, tasks, cluster=address), 1):
                 assert not isinstance(result, InputError)
                 workers.add(result[1])
-                most = max(most, requested - answered)
+                most = max(most, tasks.requested - answered)
                 assert answered < 1000
                 if len(workers) == 2 and most == 7 and not killed:  # four a worker, one of them just answered
                     killed = True

@@ -1,6 +1,7 @@
 """Work in processes: every task answered once, and one that crashes or hangs affects no other."""
 
 import ctypes
+import ctypes.util
 import importlib
 import math
 import multiprocessing
@@ -16,15 +17,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
-from tests.parallel.processes import gone, wait_until
+from tests.parallel.processes import CountedTasks, gone, wait_until
 
 from mammovae import version
 from mammovae.config import InputError, UsageError
 from mammovae.parallel import pool, worker
 
 CRASHED = "decoding crashed the worker process"
+TOO_LARGE = (
+    "decoding needs more memory than the 2 GiB that one file may take: it is damaged, or far larger than a mammogram"
+)
 LATE = "decoding took longer than 1 s"
 
 
@@ -79,11 +84,43 @@ def noisy(number: int) -> tuple[int, str]:
     return number, os.environ["OMP_NUM_THREADS"]
 
 
+def take_gibibytes(count: float) -> float:
+    return float(np.zeros(int(count * 2**30), np.uint8)[-1])
+
+
+_leaked: list[np.ndarray] = []
+
+
+def leak_a_gibibyte(number: int) -> int:
+    _leaked.append(np.zeros(2**30, np.uint8))
+    return os.getpid()
+
+
+def oom_score(number: int) -> str:
+    return Path("/proc/self/oom_score_adj").read_text().strip()
+
+
+def abort_in_cpp(number: int) -> int:
+    """Throw std::bad_alloc, at number 1 std::bad_cast, which nobody catches, as in a codec called from C."""
+    thrown = {0: "_ZSt17__throw_bad_allocv", 1: "_ZSt16__throw_bad_castv"}
+    if number in thrown:
+        ctypes.CDLL(ctypes.util.find_library("stdc++"))[thrown[number]]()
+    return number
+
+
+def process_id(number: int) -> int:
+    return os.getpid()
+
+
+def raise_it(error: Exception) -> None:
+    raise error
+
+
 def without_a_pickle(number: int) -> object:
     return threading.Lock() if number == 2 else number
 
 
-def reasons(results: Mapping[int, object]) -> dict[int, str]:
+def reasons(results: Mapping[Any, object]) -> dict[Any, str]:
     return {number: str(result) for number, result in results.items() if isinstance(result, InputError)}
 
 
@@ -100,7 +137,11 @@ def test_every_task_is_answered_and_an_error_is_its_own_answer(workers: int, tim
     assert sorted(number for number, _ in answers) == list(range(40))
     assert all(results[number] == number**2 for number in results if number not in (3, 4))
     assert str(results[3]) == "three is refused"
-    assert str(results[4]) == "unexpected ZeroDivisionError: by a decoder"
+    reason = str(results[4])
+    assert reason.startswith(
+        "it cannot be used, and mammovae does not know why (ZeroDivisionError in test_pool.py, line "
+    )
+    assert reason.endswith("): please report this, and what kind of file it is")
 
 
 def test_any_executor_serves_and_one_that_breaks_is_one_sentence() -> None:
@@ -119,6 +160,67 @@ def test_a_crash_affects_no_other_task() -> None:
     assert sorted(errors) == [5, 11]
     assert errors[5].startswith(f"{CRASHED} (SIGSEGV)")
     assert errors[11].startswith(f"{CRASHED} (exit status 0)")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a limit on memory")
+def test_a_task_that_needs_too_much_memory_is_one_sentence_and_affects_no_other() -> None:
+    results = dict(pool.map_unordered(take_gibibytes, [1.5, 3, 1], workers=1))
+    assert reasons(results) == {3: TOO_LARGE}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a limit on memory")
+def test_what_earlier_tasks_left_behind_is_not_taken_from_the_next_ones() -> None:
+    results = dict(pool.map_unordered(leak_a_gibibyte, range(6), workers=1))
+    assert reasons(results) == {}
+    assert len(set(results.values())) == 1, "not one process"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a limit on memory")
+def test_a_limit_that_the_user_set_stays() -> None:
+    """With 1 GiB for every process, what needs more is refused, though a file may take 2 GiB."""
+    program = (
+        "import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**30, resource.getrlimit(resource.RLIMIT_AS)[1]))\n"
+        "from mammovae.parallel import pool\nfrom tests.parallel.test_pool import take_gibibytes\n"
+        "print(dict(pool.map_unordered(take_gibibytes, [0.25, 1.25], workers=1)))\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=worker.environment())
+    assert "0.25: 0" in answer.stdout and f"1.25: InputError({TOO_LARGE!r})" in answer.stdout, answer
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="the kernel of Linux")
+def test_where_memory_runs_out_the_kernel_takes_a_worker_first() -> None:
+    assert dict(pool.map_unordered(oom_score, [0], workers=1)) == {0: "1000"}
+
+
+@pytest.mark.skipif(ctypes.util.find_library("stdc++") is None, reason="needs the C++ library")
+def test_a_codec_that_aborts_for_want_of_memory_is_told_from_one_that_crashes(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    results = dict(pool.map_unordered(abort_in_cpp, range(4), workers=1))
+    errors = reasons(results)
+    assert sorted(errors) == [0, 1]
+    assert errors[0] == TOO_LARGE
+    assert errors[1].startswith(f"{CRASHED} (SIGABRT)")
+    assert capfd.readouterr() == ("", ""), "what a codec prints is not for the user"
+
+
+def test_one_worker_is_a_process_of_its_own() -> None:
+    (pid,) = {result for _, result in pool.map_unordered(process_id, range(3), workers=1)}
+    assert pid != os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(5, "Input/output error", "scan.dcm"), "Input/output error: scan.dcm"),
+        (OSError("cannot identify <_io.BytesIO>"), "it cannot be used, and mammovae does not know why (OSError in "),
+        (OSError(12, "Cannot allocate memory"), TOO_LARGE),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4"), TOO_LARGE),
+    ],
+)
+def test_what_the_system_says_is_passed_on_and_what_python_says_is_not(error: Exception, sentence: str) -> None:
+    (result,) = dict(pool.map_unordered(raise_it, [error], workers=1)).values()
+    assert str(result).startswith(sentence)
 
 
 def test_a_task_that_hangs_affects_no_other_task_either() -> None:
@@ -165,18 +267,11 @@ def test_what_a_codec_prints_is_no_answer_and_it_computes_on_one_core() -> None:
 
 
 def test_tasks_are_requested_as_they_are_needed_and_workers_end_with_the_run() -> None:
-    requested = 0
-
-    def tasks() -> Iterator[int]:
-        nonlocal requested
-        while True:
-            requested += 1
-            yield requested
-
-    answers = pool.map_unordered(square, tasks(), workers=2)
+    tasks = CountedTasks()
+    answers = pool.map_unordered(square, tasks, workers=2)
     for answered in range(1, 500):
         next(answers)
-        assert requested - answered < 8
+        assert tasks.requested - answered < 8
     ours = [process for process in psutil.Process().children() if "mammovae.parallel.worker" in process.cmdline()]
     assert len(ours) == 2
     assert isinstance(answers, Generator)
@@ -263,11 +358,14 @@ def test_a_function_that_workers_cannot_import_is_one_sentence(tmp_path: Path, m
         list(pool.map_unordered(double, range(4), workers=2))
 
 
-def test_where_no_worker_can_be_started_the_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_worker_can_be_started_the_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "START_RETRY_DELAYS_S", (0, 0.01))
-    for broken in ("/bin/false", "/nowhere/python"):
+    loud = script(tmp_path, "#!/bin/sh\necho no room for Python >&2\nexit 1\n")
+    loud.chmod(0o755)
+    broken_ones = (("/bin/false", "without a word"), ("/nowhere/python", "No such file"), (str(loud), "no room for"))
+    for broken, words in broken_ones:
         monkeypatch.setattr(sys, "executable", broken)
-        with pytest.raises(InputError, match="worker processes cannot be started here: use --workers 1"):
+        with pytest.raises(InputError, match=rf"no worker process can be started here \(.*{words}.*\): free memory"):
             list(pool.map_unordered(square, range(4), workers=2))
 
 

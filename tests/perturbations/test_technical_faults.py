@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mammovae.config import InputError
-from mammovae.data.prepare import prepare_decoded
+from mammovae.data.prepare_image import prepare_decoded
 from mammovae.data.segmentation import find_breast
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid
 from mammovae.perturbations.technical_faults import FAULTS, FaultContext, FaultFamily, SourceImage, insert_fault

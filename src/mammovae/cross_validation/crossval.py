@@ -13,6 +13,7 @@ from mammovae.cross_validation import reference
 from mammovae.cross_validation.crossval_report import write_pooled_report
 from mammovae.cross_validation.generators import audit_generators, only_generates
 from mammovae.cross_validation.model_selection import inserted_lesion_table, summarise_selection
+from mammovae.data.copies import set_aside
 from mammovae.data.dataset import Data
 from mammovae.data.split import assign_folds, split_fold
 from mammovae.detection.calibration import Calibration, FusedScore
@@ -54,8 +55,7 @@ def crossval(  # noqa: PLR0913
     opened = Data.open(data)
     if other_view is not None and only_generates(chosen):
         raise UsageError("a preset that only generates is evaluated without inserted faults: omit --other-view")
-    copies = {name for group in opened.manifest["duplicates"] for name in group[1:]}
-    fold_of = assign_folds(opened.index, folds, chosen.seed, copies)
+    fold_of = assign_folds(opened.index, folds, chosen.seed, set_aside(opened.index, opened.manifest))
     inputs = {"data": str(opened.path.resolve()), "index": opened.digest}
     asked = {"preset": preset, "folds": folds, "other_view": None if other_view is None else str(other_view)}
     with StageFolder(out, "crossval", asked | chosen.model_dump(), inputs) as stage:

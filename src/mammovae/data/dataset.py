@@ -13,6 +13,7 @@ import torch
 
 from mammovae.config import InputError, TrainSettings, UsageError
 from mammovae.data import index
+from mammovae.data.copies import set_aside
 from mammovae.data.geometry import Geometry
 from mammovae.data.measurements import MEASUREMENTS
 from mammovae.data.sources import SOURCES, Source
@@ -127,8 +128,8 @@ class Data:
         """Return the positions of train, validation and calibration, as settings ask; any may be empty."""
         data = self
         if settings.include == "unlabelled":
-            copies = {name for group in self.manifest["duplicates"] for name in group[1:]}
-            data = replace(self, index=include_unlabelled(self.index, self.manifest["settings"]["seed"], copies))
+            aside = set_aside(self.index, self.manifest)
+            data = replace(self, index=include_unlabelled(self.index, self.manifest["settings"]["seed"], aside))
         parts = {}
         for split in ("train", "validation", "calibration"):
             positions = data.select(split, side=settings.side, view=settings.view)

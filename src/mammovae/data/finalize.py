@@ -1,50 +1,69 @@
 """The end of a prepare: what needs all rows at once, column by column, so that a million rows fit into memory."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mammovae.config import PrepareSettings
 from mammovae.data import index
+from mammovae.data.copies import contradicting_health, copy_groups, find_copies
 from mammovae.data.laterality import against_header, chest_wall_convention
 from mammovae.data.measurements import MEASUREMENTS
-from mammovae.data.split import assign_splits, duplicates, fill_patients
+from mammovae.data.patients import find_patients
+from mammovae.data.prepare_image import FROM_HEADER
+from mammovae.data.split import assign_splits, usable_rows
 from mammovae.storage import atomic_write
-
-FROM_HEADER = ("study_id", "patient_id", "side", "view", "age", "vendor", "model", "mm_per_pixel")
-"""Columns that a file's header may fill where the listing says nothing."""
 
 SHEET_IMAGES = 400  # that a contact sheet shows at most; of more, it shows evenly spaced ones
 
 
 def finalize(
-    out: Path, frame: pd.DataFrame, entries: Iterable[dict[str, Any]], images: np.ndarray, masks: np.ndarray, seed: int
+    out: Path,
+    frame: pd.DataFrame,
+    entries: Iterable[dict[str, Any]],
+    images: np.ndarray,
+    masks: np.ndarray,
+    settings: PrepareSettings,
 ) -> dict[str, Any]:
     """Write index, failures, measurements and contact sheet of a listing; return the manifest's facts."""
+    notes = index.notes(frame)
     results = FileResults.collect(entries, len(frame))
-    frame, by_patient = fill_patients(_merge(frame, results))
-    frame = assign_splits(frame, seed)
-    frame.loc[frame["status"] != "ok", "split"] = "unused"
-    sides, walls = frame["side"].tolist(), results.walls
-    convention = chest_wall_convention(sides, walls)
-    is_wrong = {row: against_header(sides[row], wall, convention) for row, wall in walls.items()}
-    contradiction = "side {}, but the chest wall lies on the image's {}"
-    frame = _with_warnings(frame, {row: contradiction.format(sides[row], walls[row]) for row in walls if is_wrong[row]})
-    frame, copies = _without_copies(frame, results.digests)
+    frame = _merge(frame, results)
+    groups = copy_groups(results.digests)
+    contradicting = contradicting_health(frame["healthy"], groups)
+    frame = frame.assign(healthy=frame["healthy"].mask(contradicting))
+    patients = find_patients(frame, results.digests)
+    usable = usable_rows(frame, settings.kinds)
+    frame = _with_remarks(frame.assign(patient_id=patients.names), _unused_kinds(frame, usable), patients.remarks)
+    frame = assign_splits(frame, settings.seed, usable & ~contradicting)
+    convention, wrong_sides = _compare_sides(frame["side"], results)
+    frame = _with_remarks(frame, wrong_sides)
+    copies = find_copies(frame, groups, contradicting)
+    frame = _with_remarks(frame, copies.reasons)
+    frame = frame.assign(split=frame["split"].mask(copies.reasons.notna(), "unused"))
+    _write_tables(out, frame, results.measurements)
+    _write_contact_sheet(out, frame, images, masks)
+    index.write(frame, out / "index.parquet")
+    facts = {"size": images.shape[1], **patients.facts, "stored_as": convention, "duplicates": copies.duplicates}
+    return facts | {"contradictions": copies.contradictions, "notes": notes, "counts": counts(frame)}
+
+
+def _write_tables(out: Path, frame: pd.DataFrame, measurements: dict[str, np.ndarray]) -> None:
     with atomic_write(out / "failures.csv") as partial_path:
         failures = frame.loc[frame["status"] == "failed", ["image_id", "source", "reason"]]
         failures.to_csv(partial_path, index=False)
-    _write_contact_sheet(out, frame, images, masks)
-    if walls:
-        results.measurements["against_header"] = pd.Series(is_wrong, frame.index, float).to_numpy()
     with atomic_write(out / MEASUREMENTS) as partial_path:
-        pd.DataFrame(results.measurements, index=frame.index).to_parquet(partial_path, index=False)
-    index.write(frame, out / "index.parquet")
-    facts = {"size": images.shape[1], "by_patient": by_patient, "stored_as": convention, "duplicates": copies}
-    return facts | {"counts": counts(frame)}
+        pd.DataFrame(measurements, index=frame.index).to_parquet(partial_path, index=False)
+
+
+def _unused_kinds(frame: pd.DataFrame, usable: np.ndarray) -> pd.Series:
+    is_other = (frame["status"] == "ok").to_numpy(bool) & ~usable
+    return ("kind " + frame["kind"] + ": unused, see --kinds").where(is_other)
 
 
 @dataclass
@@ -67,7 +86,7 @@ class FileResults:
                     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
                     if name not in results.fields:
                         results.fields[name] = np.full(count, *((np.nan, float) if is_number else (None, object)))
-                    results.fields[name][row] = value
+                    results.fields[name][row] = index.printable(value) if name == "reason" else value
             for name, value in entry.get("measurements", {}).items():
                 results.measurements.setdefault(name, np.full(count, np.nan))[row] = value
             if "chest_wall" in entry:
@@ -92,7 +111,8 @@ def _merge(frame: pd.DataFrame, results: FileResults) -> pd.DataFrame:
     reasons = _joined(reasons, results.column("reason", reasons.dtype))
     frame = frame.assign(**columns, reason=reasons)
     pixels = results.column("mask_pixels", frame["breast_area"].dtype)
-    return index.check(frame.assign(breast_area=pixels * frame["mm_per_pixel"] ** 2))
+    kinds = frame["kind"].mask(frame["kind"].isna() & (frame["status"] == "ok"), "mammogram")
+    return index.check_rows(frame.assign(breast_area=pixels * frame["mm_per_pixel"] ** 2, kind=kinds))
 
 
 def _joined(first: pd.Series, second: pd.Series) -> pd.Series:
@@ -100,28 +120,21 @@ def _joined(first: pd.Series, second: pd.Series) -> pd.Series:
     return (first + "; " + second).fillna(first).fillna(second)
 
 
-def _with_warnings(frame: pd.DataFrame, warnings: Mapping[int, str]) -> pd.DataFrame:
-    """Return the frame with warnings, by row, added to the column reason."""
-    added = pd.Series(warnings, frame.index, frame["reason"].dtype)
-    return frame.assign(reason=_joined(frame["reason"], added))
+def _with_remarks(frame: pd.DataFrame, *remarks: pd.Series) -> pd.DataFrame:
+    """Return the frame with remarks, null where there is none, added to the column reason."""
+    return frame.assign(reason=reduce(_joined, remarks, frame["reason"]))
 
 
-def _without_copies(frame: pd.DataFrame, digests: np.ndarray) -> tuple[pd.DataFrame, list[list[str]]]:
-    """Keep one image of each group with the same pixels, in test where one of them is; the others are unused.
-
-    Returns the groups with the kept image first.
-    """
-    groups = duplicates(frame["image_id"], digests)
-    row_of = {name: row for row, name in enumerate(frame["image_id"])} if groups else {}
-    splits, healthy = frame["split"].to_numpy(object), frame["healthy"]
-    rank, warnings = {"test": 0, "unused": 2}, dict[int, str]()
-    for group in groups:
-        group.sort(key=lambda name: rank.get(splits[row_of[name]], 1))
-        rows = np.array([row_of[name] for name in group])
-        contrast = ", with another health" if healthy.iloc[rows].nunique() > 1 else ""
-        warnings |= dict.fromkeys(rows[1:].tolist(), f"the same pixels as {group[0]}{contrast}")
-    frame = frame.assign(split=frame["split"].mask(frame.index.isin(list(warnings)), "unused"))
-    return _with_warnings(frame, warnings), groups
+def _compare_sides(sides: pd.Series, results: FileResults) -> tuple[str | None, pd.Series]:
+    """Return how the set is stored, and a remark on each image whose chest wall goes against it; measure that too."""
+    walls, side_of = results.walls, sides.tolist()
+    convention = chest_wall_convention(side_of, walls)
+    is_wrong = {row: against_header(side_of[row], wall, convention) for row, wall in walls.items()}
+    if walls:
+        results.measurements["against_header"] = pd.Series(is_wrong, sides.index, float).to_numpy()
+    remark = "side {}, but the chest wall lies on the image's {}"
+    remarks = {row: remark.format(side_of[row], walls[row]) for row in walls if is_wrong[row]}
+    return convention, pd.Series(remarks, sides.index, sides.dtype)
 
 
 def _write_contact_sheet(out: Path, frame: pd.DataFrame, images: np.ndarray, masks: np.ndarray) -> None:
@@ -132,7 +145,7 @@ def _write_contact_sheet(out: Path, frame: pd.DataFrame, images: np.ndarray, mas
         return
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, SHEET_IMAGES).round().astype(int))]
     names, sides = frame["image_id"].iloc[rows], frame["side"].iloc[rows].fillna("")
-    captions = [f"{name[:14]} {side}" for name, side in zip(names, sides, strict=True)]
+    captions = [f"{index.printable(name)[:14]} {side}" for name, side in zip(names, sides, strict=True)]
     with atomic_write(out / "contact_sheet.png") as partial_path:
         contact_sheet(images[rows], masks[rows], captions).save(partial_path)
 

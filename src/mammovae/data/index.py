@@ -1,7 +1,8 @@
 """The index of a DATA folder: a row an image, its schema and its checks."""
 
+import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mammovae.config import ImageKind, InputError
+from mammovae.imageio.raw_tree import RawTree
 from mammovae.storage import atomic_write
 
 _ORDER = (
@@ -56,30 +58,94 @@ def finding(
     return {"category": category, "birads": birads, "severity": severity, **edges}
 
 
-def table(rows: Iterable[Mapping], root: Path | None = None) -> pd.DataFrame:
+def table(rows: Iterable[Mapping], tree: RawTree | None = None) -> pd.DataFrame:
     """Build a checked table from dicts of some of the columns; what a row does not say is null.
 
-    With root, a row whose source file is not there gets status "missing"; every other row without one gets "ok".
+    A row without a status gets "ok". With the tree that the rows were listed from, one whose source is not there gets
+    "missing", and each of the tree's problems (a folder or name that cannot be read) is a row with status "failed".
+    Raises InputError when rows break the index's rules, or when none of the files that they name is there.
     """
     # Column by column: a dict more for each of a million rows is a gigabyte.
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    told: set[str] = set()
     for row in rows:
         status, reason = row.get("status"), row.get("reason")
         if status is None:
-            is_present = root is None or row.get("source") is None or (root / row["source"]).is_file()
-            status, reason = ("ok", reason) if is_present else ("missing", ABSENT)
-        full_row = {**row, "findings": row.get("findings") or [], "status": status, "reason": reason}
-        for name, values in columns.items():
-            values.append(full_row.get(name))
+            status, reason = _presence(row.get("source"), tree, told) or ("ok", reason)
+        _append(columns, row, status, reason)
+    is_all_missing = set(columns["status"]) == {"missing"}
+    ids = columns["image_id"]
+    taken = set(ids)
+    for row, name in enumerate(ids):
+        if name is not None and _NOT_PRINTABLE.search(name):
+            ids[row] = _free(printable(name), taken)
+    for source, reason in {} if tree is None else tree.problems.items():
+        if source not in told:
+            _append(columns, {"image_id": _free(printable(source), taken), "source": source}, "failed", reason)
+    frame = check_rows(_to_pandas(_to_arrow(columns)))
+    if tree is not None and is_all_missing:
+        raise InputError(_nothing_there(columns["source"], tree))
+    return frame
+
+
+def _append(columns: Mapping[str, list[Any]], row: Mapping, status: str, reason: str | None) -> None:
+    full_row = {**row, "findings": row.get("findings") or [], "status": status, "reason": reason and printable(reason)}
+    for name, values in columns.items():
+        values.append(full_row.get(name))
+
+
+def _presence(source: str | None, tree: RawTree | None, told: set[str]) -> tuple[str, str] | None:
+    """Return status and reason of a file that is not there or cannot be listed, None for others; note what was told."""
+    if tree is None or source is None or source in tree.files:
+        return None
+    places = (source, *map(str, PurePosixPath(source).parents)) if tree.problems else ()
+    problem = next((place for place in places if place in tree.problems), None)
+    if problem is None:
+        return "missing", ABSENT
+    told.add(problem)
+    return "failed", tree.problems[problem]
+
+
+def _nothing_there(sources: list[str | None], tree: RawTree) -> str:
+    from mammovae.imageio.read import IMAGE_SUFFIXES
+
+    images = [source for source in tree.files if source.lower().endswith(IMAGE_SUFFIXES)]
+    found = f"{len(images)} images there are named like {images[0]}" if images else "there is no image at all"
+    wanted = next((source for source in sources if source), "a file of no name")
+    sentence = f"{tree.root} holds none of the {len(sources)} images that are listed: looked for {wanted}, but {found}"
+    return printable(sentence)
+
+
+_NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Return a text in one line: control characters, and those that turn its direction, as escapes."""
+    return _NOT_PRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def _free(name: str, taken: set[str | None]) -> str:
+    """Return the name, numbered where it is taken, and take it."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}#{number}"
+    taken.add(free)
+    return free
+
+
+def _to_arrow(columns: Mapping[str, list[Any]]) -> pa.Table:
     try:
-        arrow = pa.Table.from_pydict(columns, schema=SCHEMA)
+        return pa.Table.from_pydict(columns, schema=SCHEMA)
+    except UnicodeEncodeError:  # of a header's text that no encoding explains
+        texts = {name: [printable(v) if isinstance(v, str) else v for v in values] for name, values in columns.items()}
+        return pa.Table.from_pydict(texts, schema=SCHEMA)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InputError(f"a value does not fit the index's columns: {error}") from error
-    return check(_to_pandas(arrow))
 
 
-def check(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return frame when it keeps the schema's rules, else raise InputError with the first breach."""
+def check_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return frame when its rows keep the schema's rules, else raise InputError with the first breach."""
     lacking = [name for name in COLUMNS if name not in frame]
     if lacking:
         raise InputError(f"the index lacks the column {lacking[0]!r}: prepare the data again")
@@ -95,11 +161,43 @@ def check(frame: pd.DataFrame) -> pd.DataFrame:
             raise InputError(
                 f"image {row['image_id']!r} has {name} {row[name]!r}: it must be one of {choices} or empty"
             )
+    return frame
+
+
+def check(frame: pd.DataFrame) -> pd.DataFrame:
+    """Do check_rows, and see that no patient is in two splits: a finished index's rule, not that of a set's lists."""
+    check_rows(frame)
     used = frame[frame["split"].notna() & (frame["split"] != "unused") & frame["patient_id"].notna()]
     several = used.groupby("patient_id")["split"].nunique()
     if (several > 1).any():
         raise InputError(f"patient {several[several > 1].index[0]!r} stands in two splits: split by patient")
     return frame
+
+
+def matching(frame: pd.DataFrame, side: str | None = None, view: str | None = None) -> pd.DataFrame:
+    """Return the rows of a side and view, and those that failed before either was known: they may be of it."""
+    keep = np.full(len(frame), True)
+    for name, expected in (("side", side), ("view", view)):
+        if expected is not None:
+            is_lost = ((frame["status"] == "failed") & frame[name].isna()).to_numpy(bool)
+            keep &= (frame[name] == expected).fillna(False).to_numpy(bool) | is_lost
+    return frame[keep].reset_index(drop=True)
+
+
+def limit_present(frame: pd.DataFrame, count: int | None) -> pd.DataFrame:
+    """Return the rows up to the count-th whose file is there; all of them without a count."""
+    present = np.flatnonzero(frame["status"] != "missing")
+    return frame if count is None or count >= len(present) else frame.head(int(present[count - 1]) + 1)
+
+
+def add_note(frame: pd.DataFrame, sentence: str) -> None:
+    """Note what a listing has to say beside its rows; notes stay with the frame and end in the manifest."""
+    frame.attrs["notes"] = [*notes(frame), sentence]
+
+
+def notes(frame: pd.DataFrame) -> list[str]:
+    """Return what was noted of a listing."""
+    return list(frame.attrs.get("notes", []))
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from mammovae.config import InputError, PrepareSettings, SourceKind, UsageError
 from mammovae.data import index
 from mammovae.data.sources import SOURCES
-from mammovae.imageio.raw_tree import RawTree, Stamp, raw_file
-from mammovae.imageio.read import read_header
+from mammovae.imageio.raw_tree import RawTree, Stamp
+from mammovae.imageio.read import read_headers
 from mammovae.parallel import pool
 from mammovae.report.formatting import plural
 from mammovae.report.progress import Progress
@@ -25,7 +25,6 @@ from mammovae.storage import Journal, atomic_write
 from mammovae.version import __version__
 
 HEADERS, LISTING = ".headers.jsonl", ".listing.parquet"  # of a DATA folder
-UNREADABLE = "unreadable"  # the only key of a header that could not be read: why
 
 _FILES_PER_TASK = 64  # headers that one task reads: to send a task costs as much as to read a header or two
 _SHARED = ("side", "view", "vendor", "model", "modality", "kind")  # header fields with few different values
@@ -90,16 +89,12 @@ class Listing:
             tree = RawTree.scan(root, report=lambda count: progress.advance(count - progress.done))
         headers = _read_headers(tree, list(filter(source.needs_header, tree.files)), out / HEADERS, places)
         rules = {"healthy": settings.healthy} if source.healthy_rules else {}
-        frame = source.list_images(tree, headers, **rules)
-        # Sources have read what headers say, so what is null here is unknown, and no match; what failed stays a row.
-        for name, expected in (("side", settings.side), ("view", settings.view)):
-            if expected is not None:
-                frame = frame[(frame[name] == expected).fillna(False) | (frame["status"] == "failed")]
-        frame = index.first_present(frame, settings.limit)
+        listed = source.list_images(tree, headers, **rules)
+        frame = index.limit_present(index.matching(listed, settings.side, settings.view), settings.limit)
         if frame.empty:
             words = f"check --side, --view and the kind ({kind} reads {source.reads})"
             raise InputError(f"no image in {root} matches: {words}")
-        return cls(frame.reset_index(drop=True), tree, places)
+        return cls(frame, tree, places)
 
     def notes(self) -> list[str]:
         """Return sentences on what was not looked into, each to be said once."""
@@ -191,16 +186,5 @@ def _headers_of(
             progress.advance(len(task))
         # One of these hung or crashed its reader, and the others were read with it: now each alone.
         for (source,), result in pool.map_unordered(work, ((source,) for source in crashed), **places):
-            yield source, {UNREADABLE: str(result)} if isinstance(result, InputError) else result[0]
+            yield source, {"unreadable": str(result)} if isinstance(result, InputError) else result[0]
             progress.advance()
-
-
-def read_headers(root: Path, sources: Sequence[str]) -> list[Header]:
-    """Read the headers of files under root: what worker processes are given."""
-    headers: list[Header] = []
-    for source in sources:
-        try:
-            headers.append(read_header(raw_file(root, source)))
-        except InputError as error:
-            headers.append({UNREADABLE: str(error)})
-    return headers

@@ -14,10 +14,10 @@ from mammovae.config import InputError, PrepareSettings, SourceKind, UsageError
 from mammovae.data import index
 from mammovae.data.finalize import finalize
 from mammovae.data.listing import HEADERS, Listing
-from mammovae.data.prepare_image import PreparedImage, Unprepared, prepare_or_measure
+from mammovae.data.prepare_image import prepare_row
 from mammovae.data.prepared_rows import PreparedRows
 from mammovae.data.sources import SOURCES
-from mammovae.imageio.raw_tree import RawFile, open_raw, raw_file
+from mammovae.imageio.raw_tree import open_raw, raw_file
 from mammovae.parallel import pool
 from mammovae.report.progress import Progress
 from mammovae.storage import MANIFEST, StageFolder
@@ -100,16 +100,11 @@ def _prepare_some(
     root, sources = listing.tree.root.absolute(), listing.frame["source"].tolist()
     tasks = ((row, raw_file(root, sources[row])) for row in left)
     shape: dict[str, Any] = {"size": settings.size, "stretch": settings.stretch}
-    work = partial(_prepare_task, white=white, is_final=settings.white is not None, **shape)
+    work = partial(prepare_row, white=white, is_final=settings.white is not None, **shape)
     with Progress("preparing", len(left), unit="images") as progress:
         for (row, _), result in pool.map_unordered(work, tasks, **listing.places):
             rows.store(row, result, white)
             progress.advance()
-
-
-def _prepare_task(task: tuple[int, RawFile], **options: Any) -> PreparedImage | Unprepared:
-    """Prepare a row's file: what worker processes are given."""
-    return prepare_or_measure(task[1], **options)
 
 
 def _is_of_phantoms(listing: Listing) -> bool:

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 
 from mammovae.config import InputError
-from mammovae.data import index
-from mammovae.data.finalize import FROM_HEADER
 from mammovae.data.geometry import ChestWall, Geometry, NoBreast
 from mammovae.data.measurements import MIN_LENGTH, measure_image
 from mammovae.data.segmentation import find_breast
@@ -16,6 +14,9 @@ from mammovae.imageio.decoded_image import DecodedImage, PixelGrid
 from mammovae.imageio.raw_tree import RawFile
 from mammovae.imageio.read import read
 from mammovae.imageio.scaled_decode import block_means, fraction
+
+FROM_HEADER = ("study_id", "patient_id", "side", "view", "age", "vendor", "model", "mm_per_pixel", "kind")
+"""Columns of the index that a file's header may fill where the listing says nothing."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def prepare_decoded(decoded: DecodedImage, *, size: int, stretch: bool = False) 
     geometry = Geometry.fit(breast.mask, breast.chest_wall, size, stretch=stretch, grid=grid)
     pixels, pixel_grid = (small, grid) if _is_fine(geometry, grid) else (decoded.pixels, decoded.grid)
     fields = {name: decoded.header.get(name) for name in FROM_HEADER}
-    fields |= {name: value for name, value in asdict(geometry).items() if name in index.COLUMNS}
+    fields |= {name: value for name, value in asdict(geometry).items() if name != "size"}
     fields |= {"rows": grid.rows, "columns": grid.columns, "reason": "; ".join(decoded.warnings) or None}
     fields["mask_pixels"] = int(breast.mask.sum()) * grid.factor**2
     image, mask = geometry.apply(pixels, pixel_grid), geometry.apply_mask(breast.mask, grid)
@@ -88,10 +89,14 @@ class Unprepared:
         return self.reason
 
 
-def prepare_or_measure(
-    file: RawFile, *, size: int, stretch: bool, white: int | None, is_final: bool
+def prepare_row(
+    task: tuple[int, RawFile], *, size: int, stretch: bool, white: int | None, is_final: bool
 ) -> PreparedImage | Unprepared:
-    """Do prepare_image; of a file that fails, say its greatest value, unless white is final: it may be too small."""
+    """Do prepare_image for a row's number and its file: what worker processes are given, in a module that is light.
+
+    Of a file that fails, its greatest value is said, unless white is final: it may have been too small.
+    """
+    file = task[1]
     try:
         return prepare_image(file, size=size, stretch=stretch, white=white)
     except InputError as error:

@@ -10,20 +10,20 @@ import numpy as np
 from mammovae.config import InputError
 from mammovae.data.listing import Listing
 from mammovae.data.prepare_image import PreparedImage, Unprepared
-from mammovae.imageio.read import UNSTATED_RANGE_SUFFIXES
 from mammovae.storage import Journal, allocate_array
 from mammovae.version import __version__
 
 JOURNAL = ".rows.jsonl"
 
 _SAMPLE = 16  # files without a stated range that are read first, to learn what white may be
+_UNSTATED_RANGE = (".png", ".tif", ".tiff")  # suffixes of files that may have 16 bits and not say what is white
 _NONE = -1  # no white, or no greatest value
 
 
 class _Array(NamedTuple):
     """An array of a DATA folder, under its name while it is filled and its name for good."""
 
-    values: np.ndarray
+    values: np.memmap
     partial_path: Path
     path: Path
 
@@ -54,8 +54,9 @@ class PreparedRows:
         path, partial_path = out / f"{name}.npy", out / f".{name}.partial.npy"
         if path.exists():
             path.rename(partial_path)
-        if not partial_path.exists():
-            self._journal.path.unlink(missing_ok=True)
+        if partial_path.exists():
+            return _Array(np.lib.format.open_memmap(partial_path, mode="r+"), partial_path, path)
+        self._journal.path.unlink(missing_ok=True)
         return _Array(allocate_array(partial_path, dtype, shape), partial_path, path)
 
     def __enter__(self) -> Self:
@@ -90,8 +91,7 @@ class PreparedRows:
         if (self._max != _NONE).any():
             return []
         sources = self._listing.frame["source"].tolist()
-        suffixes = (PurePosixPath(sources[row]).suffix.lower() for row in (rows := self.left(None)))
-        rows = [row for row, suffix in zip(rows, suffixes, strict=True) if suffix in UNSTATED_RANGE_SUFFIXES]
+        rows = [row for row in self.left(None) if PurePosixPath(sources[row]).suffix.lower() in _UNSTATED_RANGE]
         return [rows[n] for n in sorted({round(n) for n in np.linspace(0, len(rows) - 1, _SAMPLE)})] if rows else []
 
     def store(self, row: int, result: PreparedImage | Unprepared | InputError, white: int | None) -> None:

@@ -1,6 +1,6 @@
-"""Which images train, validate, calibrate and test: split by patient, and copies found."""
+"""Which images train, validate, calibrate and test: split by patient."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -13,78 +13,71 @@ FOR_TRAINING = {name: share for name, share in SHARES.items() if name != "test"}
 FOLD_SHARES = {"train": 0.7, "validation": 0.1, "calibration": 0.2}  # of the patients outside a fold
 
 
-def fill_patients(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-    """Give every row a patient_id, where unknown the study or the image, and say whether all readable ones had one."""
-    known = bool(frame.loc[frame["status"] == "ok", "patient_id"].notna().all())
-    filled = frame["patient_id"].fillna(frame["study_id"]).fillna(frame["image_id"])
-    return frame.assign(patient_id=filled), known
+def usable_rows(frame: pd.DataFrame, kinds: Collection[str]) -> np.ndarray:
+    """Say of each row whether its image is there, readable and of one of the kinds (or of none known): bool (n,)."""
+    return ((frame["status"] == "ok") & (frame["kind"].isna() | frame["kind"].isin(kinds))).to_numpy(bool)
 
 
-def assign_splits(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
+def assign_splits(frame: pd.DataFrame, seed: int, usable: np.ndarray | None = None) -> pd.DataFrame:
     """Return frame with the split column filled: train, validation, calibration, test or unused.
 
-    A test split that the set brings is kept, and validation and calibration are carved out of the other patients in the
-    proportions of SHARES. Without one, patients are drawn in these proportions, stratified by having any finding; those
-    whom the set names for training stay out of test. An image with a finding or of unknown health outside test is
-    unused, as is what the set itself leaves unused. A patient whom the set lists in both parts belongs to test.
+    usable (bool, (n,); None: all that are ok) says which images can be used: patients are drawn who have one, and all
+    other images are unused. A test split that the set brings is kept, and validation and calibration are carved out of
+    the other patients in the proportions of SHARES. Without one, patients are drawn in these proportions, stratified by
+    what is known of their images (`_strata`); those whom the set names for training stay out of test. An image with a
+    finding or of unknown health outside test is unused, as is what the set itself leaves unused. A patient whom the set
+    lists in both parts belongs to test.
     """
+    usable = (frame["status"] == "ok").to_numpy(bool) if usable is None else usable
     patients, given = frame["patient_id"], frame["split"]
     given_test = set(patients[(given == "test").fillna(False)])
     given_train = set(patients[(given == "train").fillna(False)]) - given_test
     split_of = dict.fromkeys(given_test, "test")
     rng = np.random.default_rng(seed)
-    for stratum in _strata(frame):
+    for stratum in _strata(frame[usable]):
         free = stratum - given_test
         split_of |= _draw(free - given_train, FOR_TRAINING if given_test else SHARES, rng)
         split_of |= _draw(free & given_train, FOR_TRAINING, rng)
     split = patients.map(split_of)
-    keep = (split == "test") | frame["healthy"].fillna(False)
-    return frame.assign(split=split.where(keep & (given != "unused").fillna(True), "unused"))
+    keep = usable & ((split == "test") | frame["healthy"].fillna(False)) & (given != "unused").fillna(True)
+    return frame.assign(split=split.where(keep, "unused").astype(given.dtype))
 
 
-def duplicates(image_ids: Iterable[str], digests: Iterable[str | None]) -> list[list[str]]:
-    """Group the images whose prepared pixels are the same, from a hash an image (null: no pixels)."""
-    groups: dict[str, list[str]] = {}
-    for image_id, digest in zip(image_ids, digests, strict=True):
-        if digest is not None and not pd.isna(digest):
-            groups.setdefault(digest, []).append(image_id)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def include_unlabelled(frame: pd.DataFrame, seed: int, copies: set[str]) -> pd.DataFrame:
+def include_unlabelled(frame: pd.DataFrame, seed: int, aside: set[str]) -> pd.DataFrame:
     """Return frame with the unused images of unknown health used for training, for archives without labels.
 
-    copies are the image ids set aside because another image has the same pixels; they and images with findings stay
-    unused. The others go where their patient already is; patients of unknown health alone are drawn by SHARES.
+    aside are the image ids of `copies.set_aside`; they, images that are not ok and those with findings stay unused. The
+    others go where their patient already is; patients of unknown health alone are drawn by SHARES.
     """
-    free = (frame["split"] == "unused") & frame["healthy"].isna() & ~frame["image_id"].isin(copies)
+    free = (frame["split"] == "unused") & frame["healthy"].isna() & (frame["status"] == "ok")
+    free &= ~frame["image_id"].isin(aside)
     placed = frame[frame["split"] != "unused"].groupby("patient_id")["split"].first().to_dict()
     placed |= _draw(set(frame.loc[free, "patient_id"]) - set(placed), FOR_TRAINING, np.random.default_rng(seed))
     return frame.assign(split=frame["split"].where(~free, frame["patient_id"].map(placed)))
 
 
-def assign_folds(frame: pd.DataFrame, folds: int, seed: int, copies: set[str]) -> np.ndarray:
-    """Return the fold of each row, int (n,), by patient and stratified by having any finding; -1: in no fold.
+def assign_folds(frame: pd.DataFrame, folds: int, seed: int, aside: set[str]) -> np.ndarray:
+    """Return the fold of each row, int (n,), by patient and stratified as splits are; -1: in no fold.
 
-    Rows that failed or whose image_id is in copies (the same pixels as another's) are in none.
+    Rows that failed or whose image_id is in aside (see `copies.set_aside`) are in none.
     """
-    usable = ((frame["status"] == "ok") & ~frame["image_id"].isin(copies)).to_numpy(bool)
+    usable = ((frame["status"] == "ok") & ~frame["image_id"].isin(aside)).to_numpy(bool)
     patients = frame["patient_id"].to_numpy(dtype=object)
     count = len(set(patients[usable]))
     if folds < 2 or count < folds:
         raise UsageError(f"{count} patients cannot be dealt to {folds} folds: choose 2 folds to as many as patients")
     rng, dealt = np.random.default_rng(seed), list[str]()
-    for stratum in _strata(frame):  # one after the other, so that folds are even
-        dealt += list(rng.permutation(np.array(sorted(set(patients[usable]) & stratum), dtype=object)))
+    for stratum in _strata(frame[usable]):  # one after the other, so that folds are even
+        dealt += list(rng.permutation(np.array(sorted(stratum), dtype=object)))
     fold_of = {patient: position % folds for position, patient in enumerate(dealt)}
-    return np.array([fold_of[name] if able else -1 for name, able in zip(patients, usable, strict=True)], dtype=int)
+    return np.where(usable, pd.Series(patients).map(fold_of).fillna(-1).to_numpy(int), -1)
 
 
 def split_fold(frame: pd.DataFrame, fold_of: np.ndarray, fold: int, seed: int) -> pd.DataFrame:
     """Return frame with its split column replaced for one fold of fold_of, as assign_folds gave it.
 
     The fold's images are test; the other patients are dealt 70/10/20 to train, validation and calibration, stratified
-    by having any finding, and of their images those with findings or of unknown health are unused.
+    as splits are, and of their images those with findings or of unknown health are unused.
     """
     rng, split_of = np.random.default_rng([seed, fold]), dict[str, str]()
     for stratum in _strata(frame[(fold_of >= 0) & (fold_of != fold)]):
@@ -96,9 +89,15 @@ def split_fold(frame: pd.DataFrame, fold_of: np.ndarray, fold: int, seed: int) -
 
 
 def _strata(frame: pd.DataFrame) -> list[set[str]]:
-    """Return the patients without, and those with any finding."""
-    any_finding = frame["healthy"].eq(False).fillna(False).groupby(frame["patient_id"]).any()
-    return [set(any_finding.index[any_finding == stratum]) for stratum in (False, True)]
+    """Return the patients with a healthy image and no finding, those with any finding, and those of unknown health.
+
+    Each is drawn apart: healthy ones reach every split, however many are unknown.
+    """
+    patients = frame["patient_id"].to_numpy(object)
+    any_finding = frame["healthy"].eq(False).fillna(False).groupby(patients).any()
+    any_known = frame["healthy"].notna().groupby(patients).any()
+    parts = (any_known & ~any_finding, any_finding, ~any_known)
+    return [set(part.index[part.to_numpy(bool)]) for part in parts]
 
 
 def _draw(patients: set[str], shares: Mapping[str, float], rng: np.random.Generator) -> dict[str, str]:

@@ -153,8 +153,8 @@ def with_fallback(
     Images without the other breast, and all where too few calibration images had it, get the one-sided calibration.
     Both fused scores are means of normal scores, hence on one scale.
     """
-    two, one = (calibration.columns("", scores).values() for calibration in (two_sided, one_sided))
-    is_used = ~np.isnan(two_sided.fuse(scores))
+    two, one = (list(calibration.columns("", scores).values()) for calibration in (two_sided, one_sided))
+    is_used = ~np.isnan(two[0])
     fused, percentile, p = (np.where(is_used, *pair) for pair in zip(two, one, strict=True))
     return fused, percentile, p, is_used
 

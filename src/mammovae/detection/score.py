@@ -1,37 +1,36 @@
 """Apply a run to images: scores.csv and anomaly maps from files, folders or DATA folders."""
 
 import heapq
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 
 from mammovae.config import InputError, UsageError
 from mammovae.data.dataset import WRITERS, Data
+from mammovae.data.index import printable
 from mammovae.data.laterality import against_header
-from mammovae.data.prepare import prepare_image
+from mammovae.data.prepare_image import PreparedImage
+from mammovae.detection import map_files
 from mammovae.detection.detector import Detection, Detector
+from mammovae.detection.score_inputs import ImageFile, distinct_names, list_files, prepare_file
 from mammovae.detection.score_rows import COLUMNS, IDENTITY, PreparedImages, ScoreRowBuilder
-from mammovae.imageio.read import image_files
 from mammovae.models.run import Run
 from mammovae.parallel import pool
 from mammovae.parallel.allocator import retain_freed_memory
-from mammovae.report.images import save_overlay
 from mammovae.report.progress import Progress
 from mammovae.report.review_page import SHOWN, ReviewPage
-from mammovae.storage import MANIFEST, Journal, acquire_lock, atomic_write, digest, file_hash, read_json
+from mammovae.storage import MANIFEST, Journal, acquire_lock, atomic_write, digest, file_hash
 from mammovae.version import __version__
 
-MIN_FILES_FOR_WORKERS = 8  # fewer files than this are not worth worker processes
+MIN_FILES_FOR_WORKERS = 8  # fewer files than this are not worth a network in every worker process
 PART = 64  # images of a DATA folder that one task scores
-HEALTHY_LEVEL = 8192  # the value, in maps over source pixels, of the 99.9th percentile of healthy pixels
 
 Key = tuple[int, int]  # a row's place in the table: number of the DATA folder (files follow the last), position there
 
@@ -44,68 +43,89 @@ def score(  # noqa: PLR0913
     maps: Path | None = None,
     review: Path | None = None,
     flag: float | None = None,
+    white: int | None = None,
     workers: int | None = None,
     cluster: str | None = None,
     timeout: float | None = None,
 ) -> pd.DataFrame:
     """Do mammovae score, and return the table.
 
-    Each file is read, prepared, scored and its map written by a worker process (fewer than eight files, and workers=1,
-    in this process), or by the workers of a Dask cluster, which must see the same paths and compute on their CPU. DATA
-    folders are scored 16 images at a time, on the first GPU where there is one. Rows are kept in .NAME.rows.jsonl
-    beside out, from which the same call resumes after an interruption.
+    Each file is read and prepared by a worker process, which also scores it and writes its map (of fewer than eight
+    files, this process does that), or by the workers of a Dask cluster, which must see the same paths and compute on
+    their CPU. DATA folders are scored 16 images at a time, on the first GPU where there is one. Rows are kept in
+    .NAME.rows.jsonl beside out, from which the same call resumes after an interruption.
+
+    image_ids are distinct: those of a DATA folder's index, and paths below the folders given without the suffix of an
+    image format. Where several would be the same, each keeps its suffix; if that does not tell them apart, its path is
+    given as a whole. `mammovae.detection.map_files.map_name` says from an image_id what its maps are called.
     """
     if out.is_dir():
         raise UsageError(f"--out {out} is a folder: name the CSV file to write")
+    if maps is not None:
+        map_files.check_folder(maps)
     out.parent.mkdir(parents=True, exist_ok=True)
-    scorer = _Scorer(run, flag, maps, review is not None)
-    data, files = _open_inputs(paths)
-    tasks, refused = _list_tasks(data, files)
-    if not tasks and not refused:
-        places = ", ".join(map(str, paths)) or "nothing"
-        raise InputError(f"there is no image in {places}: name an image or a folder")
-    for folder in data:
+    scorer = _Scorer(run, flag, maps, review is not None, white)
+    inputs = _Inputs.open(paths, [path for path in (out, maps, review) if path is not None])
+    if not inputs.tasks and not inputs.refused:
+        raise _no_image(paths)
+    for folder in inputs.data:
         folder.check_prepared_as(scorer.run.manifest["prepared"])
+    if maps is not None:
+        map_files.claim_folder(maps)
     page = ReviewPage(scorer.rows.level)
-    with _locked(out), Journal(out.with_name(f".{out.name}.rows.jsonl"), _job_key(scorer, data, files)) as journal:
+    with _locked(out), Journal(out.with_name(f".{out.name}.rows.jsonl"), _job_key(scorer, inputs)) as journal:
         done = _finished_keys(journal, review is not None)
-        pending = [task for task in tasks if not done.issuperset(task.keys)]
+        pending = [task for task in inputs.tasks if not done.issuperset(task.keys)]
         with Progress("scoring", sum(len(task.keys) for task in pending), unit="images") as progress:
             for task, images in _run_tasks(scorer, pending, workers, cluster, timeout):
                 for image in images:
                     journal.add({"key": image.key, "row": image.row, "suspicion": image.suspicion})
-                    if image.shown is not None:
+                    if image.shown is not None and image.row is not None:
                         page.add(image.row, image.suspicion, *image.shown)
                 progress.advance(len(task.keys))
-        by_key = refused | {tuple(entry["key"]): entry["row"] for entry in journal.entries()}
-        rows = [by_key[key] for key in sorted(by_key)]
+        by_key = inputs.refused | {tuple(entry["key"]): entry["row"] for entry in journal.entries()}
+        rows = [row for key in sorted(by_key) if (row := by_key[key]) is not None]
+        if not rows:
+            journal.delete()
+            raise _no_image(paths)
         table = scorer.rows.add_bilateral(pd.DataFrame(rows))
         table = table.reindex(columns=[*COLUMNS, *(name for name in table if name not in COLUMNS)])
-        with atomic_write(out) as partial:
-            table.to_csv(partial, index=False)
+        with atomic_write(out) as partial_path:
+            table.to_csv(partial_path, index=False)
         if review is not None:
-            for row in rows:
-                if "finding" not in row:
-                    page.refuse(row)
-            page.write(review, out.name, len(table))
+            _write_review(review, page, rows, out)
         journal.delete()
     return table
 
 
+def _write_review(path: Path, page: ReviewPage, rows: list[dict[str, Any]], table: Path) -> None:
+    for row in rows:
+        if "finding" not in row:
+            page.refuse(row)
+    page.write(path, table.name, len(rows))
+
+
+def _no_image(paths: list[Path]) -> InputError:
+    places = ", ".join(map(str, paths)) or "nothing"
+    return InputError(f"there is no image in {places}: name an image or a folder")
+
+
 class _Task(NamedTuple):
-    """One image file, or images of the DATA folder at path, which have no image_id here."""
+    """One image file, or some of the images of a DATA folder (its path)."""
 
     keys: tuple[Key, ...]
-    path: Path
-    image_id: str | None = None
-    source: str = ""
+    image_ids: tuple[str, ...]
+    place: ImageFile | Path
 
 
 class _ScoredImage(NamedTuple):
-    """The result for one image, with its prepared image and map where the review page needs them."""
+    """The result for one image, with its prepared image and map where the review page needs them; row None: it is none.
+
+    None is a row for a file without an image's suffix whose content is no image's.
+    """
 
     key: Key
-    row: dict[str, Any]
+    row: dict[str, Any] | None
     suspicion: float = 0.0
     shown: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -118,29 +138,38 @@ class _Scorer:
     rate: float | None
     maps: Path | None
     has_review: bool
+    white: int | None  # of files that do not state their range; by default the run's
 
     def __post_init__(self) -> None:
         self.run = Run.open(self.path)
         self.rows, self.detector = ScoreRowBuilder(self.run, self.rate), Detector(self.run)
+        prepared = self.run.manifest["prepared"]
+        white = prepared.get("white") if self.white is None else self.white
+        self.preparing = {"size": prepared["size"], "stretch": prepared["stretch"], "white": white}
+        self.kinds: Sequence[str] = prepared.get("kinds", ["mammogram"])
         self._data: dict[Path, Data] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle absolute paths: a worker elsewhere has another working directory."""
         maps = None if self.maps is None else self.maps.absolute()
-        return _Scorer, (self.path.absolute(), self.rate, maps, self.has_review)
+        return _Scorer, (self.path.absolute(), self.rate, maps, self.has_review, self.white)
 
     def __call__(self, task: _Task) -> list[_ScoredImage]:
-        if task.image_id is not None:
-            return self._score_file(task)
-        if task.path not in self._data:
-            self._data[task.path] = Data.open(task.path)
-        return self._score_data(task, self._data[task.path])
+        if isinstance(task.place, ImageFile):
+            return self.score_prepared(task, prepare_file(task.place, **self.preparing))
+        if task.place not in self._data:
+            self._data[task.place] = Data.open(task.place)
+        return self._score_data(task, self._data[task.place])
 
-    def _score_file(self, task: _Task) -> list[_ScoredImage]:
-        settings = self.run.manifest["prepared"]
-        result = prepare_image(task.path, size=settings["size"], stretch=settings["stretch"])
-        identity = {"image_id": task.image_id, "source": task.source}
-        identity |= {key: result.fields.get(key) for key in ("patient_id", "side", "view", "reason")}
+    def score_prepared(self, task: _Task, result: PreparedImage | None) -> list[_ScoredImage]:
+        """Score one file's image, None if it is none."""
+        if result is None:
+            return [_ScoredImage(task.keys[0], None)]
+        assert isinstance(task.place, ImageFile)
+        identity = {"image_id": task.image_ids[0], "source": task.place.source}
+        identity |= {key: result.fields.get(key) for key in ("patient_id", "side", "view")}
+        white = self._remark_on_white(result.max_value)
+        identity["reason"] = _joined(result.fields["reason"], self._remark_on_kind(result.fields.get("kind")), white)
         is_wrong = against_header(identity["side"], result.chest_wall, self.rows.convention)
         measures = result.measurements | {"against_header": float(is_wrong)}
         shape = (result.fields["rows"], result.fields["columns"])
@@ -154,13 +183,28 @@ class _Scorer:
             torch.set_num_threads(threads)
         return self._scored_images(task.keys, prepared, detection)
 
+    def _remark_on_kind(self, kind: str | None) -> str | None:
+        """Say that an image is of a kind that the run was not trained on."""
+        if kind is None or kind in self.kinds:
+            return None
+        return f"its kind is {kind}, and the run knows {' and '.join(self.kinds)} only"
+
+    def _remark_on_white(self, greatest: int | None) -> str | None:
+        """Say that a file probably holds fewer bits than it was read with: nothing said what its white is."""
+        if greatest is None or greatest >= 2**15 or self.preparing["white"] is not None:
+            return None
+        return f"its greatest value is {greatest}, and 65535 was taken for white, as the run names none: give --white"
+
     def _score_data(self, task: _Task, data: Data) -> list[_ScoredImage]:
         positions = np.array([position for _, position in task.keys])
-        frame = data.index.iloc[positions]
+        frame = data.index.iloc[positions].assign(image_id=list(task.image_ids))
         measures = data.measurements.iloc[positions].to_dict("records") if self.rows.quality else [{}] * len(positions)
         shapes = list(zip(frame["rows"].astype(int), frame["columns"].astype(int), strict=True))
         images, masks, geometries = data.images[positions], data.masks[positions], data.geometries(positions)
-        prepared = PreparedImages(images, masks, _identities(frame), measures, geometries, shapes)
+        identities = _identities(frame)
+        for identity, kind in zip(identities, frame["kind"].astype(object), strict=True):
+            identity["reason"] = _joined(identity["reason"], self._remark_on_kind(None if pd.isna(kind) else kind))
+        prepared = PreparedImages(images, masks, identities, measures, geometries, shapes)
         parts = [detection for _, detection in self.detector.detect_batches(data, positions)]
         scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in parts[0].scores}
         fused_map = np.concatenate([part.fused_map for part in parts])
@@ -171,64 +215,73 @@ class _Scorer:
         for number, (row, suspicion) in enumerate(self.rows.rows(prepared, detection)):
             image, anomaly_map = prepared.images[number], detection.fused_map[number]
             if self.maps is not None:
-                stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in str(row["image_id"]))
-                with atomic_write(self.maps / f"{stem}.png") as partial:
-                    save_overlay(image, anomaly_map, self.rows.level, partial)
-                ratio = prepared.geometries[number].size // len(anomaly_map)
-                enlarged = np.kron(anomaly_map, np.ones((ratio, ratio), np.float32))
-                restored = prepared.geometries[number].restore(enlarged, prepared.shapes[number])
-                stored = np.clip(restored / self.rows.level * HEALTHY_LEVEL, 0, 65535).astype(np.uint16)
-                with atomic_write(self.maps / f"{stem}.map.png") as partial:
-                    Image.fromarray(stored).save(partial)
+                source = (prepared.geometries[number], prepared.shapes[number])
+                map_files.save_maps(self.maps, row["image_id"], image, anomaly_map, source, self.rows.level)
             shown = (np.array(image), anomaly_map) if self.has_review else None
             scored.append(_ScoredImage(keys[number], row, suspicion, shown))
         return scored
 
 
-def _open_inputs(paths: list[Path]) -> tuple[list[Data], dict[str, Path]]:
-    """Open the DATA folders and list the image files by image_id, before any work is done."""
-    data: list[Data] = []
-    files: list[tuple[Path, Path]] = []
-    for path in paths:
-        if (path / MANIFEST).is_file() and read_json(path / MANIFEST).get("command") in WRITERS:
-            data.append(Data.open(path))
-        elif path.is_dir():
-            files += [(file, file.relative_to(path).with_suffix("")) for file in image_files(path)]
-        elif path.exists():
-            files.append((path, Path(path.stem)))
-        else:
-            raise UsageError(f"there is no file or folder {path}: check the path")
-    counts = Counter(name for _, name in files)
-    return data, {(name if counts[name] == 1 else file).as_posix(): file for file, name in files}
+@dataclass
+class _Inputs:
+    """What a call is given: its tasks, and the rows of images that could not be listed or that prepare refused."""
 
+    data: list[Data]
+    files: list[ImageFile]
+    tasks: list[_Task] = field(default_factory=list)
+    refused: dict[Key, dict[str, Any]] = field(default_factory=dict)
 
-def _list_tasks(data: list[Data], files: dict[str, Path]) -> tuple[list[_Task], dict[Key, dict[str, Any]]]:
-    """Return the tasks, and the rows of images that prepare refused."""
-    tasks: list[_Task] = []
-    refused: dict[Key, dict[str, Any]] = {}
-    for number, folder in enumerate(data):
+    @classmethod
+    def open(cls, paths: list[Path], outputs: list[Path]) -> "_Inputs":
+        """Open the DATA folders and list the image files, before any work is done."""
+        data: dict[Path, Data] = {}
+        others: list[Path] = []
+        for path in paths:
+            command = map_files.writer(path)
+            if command in WRITERS:
+                data.setdefault(path.resolve(), Data.open(path))
+            elif command in (None, "phantom"):
+                others.append(path)
+            else:
+                raise UsageError(f"{path} was written by mammovae {command}: name images, or a DATA folder")
+        inputs = cls(list(data.values()), list_files(others, outputs))
+        inputs._add_tasks()
+        return inputs
+
+    def _add_tasks(self) -> None:
+        names = [folder.index["image_id"].tolist() for folder in self.data]
+        places = [f"{printable(str(folder.path))}/" for folder in self.data]
+        full = [(name, f"{place}{name}") for place, part in zip(places, names, strict=True) for name in part]
+        full += [(image.name, image.source) for image in self.files]
+        short = [name for part in names for name in part] + [image.image_id for image in self.files]
+        image_ids = distinct_names(short, lambda number: full[number][0], lambda number: full[number][1])
+        start = 0
+        for number, folder in enumerate(self.data):
+            self._add_data(number, folder, image_ids[start : start + len(folder.index)])
+            start += len(folder.index)
+        for number, (image, image_id) in enumerate(zip(self.files, image_ids[start:], strict=True)):
+            key = (len(self.data), number)
+            if image.problem is None:
+                self.tasks.append(_Task((key,), (image_id,), image))
+            else:
+                self.refused[key] = {"image_id": image_id, "source": image.source, "reason": image.problem}
+
+    def _add_data(self, number: int, folder: Data, image_ids: list[str]) -> None:
         status = folder.index["status"].to_numpy(object)
-        ok, failed = ([(number, int(row)) for row in np.flatnonzero(status == kind)] for kind in ("ok", "failed"))
-        parts = [tuple(ok[start : start + PART]) for start in range(0, len(ok), PART)]
-        tasks += [_Task(keys, folder.path.resolve()) for keys in parts]
-        refused |= zip(failed, _identities(folder.index[status == "failed"]), strict=True)
-    for number, (image_id, path) in enumerate(files.items()):
-        tasks.append(_Task(((len(data), number),), path.absolute(), image_id, str(path)))
-    return tasks, refused
+        ok, failed = (np.flatnonzero(status == kind).tolist() for kind in ("ok", "failed"))
+        for start in range(0, len(ok), PART):
+            rows = ok[start : start + PART]
+            keys = tuple((number, row) for row in rows)
+            self.tasks.append(_Task(keys, tuple(image_ids[row] for row in rows), folder.path.resolve()))
+        frame = folder.index[status == "failed"].assign(image_id=[image_ids[row] for row in failed])
+        self.refused |= zip([(number, row) for row in failed], _identities(frame), strict=True)
 
 
-def _job_key(scorer: _Scorer, data: list[Data], files: dict[str, Path]) -> str:
+def _job_key(scorer: _Scorer, inputs: _Inputs) -> str:
     """Return a hash of all that rows depend on: only rows of the same job are resumed from."""
-    settings = (__version__, file_hash(scorer.run.path / MANIFEST), scorer.rate, str(scorer.maps))
-    stamps = [(image_id, str(path), *_stamp(path)) for image_id, path in files.items()]
-    return digest(settings, stamps, [(str(folder.path.resolve()), folder.digest) for folder in data])
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """Return a file's size and time of change; zeros for one that is gone, which becomes a row with that reason."""
-    with suppress(OSError):
-        return (status := path.stat()).st_size, status.st_mtime_ns
-    return 0, 0
+    settings = (__version__, file_hash(scorer.run.path / MANIFEST), scorer.rate, str(scorer.maps), scorer.white)
+    files = [(task.image_ids[0], *task.place[2:]) for task in inputs.tasks if isinstance(task.place, ImageFile)]
+    return digest(settings, files, [(str(folder.path.resolve()), folder.digest) for folder in inputs.data])
 
 
 def _identities(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -238,9 +291,13 @@ def _identities(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{name: None if pd.isna(value) else value for name, value in zip(names, row, strict=True)} for row in rows]
 
 
+def _joined(*remarks: str | None) -> str | None:
+    return "; ".join(filter(None, remarks)) or None
+
+
 def _finished_keys(journal: Journal, has_review: bool) -> set[Key]:
     """Return the keys of rows that are complete; with a review page, those that it will show are scored again."""
-    entries = [(tuple(entry["key"]), entry["row"], entry["suspicion"]) for entry in journal.entries()]
+    entries = [(tuple(entry["key"]), entry["row"] or {}, entry["suspicion"]) for entry in journal.entries()]
     ranks = {key: (suspicion, str(row["image_id"])) for key, row, suspicion in entries if "finding" in row}
     shown = heapq.nlargest(SHOWN, ranks, key=ranks.__getitem__) if has_review else []
     return {key for key, _, _ in entries}.difference(shown)
@@ -249,23 +306,36 @@ def _finished_keys(journal: Journal, has_review: bool) -> set[Key]:
 def _run_tasks(
     scorer: _Scorer, tasks: list[_Task], workers: int | None, cluster: str | None, timeout: float | None
 ) -> Iterator[tuple[_Task, list[_ScoredImage]]]:
-    """Run tasks on the cluster, or here: DATA folders and few files by all threads of this process."""
+    """Run tasks on the cluster, or here: DATA folders by all threads of this process, files by worker processes."""
     if cluster is None:
         with retain_freed_memory():
             for task in tasks:
-                if task.image_id is None:
+                if not isinstance(task.place, ImageFile):
                     yield task, scorer(task)
-        tasks = [task for task in tasks if task.image_id is not None]
-        if len(tasks) < MIN_FILES_FOR_WORKERS and timeout is None:
-            workers = workers or 1
-    for task, result in pool.map_unordered(scorer, tasks, workers=workers, cluster=cluster, timeout=timeout):
+        tasks = [task for task in tasks if isinstance(task.place, ImageFile)]
+    where = {"workers": workers, "cluster": cluster, "timeout": timeout}
+    results = _run_in_workers(scorer, tasks, where)
+    for task, result in results:
         if not isinstance(result, InputError):
             yield task, result
-        elif task.image_id is None:  # its images were read before: the machine fails, not a file
-            raise result
-        else:
-            row = {"image_id": task.image_id, "source": task.source, "reason": str(result)}
+        elif isinstance(task.place, ImageFile):
+            row = {"image_id": task.image_ids[0], "source": task.place.source, "reason": printable(str(result))}
             yield task, [_ScoredImage(task.keys[0], row)]
+        else:  # its images were read before: the machine fails, not a file
+            raise result
+
+
+def _run_in_workers(
+    scorer: _Scorer, tasks: list[_Task], where: Mapping[str, Any]
+) -> Iterator[tuple[_Task, list[_ScoredImage] | InputError]]:
+    """Score tasks in workers; few files are prepared there and scored here, where the networks are."""
+    if where["cluster"] is not None or len(tasks) >= MIN_FILES_FOR_WORKERS:
+        yield from pool.map_unordered(scorer, tasks, **where)
+        return
+    by_file = {task.place: task for task in tasks}
+    for image, result in pool.map_unordered(partial(prepare_file, **scorer.preparing), by_file, **where):
+        task = by_file[image]
+        yield task, result if isinstance(result, InputError) else scorer.score_prepared(task, result)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pandas as pd
 from mammovae.config import InputError, UsageError
 from mammovae.data.dataset import Data, guessed_mm_per_pixel
 from mammovae.data.laterality import against_header
-from mammovae.data.prepare import prepare_decoded
+from mammovae.data.prepare_image import prepare_decoded
 from mammovae.data.segmentation import find_breast
 from mammovae.detection.quality import MEASURES, THUMBNAIL, Quality, thumbnails
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid

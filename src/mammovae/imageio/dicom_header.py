@@ -1,102 +1,115 @@
-"""What a DICOM file says of itself: side, view, patient, spacing, and what is odd; never a guess."""
+"""What a DICOM file says of itself: kind, side, view, patient, spacing, and what is odd; never a guess."""
 
 import re
 from typing import Any
 
-from pydicom import Dataset
+from mammovae.imageio.dicom_values import Values
+from mammovae.imageio.image_kind import image_kind, is_harmless, magnification, view_modifiers
 
 _FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
+_SNOMED = ("SCT", "SRT", "SNM3")
 _VIEW_CODES = {**dict.fromkeys(("R-10242", "399162004"), "CC"), **dict.fromkeys(("R-10226", "399368009"), "MLO")}
-# Context group 4015: an implant pushed back and a nipple in profile leave the view what it is; magnified,
-# rolled, spot, cleavage and the other modifiers make it another kind of image.
-_HARMLESS_MODIFIERS = {"R-102D5", "399209000", "R-40AB3", "442581004"}
+_VIEW_MEANINGS = {
+    "CRANIO-CAUDAL": "CC",
+    "CRANIOCAUDAL": "CC",
+    "MEDIO-LATERAL OBLIQUE": "MLO",
+    "MEDIOLATERAL OBLIQUE": "MLO",
+}
+_CALIBRATED = ("GEOMETRY", "FIDUCIAL")  # PS3.3 10.7: PixelSpacing then holds at the object, not at the detector
+_OLDEST = 150  # years: more is a mistyped or an invented age
 
 
 def age_in_years(text: Any) -> float | None:
-    """Return a DICOM age string ("053Y", "018M", PS3.5 6.2) in years; zero, as some anonymisers write, is unknown."""
-    match = re.fullmatch(r"\s*(\d{1,3})\s*([DWMY]?)\s*", str(text).upper())
-    if not match or int(match[1]) == 0:
+    """Return a DICOM age string ("053Y", "018M", PS3.5 6.2) in years.
+
+    Zero, as some anonymisers write, and ages that no one reaches ("999Y") are unknown.
+    """
+    match = re.fullmatch(r"\s*([0-9]{1,3})\s*([DWMY]?)\s*", str(text).upper())
+    if not match:
         return None
-    return int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1, "": 1}[match[2]]
+    years = int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1, "": 1}[match[2]]
+    return years if 0 < years <= _OLDEST else None
 
 
-def read_attributes(dataset: Dataset) -> dict[str, Any]:
-    """Return the known fields of a data set by their index names, and modality; what it does not say is absent."""
-    values = {
-        "image_id": _text(dataset, "SOPInstanceUID"),
-        "patient_id": _text(dataset, "PatientID"),
-        "study_id": _text(dataset, "StudyInstanceUID"),
-        "side": _side(dataset),
-        "view": _view(dataset),
-        "age": age_in_years(_get(dataset, "PatientAge")),
-        "vendor": _text(dataset, "Manufacturer"),
-        "model": _text(dataset, "ManufacturerModelName"),
-        "modality": _text(dataset, "Modality"),
-        "mm_per_pixel": _spacing(dataset),
+def read_attributes(values: Values) -> dict[str, Any]:
+    """Return the known fields of a data set by their index names, and modality; what it does not say is absent.
+
+    Raises UnreadableError for what cannot be a mammogram (see `image_kind`).
+    """
+    kind = image_kind(values)[0]
+    found = {
+        "image_id": values.text("SOPInstanceUID"),
+        "patient_id": values.text("PatientID"),
+        "study_id": values.text("StudyInstanceUID"),
+        "side": _side(values),
+        "view": _view(values),
+        "age": age_in_years(values.text("PatientAge")),
+        "vendor": values.text("Manufacturer"),
+        "model": values.text("ManufacturerModelName"),
+        "modality": values.text("Modality"),
+        "mm_per_pixel": _spacing(values, is_magnified=kind == "magnified"),
+        "rows": values.integer("Rows"),
+        "columns": values.integer("Columns"),
+        "kind": kind,
     }
-    shape = {name.lower(): _get(dataset, name) for name in ("Rows", "Columns")}
-    values |= {name: value for name, value in shape.items() if isinstance(value, int)}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def header_warnings(dataset: Dataset) -> list[str]:
-    """Return what is odd about an image whose pixels may be perfectly readable."""
-    raw = _text(dataset, "PresentationIntentType") == "FOR PROCESSING" or dataset.get("SOPClassUID") == _FOR_PROCESSING
+def header_warnings(values: Values) -> list[str]:
+    """Return what is odd about an image whose pixels may be perfectly readable.
+
+    What is wrong with a single value stands in `Values.warnings`. Raises UnreadableError as `read_attributes` does.
+    """
+    raw = values.text("PresentationIntentType") == "FOR PROCESSING" or values.text("SOPClassUID") == _FOR_PROCESSING
+    age = values.text("PatientAge") or ""
+    # All zeros is how anonymisers write that there is none.
+    odd_age = age_in_years(age) is None and age.upper().strip("0DWMY ") != ""
     warnings = {
         "for-processing image: grey values are detector counts, not for showing": raw,
-        "the file says that text is burned into the picture": _text(dataset, "BurnedInAnnotation") == "YES",
-        "the file says that there is an implant": _text(dataset, "BreastImplantPresent") == "YES",
+        "the file says that text is burned into the picture": values.text("BurnedInAnnotation") == "YES",
+        f"PatientAge {values.quote('PatientAge')} is no age and was ignored": odd_age,
+        image_kind(values)[1] or "": True,
     }
-    return [sentence for sentence, applies in warnings.items() if applies]
+    return [sentence for sentence, applies in warnings.items() if sentence and applies]
 
 
-def _get(dataset: Dataset, name: str) -> Any:
-    """Return a value, or None where it is absent, empty or written so wrongly that it cannot be parsed."""
-    try:
-        value = dataset.get(name)
-    except Exception:  # a malformed value of an optional attribute must not make the image unreadable
-        return None
-    return None if value in ("", None) else value
-
-
-def _text(dataset: Dataset, name: str) -> str | None:
-    value = _get(dataset, name)
-    return None if value is None else str(value).strip() or None
-
-
-def _side(dataset: Dataset) -> str | None:
-    anatomy = dataset
-    for name in ("SharedFunctionalGroupsSequence", "FrameAnatomySequence"):
-        anatomy = (_get(anatomy, name) or [Dataset()])[0]
-    for item, name in ((dataset, "ImageLaterality"), (dataset, "Laterality"), (anatomy, "FrameLaterality")):
-        value = (_text(item, name) or "").upper()
+def _side(values: Values) -> str | None:
+    for name in ("ImageLaterality", "Laterality", "FrameLaterality"):
+        value = (values.text(name) or "").upper()
         if value:
             return value if value in ("L", "R") else None
     return None
 
 
-def _view(dataset: Dataset) -> str | None:
-    position = (_text(dataset, "ViewPosition") or "").upper()
-    for item in (_get(dataset, "ViewCodeSequence") or [])[:1]:
-        modifiers = _get(item, "ViewModifierCodeSequence") or []
-        if any(_text(modifier, "CodeValue") not in _HARMLESS_MODIFIERS for modifier in modifiers):
-            return None
-        coded = _VIEW_CODES.get(_text(item, "CodeValue") or "")
-        if coded or _text(item, "CodingSchemeDesignator") in ("SCT", "SRT", "SNM3"):
+def _view(values: Values) -> str | None:
+    position = re.sub("(ID|NP)+$", "", (values.text("ViewPosition") or "").upper())  # the harmless modifiers
+    if not all(is_harmless(modifier) for modifier in view_modifiers(values)):
+        return None
+    for code in values.codes("ViewCodeSequence")[:1]:
+        coded = _VIEW_CODES.get(code.value)
+        if coded is None and code.scheme not in _SNOMED:
+            coded = _VIEW_MEANINGS.get(code.meaning.upper())
+        if coded or code.scheme in _SNOMED:
             return None if position in ("CC", "MLO") and position != coded else coded
     # CBIS-DDSM writes the view where the patient's orientation belongs.
-    position = position or (_text(dataset, "PatientOrientation") or "").upper()
+    position = position or (values.text("PatientOrientation") or "").upper()
     return position if position in ("CC", "MLO") else None
 
 
-def _spacing(dataset: Dataset) -> float | None:
-    """Return mm a pixel at the detector, where rows and columns agree."""
+def _spacing(values: Values, *, is_magnified: bool) -> float | None:
+    """Return mm a pixel at the breast, where rows and columns agree.
+
+    In contact that is what it is at the detector; of a magnified view it is as much less as the view is magnified,
+    and unknown where the file does not say how much that is.
+    """
+    factor = magnification(values)
     for name in ("ImagerPixelSpacing", "PixelSpacing", "NominalScannedPixelSpacing"):
-        values = _get(dataset, name)
-        try:
-            down, across = (float(value) for value in values or ())
-        except (TypeError, ValueError):
+        spacing = values.numbers(name)
+        if len(spacing) != 2:
             continue
+        down, across = spacing
         if down > 0 and abs(down - across) <= 0.01 * down:
-            return down
+            if name == "PixelSpacing" and values.text("PixelSpacingCalibrationType") in _CALIBRATED:
+                return down
+            return None if is_magnified and factor == 1 else down / factor
     return None

@@ -1,119 +1,260 @@
 """Stored DICOM pixel values to grey: rescale, VOI, inversion and padding as one table of 16-bit values."""
 
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from pydicom import Dataset
+
+from mammovae.imageio.decoded_image import UnreadableError
+from mammovae.imageio.dicom_values import Values
+
+if TYPE_CHECKING:
+    from mammovae.imageio.dicom_pixels import PixelDescription
+
+_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+_OUTLIER_SHARE = 0.01  # of a LUT's entries, at least one, that may be wrong without saying anything of the others
+_OVERSHOOT = 1 / 16  # of the largest entry, by which a LUT may be above it and still have the bits that it states
+_DARK_SHARE = 1 / 16  # of the range, below which an image that uses no more of it is nearly black
 
 
-def build_lut(dataset: Dataset) -> tuple[np.ndarray, list[str]]:
-    """Return uint16 (2 ** BitsStored,) of grey by stored bit pattern, and warnings of what was odd.
+class Lut(NamedTuple):
+    """How stored values become grey."""
 
-    Index with the stored pixel's lowest BitsStored bits, signed or not. The order is PS3.4 N.2's: modality
-    LUT or rescale, then VOI (LUT before window, the first of several), then inversion of MONOCHROME1.
-    Padding is background: 0, whatever the inversion. Without VOI the output range is what BitsStored can
-    hold, rescaled. Raises ValueError for a rescale slope of 0.
+    table: np.ndarray
+    """uint16 (2 ** bits stored,): grey by stored bit pattern."""
+    warnings: list[str]
+    """Sentences on what was odd; what is wrong with a value itself stands in `Values.warnings`."""
+    steps: list[str]
+    """What is done to a stored value, a sentence a step, in order."""
+    shows_whole_range: bool
+    """Whether no VOI LUT or window chooses what is shown."""
+
+
+class _Entries(NamedTuple):
+    """A LUT of the file: its entries, the input that the first of them is for, and the bits of an entry."""
+
+    values: np.ndarray
+    first: int
+    bits: int
+
+    def at(self, inputs: np.ndarray) -> np.ndarray:
+        """Return the entries for whole numbers; beyond the ends, the first and the last."""
+        return self.values[np.clip(inputs - self.first, 0, len(self.values) - 1)]
+
+    @property
+    def words(self) -> str:
+        """What a step says of it."""
+        return f"{len(self.values)} entries of {self.bits} bits, the first for {self.first}"
+
+
+def build_lut(values: Values, pixels: "PixelDescription") -> Lut:
+    """Return the table of grey of an image.
+
+    Index with the stored pixel's lowest bits_stored bits, signed or not. The order is PS3.4 N.2's: modality LUT or
+    rescale, then VOI (LUT before window, the first of several), then inversion of MONOCHROME1. Padding is background:
+    0, whatever the inversion. Without VOI the output range is what bits_stored can hold, rescaled. A window, a VOI LUT
+    or a padding that is wrong is left out with a warning. Raises UnreadableError for a rescale or a modality LUT that
+    is wrong: without it the values mean nothing.
     """
     warnings: list[str] = []
-    bits = int(dataset.BitsStored)
+    bits = pixels.bits_stored
     codes = np.arange(2**bits, dtype=np.int64)
-    if dataset.PixelRepresentation:
+    if pixels.is_signed:
         codes[codes >= 2 ** (bits - 1)] -= 2**bits
-    values, low, high = _modality(dataset, codes)
-    shown = _voi_lut(dataset, values, warnings)
-    shown = _window(dataset, values, warnings) if shown is None else shown
-    shown = (values - low) / (high - low) if shown is None else shown
-    inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
-    shape = dataset.get("PresentationLUTShape")
-    if shape and inverted != (shape == "INVERSE"):
-        # PS3.3 C.8.11.3.1.2 couples the two, so the shape never inverts a second time.
-        photometric = dataset.PhotometricInterpretation
-        warnings.append(f"PresentationLUTShape {shape} contradicts {photometric}, which was followed")
-    lut = np.rint((1 - shown if inverted else shown) * 65535).astype(np.uint16)
-    lut[_is_padding(dataset, codes)] = 0
-    return lut, warnings
+    signs = "signed" if pixels.is_signed else "unsigned"
+    steps = [f"{bits} of {pixels.bits_allocated} bits are stored, {signs}: values of {codes.min()} to {codes.max()}"]
+    inputs, low, high = _modality(values, codes, warnings, steps)
+    shown = _voi_lut(values, inputs, warnings, steps)
+    shown = _window(values, inputs, warnings, steps) if shown is None else shown
+    shows_whole_range = shown is None
+    if shown is None:
+        shown = (inputs - low) / (high - low)
+        steps.append(f"there is no VOI LUT and no window: all from {low:.15g} to {high:.15g} is shown")
+    inverted = _is_inverted(values, pixels, warnings)
+    steps.append(f"{pixels.photometric}: the largest value is {'black' if inverted else 'white'}")
+    table = np.rint((1 - shown if inverted else shown) * 65535).astype(np.uint16)
+    table[_is_padding(values, pixels, codes, warnings, steps)] = 0
+    steps.append("grey is mapped to 0 (black) to 65535 (white)")
+    return Lut(table, warnings, steps, shows_whole_range)
 
 
-def _modality(dataset: Dataset, codes: np.ndarray) -> tuple[np.ndarray, float, float]:
+def dark_range_warning(max_code: int, bits: int) -> str | None:
+    """Return the remark on an image that shows its whole range (`Lut.shows_whole_range`) and hardly uses it."""
+    if max_code >= 2**bits * _DARK_SHARE:
+        return None
+    return f"no value is above {max_code} of {2**bits - 1} and the file names no window: the picture is nearly black"
+
+
+def _modality(
+    values: Values, codes: np.ndarray, warnings: list[str], steps: list[str]
+) -> tuple[np.ndarray, float, float]:
     """Return the codes after PS3.3 C.11.1, and the ends of the range that they could have."""
-    if dataset.get("ModalityLUTSequence"):
-        entries, first, bits = _lut(dataset, dataset.ModalityLUTSequence[0], bool(dataset.PixelRepresentation))
-        return entries[np.clip(codes - first, 0, len(entries) - 1)].astype(float), 0.0, float(2**bits - 1)
-    slope, intercept = _number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)
+    items = values.items("ModalityLUTSequence")
+    if values.has("ModalityLUTSequence") and not items:
+        raise UnreadableError("its ModalityLUTSequence is damaged, and pixel values mean nothing without")
+    for item in (values.within(item) for item in items[:1]):
+        if item.has("LUTDescriptor") and item.has("LUTData"):
+            try:
+                entries = _read_entries(item, "modality LUT", bool(codes.min() < 0), warnings)
+            except _DamagedLut as damage:
+                raise UnreadableError(f"its modality LUT is damaged: {damage}") from None
+            steps.append(f"the modality LUT has {entries.words}")
+            return entries.at(codes).astype(float), 0.0, float(2**entries.bits - 1)
+        warnings.append("an empty modality LUT was ignored")
+    return _rescale(values, codes, steps)
+
+
+def _rescale(values: Values, codes: np.ndarray, steps: list[str]) -> tuple[np.ndarray, float, float]:
+    slope, intercept = _rescale_number(values, "RescaleSlope", 1.0), _rescale_number(values, "RescaleIntercept", 0.0)
     if slope == 0:
-        raise ValueError("RescaleSlope is 0, which makes every pixel the same")
-    values = codes * slope + intercept
-    return values, float(values.min()), float(values.max())
+        raise UnreadableError("its RescaleSlope is 0, which makes every pixel the same")
+    with np.errstate(over="ignore", invalid="ignore"):
+        inputs = codes * slope + intercept
+        low, high = float(inputs.min()), float(inputs.max())
+        if not (np.isfinite(high - low) and high > low):
+            raise UnreadableError(f"its RescaleSlope {slope:.15g} and RescaleIntercept {intercept:.15g} leave no range")
+    if values.has("RescaleSlope") or values.has("RescaleIntercept"):
+        steps.append(f"rescaled by slope {slope:.15g} and intercept {intercept:.15g}: {low:.15g} to {high:.15g}")
+    else:
+        steps.append("there is no modality LUT and no rescale")
+    return inputs, low, high
 
 
-def _voi_lut(dataset: Dataset, values: np.ndarray, warnings: list[str]) -> np.ndarray | None:
+def _rescale_number(values: Values, name: str, default: float) -> float:
+    if not values.has(name):
+        return default
+    numbers = values.numbers(name)
+    if len(numbers) != 1:
+        raise UnreadableError(
+            f"its {name} {values.quote(name)} is not one number, and pixel values mean nothing without"
+        )
+    return numbers[0]
+
+
+def _voi_lut(values: Values, inputs: np.ndarray, warnings: list[str], steps: list[str]) -> np.ndarray | None:
     """Return 0..1 by the first VOI LUT (PS3.3 C.11.2.1.1), or None where there is none that can be used."""
-    if not dataset.get("VOILUTSequence"):
+    items = values.items("VOILUTSequence")
+    if not items:
         return None
     try:
-        entries, first, bits = _lut(dataset, dataset.VOILUTSequence[0], bool(values.min() < 0))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-        warnings.append("a damaged VOI LUT was ignored")
+        entries = _read_entries(values.within(items[0]), "VOI LUT", bool(inputs.min() < 0), warnings)
+    except _DamagedLut as damage:
+        warnings.append(f"a damaged VOI LUT was ignored ({damage})")
         return None
-    return entries[np.clip(np.rint(values).astype(np.int64) - first, 0, len(entries) - 1)] / (2**bits - 1)
+    steps.append(f"VOI LUT 1 of {len(items)}: {entries.words}")
+    return entries.at(np.rint(np.clip(inputs, -(2.0**40), 2.0**40)).astype(np.int64)) / (2**entries.bits - 1)
 
 
-def _lut(dataset: Dataset, item: Dataset, signed: bool) -> tuple[np.ndarray, int, int]:
-    """Return a LUT's entries, the input that its first entry is for, and the bits of an entry."""
-    count, first, bits = (int(value) for value in item.LUTDescriptor)
+class _DamagedLut(Exception):
+    """What is wrong with a LUT of the file."""
+
+
+def _read_entries(item: Values, name: str, signed: bool, warnings: list[str]) -> _Entries:
+    """Return the LUT in an item of a sequence."""
+    descriptor = item.numbers("LUTDescriptor")
+    if len(descriptor) != 3 or not all(number.is_integer() for number in descriptor):
+        raise _DamagedLut("its LUTDescriptor is not three whole numbers")
+    count, first, bits = (int(number) for number in descriptor)
     count = (count & 0xFFFF) or 65536
     first &= 0xFFFF
     if signed and first >= 32768:
         first -= 65536
-    data: Any = item.LUTData
-    if isinstance(data, bytes):
-        little = getattr(dataset, "original_encoding", (None, True))[1] is not False
-        packed = bits <= 8 and len(data) < 2 * count
-        entries = np.frombuffer(data, "u1" if packed else "<u2" if little else ">u2")[:count]
+    stored = item.stored("LUTData")
+    if stored is None:
+        raise _DamagedLut("it has no LUTData")
+    if not 1 <= bits <= 16:
+        raise _DamagedLut(f"its entries have {bits} bits, not 1 to 16")
+    if bits <= 8 and len(stored.content) < 2 * count:
+        entries = np.frombuffer(stored.content, "u1")[:count]
     else:
-        entries = np.atleast_1d(np.asarray(data, np.int64) & 0xFFFF)
-    if len(entries) != count or not 1 <= bits <= 16:
-        raise ValueError(f"a LUT has {len(entries)} entries of {count} and {bits} bits")
-    # Entries above the bits stated are a known fault; the range that holds them is then the true one.
-    return entries.astype(np.int64), first, max(bits, int(entries.max()).bit_length())
+        whole = stored.content[: len(stored.content) // 2 * 2]
+        entries = np.frombuffer(whole, "<u2" if stored.little_endian else ">u2")[:count]
+    if len(entries) != count:
+        raise _DamagedLut(f"it has {len(entries)} entries of {count}")
+    return _in_range(_Entries(entries.astype(np.int64), first, bits), name, warnings)
 
 
-def _window(dataset: Dataset, values: np.ndarray, warnings: list[str]) -> np.ndarray | None:
-    """Return 0..1 by the first window (PS3.3 C.11.2.1.2 and C.11.2.1.3), or None where there is none."""
-    center, width = (_number(dataset, name, None) for name in ("WindowCenter", "WindowWidth"))
+def _in_range(lut: _Entries, name: str, warnings: list[str]) -> _Entries:
+    """Return a LUT with the bits that it uses, its entries cut to them.
+
+    Entries above the bits stated are a known fault. Where they are few, or hardly above, white is where the LUT says;
+    where the LUT as a whole is above, the range that holds it is the true one, as any other would be white all over.
+    """
+    entries, bits = lut.values, lut.bits
+    white = 2**bits - 1
+    if entries.max() <= white:
+        return lut
+    outliers = max(1, int(len(entries) * _OUTLIER_SHARE))
+    top = int(np.sort(entries)[-1 - outliers]) if len(entries) > outliers else white
+    used = bits if top <= white * (1 + _OVERSHOOT) else top.bit_length()
+    if used > bits:
+        warnings.append(f"the {name} says that its entries have {bits} bits, they have {used}")
+    above = int((entries > 2**used - 1).sum())
+    if above:
+        warnings.append(f"{above} of {len(entries)} entries of the {name} are above its {used} bits and were cut")
+    return _Entries(np.minimum(entries, 2**used - 1), lut.first, used)
+
+
+def _window(values: Values, inputs: np.ndarray, warnings: list[str], steps: list[str]) -> np.ndarray | None:
+    """Return 0..1 by the first window (PS3.3 C.11.2.1.2 and C.11.2.1.3), or None where there is none to be used."""
+    center, width = values.number("WindowCenter"), values.number("WindowWidth")
     if center is None or width is None:
+        if values.has("WindowCenter") or values.has("WindowWidth"):
+            warnings.append(f"a window without a {'center' if center is None else 'width'} was ignored")
         return None
-    function = dataset.get("VOILUTFunction") or "LINEAR"
-    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        warnings.append(f"the unknown VOI LUT function {function} was taken for LINEAR")
+    function = values.text("VOILUTFunction") or "LINEAR"
+    if function not in _FUNCTIONS:
+        warnings.append(f"the unknown VOI LUT function {values.quote('VOILUTFunction')} was taken for LINEAR")
         function = "LINEAR"
     if width < 1 if function == "LINEAR" else width <= 0:
-        warnings.append(f"a window of width {width:g} was ignored")
+        warnings.append(f"a window of width {width:.15g} was ignored")
         return None
+    with np.errstate(over="ignore"):
+        shown = _apply_window(inputs, center, width, function)
+    if shown.min() == shown.max():
+        warnings.append(f"the window of center {center:.15g} and width {width:.15g} makes all values one grey")
+    count = len(values.texts("WindowCenter"))
+    steps.append(f"window 1 of {count}: center {center:.15g}, width {width:.15g}, function {function}")
+    return shown
+
+
+def _apply_window(inputs: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
     if function == "SIGMOID":
-        return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
+        return 1 / (1 + np.exp(np.clip(-4 * (inputs - center) / width, -700, 700)))
     if function == "LINEAR_EXACT":
-        return np.clip((values - center) / width + 0.5, 0, 1)
+        return np.clip((inputs - center) / width + 0.5, 0, 1)
     if width == 1:
-        return np.where(values <= center - 0.5, 0.0, 1.0)
-    return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
+        return np.where(inputs <= center - 0.5, 0.0, 1.0)
+    return np.clip((inputs - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
 
 
-def _is_padding(dataset: Dataset, codes: np.ndarray) -> np.ndarray:
+def _is_inverted(values: Values, pixels: "PixelDescription", warnings: list[str]) -> bool:
+    inverted = pixels.photometric == "MONOCHROME1"
+    shape = values.text("PresentationLUTShape")
+    if shape and inverted != (shape == "INVERSE"):
+        # PS3.3 C.8.11.3.1.2 couples the two, so the shape never inverts a second time.
+        shape = values.quote("PresentationLUTShape")
+        warnings.append(f"PresentationLUTShape {shape} contradicts {pixels.photometric}, which was followed")
+    return inverted
+
+
+def _is_padding(
+    values: Values, pixels: "PixelDescription", codes: np.ndarray, warnings: list[str], steps: list[str]
+) -> np.ndarray:
     """Mark the codes that PS3.3 C.7.5.1.1.2 names as padding."""
-    value = dataset.get("PixelPaddingValue")
+    nothing = np.zeros(len(codes), bool)
+    value, limit = values.integer("PixelPaddingValue"), values.integer("PixelPaddingRangeLimit")
     if value is None:
-        return np.zeros(len(codes), bool)
-    limit, bits = dataset.get("PixelPaddingRangeLimit"), int(dataset.BitsAllocated)
+        return nothing
+    ends, bits = [value, value if limit is None else limit], pixels.bits_allocated
+    if any(not -(2 ** (bits - 1)) <= end < 2**bits for end in ends):
+        warnings.append(f"padding of {ends[0]} to {ends[1]} does not fit into {bits} bits and was ignored")
+        return nothing
     # A value read as the wrong one of US and SS still means the same bit pattern.
-    signed = bool(dataset.PixelRepresentation)
-    ends = [int(end) for end in (value, value if limit is None else limit)]
-    ends = [end - 2**bits * (end >= 2 ** (bits - 1)) if signed else end % 2**bits for end in ends]
-    return (codes >= min(ends)) & (codes <= max(ends))
-
-
-def _number(dataset: Dataset, name: str, default: Any) -> Any:
-    """Return the first of the numbers under name, or default where there is none."""
-    value = dataset.get(name)
-    values = [value] if isinstance(value, (int, float)) else list(value or ())
-    return float(values[0]) if values else default
+    wrapped = [end % 2**bits for end in ends]
+    ends = sorted(end - 2**bits * (pixels.is_signed and end >= 2 ** (bits - 1)) for end in wrapped)
+    marked = (codes >= ends[0]) & (codes <= ends[1])
+    if marked.all():
+        warnings.append(f"padding of {ends[0]} to {ends[1]} would be every value and was ignored")
+        return nothing
+    steps.append(f"padding of {ends[0]} to {ends[1]} is black")
+    return marked

@@ -1,25 +1,60 @@
 """Reads DICOM files: which files are DICOM, their headers, and their pixels at full or reduced resolution."""
 
-from pathlib import Path
+import io
+import logging
+import os
+import re
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import pydicom
-from pydicom import Dataset, uid
-from pydicom.encaps import get_frame
-from pydicom.pixels.utils import pixel_array
+from pydicom import uid
+from pydicom.dataset import FileMetaDataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
 
-from mammovae.imageio import scaled_decode
-from mammovae.imageio.decoded_image import DecodedImage, PixelGrid, UnreadableError, check_size, grey_channel
+from mammovae.config import InputError
+from mammovae.imageio.codestream import Stream
+from mammovae.imageio.decoded_image import DecodedImage, PixelGrid, UnreadableError
+from mammovae.imageio.dicom_colour import read_colour
 from mammovae.imageio.dicom_header import header_warnings, read_attributes
-from mammovae.imageio.dicom_lut import build_lut
+from mammovae.imageio.dicom_lut import Lut, build_lut, dark_range_warning
+from mammovae.imageio.dicom_pixels import (
+    PixelDescription,
+    check_stream,
+    decode,
+    decode_reduced,
+    describe_pixels,
+    syntax_name,
+)
+from mammovae.imageio.dicom_values import Values
+from mammovae.imageio.pixel_data import PixelData, is_at_pixel_data, read_pixel_data
+from mammovae.imageio.raw_tree import RawFile, open_raw
+
+# pydicom says everything twice. What it logs becomes remarks; what it warns of would be printed, and a filter that is
+# set and taken back (catch_warnings) is one for all threads, which may never be taken back.
+warnings.filterwarnings("ignore", module=r"pydicom\.")
+
+_DEFLATED = re.compile(rb"\x02\x00\x10\x00UI..1\.2\.840\.10008\.1\.2\.1\.99(?![0-9.])", re.DOTALL)
+_PREAMBLE = 132  # bytes, with the letters behind it
+_LONGEST_META = 2**12  # bytes in which the transfer syntax is found
+_PIECE = 2**18  # bytes that are inflated at a time
+_MAX_HEADER = 2**25  # bytes of a deflated file's header
+_SMALL_STREAM = 2**16  # bytes that a stream of a small picture may have whatever its pixels need
+_MAX_REMARKS = 3  # of pydicom's, on one file
 
 
-def is_dicom(path: Path) -> bool:
+def is_dicom(file: RawFile) -> bool:
     """Say whether a file's first bytes are DICOM's: the preamble of PS3.10 7.1, or a bare data set's first element."""
     try:
-        with path.open("rb") as file:
-            head = file.read(132)
-    except OSError:
+        with open_raw(file) as stream:
+            head = stream.read(132)
+    except (OSError, InputError):
         return False
     # Files of old archives begin with group 2 or 8 at once, with a VR or an implicit length behind the tag.
     little = head[:2] in (b"\x02\x00", b"\x08\x00") and head[3:4] == b"\x00"
@@ -29,83 +64,211 @@ def is_dicom(path: Path) -> bool:
     return head[128:132] == b"DICM" or (little and (explicit or implicit)) or (big and explicit)
 
 
-def open_dataset(path: Path, *, stop_before_pixels: bool = False) -> pydicom.FileDataset:
-    """Return a file's data set, with a transfer syntax where the file names none."""
-    dataset = pydicom.dcmread(path, force=True, stop_before_pixels=stop_before_pixels)
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        implicit, little = dataset.original_encoding
-        explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
-    return dataset
+def open_dataset(file: RawFile) -> pydicom.FileDataset:
+    """Return a file's data set up to its pixels."""
+    with _open_before_pixels(file) as (dataset, _):
+        return dataset
 
 
-def read_dicom(path: Path, min_length: int | None) -> DecodedImage:
+def read_dicom(file: RawFile, min_length: int | None) -> DecodedImage:
     """Read a DICOM image; for min_length see `mammovae.imageio.read.read`."""
-    frames = int(open_dataset(path, stop_before_pixels=True).get("NumberOfFrames") or 1)
-    if frames > 1:  # before gigabytes of them are read
-        raise UnreadableError(f"it has {frames} frames (tomosynthesis or a series), give 2-D mammograms")
-    dataset = open_dataset(path)
-    header, warnings = read_attributes(dataset), header_warnings(dataset)
-    _check_pixel_description(dataset)
-    if int(dataset.get("SamplesPerPixel") or 1) > 1 or dataset.PhotometricInterpretation == "PALETTE COLOR":
-        pixels = _read_colour(dataset)
-        return DecodedImage(pixels, header, tuple(warnings), PixelGrid(*pixels.shape))
-    lut, lut_warnings = build_lut(dataset)
-    reduced = None if min_length is None else _decode_reduced(dataset, lut, min_length)
-    codes, grid = reduced or _decode_full(dataset, warnings)
-    return DecodedImage(lut[codes], header, (*warnings, *lut_warnings), grid)
-
-
-def _check_pixel_description(dataset: Dataset) -> None:
-    if "PixelData" not in dataset:
-        sop_class = dataset.get("SOPClassUID")
-        name = getattr(sop_class, "name", sop_class)  # of an unknown class: whatever bytes the file gives for it
-        name = "DICOM object" if name == sop_class else name
-        raise UnreadableError(f"this {name} holds no integer pixel data: it is truncated or no mammogram")
-    check_size(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
-    if not 1 <= int(dataset.BitsStored) <= min(16, int(dataset.BitsAllocated)):
-        raise UnreadableError(f"it stores {dataset.BitsStored} of {dataset.BitsAllocated} bits a pixel, not 1 to 16")
-
-
-def _decode_reduced(dataset: Dataset, lut: np.ndarray, min_length: int) -> tuple[np.ndarray, PixelGrid] | None:
-    """Return stored bit patterns at reduced resolution and their grid, or None where the whole must be decoded."""
-    shape, bits = (int(dataset.Rows), int(dataset.Columns)), int(dataset.BitsStored)
-    signed, syntax = bool(dataset.PixelRepresentation), dataset.file_meta.TransferSyntaxUID
-    factor = scaled_decode.fraction(max(shape), min_length)
-    # Stored values are averaged before they become grey: where greys are in another order (padding that is dark
-    # beside air that is bright), an average would be neither.
-    steps = np.diff(np.roll(lut, len(lut) // 2 if signed else 0).astype(np.int32))
-    if factor == 1 or not ((steps >= 0).all() or (steps <= 0).all()):
-        return None
-    try:
-        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-        if syntax in (uid.JPEG2000Lossless, uid.JPEG2000):
-            codes, factor = scaled_decode.jpeg2000(frame, shape, bits, signed, factor)
-        elif syntax == uid.JPEGBaseline8Bit and bits == 8 and not signed:
-            codes, factor = scaled_decode.jpeg(frame, shape, factor)
+    with collect_pydicom_warnings() as odd, _open_before_pixels(file) as (dataset, stream):
+        values = Values(dataset)
+        header, notes = read_attributes(values), header_warnings(values)
+        pixels, data = _read_stored(dataset, values, stream)
+        syntax = _transfer_syntax(dataset)
+        codestream, stream_notes = check_stream(data, pixels, syntax)
+        notes += [*data.warnings, *stream_notes]
+        steps = [_describe_storage(syntax, pixels, codestream)]
+        if pixels.samples > 1 or pixels.photometric == "PALETTE COLOR":
+            channel, colour_notes = read_colour(data, codestream, pixels, dataset)
+            grey = _Grey(channel, PixelGrid(*channel.shape), colour_notes, ["its equal channels were read as grey"])
         else:
-            return None
-    except Exception:  # whatever is the matter, decoding the whole says it in its own words
-        return None
-    return codes, PixelGrid(*shape, factor)
+            grey = _read_grey(data, codestream, pixels, dataset, min_length)
+        remarks = _unique(notes, grey.warnings, values.warnings, odd)
+    return DecodedImage(grey.pixels, header, remarks, grey.grid, steps=(*steps, *grey.steps))
 
 
-def _decode_full(dataset: Dataset, warnings: list[str]) -> tuple[np.ndarray, PixelGrid]:
-    """Return stored bit patterns (native byte order, no extension of a sign) and their grid; may add a warning."""
-    stored, bits = pixel_array(dataset, view_only=True), int(dataset.BitsStored)
-    high = int(dataset.get("HighBit", bits - 1))
-    if high != bits - 1 and not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        warnings.append(f"HighBit {high} contradicts {bits} bits stored, the lowest {bits} bits were read")
-    codes = stored.astype(stored.dtype.newbyteorder("="), copy=False).view(f"uint{stored.itemsize * 8}")
-    if bits < stored.itemsize * 8:
-        codes = codes & codes.dtype.type(2**bits - 1)
-    return codes, PixelGrid(*codes.shape)
+class _Grey(NamedTuple):
+    pixels: np.ndarray
+    grid: PixelGrid
+    warnings: list[str]
+    steps: list[str]
 
 
-def _read_colour(dataset: Dataset) -> np.ndarray:
-    """Return the grey, uint16 (rows, columns), of a coloured file whose channels agree."""
-    stored, white = pixel_array(dataset, view_only=True), 2 ** int(dataset.BitsStored) - 1
-    if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        stored = pydicom.pixels.apply_color_lut(stored, dataset)
-        white = 2 ** (stored.itemsize * 8) - 1
-    return np.rint(grey_channel(stored, white) * (65535 / white)).astype(np.uint16)
+def _read_grey(
+    data: PixelData,
+    codestream: Stream | None,
+    pixels: PixelDescription,
+    dataset: pydicom.FileDataset,
+    min_length: int | None,
+) -> _Grey:
+    """Read a file without colour."""
+    values = Values(dataset)
+    if min_length is not None and codestream is not None:
+        lut = build_lut(values, pixels)
+        reduced = decode_reduced(codestream, pixels, lut.table, min_length)
+        if reduced is not None:
+            codes, grid = reduced
+            step = f"decoded at 1/{grid.factor} of the resolution"
+            return _Grey(lut.table[codes], grid, [*_dark_range(codes, pixels, lut), *lut.warnings], [step, *lut.steps])
+    stored = decode(data, codestream, pixels, dataset)
+    pixels, lut = stored.description, build_lut(values, stored.description)
+    grey = lut.table[stored.codes]
+    if stored.background is not None:
+        grey[stored.background] = 0
+    notes = [*stored.warnings, *_dark_range(stored.codes, pixels, lut), *lut.warnings, *values.warnings]
+    return _Grey(grey, stored.grid, notes, [*stored.warnings, *lut.steps])
+
+
+def _dark_range(codes: np.ndarray, pixels: PixelDescription, lut: Lut) -> list[str]:
+    """Return the remark on values that hardly use the range that is shown."""
+    if pixels.is_signed or not lut.shows_whole_range:
+        return []
+    warning = dark_range_warning(int(codes.max()), pixels.bits_stored)
+    return [] if warning is None else [warning]
+
+
+def _read_stored(
+    dataset: pydicom.FileDataset, values: Values, stream: "IO[bytes] | _Inflated"
+) -> tuple[PixelDescription, PixelData]:
+    """Return what the header says of the pixels and, only where that is a possible image, their bytes."""
+    implicit, little = bool(dataset.original_encoding[0]), dataset.original_encoding[1] is not False
+    source = cast(IO[bytes], stream)
+    if not is_at_pixel_data(source, little=little):
+        raise UnreadableError(_without_pixels(dataset))
+    pixels = describe_pixels(values)
+    longest = 2 * pixels.needed_bytes + _SMALL_STREAM
+    if isinstance(stream, _Inflated):
+        stream.limit = stream.tell() + longest
+    return pixels, read_pixel_data(source, implicit=implicit, little=little, longest=longest)
+
+
+def _transfer_syntax(dataset: pydicom.FileDataset) -> uid.UID:
+    """Return the transfer syntax that a file names, or the one that it was read in where it names none."""
+    named = Values(dataset.file_meta).text("TransferSyntaxUID")
+    if named:
+        return uid.UID(named)
+    implicit, little = dataset.original_encoding
+    explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+    return uid.ImplicitVRLittleEndian if implicit else explicit
+
+
+def _without_pixels(dataset: pydicom.FileDataset) -> str:
+    sop_class = Values(dataset).text("SOPClassUID") or ""
+    name = uid.UID(sop_class).name
+    name = "DICOM object" if name == sop_class else name
+    return f"this {name} holds no integer pixel data: it is truncated or no mammogram"
+
+
+def _describe_storage(syntax: uid.UID, pixels: PixelDescription, codestream: Stream | None) -> str:
+    """Return the first step: how the pixels are stored."""
+    own = "" if codestream is None else f" (a {codestream.kind} stream of {codestream.bits} bits)"
+    return f"{pixels.rows} rows of {pixels.columns} pixels are stored as {syntax_name(syntax)}{own}"
+
+
+def _unique(*sentences: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(sentence for some in sentences for sentence in some))
+
+
+@contextmanager
+def collect_pydicom_warnings() -> Iterator[list[str]]:
+    """Collect what pydicom logs in this thread: a clause each, without the file's own words, at most a few."""
+    collector = _Collector()
+    logger = logging.getLogger("pydicom")
+    logger.addHandler(collector)
+    try:
+        yield collector.clauses
+    finally:
+        logger.removeHandler(collector)
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._thread = threading.get_ident()
+        self.clauses: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if threading.get_ident() != self._thread or len(self.clauses) == _MAX_REMARKS:
+            return
+        # What stands behind a colon are values, a patient's name among them.
+        clause = re.split(r" - |[:;]|\.(?:\s|$)", " ".join(record.getMessage().split()))[0].strip()[:120]
+        clause = clause[:1].lower() + clause[1:]
+        if clause and clause not in self.clauses:
+            self.clauses.append(clause)
+
+
+class _Inflated:
+    """The data set of a deflated file (PS3.5 A.5), inflated no further than it is read, and never beyond `limit`."""
+
+    def __init__(self, stream: IO[bytes], limit: int) -> None:
+        self._stream, self.limit = stream, limit
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._content = io.BytesIO()
+        self._length = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to size bytes from where it stands."""
+        self._inflate(self.limit + 1 if size < 0 else self.tell() + size)
+        return self._content.read(size)
+
+    def tell(self) -> int:
+        """Return where it stands."""
+        return self._content.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go somewhere else."""
+        if whence == os.SEEK_END:
+            self._inflate(self.limit + 1)
+        return self._content.seek(offset, whence)
+
+    def _inflate(self, end: int) -> None:
+        place = self._content.tell()
+        self._content.seek(self._length)
+        while self._length < min(end, self.limit + 1) and not self._inflater.eof:
+            packed = self._inflater.unconsumed_tail or self._stream.read(_PIECE)
+            if not packed:
+                break
+            try:
+                self._length += self._content.write(self._inflater.decompress(packed, _PIECE))
+            except zlib.error:
+                raise UnreadableError("its deflated data set is damaged, fetch the file again") from None
+        self._content.seek(place)
+        if self._length > self.limit:
+            raise UnreadableError(
+                f"its deflated data set holds more than {self.limit:,} bytes, which is more than its image needs"
+            )
+
+
+@contextmanager
+def _open_before_pixels(file: RawFile) -> "Iterator[tuple[pydicom.FileDataset, IO[bytes] | _Inflated]]":
+    """Open a file; give its data set up to its pixels, and the stream that stands before them."""
+    with open_raw(file) as raw:
+        try:
+            dataset, stream = _read_header(raw)
+        except (UnreadableError, OSError, MemoryError):
+            raise
+        except RecursionError:
+            raise UnreadableError("its DICOM header is damaged: sequences lie in each other without end") from None
+        except Exception:  # pydicom raises anything over what is no DICOM
+            raise UnreadableError("its DICOM header is damaged, fetch the file again") from None
+        yield dataset, stream
+
+
+def _read_header(raw: IO[bytes]) -> "tuple[pydicom.FileDataset, IO[bytes] | _Inflated]":
+    is_deflated = _DEFLATED.search(raw.read(_LONGEST_META))
+    raw.seek(0)
+    if is_deflated:
+        raw.seek(_PREAMBLE if raw.read(_PREAMBLE).endswith(b"DICM") else 0)
+        meta = FileMetaDataset(read_dataset(cast(BinaryIO, raw), False, True, stop_when=_is_behind_meta))
+        inflated = _Inflated(raw, _MAX_HEADER)
+        # Without a file meta group, it finds out for itself that what was deflated is explicit.
+        dataset = pydicom.dcmread(cast(BinaryIO, inflated), force=True, stop_before_pixels=True)
+        dataset.file_meta = meta
+        return dataset, inflated
+    return pydicom.dcmread(raw, force=True, stop_before_pixels=True), raw
+
+
+def _is_behind_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag.group != 2

@@ -2,11 +2,15 @@
 
 import io
 import struct
+import warnings
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
+
+# Every size is checked before Pillow sees a file; a filter for the while would hold for all threads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _SIZ = struct.Struct(">HHIIIIIIIIH")
 

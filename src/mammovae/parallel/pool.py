@@ -1,4 +1,4 @@
-"""Run one function over many inputs, here or on a Dask cluster; an input that crashes or hangs affects no other."""
+"""Run one function over many inputs, in child processes or on a Dask cluster; none that crashes affects another."""
 
 import os
 import pickle
@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from mammovae.config import InputError, UsageError
-from mammovae.parallel.worker import Result, Task, WorkerProcess, WorkerStartError, WorkSpec, call_safely, serialise
+from mammovae.parallel.worker import Result, Task, WorkerProcess, WorkSpec, call_safely, serialise
 
 DEFAULT_TIMEOUT_S = 600.0  # how long a task may take in a worker process where no limit is given
 POLL_INTERVAL_S = 5.0  # time without an answer after which more tasks are submitted if workers have joined
@@ -31,10 +31,11 @@ def map_unordered(
     """Yield (task, result) as results come, in no fixed order; a task that raised, crashed or hung gives an InputError.
 
     Tasks are taken as they are needed, so memory stays flat. Function and tasks are pickled: the function must belong
-    to a module that can be imported. With workers=1 and no timeout, and in an executor, a crash ends the run.
+    to a module that can be imported. A process gives each task a limit of time and, on Linux, of memory; in an executor
+    there is neither, and a crash ends the run.
 
-    workers is the number of processes, by default one for each core; cluster the address of a Dask scheduler, or
-    "local", which starts one with as many workers here; an executor takes the place of both, without a time limit;
+    workers is the number of child processes, by default one for each core; cluster the address of a Dask scheduler, or
+    "local", which starts one with as many workers here; an executor takes the place of both;
     timeout is the seconds that a task may take, by default 600.
 
     Raises UsageError when the function cannot be sent to other processes or Dask is not installed, and InputError when
@@ -55,9 +56,6 @@ def map_unordered(
 
         with connect(cluster, WorkSpec.of(function, timeout or DEFAULT_TIMEOUT_S), count) as dask:
             yield from _run(dask.submit, dask.read, tasks, lambda: _TASKS_PER_WORKER * max(1, dask.count_threads()), {})
-    elif count == 1 and timeout is None:
-        for task in tasks:
-            yield task, call_safely(function, task)
     else:
         with _worker_processes(WorkSpec.of(function, timeout or DEFAULT_TIMEOUT_S), count) as submit:
             yield from _run(submit, Future.result, tasks, lambda: _TASKS_PER_WORKER * count, {})
@@ -96,8 +94,6 @@ def _worker_processes(work: WorkSpec, count: int) -> Iterator[Callable[[Any], Fu
         payload, worker = serialise(task), idle.pop()
         try:
             return call_safely(pickle.loads, worker.run_task(payload))
-        except WorkerStartError as error:
-            raise InputError(f"{error}: use --workers 1 (workers=1)") from None
         finally:
             idle.append(worker)
 

@@ -7,16 +7,20 @@ keeps the worker from starting; every other one is a task, answered by its resul
 """
 
 import ctypes
+import errno
 import faulthandler
 import os
 import pickle
 import queue
+import re
+import resource
 import select
 import signal
 import subprocess
 import sys
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -34,13 +38,16 @@ Result = TypeVar("Result")
 KILL_GRACE_S = 30.0  # after the limit and this, a worker that did not end itself (it was stopped, say) is killed
 START_TIMEOUT_S = 120.0  # how long a worker may take to import what it needs
 START_RETRY_DELAYS_S = (0.0, 0.5, 2.0)  # before each attempt to start: a machine may lack memory for a moment
+MEMORY_LIMIT_BYTES = 2 * 2**30
+"""Memory that one task may take, beyond what its process has when it begins."""
 
-_SIGKILL = 9  # Windows has no signal.SIGKILL
+_OUT_OF_MEMORY = (
+    f"decoding needs more memory than the {MEMORY_LIMIT_BYTES // 2**30} GiB that one file may take: "
+    "it is damaged, or far larger than a mammogram"
+)
+_MEMORY_WORDS = re.compile("bad_alloc|MemoryError|allocate memory")  # of C++, Python, and C or PyTorch
+_LAST_WORDS_BYTES = 2000
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-
-
-class WorkerStartError(InputError):
-    """No worker process can be started on this machine."""
 
 
 class WorkSpec(NamedTuple):
@@ -77,7 +84,27 @@ def call_safely(function: Callable[[Task], Result], task: Task) -> Result | Inpu
     except InputError as error:
         return error
     except Exception as error:
-        return InputError(f"unexpected {type(error).__name__}: {error}")
+        return InputError(_explain(error))
+
+
+def _explain(error: Exception) -> str:
+    """Return a sentence for users on an error that nobody foresaw; Python's own words would tell them nothing."""
+    code = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or code == errno.ENOMEM or _MEMORY_WORDS.search(str(error)):
+        return _OUT_OF_MEMORY
+    if isinstance(error, OSError) and code is not None:
+        return f"{error.strerror}: {error.filename or 'check the disk'}"
+    frames = traceback.extract_tb(error.__traceback__)
+    room = Path(__file__).parent
+    # The last place in mammovae's own code, but not in this room, which only calls.
+    ours = [
+        frame for frame in frames if room.parent in Path(frame.filename).parents and room != Path(frame.filename).parent
+    ]
+    last = (ours or frames)[-1]
+    place = f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
+    return (
+        f"it cannot be used, and mammovae does not know why ({place}): please report this, and what kind of file it is"
+    )
 
 
 def environment() -> dict[str, str]:
@@ -98,14 +125,15 @@ class WorkerProcess:
     def __init__(self, work: WorkSpec) -> None:
         self.work = work
         self._process: subprocess.Popen[bytes] | None = None
+        self._messages: _LastWords | None = None
         self._closed = False
         self._lock = threading.Lock()
 
     def run_task(self, payload: bytes, may_retry: bool = True) -> bytes:
         """Return the pickle of a task's result, or of an InputError where the task raised, hung or crashed.
 
-        Raises WorkerStartError when no process can be started, UsageError when it cannot import the function, and
-        InputError when it has another version of mammovae.
+        Raises InputError when no process can be started or it has another version of mammovae, and UsageError when it
+        cannot import the function.
         """
         process = self._started_process()
         begin = time.monotonic()
@@ -115,9 +143,11 @@ class WorkerProcess:
         # The clock here started before the worker's, so a worker that its watchdog ended is always late.
         is_late = self.work.timeout_s is not None and time.monotonic() - begin >= self.work.timeout_s
         status = _exit_status(process)
-        if status == -_SIGKILL and may_retry and not is_late and not self._closed:
+        if status == -signal.SIGKILL and may_retry and not is_late and not self._closed:
             # Killed from outside, for want of memory or by hand: the task may not be the cause.
             return self.run_task(payload, may_retry=False)
+        if not is_late and _MEMORY_WORDS.search(self._last_words()):
+            return serialise(InputError(_OUT_OF_MEMORY))
         return serialise(InputError(_describe_failure(status, self.work.timeout_s if is_late else None)))
 
     def close(self) -> None:
@@ -132,18 +162,26 @@ class WorkerProcess:
     def _started_process(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
             return self._process
+        why = ""
         for delay in START_RETRY_DELAYS_S:
             time.sleep(delay)
-            with suppress(OSError):
+            try:
                 process = self._start()
-                answer = _exchange(process, serialise(tuple(self.work)), START_TIMEOUT_S)
-                if answer is not None:
-                    if (error := pickle.loads(answer)) is None:
-                        return process
-                    process.kill()
-                    _exit_status(process)
-                    raise error
-        raise WorkerStartError("worker processes cannot be started here")
+            except OSError as error:
+                why = error.strerror
+                continue
+            answer = _exchange(process, serialise(tuple(self.work)), START_TIMEOUT_S)
+            if answer is not None:
+                if (error := pickle.loads(answer)) is None:
+                    return process
+                process.kill()
+                _exit_status(process)
+                raise error
+            why = f"{sys.executable} ended at once, {self._last_words().rpartition(chr(10))[2] or 'without a word'}"
+        raise InputError(f"no worker process can be started here ({why}): free memory, or allow more processes")
+
+    def _last_words(self) -> str:
+        return "" if self._messages is None else self._messages.text()
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-P", "-m", "mammovae.parallel.worker"]
@@ -153,9 +191,31 @@ class WorkerProcess:
             if self._process is not None:
                 _exit_status(self._process)
             # In a session of its own, because Ctrl-C is for this process, which then kills its workers.
-            pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
             self._process = subprocess.Popen(command, env=environment(), start_new_session=True, **pipes)
+            self._messages = _LastWords(self._process.stderr)
             return self._process
+
+
+class _LastWords(threading.Thread):
+    """Reads what a worker and its codecs print, so that no user sees it, and keeps the end: why the worker died."""
+
+    def __init__(self, pipe: IO[bytes] | None) -> None:
+        super().__init__(daemon=True)
+        assert pipe is not None
+        self._pipe, self._end = pipe, b""
+        self.start()
+
+    def run(self) -> None:
+        """Read until the worker is gone."""
+        with self._pipe:
+            while chunk := os.read(self._pipe.fileno(), 65536):
+                self._end = (self._end + chunk)[-_LAST_WORDS_BYTES:]
+
+    def text(self) -> str:
+        """Return the end of what was printed, once the worker has died."""
+        self.join(timeout=1)
+        return self._end.decode(errors="replace").strip()
 
 
 def _exchange(process: subprocess.Popen[bytes], payload: bytes, timeout_s: float | None) -> bytes | None:
@@ -163,7 +223,7 @@ def _exchange(process: subprocess.Popen[bytes], payload: bytes, timeout_s: float
     assert process.stdin is not None and process.stdout is not None
     try:
         _send(process.stdin, payload)
-        if timeout_s is not None and hasattr(select, "poll"):
+        if timeout_s is not None:
             poll = select.poll()
             poll.register(process.stdout, select.POLLIN)
             if not poll.poll(1000 * (timeout_s + KILL_GRACE_S)):
@@ -195,7 +255,7 @@ def _describe_failure(status: int | None, timeout_s: float | None) -> str:
         limit = f"decoding took longer than {timeout_s:g} s"
         return f"{limit}: the file is damaged, its disk hangs, or the limit is too short"
     cause = {-number: number.name for number in signal.Signals}.get(status or 0, f"exit status {status}")
-    hint = ", or memory ran out" if status == -_SIGKILL else ""
+    hint = ", or memory ran out" if status == -signal.SIGKILL else ""
     return f"decoding crashed the worker process ({cause}): the file is damaged, or its codec is{hint}"
 
 
@@ -216,7 +276,10 @@ def _run_worker() -> None:
     # The kernel kills this process with its parent, even where a codec never releases the interpreter's lock.
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, _SIGKILL)  # PR_SET_PDEATHSIG
+            ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG
+        with suppress(OSError):  # Where memory runs out, the kernel takes this process and not the user's session.
+            Path("/proc/self/oom_score_adj").write_text("1000")
+    soft_limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null_device = os.open(os.devnull, os.O_RDWR)
     os.dup2(null_device, 0)
@@ -237,6 +300,7 @@ def _run_worker() -> None:
         return _send(answers, serialise(UsageError(reason)))
     while True:
         payload = inbox.get()
+        _limit_memory(soft_limit)
         if timeout_s is not None:
             # A watchdog in C: it needs neither the interpreter's lock nor another process.
             faulthandler.dump_traceback_later(timeout_s, exit=True, file=null_device)
@@ -244,6 +308,21 @@ def _run_worker() -> None:
         answer = call_safely(serialise, result)
         faulthandler.cancel_dump_traceback_later()
         _send(answers, serialise(answer) if isinstance(answer, InputError) else answer)
+
+
+def _limit_memory(most: int) -> None:
+    """Let this process take MEMORY_LIMIT_BYTES more than it has now, on Linux; never more than most, a limit before.
+
+    At each task, as what earlier ones left behind (a cache, a codec's leak) is not of the next one's making.
+    """
+    if sys.platform != "linux":  # macOS accepts such a limit and does not keep it
+        return
+    with suppress(OSError, ValueError):
+        pages = int(Path("/proc/self/statm").read_text().partition(" ")[0])
+        wanted = pages * resource.getpagesize() + MEMORY_LIMIT_BYTES
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        lowest = min(limit for limit in (wanted, most, hard) if limit != resource.RLIM_INFINITY)
+        resource.setrlimit(resource.RLIMIT_AS, (lowest, hard))
 
 
 def _receive_requests(requests: IO[bytes], inbox: queue.SimpleQueue[bytes]) -> None:

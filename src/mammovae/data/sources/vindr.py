@@ -1,18 +1,16 @@
 """VinDr-Mammo: 5,000 screening exams of four images, as released or as the PNG copy."""
 
-import ast
 import re
 from collections import defaultdict
-from functools import lru_cache
-from pathlib import Path
 
 import pandas as pd
 
 from mammovae.config import HealthyRule, InputError
 from mammovae.data import index
 from mammovae.data.sources.csv_rows import DENSITIES, SIDES, SPLITS, VIEWS, CsvRow, normalise_name, read_csv
-from mammovae.data.sources.source import Source, find_entry, header_of
+from mammovae.data.sources.source import Headers, Source, header_fields
 from mammovae.imageio.dicom_header import age_in_years
+from mammovae.imageio.raw_tree import RawTree
 from mammovae.imageio.read import IMAGE_SUFFIXES, RASTER_SUFFIXES
 
 _IMAGE_COLUMNS = ("study_id", "image_id", "laterality", "view_position", "breast_birads")
@@ -21,7 +19,7 @@ _FINDING_COLUMNS = ("study_id", "image_id", "laterality", "finding_categories", 
 ImageFindings = list[tuple[str, CsvRow]]  # category and table row of each finding of an image
 
 
-def list_images(root: Path, *, healthy: HealthyRule = "birads12") -> pd.DataFrame:
+def list_images(tree: RawTree, headers: Headers, *, healthy: HealthyRule = "birads12") -> pd.DataFrame:
     """List VinDr-Mammo (Nguyen et al., Scientific Data 10:277, 2023), a row an image in the table's order.
 
     Released: images/STUDY/IMAGE.dicom, breast-level_annotations.csv, finding_annotations.csv and, where it is
@@ -36,7 +34,7 @@ def list_images(root: Path, *, healthy: HealthyRule = "birads12") -> pd.DataFram
     the image and are clipped; findings of an image that the breast table does not list (a cut-down table) make no row,
     but count for the health of their breast; a PNG may have another size than the table says.
     """
-    image_rows, finding_rows, details, folder = _tables(root)
+    image_rows, finding_rows, details, folder = _tables(tree)
     allowed = (1,) if healthy == "birads1" else (1, 2)
     findings: dict[str, ImageFindings] = defaultdict(list)
     affected = {_breast(row) for row in image_rows if row.birads("breast_birads") not in allowed}
@@ -44,37 +42,44 @@ def list_images(root: Path, *, healthy: HealthyRule = "birads12") -> pd.DataFram
         for category in _categories(row):
             findings[row.required("image_id")].append((category, row))
             affected.add(_breast(row))
-    existing_files = lru_cache(64)(_existing_files)  # for this call alone: files may come between two
+    existing_files: dict[str, dict[str, str]] = {}
     rows = []
     for row in image_rows:
         study, image_id = row.required("study_id"), row.required("image_id")
-        suffix = ".dicom" if normalise_name(folder.name) == "images" else ".png"
-        name = existing_files(folder / study).get(image_id, image_id + suffix)
-        source = f"{folder.name}/{study}/{name}"
-        fields = _fields(row, _raster_shape(root / source), findings[image_id])
+        place = f"{folder}/{study}"
+        if place not in existing_files:
+            existing_files[place] = _existing_files(tree, place)
+        suffix = ".dicom" if normalise_name(folder) == "images" else ".png"
+        source = existing_files[place].get(image_id, f"{place}/{image_id}{suffix}")
+        header = header_fields(headers.get(source))
+        raster_shape = (header["rows"], header["columns"]) if "rows" in header else None
+        fields = _fields(row, raster_shape, findings[image_id])
         detail = _detail(details[image_id]) if image_id in details else {}
         is_healthy = True if healthy == "image" or _breast(row) not in affected else None
         is_healthy = False if findings[image_id] else is_healthy
-        rows.append(fields | {"source": source, "healthy": is_healthy} | detail)
-    return index.table(rows, root)
+        failure = header if header.get("status") == "failed" else {}
+        rows.append(fields | {"source": source, "healthy": is_healthy} | detail | failure)
+    return index.table(rows, tree)
 
 
-def _tables(root: Path) -> tuple[list[CsvRow], list[CsvRow], dict[str, CsvRow], Path]:
+def _tables(tree: RawTree) -> tuple[list[CsvRow], list[CsvRow], dict[str, CsvRow], str]:
     """Return the image rows, the finding rows, the metadata by image, and the folder of the studies."""
-    released = find_entry(root, "breast-level_annotations.csv")
-    metadata = find_entry(root, "metadata.csv")
-    folder = find_entry(root, "images") or find_entry(root, "Processed_Images") or root / "images"
+    released = tree.find("breast-level_annotations.csv")
+    metadata = tree.find("metadata.csv")
+    folder = tree.find_folder("images") or tree.find_folder("Processed_Images") or "images"
     if released:
-        findings = find_entry(root, "finding_annotations.csv") or root / "finding_annotations.csv"
-        rows = read_csv(metadata) if metadata else []
+        findings = tree.find("finding_annotations.csv")
+        if findings is None:
+            raise InputError(f"there is no {tree.root}/finding_annotations.csv: it belongs beside {released}")
+        rows = read_csv(tree, metadata) if metadata else []
         details = {uid: row for row in rows if (uid := row.text("SOP Instance UID"))}
-        return read_csv(released, _IMAGE_COLUMNS), read_csv(findings, _FINDING_COLUMNS), details, folder
+        return read_csv(tree, released, _IMAGE_COLUMNS), read_csv(tree, findings, _FINDING_COLUMNS), details, folder
     if metadata:
-        rows = read_csv(metadata, [*_IMAGE_COLUMNS, *_FINDING_COLUMNS[3:]])
+        rows = read_csv(tree, metadata, [*_IMAGE_COLUMNS, *_FINDING_COLUMNS[3:]])
         firsts = {row.required("image_id"): row for row in reversed(rows)}
         return [row for row in rows if firsts[row.required("image_id")] is row], rows, {}, folder
     raise InputError(
-        f"{root} is not VinDr-Mammo: it holds neither breast-level_annotations.csv (as released) "
+        f"{tree.root} is not VinDr-Mammo: it holds neither breast-level_annotations.csv (as released) "
         "nor Metadata.csv (the PNG copy)"
     )
 
@@ -84,14 +89,8 @@ def _breast(row: CsvRow) -> tuple[str, str | None]:
 
 
 def _categories(row: CsvRow) -> list[str]:
-    text = row.required("finding_categories")
-    try:
-        names = ast.literal_eval(text) if text.startswith("[") else [text]
-    except (SyntaxError, ValueError):
-        names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{row.place}: finding_categories is {text!r}, where a list such as ['Mass'] belongs")
-    return [name for name in dict.fromkeys(names) if normalise_name(name) != "nofinding"]
+    row.required("finding_categories")
+    return row.categories("finding_categories") or []
 
 
 def _fields(row: CsvRow, raster_shape: tuple[int, int] | None, findings: ImageFindings) -> dict:
@@ -115,16 +114,15 @@ def _fields(row: CsvRow, raster_shape: tuple[int, int] | None, findings: ImageFi
     }
 
 
-def _existing_files(study: Path) -> dict[str, str]:
-    """Return the names of the images in a study's folder by image_id."""
-    names = sorted(path.name for path in study.iterdir()) if study.is_dir() else []
-    return {name.rpartition(".")[0]: name for name in names if name.lower().endswith(IMAGE_SUFFIXES)}
+def _existing_files(tree: RawTree, folder: str) -> dict[str, str]:
+    """Return the sources of the images in a study's folder by image_id."""
+    images = [source for source in sorted(tree.in_folder(folder)) if source.lower().endswith(IMAGE_SUFFIXES)]
+    return {source.rpartition("/")[2].rpartition(".")[0]: source for source in images}
 
 
-def _raster_shape(path: Path) -> tuple[int, int] | None:
-    """Return rows and columns of a copy that is no DICOM; None where reading will have to say what is wrong."""
-    header = header_of(path) if path.suffix.lower() in RASTER_SUFFIXES else None
-    return (header["rows"], header["columns"]) if header and "rows" in header else None
+def _is_raster(source: str) -> bool:
+    """Say whether a file is a copy that is no DICOM, which may have been resized."""
+    return source.lower().endswith(RASTER_SUFFIXES)
 
 
 def _place(findings: ImageFindings, table_shape: tuple, shape: tuple) -> tuple[list[dict], str | None]:
@@ -159,5 +157,6 @@ _ANY_GRADE = "Healthy means no box on the image: BI-RADS 3 to 5, or a box in ano
 SOURCE = Source(
     reads="VinDr-Mammo, as released or as the PNG copy",
     list_images=list_images,
+    needs_header=_is_raster,
     healthy_rules={"birads12": (_NOT_BOXED,), "birads1": (), "image": (_NOT_BOXED, _ANY_GRADE)},
 )
