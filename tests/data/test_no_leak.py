@@ -16,6 +16,7 @@ from tests.fuzz.samples import dicom, picture
 
 import mammovae as mv
 from mammovae.data import index
+from mammovae.data.copies import set_aside
 from mammovae.data.finalize import finalize
 from mammovae.data.split import assign_folds, include_unlabelled, split_fold
 
@@ -86,11 +87,11 @@ def finalised(archive: Sequence[Image]) -> tuple[pd.DataFrame, dict[str, Any]]:
 def groups(archive: Sequence[Image]) -> list[list[int]]:
     """Return the readable images that belong together: by patient, by study, by picture, and so on from each to others.
 
-    A patient id that is the only one over several studies is an anonymiser's, and says nothing.
+    A patient id that is the only one over several studies is an anonymiser's, and says nothing; nor does ANONYMOUS.
     """
     readable = [number for number, image in enumerate(archive) if image.state == "ok"]
     patients, studies = ({getattr(archive[n], name) for n in readable} - {None} for name in ("patient", "study"))
-    says_nothing = len(patients) == 1 and len(studies) > 1
+    says_nothing = patients == {"ANONYMOUS"} or (len(patients) == 1 and len(studies) > 1)
     joined: list[tuple[set[Hashable], list[int]]] = []
     for number in readable:
         image = archive[number]
@@ -121,7 +122,7 @@ def leaks(archive: Sequence[Image], split: Sequence[str]) -> list[list[tuple[int
     return [group for group in used if len({name for _, name in group}) > 1]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(ARCHIVES)
 def test_no_patient_study_or_picture_is_in_two_splits_and_only_the_healthy_train(archive: list[Image]) -> None:
     frame, _ = finalised(archive)
@@ -138,11 +139,11 @@ def test_no_patient_study_or_picture_is_in_two_splits_and_only_the_healthy_train
     assert len(used) == len(set(used)), "a picture is used twice"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(ARCHIVES)
 def test_training_without_labels_keeps_patients_apart_too(archive: list[Image]) -> None:
     frame, facts = finalised(archive)
-    split = include_unlabelled(frame, 0, copies_of(facts))["split"].tolist()
+    split = include_unlabelled(frame, 0, aside(frame, facts))["split"].tolist()
     assert leaks(archive, split) == []
     assert all(split[n] == "unused" for n in contradicting(archive)), "a copy that is called ill elsewhere trains"
     assert all(split[n] == "unused" for n, image in enumerate(archive) if image.state != "ok")
@@ -150,12 +151,12 @@ def test_training_without_labels_keeps_patients_apart_too(archive: list[Image]) 
     assert all(image.healthy is not False and image.kind == "mammogram" for image in trains)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(ARCHIVES, st.integers(2, 4))
 def test_no_patient_study_or_picture_is_in_two_folds(archive: list[Image], folds: int) -> None:
     frame, facts = finalised(archive)
     try:
-        fold_of = assign_folds(frame, folds, 0, copies_of(facts))
+        fold_of = assign_folds(frame, folds, 0, aside(frame, facts))
     except mv.UsageError:  # fewer patients than folds
         return
     assert leaks(archive, fold_of.tolist()) == []
@@ -166,8 +167,8 @@ def test_no_patient_study_or_picture_is_in_two_folds(archive: list[Image], folds
         assert all(archive[n].healthy for n in trains) and not trains & contradicting(archive)
 
 
-def copies_of(facts: Mapping[str, Any]) -> set[str]:
-    return {name for group in facts["duplicates"] for name in group[1:]}
+def aside(frame: pd.DataFrame, facts: Mapping[str, Any]) -> set[str]:
+    return set_aside(frame, facts | {"settings": SETTINGS.model_dump()})
 
 
 def test_a_plain_archive_of_healthy_patients_fills_every_split() -> None:
