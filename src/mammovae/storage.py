@@ -112,8 +112,8 @@ def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
 def write_csv(frame: "pd.DataFrame", path: Path, *, float_format: str | None = None) -> None:
     """Write a table for people in one step; no cell of text is a formula to a spreadsheet, or moves a terminal.
 
-    Text that begins with =, +, -, @, tab or carriage return gets an apostrophe before it, which `plain_text` removes;
-    control characters are written as Python writes them in quotes.
+    Text that begins with =, +, -, @, tab or carriage return gets an apostrophe before it, as does text that begins so
+    already; control characters are written as Python writes them in quotes.
     """
     texts = frame.select_dtypes(exclude=["number", "bool"])
     harmless = {str(name): [_harmless(cell) for cell in texts[name].to_numpy(object)] for name in texts}
@@ -127,11 +127,6 @@ def _harmless(cell: Any) -> Any:
         return cell
     text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), cell)
     return f"'{text}" if _FORMULA.match(text) else text
-
-
-def plain_text(cell: str) -> str:
-    """Return a cell of text as it was before `write_csv` made it harmless, but for control characters."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def allocate_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:

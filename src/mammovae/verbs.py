@@ -400,11 +400,14 @@ def audit(
 
 @_checked
 def info(*paths: Places) -> Result:
-    """Say in words what a DATA folder, a RUN folder or an image is.
+    """Say in words what a DATA folder, a RUN folder or an image is; of an image, how its values become grey.
+
+    Of each image file: its kind, side and view and where they were read, every step from stored values to grey, what is
+    odd about it, and what prepare makes of it or why it would refuse it.
 
     Example: mammovae info DATA RUN image.dcm
     """
     from mammovae.describe import describe
 
-    sentences = {str(path): describe(Path(path)) for path in paths}
-    return Result(Path(*paths[:1]), sentences, "\n".join(sentences.values()))
+    sentences, failed = describe([Path(path) for path in paths])
+    return Result(Path(*paths[:1]), sentences, "\n".join(sentences.values()), int(failed > 0))

@@ -19,16 +19,21 @@ from mammovae.imageio.read import read_header
 Row = dict[str, Any]
 
 
-def listed(kind: str, root: Path, **rules: Any) -> pd.DataFrame:
-    """The rows of a raw tree: scanned, the headers read in this process, and listed, as prepare does it."""
-    tree, source = RawTree.scan(root), SOURCES[kind]
+def headers_of(kind: str, tree: RawTree) -> dict[str, Row | None]:
+    """The headers that a source asks for, read in this process."""
     headers: dict[str, Row | None] = {}
-    for name in filter(source.needs_header, tree.files):
+    for name in filter(SOURCES[kind].needs_header, tree.files):
         try:
             headers[name] = read_header(tree.file(name))
         except InputError as error:
             headers[name] = {"unreadable": str(error)}
-    return source.list_images(tree, headers, **rules)
+    return headers
+
+
+def listed(kind: str, root: Path, **rules: Any) -> pd.DataFrame:
+    """The rows of a raw tree: scanned, headers read, and listed, as prepare does it."""
+    tree = RawTree.scan(root)
+    return SOURCES[kind].list_images(tree, headers_of(kind, tree), **rules)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -29,6 +29,65 @@ def test_a_listed_file_that_is_not_there_is_missing_not_failed(tmp_path: Path) -
     assert index.table(rows, tree)["status"].tolist() == ["ok", "missing"]
 
 
+def test_where_no_listed_file_is_there_both_sides_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    rows = [{"image_id": "a", "source": "images/a.dcm"}, {"image_id": "b", "source": "images/b.dcm"}]
+    with pytest.raises(
+        InputError, match=r"none of the 2 images .* looked for images/a.dcm, but there is no image at all"
+    ):
+        index.table(rows, RawTree.scan(tmp_path))
+    (tmp_path / "pictures" / "a.PNG").touch()
+    with pytest.raises(InputError, match=r"looked for images/a.dcm, but what lies there is pictures/a.PNG"):
+        index.table(rows, RawTree.scan(tmp_path))
+
+
+def test_what_the_tree_could_not_list_is_a_row_that_failed_once(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    tree = RawTree.scan(tmp_path)
+    tree.problems |= {"b.png": "cannot read b.png", "locked": "cannot read the folder", "a": "cannot read the folder a"}
+    rows = [{"image_id": name, "source": f"{name}.png"} for name in ("a", "b", "locked/c", "locked/d")]
+    frame = index.table(rows, tree).set_index("image_id")
+    assert frame["status"].tolist() == ["ok", "failed", "failed", "failed", "failed"]
+    assert frame.index.tolist() == ["a", "b", "locked/c", "locked/d", "a#2"]
+    assert (
+        frame.loc["locked/d", "reason"] == "cannot read the folder" and frame.loc["b", "reason"] == "cannot read b.png"
+    )
+
+
+def test_control_characters_are_escaped_in_ids_and_reasons_and_stay_in_sources() -> None:
+    rows = [{"image_id": "a\nb", "source": "a\nb.png", "reason": "x\ty"}, {"image_id": "\x1b[2J\u202e"}]
+    frame = index.table(rows)
+    assert frame["image_id"].tolist() == ["a\\nb", "\\x1b[2J\\u202e"]
+    assert (frame["source"][0], frame["reason"][0]) == ("a\nb.png", "x\\ty")
+
+
+def test_text_that_no_code_explains_is_escaped_and_refuses_nothing() -> None:
+    assert index.table([{"image_id": "a", "vendor": "M\udcfcller"}])["vendor"].tolist() == ["M\\udcfcller"]
+
+
+def test_a_limit_counts_files_that_are_there() -> None:
+    rows = [{"image_id": str(n), "status": "missing" if n % 3 else "ok"} for n in range(12)]
+    frame = index.table(rows)
+    assert index.limit_present(frame, 2)["image_id"].tolist() == ["0", "1", "2", "3"]
+    for count in (None, 4, 99):
+        assert len(index.limit_present(frame, count)) == 12
+
+
+def test_what_failed_before_its_side_was_known_matches_any_side() -> None:
+    rows = [
+        {"image_id": "a", "side": "L", "view": "CC"},
+        {"image_id": "b", "side": "R", "view": "CC"},
+        {"image_id": "c"},
+        {"image_id": "d", "status": "failed"},
+        {"image_id": "e", "side": "R", "status": "failed"},
+        {"image_id": "f", "side": "L", "view": "CC", "status": "missing"},
+    ]
+    frame = index.table(rows)
+    assert index.matching(frame, side="L")["image_id"].tolist() == ["a", "d", "f"]
+    assert index.matching(frame, side="R", view="CC")["image_id"].tolist() == ["b", "d", "e"]
+    assert len(index.matching(frame)) == 6
+
+
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [

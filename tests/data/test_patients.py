@@ -121,7 +121,10 @@ def test_what_failed_or_is_missing_does_not_decide_whether_patients_are_known() 
 def test_patients_are_the_connected_components_of_ids_studies_and_pixels(data: st.DataObject) -> None:
     names = st.one_of(st.none(), st.sampled_from("abcdefgh"))
     identities = data.draw(st.lists(st.tuples(names, names, names), min_size=1, max_size=12))
-    prefixed = [tuple(f"{kind}{v}" if v else None for kind, v in zip("psd", row, strict=True)) for row in identities]
+    prefixed: list[Identity] = [
+        (patient and f"p{patient}", study and f"s{study}", digest and f"d{digest}")
+        for patient, study, digest in identities
+    ]
     patients = found([*prefixed, ("pz", "sz", None), ("py", "sy", None)])  # so that no id is on all of an archive
     joined = [{row} for row in range(len(prefixed))]
     for first in range(len(prefixed)):

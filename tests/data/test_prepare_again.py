@@ -227,7 +227,7 @@ def test_white_may_be_given_and_what_exceeds_it_fails_in_words(tmp_path: Path) -
     result = prepare("folder", tmp_path / "raw", tmp_path / "data", settings=settings)
     frame = rows_of(result.path)
     assert frame["status"].tolist() == ["ok", "ok", "failed"] and result["white"] == 4095
-    assert "--white" in frame.at["2.png", "reason"]
+    assert "--white" in frame["reason"]["2.png"]
 
 
 def test_a_set_without_such_files_has_no_white(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_zip_archive_is_prepared_in_place_like_its_folder(tmp_path: Path) -> N
 @pytest.mark.parametrize(("form", "dtype"), [("png", np.uint16), ("npy", np.uint16)])
 def test_images_are_exported_with_their_index(tmp_path: Path, form: str, dtype: type) -> None:
     raw = mv.phantom(out=tmp_path / "raw", patients=4, size=64, finding_share=1.0, workers=1).path
-    result = mv.prepare("vindr", raw, out=tmp_path / "data", settings=SMALL, workers=1, export=form)
+    result = prepare("vindr", raw, tmp_path / "data", export=form)
     data, folder = mv.Data.open(tmp_path / "data"), tmp_path / "data" / f"export-{form}"
     table = pd.read_csv(folder / "index.csv")
     assert str(folder) in str(result) and len(table) == 16
@@ -302,7 +302,7 @@ def test_archives_in_the_tree_are_said_once(tmp_path: Path) -> None:
 def test_what_cannot_be_listed_is_a_failed_row_and_the_rest_is_prepared(tmp_path: Path) -> None:
     film(tmp_path / "raw" / "1.png")
     os.mkfifo(tmp_path / "raw" / "2.png")
-    shutil.copy(tmp_path / "raw" / "1.png", os.fsencode(tmp_path / "raw") + b"/M\xfcller.png")
+    shutil.copy(tmp_path / "raw" / "1.png", tmp_path / "raw" / os.fsdecode(b"M\xfcller.png"))
     frame = rows_of(prepare("folder", tmp_path / "raw", tmp_path / "data").path)
     assert frame["status"].to_dict() == {"1.png": "ok", "2.png": "failed", "M\\xfcller.png": "failed"}
 

@@ -1,16 +1,18 @@
 """What every source promises, whatever data it reads. A new source needs nothing here but an example tree."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import get_args
 
 import pandas as pd
 import pytest
-from tests.data.example_trees import TREES, listed
+from tests.data.example_trees import TREES, headers_of, listed
 
 from mammovae.config import InputError, SourceKind
 from mammovae.data import index
 from mammovae.data.sources import SOURCES
+from mammovae.imageio.raw_tree import RawTree
 
 KINDS = pytest.mark.parametrize("kind", SOURCES)
 
@@ -71,6 +73,50 @@ def test_sources_are_relative_to_the_root_wherever_it_lies(kind: str, tmp_path: 
     frame = example(kind, tmp_path / "here")
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     pd.testing.assert_frame_equal(listed(kind, tmp_path / "there"), frame)
+
+
+@KINDS
+def test_a_zip_archive_of_the_tree_gives_the_same_rows(kind: str, tmp_path: Path) -> None:
+    frame = example(kind, tmp_path / "tree")
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "tree")
+    pd.testing.assert_frame_equal(listed(kind, tmp_path / "packed.zip"), frame)
+
+
+@KINDS
+def test_a_name_that_is_no_utf_8_is_a_row_that_failed_beside_the_others(kind: str, tmp_path: Path) -> None:
+    frame = example(kind, tmp_path)
+    (tmp_path / os.fsdecode(b"caf\xe9.dcm")).touch()
+    more = listed(kind, tmp_path)
+    pd.testing.assert_frame_equal(more.head(len(frame)), frame)
+    assert more["status"].iloc[len(frame) :].tolist() == ["failed"]
+    assert more["source"].iloc[-1] == "caf\\xe9.dcm" and "rename it" in more["reason"].iloc[-1]
+
+
+@KINDS
+def test_no_image_is_opened_by_the_listing(kind: str, tmp_path: Path) -> None:
+    TREES[kind](tmp_path)
+    tree, source = RawTree.scan(tmp_path), SOURCES[kind]
+    headers = headers_of(kind, tree)
+    for name in tree.files:
+        if not name.lower().endswith((".csv", ".txt")):
+            (tmp_path / name).unlink()
+    source.list_images(tree, headers)
+
+
+@KINDS
+def test_a_header_that_could_not_be_read_is_a_row_that_failed_with_its_sentence(kind: str, tmp_path: Path) -> None:
+    TREES[kind](tmp_path)
+    tree, source = RawTree.scan(tmp_path), SOURCES[kind]
+    headers = headers_of(kind, tree)
+    chosen = next(
+        (name for name, header in headers.items() if header and name.count(".") and "report" not in name), None
+    )
+    if chosen is None:  # whose tables say what is needed
+        return
+    frame = source.list_images(tree, headers | {chosen: {"unreadable": "cannot read it: it is damaged"}})
+    (row,) = frame[frame["source"] == chosen].to_dict("records")
+    assert (row["status"], row["reason"]) == ("failed", "cannot read it: it is damaged")
+    assert chosen in index.matching(frame, side="L", view="CC")["source"].tolist() or not pd.isna(row["side"])
 
 
 @KINDS

@@ -1,6 +1,7 @@
 """Sources: what each data set says of its images, with the traps that the set is known for."""
 
 import os
+import shutil
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -229,6 +230,21 @@ def test_mias_says_what_is_wrong(tmp_path):
     refused(mias, mias_tree(tmp_path, "text\nmdb001 G BLOB B 5 4 3\n"), "line 2")
 
 
+def test_mias_films_may_lie_in_a_folder_and_the_nearest_of_two_is_taken(tmp_path):
+    mias_tree(tmp_path, films=())
+    for name in ("pgm/mdb001.pgm", "a/old/mdb001.pgm", "PGM2/MDB002.PGM", "pgm/notes.pgm"):
+        picture(tmp_path / name, (1024, 1024))
+    frame = mias(tmp_path)
+    assert (one(frame, "mdb001")["source"], one(frame, "mdb001")["status"]) == ("pgm/mdb001.pgm", "ok")
+    assert (one(frame, "mdb002")["source"], one(frame, "mdb002")["status"]) == ("PGM2/MDB002.PGM", "ok")
+    assert len(frame) == 6 and health(frame)["mdb002"] is True
+
+
+def test_mias_info_may_lie_beside_the_films_below_the_root(tmp_path):
+    mias_tree(tmp_path / "all-mias")
+    assert one(mias(tmp_path), "mdb001")["source"] == "all-mias/mdb001.pgm"
+
+
 @pytest.mark.skipif(not MIAS.is_dir(), reason="the MIAS films lie beside the repository, for research use only")
 def test_the_real_mias_films_are_counted_right():
     frame = mias(MIAS)
@@ -280,6 +296,56 @@ def test_cbis_without_tables_goes_by_the_patient_id(tmp_path):
         ("P_00174_R_MLO", "train", "R", "MLO"),
     ]
     assert [row["findings"][0]["category"] for row in frame.to_dict("records")] == ["mass", "calcification"]
+
+
+def kaggle_copy(root):
+    """Three films as JPEG in folders of their series, and a crop of one."""
+    rows = []
+    for number, (split, patient, side) in enumerate(
+        [("Training", 1, "LEFT"), ("Training", 2, "RIGHT"), ("Test", 3, "LEFT")]
+    ):
+        name = f"Mass-{split}_P_{patient:05d}_{side}_CC"
+        row = case("Mass", split, f"P_{patient:05d}", side, "CC")
+        row["image file path"] = f"{name}/1.3.6.{number}/1.3.6.{number}.77/000000.dcm"
+        row["cropped image file path"] = f"{name}_1/1.3.6.{number}/1.3.6.{number}.99/000000.dcm\n"
+        rows.append(row)
+        picture(root / "jpeg" / f"1.3.6.{number}.77" / "1-249.jpg")
+    picture(root / "jpeg" / "1.3.6.0.99" / "1-011.jpg")
+    write_csv(root / "csv" / "mass_case_description_train_set.csv", rows[:2])
+    write_csv(root / "csv" / "mass_case_description_test_set.csv", rows[2:])
+    write_csv(root / "csv" / "dicom_info.csv", [{"file_path": "x"}])
+    return root
+
+
+def test_kaggles_copy_of_cbis_as_jpeg_is_found_by_series(tmp_path):
+    frame = cbis_ddsm(kaggle_copy(tmp_path))
+    assert (frame["status"] == "ok").all() and health(frame) == dict.fromkeys(frame["image_id"], False)
+    assert list(zip(frame["image_id"], frame["source"], frame["split"], strict=True)) == [
+        ("P_00001_L_CC", "jpeg/1.3.6.0.77/1-249.jpg", "train"),
+        ("P_00002_R_CC", "jpeg/1.3.6.1.77/1-249.jpg", "train"),
+        ("P_00003_L_CC", "jpeg/1.3.6.2.77/1-249.jpg", "test"),
+    ]
+    assert one(frame, "P_00001_L_CC")["findings"][0]["category"] == "mass"
+
+
+@pytest.mark.parametrize(
+    ("source", "make", "looked_for", "found"),
+    [
+        (cbis_ddsm, kaggle_copy, "Mass-Training_P_00001_LEFT_CC/1.3.6.0/1.3.6.0.77/000000.dcm", "elsewhere/1.jpg"),
+        (vindr, partial(vindr_tree, images=False), "images/a/aLCC.dicom", "elsewhere/1.jpg"),
+        (mias, partial(mias_tree, films=()), "mdb001.pgm", "elsewhere/1.jpg"),
+    ],
+    ids=["cbis-ddsm", "vindr", "mias"],
+)
+def test_tables_without_any_of_their_images_are_refused_with_what_was_looked_for(
+    tmp_path, source, make, looked_for, found
+):
+    make(tmp_path)
+    if (tmp_path / "jpeg").exists():
+        shutil.rmtree(tmp_path / "jpeg")
+    refused(source, tmp_path, tmp_path, f"looked for {looked_for}", "there is no image at all")
+    picture(tmp_path / found)
+    refused(source, tmp_path, f"looked for {looked_for}", f"what lies there is {found}")
 
 
 def test_cbis_says_what_is_wrong(tmp_path):
@@ -505,6 +571,16 @@ def test_another_tools_table_beside_dicom_is_left_alone(tmp_path):
     assert len(dicom(tmp_path)) == 1
     write_csv(tmp_path / "metadata.csv", [{"uid": "1.2", "healthy": "1"}])
     refused(dicom, tmp_path, "'uid'")
+
+
+@pytest.mark.parametrize("kind", ["folder", "dicom"])
+def test_a_file_that_could_not_be_read_is_a_row_unless_its_name_says_that_it_is_no_image(tmp_path, kind):
+    dicom_file(tmp_path / "a.dcm", SOPInstanceUID="1.2")
+    for name in ("empty.dcm", "IM0001", "1.2.840.7", "README.txt", "notes.log"):
+        (tmp_path / name).touch()
+    frame = listed(kind, tmp_path)
+    assert frame.loc[frame["status"] == "failed", "source"].tolist() == ["1.2.840.7", "IM0001", "empty.dcm"]
+    assert frame.loc[frame["status"] == "failed", "reason"].str.contains("is empty").all()
 
 
 def test_a_tree_without_dicom_is_refused(tmp_path):

@@ -7,7 +7,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
 from mammovae.imageio.decoded_image import UnreadableError
-from mammovae.imageio.dicom_header import age_in_years, header_warnings, read_attributes
+from mammovae.imageio.dicom_header import age_in_years, header_steps, header_warnings, read_attributes
 from mammovae.imageio.dicom_values import Values
 
 
@@ -163,3 +163,26 @@ def test_every_text_of_the_header_may_be_rubbish():
     found = read_attributes(header(**rubbish))
     assert found["kind"] == "mammogram"
     assert not {"age", "side", "view"} & set(found)
+
+
+def test_steps_tell_where_kind_side_view_and_spacing_were_read():
+    view = Sequence([code("399162004")])
+    full = header(
+        ImageLaterality="L",
+        ViewCodeSequence=view,
+        ImagerPixelSpacing=["0.09", "0.09"],
+        EstimatedRadiographicMagnificationFactor="1.8",
+    )
+    assert header_steps(full) == [
+        "kind magnified: the file says that it is magnified (EstimatedRadiographicMagnificationFactor 1.8)",
+        "side L: ImageLaterality",
+        "view CC: ViewCodeSequence",
+        "mm a pixel 0.05: ImagerPixelSpacing, 1.8 times magnified",
+    ]
+    assert header_steps(header()) == ["kind mammogram", "side unknown", "view unknown", "mm a pixel unknown"]
+    film = header(PatientOrientation="MLO", Laterality="R", PixelSpacing=["0.1", "0.1"])
+    assert header_steps(film)[1:] == [
+        "side R: Laterality",
+        "view MLO: PatientOrientation",
+        "mm a pixel 0.1: PixelSpacing",
+    ]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tests.imageio.sentences import is_allowed
 from tests.imageio.tiff_files import tiff
@@ -247,21 +247,6 @@ def test_pixels_are_turned_upright_once(tmp_path, orientation, kind, bits, shape
     assert picture.grid == PixelGrid(*upright.shape)
     told = [f"turned upright as its orientation tag {orientation} says"] if orientation > 1 else []
     assert list(picture.warnings) == told and set(told) <= set(picture.steps)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize(("shape", "turned_factor"), [((96, 64), 4), ((94, 62), 2), ((95, 61), 1)])
-def test_a_turned_jpeg_at_a_fraction_lies_on_the_grid(tmp_path, orientation, shape, turned_factor):
-    down, across = np.mgrid[: shape[0], : shape[1]]
-    path = with_orientation(tmp_path, (down * 2 + across // 2).astype(np.uint8), orientation, "jpg")
-    with Image.open(path) as image:
-        upright = np.asarray(ImageOps.exif_transpose(image)).astype(float) * 257
-    picture = read(path, min_length=24)
-    factor = turned_factor if orientation > 1 else {96: 4, 94: 2, 95: 2}[shape[0]]
-    assert picture.grid == PixelGrid(*upright.shape).coarser(factor)
-    whole = [length // factor for length in upright.shape]
-    means = upright[: whole[0] * factor, : whole[1] * factor].reshape(whole[0], factor, whole[1], factor).mean((1, 3))
-    assert np.abs(picture.pixels[: whole[0], : whole[1]] - means).max() < 3 * 257
 
 
 def test_orientation_behind_the_picture_of_a_png_counts_and_a_damaged_one_does_not(tmp_path):

@@ -20,7 +20,7 @@ from mammovae.report.evaluation_page import correlation_texts, detection_charts
 from mammovae.report.page import Block, Figure, Section, Table, Text
 from mammovae.report.style import save
 from mammovae.report.summary_text import LIMITS, summarise_detection
-from mammovae.storage import atomic_write
+from mammovae.storage import write_csv
 
 _INTRODUCTION = Markup(
     "<strong>Research software, no diagnosis.</strong> The networks learned from healthy breasts alone; settings "
@@ -40,11 +40,9 @@ def write_pooled_report(out: Path, data: Data, runs: list[Run]) -> dict[str, Any
     pooled = pooled_metrics.pool_folds(out, data, runs)
     lists = {name: [" ".join(cell) for cell in pooled.table[name]] for name in ("categories", "severity")}
     results = pooled_metrics.result_rows(pooled.detection, pooled.extra)
-    with atomic_write(out / "scores.csv") as partial:
-        listed = pooled.table.assign(**lists).drop(columns=["position", "blob_hit"])
-        listed.to_csv(partial, index=False, float_format="%.6g")
-    with atomic_write(out / "results.csv") as partial:
-        results.to_csv(partial, index=False)
+    listed = pooled.table.assign(**lists).drop(columns=["position", "blob_hit"])
+    write_csv(listed, out / "scores.csv", float_format="%.6g")
+    write_csv(results, out / "results.csv")
     if pooled.faults is not None and pooled.fault_metrics is not None:
         write_stress(out, pooled.faults, pooled.lesions, pooled.fault_metrics)
     manifest, run = data.manifest, runs[0].manifest

@@ -13,6 +13,7 @@ from mammovae.data.geometry import Geometry
 from mammovae.report.progress import Progress
 from mammovae.storage import atomic_write, read_manifest, write_csv
 
+_GEOMETRY = [name for name in Geometry.__dataclass_fields__ if name != "size"]
 ExportForm = Literal["png", "npy"]
 
 
@@ -29,7 +30,7 @@ def export(folder: Path, form: ExportForm) -> Path:
     images, masks = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "masks"))
     out, save = folder / f"export-{form}", _WRITERS[form]
     rows = np.flatnonzero(frame["status"] == "ok").tolist()
-    names = [f"{row:06d}_{_plain(name)}.{form}" for row, name in zip(rows, frame["image_id"].iloc[rows], strict=True)]
+    names = [f"{row:06d}_{_plain(name)}.{form}" for row, name in zip(rows, frame["image_id"].take(rows), strict=True)]
     with Progress("exporting", len(rows), unit="images") as progress:
         for row, name in zip(rows, names, strict=True):
             for kind, values in (("images", images[row]), ("masks", masks[row])):
@@ -39,7 +40,9 @@ def export(folder: Path, form: ExportForm) -> Path:
                         save(values, partial_path)
             progress.advance()
     table = frame.iloc[rows].drop(columns=["status"])
-    records = table.to_dict("records")
+    names_of_fields = [*_GEOMETRY, "findings"]
+    fields = zip(*(table[name] for name in names_of_fields), strict=True)
+    records = (dict(zip(names_of_fields, values, strict=True)) for values in fields)
     findings = [json.dumps(_placed_findings(record, manifest["size"])) for record in records]
     table = table.assign(findings=findings)
     table.insert(0, "file", names)
@@ -66,8 +69,7 @@ def _plain(image_id: str) -> str:
 
 
 def _placed_findings(record: Mapping[str, Any], size: int) -> list[dict[str, Any]]:
-    names = [name for name in Geometry.__dataclass_fields__ if name != "size"]
-    geometry = Geometry(**{name: record[name] for name in names}, size=size)
+    geometry = Geometry(**{name: record[name] for name in _GEOMETRY}, size=size)
     return [_placed(finding, geometry) for finding in record["findings"]]
 
 

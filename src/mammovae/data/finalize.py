@@ -17,7 +17,7 @@ from mammovae.data.measurements import MEASUREMENTS
 from mammovae.data.patients import find_patients
 from mammovae.data.prepare_image import FROM_HEADER
 from mammovae.data.split import assign_splits, usable_rows
-from mammovae.storage import atomic_write
+from mammovae.storage import atomic_write, write_csv
 
 SHEET_IMAGES = 400  # that a contact sheet shows at most; of more, it shows evenly spaced ones
 
@@ -54,9 +54,7 @@ def finalize(
 
 
 def _write_tables(out: Path, frame: pd.DataFrame, measurements: dict[str, np.ndarray]) -> None:
-    with atomic_write(out / "failures.csv") as partial_path:
-        failures = frame.loc[frame["status"] == "failed", ["image_id", "source", "reason"]]
-        failures.to_csv(partial_path, index=False)
+    write_csv(frame.loc[frame["status"] == "failed", ["image_id", "source", "reason"]], out / "failures.csv")
     with atomic_write(out / MEASUREMENTS) as partial_path:
         pd.DataFrame(measurements, index=frame.index).to_parquet(partial_path, index=False)
 
@@ -162,4 +160,5 @@ def counts(frame: pd.DataFrame) -> dict[str, Any]:
         "unknown": int(ok["healthy"].isna().sum()),
         "warned": int(ok["reason"].notna().sum()),
         "splits": {name: int((ok["split"] == name).sum()) for name in index.ALLOWED["split"]},
+        "kinds": {str(kind): int(number) for kind, number in ok["kind"].value_counts().items()},
     }

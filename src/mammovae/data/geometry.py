@@ -11,7 +11,8 @@ from mammovae.imageio.decoded_image import PixelGrid
 
 ChestWall = Literal["left", "right"]
 """The image edge towards which the chest wall lies."""
-_MARGIN = 0.02  # of the longer side of the mask's bounding box
+_MARGIN = 0.02  # of the longer side of the mask's box
+_SHARE = 0.01  # of the mask's longest row or column, below which one is a spur and no part of the box
 
 
 class NoBreast(InputError):
@@ -43,14 +44,16 @@ class Geometry:
     ) -> "Geometry":
         """Return the geometry that brings a mask (bool, rows x columns) into size x size pixels, chest wall first.
 
-        The crop is the mask's bounding box with a margin of 2 % of the box's longer side, clipped to the image; the
-        chest wall's side gets no margin, for there column 0 is the chest wall and not the black beyond a film.
+        The crop is the box of the rows and columns that hold at least 1 % as many of the mask's pixels as the fullest
+        one, so that it does not hang on single pixels, with a margin of 2 % of the box's longer side, clipped to the
+        image. The chest wall's side gets no margin: there column 0 is the chest wall and not the black beyond a film.
         Both axes have one scale, with padding on the right and equally above and below, unless stretch is set: then
         the crop fills the prepared image. grid says how the pixels of a reduced image's mask lie on the source.
         """
-        ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if ys.size == 0:
+        counts = mask.sum(axis=1), mask.sum(axis=0)
+        if not counts[0].any():
             raise NoBreast("The breast mask is empty: give a mask with at least one pixel set.")
+        ys, xs = (np.flatnonzero(count >= max(1, _SHARE * count.max())) for count in counts)
         grid = grid or PixelGrid(*mask.shape)
         x0, x1 = int(xs[0]) * grid.factor, min(grid.columns, (int(xs[-1]) + 1) * grid.factor)
         y0, y1 = int(ys[0]) * grid.factor, min(grid.rows, (int(ys[-1]) + 1) * grid.factor)

@@ -110,7 +110,8 @@ def _nothing_there(sources: list[str | None], tree: RawTree) -> str:
     from mammovae.imageio.read import IMAGE_SUFFIXES
 
     images = [source for source in tree.files if source.lower().endswith(IMAGE_SUFFIXES)]
-    found = f"{len(images)} images there are named like {images[0]}" if images else "there is no image at all"
+    more = f" and {len(images) - 1} more" if len(images) > 1 else ""
+    found = f"what lies there is {images[0]}{more}" if images else "there is no image at all"
     wanted = next((source for source in sources if source), "a file of no name")
     sentence = f"{tree.root} holds none of the {len(sources)} images that are listed: looked for {wanted}, but {found}"
     return printable(sentence)

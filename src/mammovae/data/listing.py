@@ -101,7 +101,9 @@ class Listing:
         notes = []
         if total := self.tree.archives.total():
             kinds = ", ".join(sorted(self.tree.archives))
-            notes.append(f"{plural(total, 'archive')} ({kinds}) in the folder not looked into: unpack, or name the .zip")
+            notes.append(
+                f"{plural(total, 'archive')} ({kinds}) not looked into: unpack, or name a .zip as the data set"
+            )
         if self.tree.own_folders:
             folders = ", ".join(self.tree.own_folders[:3])
             notes.append(f"{plural(len(self.tree.own_folders), 'folder')} of mammovae's own passed by ({folders})")
@@ -128,8 +130,9 @@ class Listing:
             return
         advice = f"{out} was begun with another listing"
         sources = [table.column("source").to_pylist() for table in (old, new)]
-        free = set(range(len(sources[0]))) if tolerated is None else set(tolerated)
-        if len(sources[0]) != len(sources[1]) or any(a != b for n, (a, b) in enumerate(zip(*sources)) if n not in free):
+        free = set() if tolerated is None else set(tolerated)
+        moved = (n for n, (a, b) in enumerate(zip(*sources, strict=False)) if a != b and n not in free)
+        if len(sources[0]) != len(sources[1]) or next(moved, None) is not None:
             added, gone = sorted(set(sources[1]) - set(sources[0])), sorted(set(sources[0]) - set(sources[1]))
             what = f"{added[0]} is new" if added else f"{gone[0]} is gone" if gone else "the order has changed"
             raise UsageError(f"{advice}: {what}; name a new --out")
@@ -169,9 +172,7 @@ def _read_headers(tree: RawTree, sources: Sequence[str], path: Path, places: Map
     return headers
 
 
-def _headers_of(
-    root: Path, sources: Sequence[str], places: Mapping[str, Any]
-) -> Iterator[tuple[str, Header]]:
+def _headers_of(root: Path, sources: Sequence[str], places: Mapping[str, Any]) -> Iterator[tuple[str, Header]]:
     """Yield (source, header) as worker processes read them."""
     work = partial(read_headers, root.absolute())
     with Progress("reading headers", len(sources), unit="files") as progress:

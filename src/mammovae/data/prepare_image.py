@@ -1,7 +1,8 @@
 """One file brought into a prepared image: read, breast found, cropped, resized and measured."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from mammovae.data.segmentation import find_breast
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid
 from mammovae.imageio.raw_tree import RawFile
 from mammovae.imageio.read import read
-from mammovae.imageio.scaled_decode import block_means, fraction
+from mammovae.imageio.scaled_decode import fraction, reduced
 
 FROM_HEADER = ("study_id", "patient_id", "side", "view", "age", "vendor", "model", "mm_per_pixel", "kind")
 """Columns of the index that a file's header may fill where the listing says nothing."""
@@ -33,19 +34,20 @@ class PreparedImage:
     max_value: int | None  # of DecodedImage
 
 
-def prepare_image(
-    file: RawFile, *, size: int, stretch: bool = False, white: int | None = None
-) -> PreparedImage:
+def prepare_image(file: RawFile, *, size: int, stretch: bool = False, white: int | None = None) -> PreparedImage:
     """Read one file and bring its breast into size x size pixels, exactly as prepare does for a data set.
 
     white is that of files which do not state their range; see `mammovae.imageio.read.read`. Raises InputError when the
     file cannot be read or shows no breast.
     """
-    # A breast is rarely less than half as long as its image: this gives two pixels for each prepared one.
-    decoded = read(file, max(MIN_LENGTH, 4 * size), white)
+    decoded = read(file, MIN_LENGTH, white)
     result = prepare_decoded(decoded, size=size, stretch=stretch)
-    if decoded.grid.factor > 1 and not _is_fine(result.geometry, decoded.grid):
-        result = prepare_decoded(read(file, white=white), size=size, stretch=stretch)
+    geometry, grid = result.geometry, decoded.grid
+    if grid.factor > 1 and not _is_fine(geometry, grid):
+        # Only the image is made of the finer pixels: what is measured does not depend on the size.
+        length = max(grid.rows, grid.columns) * 2 * max(geometry.scale_x, geometry.scale_y)
+        finer = read(file, ceil(length), white)
+        result = replace(result, image=geometry.apply(finer.pixels, finer.grid))
     return result
 
 
@@ -53,7 +55,7 @@ def prepare_decoded(decoded: DecodedImage, *, size: int, stretch: bool = False) 
     """Do prepare_image for an image that is read already. Raises InputError when it shows no breast."""
     # The mask and the measurements need no more than this, and what all take from the same few pixels costs little.
     factor = fraction(max(decoded.pixels.shape), MIN_LENGTH)
-    small = decoded.pixels if factor == 1 else block_means(decoded.pixels, factor)
+    small = reduced(decoded.pixels, factor) if decoded.small is None else decoded.small
     grid = decoded.grid.coarser(factor)
     try:
         breast = find_breast(small)

@@ -75,7 +75,8 @@ def _segment(small: np.ndarray) -> np.ndarray:
 
 def _air_level(grey: np.ndarray, air: np.ndarray) -> np.ndarray:
     """Return the third quartile of the air in every row, (rows,): a film's fog is uneven from top to bottom."""
-    air = air & ((grey > 0.02).mean(axis=0) > 0.05)  # columns of nothing are padding beside a film, not air
+    # Columns of nothing are padding beside a film, not air, even if a little noise lies on them.
+    air = air & ((grey > 0.04).mean(axis=0) > 0.05)
     counts = air.sum(axis=1)
     if counts.sum() == 0:
         return np.zeros(len(grey))

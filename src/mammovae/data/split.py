@@ -38,9 +38,9 @@ def assign_splits(frame: pd.DataFrame, seed: int, usable: np.ndarray | None = No
         free = stratum - given_test
         split_of |= _draw(free - given_train, FOR_TRAINING if given_test else SHARES, rng)
         split_of |= _draw(free & given_train, FOR_TRAINING, rng)
-    split = patients.map(split_of)
+    split = patients.map(split_of).astype(given.dtype)  # of no patient at all, map gives numbers
     keep = usable & ((split == "test") | frame["healthy"].fillna(False)) & (given != "unused").fillna(True)
-    return frame.assign(split=split.where(keep, "unused").astype(given.dtype))
+    return frame.assign(split=split.where(keep, "unused"))
 
 
 def include_unlabelled(frame: pd.DataFrame, seed: int, aside: set[str]) -> pd.DataFrame:
@@ -53,7 +53,7 @@ def include_unlabelled(frame: pd.DataFrame, seed: int, aside: set[str]) -> pd.Da
     free &= ~frame["image_id"].isin(aside)
     placed = frame[frame["split"] != "unused"].groupby("patient_id")["split"].first().to_dict()
     placed |= _draw(set(frame.loc[free, "patient_id"]) - set(placed), FOR_TRAINING, np.random.default_rng(seed))
-    return frame.assign(split=frame["split"].where(~free, frame["patient_id"].map(placed)))
+    return frame.assign(split=frame["split"].where(~free, frame["patient_id"].map(placed).astype(frame["split"].dtype)))
 
 
 def assign_folds(frame: pd.DataFrame, folds: int, seed: int, aside: set[str]) -> np.ndarray:
@@ -83,8 +83,8 @@ def split_fold(frame: pd.DataFrame, fold_of: np.ndarray, fold: int, seed: int) -
     for stratum in _strata(frame[(fold_of >= 0) & (fold_of != fold)]):
         split_of |= _draw(stratum, FOLD_SHARES, rng)
     healthy = frame["healthy"].fillna(False).to_numpy(bool)
-    split = frame["patient_id"].map(split_of).where(healthy & (fold_of >= 0), "unused").to_numpy(dtype=object)
-    split[fold_of == fold] = "test"
+    split = frame["patient_id"].map(split_of).astype(object).where(healthy & (fold_of >= 0), "unused")
+    split = np.where(fold_of == fold, "test", split)
     return frame.assign(split=pd.Series(split, index=frame.index).astype(frame["split"].dtype))
 
 

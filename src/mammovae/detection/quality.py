@@ -138,8 +138,10 @@ class Quality:
     def reasons(self, normal_scores: pd.DataFrame) -> list[str]:
         """Return in words which measure gives each image's score, and on which side of healthy it lies."""
         reasons = []
-        for name, (_, row) in zip(normal_scores.abs().idxmax(axis=1), normal_scores.iterrows(), strict=True):
-            measure, value = MEASURES[str(name)], float(row[name])
+        names, values = list(normal_scores), normal_scores.to_numpy()
+        for row, column in enumerate(np.abs(values).argmax(axis=1)):
+            name, value = names[column], float(values[row, column])
+            measure = MEASURES[str(name)]
             meaning, side = (measure.above, "above") if value > 0 else (measure.below, "below")
             reasons.append(f"{meaning} ({name}, {abs(value):.1f} healthy deviations {side})")
         return reasons

@@ -21,12 +21,13 @@ from mammovae.detection import map_files
 from mammovae.detection.detector import Detection, Detector
 from mammovae.detection.score_inputs import ImageFile, distinct_names, list_files, prepare_file
 from mammovae.detection.score_rows import COLUMNS, IDENTITY, PreparedImages, ScoreRowBuilder
+from mammovae.imageio.image_kind import kind_of_name
 from mammovae.models.run import Run
 from mammovae.parallel import pool
 from mammovae.parallel.allocator import retain_freed_memory
 from mammovae.report.progress import Progress
 from mammovae.report.review_page import SHOWN, ReviewPage
-from mammovae.storage import MANIFEST, Journal, acquire_lock, atomic_write, digest, file_hash
+from mammovae.storage import MANIFEST, Journal, acquire_lock, digest, file_hash, write_csv
 from mammovae.version import __version__
 
 MIN_FILES_FOR_WORKERS = 8  # fewer files than this are not worth a network in every worker process
@@ -90,8 +91,7 @@ def score(  # noqa: PLR0913
             raise _no_image(paths)
         table = scorer.rows.add_bilateral(pd.DataFrame(rows))
         table = table.reindex(columns=[*COLUMNS, *(name for name in table if name not in COLUMNS)])
-        with atomic_write(out) as partial_path:
-            table.to_csv(partial_path, index=False)
+        write_csv(table, out)
         if review is not None:
             _write_review(review, page, rows, out)
         journal.delete()
@@ -168,8 +168,8 @@ class _Scorer:
         assert isinstance(task.place, ImageFile)
         identity = {"image_id": task.image_ids[0], "source": task.place.source}
         identity |= {key: result.fields.get(key) for key in ("patient_id", "side", "view")}
-        white = self._remark_on_white(result.max_value)
-        identity["reason"] = _joined(result.fields["reason"], self._remark_on_kind(result.fields.get("kind")), white)
+        kind = result.fields.get("kind") or kind_of_name(Path(task.place.name).name)
+        identity["reason"] = _joined(result.fields["reason"], self._remark_on_kind(kind))
         is_wrong = against_header(identity["side"], result.chest_wall, self.rows.convention)
         measures = result.measurements | {"against_header": float(is_wrong)}
         shape = (result.fields["rows"], result.fields["columns"])
@@ -188,12 +188,6 @@ class _Scorer:
         if kind is None or kind in self.kinds:
             return None
         return f"its kind is {kind}, and the run knows {' and '.join(self.kinds)} only"
-
-    def _remark_on_white(self, greatest: int | None) -> str | None:
-        """Say that a file probably holds fewer bits than it was read with: nothing said what its white is."""
-        if greatest is None or greatest >= 2**15 or self.preparing["white"] is not None:
-            return None
-        return f"its greatest value is {greatest}, and 65535 was taken for white, as the run names none: give --white"
 
     def _score_data(self, task: _Task, data: Data) -> list[_ScoredImage]:
         positions = np.array([position for _, position in task.keys])
@@ -280,7 +274,8 @@ class _Inputs:
 def _job_key(scorer: _Scorer, inputs: _Inputs) -> str:
     """Return a hash of all that rows depend on: only rows of the same job are resumed from."""
     settings = (__version__, file_hash(scorer.run.path / MANIFEST), scorer.rate, str(scorer.maps), scorer.white)
-    files = [(task.image_ids[0], *task.place[2:]) for task in inputs.tasks if isinstance(task.place, ImageFile)]
+    images = [(task.image_ids[0], task.place) for task in inputs.tasks if isinstance(task.place, ImageFile)]
+    files = [(image_id, str(image.file), image.source, image.stamp) for image_id, image in images]
     return digest(settings, files, [(str(folder.path.resolve()), folder.digest) for folder in inputs.data])
 
 

@@ -17,7 +17,7 @@ from mammovae.evaluation.lesion_masks import sizes_mm
 from mammovae.models.run import Run
 from mammovae.report.page import write_page
 from mammovae.statistics.detection_metrics import detection_metrics
-from mammovae.storage import StageFolder, atomic_write, file_hash, read_json, write_json
+from mammovae.storage import StageFolder, file_hash, read_json, write_csv, write_json
 from mammovae.training.leakage import exclude_training_images
 
 BASELINES = {"mean_grey": "Mean grey", "breast_area": "Breast area"}
@@ -37,8 +37,7 @@ def evaluate(run: Path, data: Path, out: Path, protocol: Literal["full", "origin
     with StageFolder(out, "evaluate", settings, stage_inputs(opened, prepared)) as stage:
         if not stage.done:
             table = scores_table(opened, prepared, positions)
-            with atomic_write(stage.out / "scores.csv") as partial:
-                table.drop(columns="position").to_csv(partial, index=False)
+            write_csv(table.drop(columns="position"), stage.out / "scores.csv")
             baselines = {name: label for name, label in BASELINES.items() if name in table}
             metrics = detection_metrics(table, score_labels(opened), baselines)
             write_json(stage.out / "metrics.json", {"protocol": protocol, **metrics.metrics()})

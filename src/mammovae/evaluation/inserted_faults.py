@@ -1,5 +1,6 @@
 """Faults inserted into the source files of healthy images, prepared as any file is, and scored for quality."""
 
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,10 @@ from mammovae.data.laterality import against_header
 from mammovae.data.prepare_image import prepare_decoded
 from mammovae.data.segmentation import find_breast
 from mammovae.detection.quality import MEASURES, THUMBNAIL, Quality, thumbnails
+from mammovae.detection.score_inputs import is_image, list_files
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid
-from mammovae.imageio.read import image_files, read
+from mammovae.imageio.raw_tree import RawFile, RawTree, raw_file
+from mammovae.imageio.read import read
 from mammovae.parallel import pool
 from mammovae.perturbations.technical_faults import FAULTS, FaultContext, SourceImage, insert_fault
 from mammovae.phantoms.anatomy import make_phantom
@@ -31,12 +34,12 @@ class CorruptionJob(NamedTuple):
     """One healthy image on its way to a worker; other_view: an image of a view that it is not, or a phantom's seed."""
 
     row: int
-    path: Path
+    path: RawFile
     side: str | None
     view: str | None
     mm: float | None
-    donor: Path
-    other_view: Path | int
+    donor: RawFile
+    other_view: RawFile | int
 
 
 class CorruptedImage(NamedTuple):
@@ -62,9 +65,9 @@ def score_inserted_faults(
     phantoms. Reads the raw files anew: UsageError when they are not where prepare found them. A refusal by prepare
     counts as a detection (quality infinite).
     """
-    jobs = _jobs(data, positions, seed, other_view)
-    stretch, convention = data.manifest["settings"]["stretch"], data.manifest["stored_as"]
-    corrupt = partial(corrupt_and_prepare, size=data.size, stretch=stretch, convention=convention, seed=seed)
+    jobs = _jobs(data, positions, seed, [] if other_view is None else _images_in(other_view, workers))
+    preparing = {"size": data.size, "stretch": data.manifest["settings"]["stretch"], "white": data.manifest["white"]}
+    corrupt = partial(corrupt_and_prepare, **preparing, convention=data.manifest["stored_as"], seed=seed)
     rows: list[tuple[int, str, CorruptedImage]] = []
     with Progress("inserting faults", len(jobs), unit="images") as progress:
         for job, by_fault in pool.map_unordered(corrupt, jobs, workers=workers):
@@ -86,27 +89,27 @@ def score_inserted_faults(
 
 
 def corrupt_and_prepare(
-    job: CorruptionJob, *, size: int, stretch: bool, convention: str | None, seed: int
+    job: CorruptionJob, *, size: int, stretch: bool, white: int | None, convention: str | None, seed: int
 ) -> dict[str, CorruptedImage]:
     """Prepare one source image untouched ("") and with every fault of the test family inserted into it, by fault.
 
-    size, stretch, convention: as the DATA folder was prepared. Untouched too the image is read whole, so that how much
-    of a file was decoded gives no fault away.
+    size, stretch, white, convention: as the DATA folder was prepared. Untouched too the image is read whole, so that
+    how much of a file was decoded gives no fault away.
     """
     prepared = partial(_prepared, size=size, stretch=stretch, convention=convention)
-    pixels = read(job.path).pixels
+    pixels = read(job.path, white=white).pixels
     breast = find_breast(pixels)
     if isinstance(job.other_view, int):
         view = "MLO" if job.view == "CC" else "CC"
         other = make_phantom(job.other_view, job.other_view, "L", view, size=1024).image
     else:
-        other = read(job.other_view).pixels
+        other = read(job.other_view, white=white).pixels
     # As if taken of the same breast: a chest wall at the wrong edge would be another fault, and an easy one.
     if find_breast(other).chest_wall != breast.chest_wall:
         other = np.ascontiguousarray(other[:, ::-1])
     untouched = SourceImage(pixels, job.side, job.view)
     mm_per_pixel = job.mm or guessed_mm_per_pixel(breast.mask)
-    context = FaultContext(breast.mask, breast.chest_wall, mm_per_pixel, read(job.donor).pixels, other)
+    context = FaultContext(breast.mask, breast.chest_wall, mm_per_pixel, read(job.donor, white=white).pixels, other)
     sources = {fault: insert_fault(untouched, context, fault, "test", [seed, job.row]) for fault in FAULTS}
     return {fault: prepared(source) for fault, source in {"": untouched, **sources}.items()}
 
@@ -123,27 +126,106 @@ def _prepared(source: SourceImage, size: int, stretch: bool, convention: str | N
     return CorruptedImage(prepared.measurements | {"against_header": float(conflict)}, thumbnail[0], outline[0])
 
 
-def _jobs(data: Data, positions: np.ndarray, seed: int, other_view: Path | None) -> list[CorruptionJob]:
-    root, frame, rng = Path(data.manifest["inputs"]["root"]), data.index, np.random.default_rng([seed, 404])
-    files = [] if other_view is None else list(image_files(other_view))
-    if other_view is not None and not files:
-        raise UsageError(f"there is no image in {other_view}: name a folder of images of the other view")
-    healthy = np.flatnonzero((frame["status"] == "ok") & (frame["healthy"] == True).fillna(False))  # noqa: E712
+def _jobs(data: Data, positions: np.ndarray, seed: int, others: Sequence[RawFile]) -> list[CorruptionJob]:
+    """Return a job for each position; others: images of another view, without which those of data serve."""
+    rng, columns, raw = np.random.default_rng([seed, 404]), _Columns.of(data), _RawFiles.of(data)
     jobs = []
-    for position in positions:
-        row = frame.iloc[position]
-        path = root / row["source"]
-        if not path.is_file():
-            raise UsageError(f"there is no {path}: stress reads the raw files; put them back there")
-        side, view, mm = (None if pd.isna(row[name]) else row[name] for name in ("side", "view", "mm_per_pixel"))
-        views = frame["view"].iloc[healthy]
-        others = healthy[((views != view) & views.notna()).fillna(False).to_numpy(bool)] if view else []
-        choices = files or [root / frame["source"].iloc[other] for other in others]
-        donors = healthy[frame["patient_id"].iloc[healthy].to_numpy() != row["patient_id"]]
-        donor = root / frame["source"].iloc[int(rng.choice(donors)) if len(donors) else int(position)]
-        other = choices[int(rng.integers(len(choices)))] if choices else int(rng.integers(_DONORS))
-        jobs.append(CorruptionJob(int(position), path, side, view, None if mm is None else float(mm), donor, other))
+    for position in map(int, positions):
+        view, donors = columns.view[position], columns.donors(position)
+        donor = raw.file(donors[int(rng.choice(len(donors)))] if len(donors) else position)
+        same_set = columns.of_other_view.get(view, [])
+        if others:
+            other = others[int(rng.integers(len(others)))]
+        elif len(same_set):
+            other = raw.file(same_set[int(rng.integers(len(same_set)))])
+        else:
+            other = int(rng.integers(_DONORS))
+        mm = columns.mm_per_pixel[position]
+        jobs.append(CorruptionJob(position, raw.listed(position), columns.side[position], view, mm, donor, other))
     return jobs
+
+
+class _Donors:
+    """The healthy images of all patients but one: positions, in order, without a list of them for each patient."""
+
+    def __init__(self, healthy: np.ndarray, left_out: Sequence[int]) -> None:
+        self._healthy, self._left_out = healthy, left_out  # left_out: places in healthy, ascending
+
+    def __len__(self) -> int:
+        return len(self._healthy) - len(self._left_out)
+
+    def __getitem__(self, number: int) -> int:
+        for place in self._left_out:
+            number += place <= number
+        return int(self._healthy[number])
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What jobs need to know of a DATA folder's images: lists by position, None for null."""
+
+    side: list[str | None]
+    view: list[str | None]
+    mm_per_pixel: list[float | None]
+    patient: list[str | None]
+    healthy: np.ndarray  # positions of usable healthy images
+    of_other_view: dict[str | None, np.ndarray]  # those of them that have another view than this, by view
+    places: dict[str | None, list[int]]  # where a patient's images are in healthy, by patient
+
+    @classmethod
+    def of(cls, data: Data) -> "_Columns":
+        frame = data.index
+        side, view, mm_per_pixel, patient = (
+            [None if pd.isna(cell) else cell for cell in frame[name].tolist()]
+            for name in ("side", "view", "mm_per_pixel", "patient_id")
+        )
+        healthy = np.flatnonzero((frame["status"] == "ok") & (frame["healthy"] == True).fillna(False))  # noqa: E712
+        views = np.array([view[position] or "" for position in healthy], object)
+        of_other_view = {name: healthy[(views != name) & (views != "")] for name in set(view) if name is not None}
+        places: dict[str | None, list[int]] = {}
+        for place, position in enumerate(healthy.tolist()):
+            places.setdefault(patient[position], []).append(place)
+        return cls(side, view, mm_per_pixel, patient, healthy, of_other_view, places)
+
+    def donors(self, position: int) -> _Donors:
+        """Return the healthy images of other patients than a position's."""
+        return _Donors(self.healthy, self.places.get(self.patient[position], []))
+
+
+@dataclass(frozen=True)
+class _RawFiles:
+    """The files that a DATA folder was prepared from, by position."""
+
+    root: Path
+    sources: list[str]
+    members: Container[str] | None  # of a zip archive
+
+    @classmethod
+    def of(cls, data: Data) -> "_RawFiles":
+        root = Path(data.manifest["inputs"]["root"])
+        return cls(root, data.index["source"].tolist(), RawTree.scan(root).files if root.is_file() else None)
+
+    def file(self, position: int) -> RawFile:
+        return raw_file(self.root, self.sources[position])
+
+    def listed(self, position: int) -> RawFile:
+        """Return the file at a position; UsageError when it is gone."""
+        file = self.file(position)
+        is_there = file.is_file() if isinstance(file, Path) else self.sources[position] in (self.members or ())
+        if not is_there:
+            raise UsageError(f"there is no {file}: stress reads the raw files; put them back there")
+        return file
+
+
+def _images_in(folder: Path, workers: int | None) -> list[RawFile]:
+    """Return the images of a folder or zip archive; worker processes look into files without an image's suffix."""
+    files = [image for image in list_files([folder], []) if image.problem is None]
+    doubtful = [image.file for image in files if not image.is_named_image]
+    answers = dict(pool.map_unordered(is_image, doubtful, workers=workers))
+    images = [image.file for image in files if image.is_named_image or answers[image.file] is True]
+    if not images:
+        raise UsageError(f"there is no image in {folder}: name a folder of images of the other view")
+    return images
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """Annotated lesions as regions in the prepared images of a DATA folder."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
-import pandas as pd
 
 from mammovae.data.dataset import Data
-
-_EDGES = ("xmin", "ymin", "xmax", "ymax")
+from mammovae.data.index import BOX
 
 
 def lesion_masks(data: Data, positions: np.ndarray, size: int) -> np.ndarray:
@@ -16,12 +17,12 @@ def lesion_masks(data: Data, positions: np.ndarray, size: int) -> np.ndarray:
     masks = np.zeros((len(positions), size, size), bool)
     is_round, shrink = data.source.finding_shape == "round", data.size / size
     ys, xs = np.mgrid[:size, :size]
-    for number, position in enumerate(positions):
-        for finding in data.index["findings"].iloc[position]:
-            box = tuple(finding[edge] for edge in _EDGES)
-            if None in box:
-                continue
-            prepared_box = np.array(data.geometry(int(position)).box_to_prepared(*box))
+    findings = data.index["findings"].iloc[positions]
+    boxes = [[box for finding in cell if None not in (box := _box(finding))] for cell in findings]
+    numbers = [number for number, places in enumerate(boxes) if places]
+    for number, geometry in zip(numbers, data.geometries(positions[numbers]), strict=True):
+        for box in boxes[number]:
+            prepared_box = np.array(geometry.box_to_prepared(*box))
             x0, y0, x1, y1 = ((prepared_box + 0.5) / shrink - 0.5).tolist()
             x, y, half_x, half_y = (x0 + x1) / 2, (y0 + y1) / 2, max((x1 - x0) / 2, 0.5), max((y1 - y0) / 2, 0.5)
             across, down = (xs - x) / half_x, (ys - y) / half_y
@@ -34,10 +35,16 @@ def lesion_masks(data: Data, positions: np.ndarray, size: int) -> np.ndarray:
 def sizes_mm(data: Data, positions: np.ndarray) -> np.ndarray:
     """Return the largest lesion's extent in each image in mm, NaN where no position or pixel size is known, (n,)."""
     sizes = np.full(len(positions), np.nan)
-    for number, (_, row) in enumerate(data.index.iloc[positions].iterrows()):
-        for finding in row["findings"]:
-            box = [finding[edge] for edge in _EDGES]
-            if None not in box and not pd.isna(row["mm_per_pixel"]):
-                extent = max(box[2] - box[0], box[3] - box[1]) * float(row["mm_per_pixel"])
+    rows = data.index.iloc[positions]
+    scales = rows["mm_per_pixel"].to_numpy(np.float64, na_value=np.nan)
+    for number, cell in enumerate(rows["findings"]):
+        for finding in cell:
+            box = _box(finding)
+            if None not in box and not np.isnan(scales[number]):
+                extent = max(box[2] - box[0], box[3] - box[1]) * scales[number]
                 sizes[number] = np.fmax(sizes[number], extent)
     return sizes
+
+
+def _box(finding: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(finding[edge] for edge in BOX)

@@ -18,7 +18,7 @@ from mammovae.models.run import Run
 from mammovae.report.charts import detectability_chart, fault_chart
 from mammovae.report.style import save
 from mammovae.statistics.bootstrap import PatientBootstrap, flatten_estimates
-from mammovae.storage import StageFolder, atomic_write, read_json, write_json
+from mammovae.storage import StageFolder, read_json, write_csv, write_json
 from mammovae.training.leakage import exclude_training_images
 
 
@@ -60,8 +60,7 @@ def with_identity(rows: pd.DataFrame, data: Data, fold: int = 0) -> pd.DataFrame
 def write_stress(out: Path, faults: pd.DataFrame, lesions: pd.DataFrame, detected: FaultMetrics) -> None:
     """Write tables and charts of inserted faults and lesions, as with_identity gives them, into a folder."""
     for name, table in (("faults.csv", faults), ("lesions.csv", lesions)):
-        with atomic_write(out / name) as partial:
-            table.drop(columns="position").to_csv(partial, index=False)
+        write_csv(table.drop(columns="position"), out / name)
     save(fault_chart(detected.table()), out / "faults.png")
     save(detectability_chart(detected_share(lesions), detected_share(lesions, "hit")), out / "detectability.png")
 

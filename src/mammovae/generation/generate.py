@@ -19,7 +19,7 @@ from mammovae.generation.dicom_export import Origin, encode
 from mammovae.generation.latent_density import DENSITY
 from mammovae.generation.samplers import DERIVED, LatentSampler, condition_labels, to_uint16
 from mammovae.report.progress import Progress
-from mammovae.storage import StageFolder, atomic_write, digest, file_hash
+from mammovae.storage import StageFolder, allocate_array, atomic_write, digest, file_hash, write_csv
 
 GENERATED = "generated.csv"
 _BATCH, _SHOWN = 32, 64
@@ -83,8 +83,8 @@ class _FolderWriter:
             atomic_write(self.out / "masks.npy") as masks_path,
             Progress("generating", count, unit="images") as progress,
         ):
-            images = np.lib.format.open_memmap(images_path, "w+", np.uint16, shape)
-            masks = np.lib.format.open_memmap(masks_path, "w+", np.uint8, shape)
+            images = allocate_array(images_path, np.uint16, shape)
+            masks = allocate_array(masks_path, np.uint8, shape)
             for start in range(0, count, _BATCH):
                 numbers = np.arange(start, min(start + _BATCH, count))
                 generated = self.sampler.generate(numbers)
@@ -110,8 +110,7 @@ class _FolderWriter:
                 contact_sheet(images[:SHEET_IMAGES], masks[:SHEET_IMAGES], captions).save(partial)
         failures = pd.DataFrame(rows).query("status == 'failed'")[["image_id", "source", "reason"]]
         for name, table in ((GENERATED, pd.DataFrame(origins)), ("failures.csv", failures)):
-            with atomic_write(self.out / name) as partial:
-                table.to_csv(partial, index=False)
+            write_csv(table, self.out / name)
         with atomic_write(self.out / MEASUREMENTS) as partial:
             pd.DataFrame(measures).to_parquet(partial, index=False)
         frame = assign_splits(index.table(rows), self.sampler.seed)

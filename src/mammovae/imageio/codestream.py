@@ -83,7 +83,7 @@ def read_stream(frame: bytes) -> Stream:
 def _read_jpeg(frame: bytes) -> Stream:
     position, found = 2, None
     while (marker := frame[position + 1]) != 0xDA:
-        if frame[position] != 0xFF:
+        if frame[position] != 0xFF or (marker < 0xC0 and marker != 0x01):
             raise UnreadableError("its JPEG stream is damaged in its header, fetch the file again")
         if marker == 0xFF:  # fill
             position += 1

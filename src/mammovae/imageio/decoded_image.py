@@ -17,7 +17,7 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class PixelGrid:
-    """How pixels lie on a source of rows x columns: each is the mean of factor x factor source pixels."""
+    """How pixels lie on a source of rows x columns: each stands for factor x factor source pixels."""
 
     rows: int
     columns: int
@@ -39,6 +39,9 @@ class DecodedImage:
     """Only what the file says, by names of the index's columns, and modality."""
     warnings: tuple[str, ...]  # sentences on what is odd about a file that could be read
     grid: PixelGrid
+    small: np.ndarray | None = None
+    """The pixels at the fraction of their resolution that was asked for, where the coding gives the whole only: reduced
+    before they became grey, as a codec does it. uint16; None where they are at that fraction already."""
     steps: tuple[str, ...] = ()
     """How stored values became grey, a sentence a step, in order: for `mammovae info`."""
     max_value: int | None = None

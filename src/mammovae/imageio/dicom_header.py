@@ -1,8 +1,9 @@
 """What a DICOM file says of itself: kind, side, view, patient, spacing, and what is odd; never a guess."""
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
+from mammovae.config import ImageKind
 from mammovae.imageio.dicom_values import Values
 from mammovae.imageio.image_kind import image_kind, is_harmless, magnification, view_modifiers
 
@@ -17,6 +18,16 @@ _VIEW_MEANINGS = {
 }
 _CALIBRATED = ("GEOMETRY", "FIDUCIAL")  # PS3.3 10.7: PixelSpacing then holds at the object, not at the detector
 _OLDEST = 150  # years: more is a mistyped or an invented age
+
+
+class _Found(NamedTuple):
+    """A value and the attribute that it was read from."""
+
+    value: Any
+    where: str
+
+
+_NOTHING = _Found(None, "")
 
 
 def age_in_years(text: Any) -> float | None:
@@ -41,13 +52,13 @@ def read_attributes(values: Values) -> dict[str, Any]:
         "image_id": values.text("SOPInstanceUID"),
         "patient_id": values.text("PatientID"),
         "study_id": values.text("StudyInstanceUID"),
-        "side": _side(values),
-        "view": _view(values),
+        "side": _side(values).value,
+        "view": _view(values).value,
         "age": age_in_years(values.text("PatientAge")),
         "vendor": values.text("Manufacturer"),
         "model": values.text("ManufacturerModelName"),
         "modality": values.text("Modality"),
-        "mm_per_pixel": _spacing(values, is_magnified=kind == "magnified"),
+        "mm_per_pixel": _spacing(values, kind).value,
         "rows": values.integer("Rows"),
         "columns": values.integer("Columns"),
         "kind": kind,
@@ -73,30 +84,54 @@ def header_warnings(values: Values) -> list[str]:
     return [sentence for sentence, applies in warnings.items() if sentence and applies]
 
 
-def _side(values: Values) -> str | None:
+def header_steps(values: Values) -> list[str]:
+    """Return where kind, side, view and spacing were read, a sentence each, or that the file does not say them."""
+    kind, remark = image_kind(values)
+    spacing = _spacing(values, kind)
+    found = {
+        "side": _side(values),
+        "view": _view(values),
+        "mm a pixel": spacing._replace(value=spacing.value and f"{spacing.value:.4g}"),
+    }
+    return [
+        f"kind {kind}{f': {remark}' if remark else ''}",
+        *(f"{name} {value}: {where}" if value else f"{name} unknown" for name, (value, where) in found.items()),
+    ]
+
+
+def _side(values: Values) -> _Found:
     for name in ("ImageLaterality", "Laterality", "FrameLaterality"):
         value = (values.text(name) or "").upper()
         if value:
-            return value if value in ("L", "R") else None
-    return None
+            return _Found(value, name) if value in ("L", "R") else _NOTHING
+    return _NOTHING
 
 
-def _view(values: Values) -> str | None:
-    position = re.sub("(ID|NP)+$", "", (values.text("ViewPosition") or "").upper())  # the harmless modifiers
+def _view(values: Values) -> _Found:
+    position = _position(values, "ViewPosition")
     if not all(is_harmless(modifier) for modifier in view_modifiers(values)):
-        return None
+        return _NOTHING
     for code in values.codes("ViewCodeSequence")[:1]:
         coded = _VIEW_CODES.get(code.value)
         if coded is None and code.scheme not in _SNOMED:
             coded = _VIEW_MEANINGS.get(code.meaning.upper())
         if coded or code.scheme in _SNOMED:
-            return None if position in ("CC", "MLO") and position != coded else coded
+            contradicted = position in ("CC", "MLO") and position != coded
+            return _NOTHING if contradicted or coded is None else _Found(coded, "ViewCodeSequence")
     # CBIS-DDSM writes the view where the patient's orientation belongs.
-    position = position or (values.text("PatientOrientation") or "").upper()
-    return position if position in ("CC", "MLO") else None
+    for name in ("ViewPosition", "PatientOrientation"):
+        position = _position(values, name)
+        if position:
+            return _Found(position, name) if position in ("CC", "MLO") else _NOTHING
+    return _NOTHING
 
 
-def _spacing(values: Values, *, is_magnified: bool) -> float | None:
+def _position(values: Values, name: str) -> str:
+    """Return a position without the harmless modifiers behind it."""
+    return re.sub("(ID|NP)+$", "", (values.text(name) or "").upper())
+
+
+def _spacing(values: Values, kind: ImageKind) -> _Found:
     """Return mm a pixel at the breast, where rows and columns agree.
 
     In contact that is what it is at the detector; of a magnified view it is as much less as the view is magnified,
@@ -109,7 +144,9 @@ def _spacing(values: Values, *, is_magnified: bool) -> float | None:
             continue
         down, across = spacing
         if down > 0 and abs(down - across) <= 0.01 * down:
+            if factor == 1 and kind != "magnified":
+                return _Found(down, name)
             if name == "PixelSpacing" and values.text("PixelSpacingCalibrationType") in _CALIBRATED:
-                return down
-            return None if is_magnified and factor == 1 else down / factor
-    return None
+                return _Found(down, f"{name}, calibrated")
+            return _NOTHING if factor == 1 else _Found(down / factor, f"{name}, {factor:.4g} times magnified")
+    return _NOTHING

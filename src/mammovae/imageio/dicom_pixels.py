@@ -211,34 +211,27 @@ def _read_uncompressed(data: PixelData, pixels: PixelDescription, *, little: boo
     return codes.astype(kind.newbyteorder("="), copy=False), warnings
 
 
-def decode_reduced(
-    stream: Stream, pixels: PixelDescription, lut: np.ndarray, min_length: int
-) -> tuple[np.ndarray, PixelGrid] | None:
+def reduction(pixels: PixelDescription, lut: np.ndarray, min_length: int) -> int:
+    """Return by how much an image may be reduced so that its longer side keeps min_length pixels, a power of two.
+
+    Stored values are averaged before they become grey: where greys are in another order (padding that is dark beside
+    air that is bright), an average would be neither, and the factor is 1.
+    """
+    steps = np.diff(np.roll(lut, len(lut) // 2 if pixels.is_signed else 0).astype(np.int32))
+    is_ordered = (steps >= 0).all() or (steps <= 0).all()
+    return scaled_decode.fraction(max(pixels.rows, pixels.columns), min_length) if is_ordered else 1
+
+
+def decode_reduced(stream: Stream, pixels: PixelDescription, factor: int) -> tuple[np.ndarray, PixelGrid] | None:
     """Return stored bit patterns at reduced resolution and their grid, or None where the whole must be decoded."""
     shape, bits = (pixels.rows, pixels.columns), pixels.bits_stored
-    factor = scaled_decode.fraction(max(shape), min_length)
-    if factor == 1 or stream.bits != bits or _turns(lut, pixels.is_signed):
+    if factor == 1 or stream.kind != "JPEG 2000" or stream.bits != bits:
         return None
     try:
-        if stream.kind == "JPEG 2000":
-            codes, factor = scaled_decode.jpeg2000(stream.content, shape, bits, pixels.is_signed, factor)
-        elif stream.kind == "JPEG" and bits == 8 and not pixels.is_signed:
-            codes, factor = scaled_decode.jpeg(stream.content, shape, factor)
-        else:
-            return None
+        codes, factor = scaled_decode.jpeg2000(stream.content, shape, bits, pixels.is_signed, factor)
     except Exception:  # whatever is the matter, decoding the whole says it in its own words
         return None
     return codes, PixelGrid(*shape, factor)
-
-
-def _turns(lut: np.ndarray, is_signed: bool) -> bool:
-    """Say whether greys are in another order than stored values.
-
-    Stored values are averaged before they become grey: then (padding that is dark beside air that is bright), an
-    average would be neither.
-    """
-    steps = np.diff(np.roll(lut, len(lut) // 2 if is_signed else 0).astype(np.int32))
-    return not ((steps >= 0).all() or (steps <= 0).all())
 
 
 def _read_stated_bits(

@@ -19,6 +19,7 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
 from mammovae.config import InputError
+from mammovae.imageio import scaled_decode
 from mammovae.imageio.codestream import Stream
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid, UnreadableError
 from mammovae.imageio.dicom_colour import read_colour
@@ -30,6 +31,7 @@ from mammovae.imageio.dicom_pixels import (
     decode,
     decode_reduced,
     describe_pixels,
+    reduction,
     syntax_name,
 )
 from mammovae.imageio.dicom_values import Values
@@ -84,9 +86,9 @@ def read_dicom(file: RawFile, min_length: int | None) -> DecodedImage:
             channel, colour_notes = read_colour(data, codestream, pixels, dataset)
             grey = _Grey(channel, PixelGrid(*channel.shape), colour_notes, ["its equal channels were read as grey"])
         else:
-            grey = _read_grey(data, codestream, pixels, dataset, min_length)
+            grey = _read_grey(data, codestream, pixels, values, dataset, min_length)
         remarks = _unique(notes, grey.warnings, values.warnings, odd)
-    return DecodedImage(grey.pixels, header, remarks, grey.grid, steps=(*steps, *grey.steps))
+    return DecodedImage(grey.pixels, header, remarks, grey.grid, grey.small, (*steps, *grey.steps))
 
 
 class _Grey(NamedTuple):
@@ -94,31 +96,34 @@ class _Grey(NamedTuple):
     grid: PixelGrid
     warnings: list[str]
     steps: list[str]
+    small: np.ndarray | None = None  # of DecodedImage
 
 
 def _read_grey(
     data: PixelData,
     codestream: Stream | None,
     pixels: PixelDescription,
+    values: Values,
     dataset: pydicom.FileDataset,
     min_length: int | None,
 ) -> _Grey:
     """Read a file without colour."""
-    values = Values(dataset)
     if min_length is not None and codestream is not None:
         lut = build_lut(values, pixels)
-        reduced = decode_reduced(codestream, pixels, lut.table, min_length)
+        reduced = decode_reduced(codestream, pixels, reduction(pixels, lut.table, min_length))
         if reduced is not None:
             codes, grid = reduced
             step = f"decoded at 1/{grid.factor} of the resolution"
             return _Grey(lut.table[codes], grid, [*_dark_range(codes, pixels, lut), *lut.warnings], [step, *lut.steps])
     stored = decode(data, codestream, pixels, dataset)
     pixels, lut = stored.description, build_lut(values, stored.description)
-    grey = lut.table[stored.codes]
+    grey, small = lut.table[stored.codes], None
     if stored.background is not None:
         grey[stored.background] = 0
-    notes = [*stored.warnings, *_dark_range(stored.codes, pixels, lut), *lut.warnings, *values.warnings]
-    return _Grey(grey, stored.grid, notes, [*stored.warnings, *lut.steps])
+    elif min_length is not None and (factor := reduction(pixels, lut.table, min_length)) > 1:
+        small = lut.table[scaled_decode.reduced(stored.codes, factor, pixels.bits_stored, signed=pixels.is_signed)]
+    notes = [*stored.warnings, *_dark_range(stored.codes, pixels, lut), *lut.warnings]
+    return _Grey(grey, stored.grid, notes, [*stored.warnings, *lut.steps], small)
 
 
 def _dark_range(codes: np.ndarray, pixels: PixelDescription, lut: Lut) -> list[str]:
@@ -130,7 +135,7 @@ def _dark_range(codes: np.ndarray, pixels: PixelDescription, lut: Lut) -> list[s
 
 
 def _read_stored(
-    dataset: pydicom.FileDataset, values: Values, stream: "IO[bytes] | _Inflated"
+    dataset: pydicom.FileDataset, values: Values, stream: "_Bounded | _Inflated"
 ) -> tuple[PixelDescription, PixelData]:
     """Return what the header says of the pixels and, only where that is a possible image, their bytes."""
     implicit, little = bool(dataset.original_encoding[0]), dataset.original_encoding[1] is not False
@@ -199,10 +204,25 @@ class _Collector(logging.Handler):
             self.clauses.append(clause)
 
 
+class _Bounded:
+    """A file that takes no memory for more than it holds, whatever length an element claims."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.tell, self.seek = stream.tell, stream.seek
+        self._end = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to size bytes from where it stands."""
+        left = max(0, self._end - self.tell())
+        return self._stream.read(left if size < 0 else min(size, left))
+
+
 class _Inflated:
     """The data set of a deflated file (PS3.5 A.5), inflated no further than it is read, and never beyond `limit`."""
 
-    def __init__(self, stream: IO[bytes], limit: int) -> None:
+    def __init__(self, stream: _Bounded, limit: int) -> None:
         self._stream, self.limit = stream, limit
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._content = io.BytesIO()
@@ -242,11 +262,11 @@ class _Inflated:
 
 
 @contextmanager
-def _open_before_pixels(file: RawFile) -> "Iterator[tuple[pydicom.FileDataset, IO[bytes] | _Inflated]]":
+def _open_before_pixels(file: RawFile) -> "Iterator[tuple[pydicom.FileDataset, _Bounded | _Inflated]]":
     """Open a file; give its data set up to its pixels, and the stream that stands before them."""
     with open_raw(file) as raw:
         try:
-            dataset, stream = _read_header(raw)
+            dataset, stream = _read_header(_Bounded(raw))
         except (UnreadableError, OSError, MemoryError):
             raise
         except RecursionError:
@@ -256,7 +276,7 @@ def _open_before_pixels(file: RawFile) -> "Iterator[tuple[pydicom.FileDataset, I
         yield dataset, stream
 
 
-def _read_header(raw: IO[bytes]) -> "tuple[pydicom.FileDataset, IO[bytes] | _Inflated]":
+def _read_header(raw: _Bounded) -> "tuple[pydicom.FileDataset, _Bounded | _Inflated]":
     is_deflated = _DEFLATED.search(raw.read(_LONGEST_META))
     raw.seek(0)
     if is_deflated:
@@ -267,7 +287,7 @@ def _read_header(raw: IO[bytes]) -> "tuple[pydicom.FileDataset, IO[bytes] | _Inf
         dataset = pydicom.dcmread(cast(BinaryIO, inflated), force=True, stop_before_pixels=True)
         dataset.file_meta = meta
         return dataset, inflated
-    return pydicom.dcmread(raw, force=True, stop_before_pixels=True), raw
+    return pydicom.dcmread(cast(BinaryIO, raw), force=True, stop_before_pixels=True), raw
 
 
 def _is_behind_meta(tag: BaseTag, vr: str | None, length: int) -> bool:

@@ -1,4 +1,4 @@
-"""JPEG files (ITU-T T.81): what their markers say before they are decoded, at a fraction of their size if wanted."""
+"""JPEG files (ITU-T T.81): what their markers say before they are decoded."""
 
 import io
 import struct
@@ -7,7 +7,6 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 
-from mammovae.imageio import scaled_decode
 from mammovae.imageio.decoded_image import UnreadableError, check_size
 from mammovae.imageio.raster_samples import DAMAGED, ENDS_EARLY, RasterHeader, RasterSamples, exactly
 from mammovae.imageio.tiff_file import exif_orientation
@@ -48,23 +47,17 @@ def read_header(file: IO[bytes]) -> RasterHeader:
     return RasterHeader(frame.rows, frame.columns, orientation)
 
 
-def read_samples(file: IO[bytes], header: RasterHeader, min_length: int | None) -> RasterSamples:
-    """Return the samples, decoded at the smallest fraction whose longer side has min_length pixels."""
-    length = max(header.rows, header.columns)
-    factor = min(8, scaled_decode.fraction(length, min_length or length))
-    # The last block of a line may be cut off; turned about, it would be the first, and the pixels off the grid.
-    while header.orientation != 1 and (header.rows % factor or header.columns % factor):
-        factor //= 2
+def read_samples(file: IO[bytes], header: RasterHeader) -> RasterSamples:
+    """Return the samples as decoded."""
     file.seek(0)
     try:
         with JpegImageFile(file) as image:
             if image.size != (header.columns, header.rows):
                 raise UnreadableError("its header contradicts itself: it states several sizes")
-            factor = scaled_decode.shrink(image, factor)
             values = np.asarray(image)
     except (OSError, SyntaxError, ValueError, IndexError, struct.error) as error:
         raise UnreadableError(ENDS_EARLY if "truncated" in str(error) else DAMAGED) from None
-    return RasterSamples(values.reshape(*values.shape[:2], -1), 255, 8, factor=factor)
+    return RasterSamples(values.reshape(*values.shape[:2], -1), 255, 8)
 
 
 def _count_scans(file: IO[bytes]) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 from mammovae.imageio import jpeg_file, png_file, pnm_file, tiff_samples
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid, UnreadableError, grey_channel
 from mammovae.imageio.raster_samples import RasterHeader, RasterSamples
+from mammovae.imageio.scaled_decode import fraction, reduced
 
 HEAD_BYTES = 132
 """Bytes by which the kind of a file is told."""
@@ -75,11 +76,13 @@ def raster_size(file: IO[bytes], kind: str) -> tuple[int, int]:
 def read_raster(file: IO[bytes], kind: str, min_length: int | None, white: int | None) -> DecodedImage:
     """Read a raster file of a kind; for min_length and white see `mammovae.imageio.read.read`."""
     header = _read_header(file, kind)
-    samples = _read_samples(file, kind, header, min_length)
+    samples = _read_samples(file, kind, header)
     steps, warnings = [f"{samples.bits} bits a sample are stored"], list(samples.warnings)
     values = _one_channel(samples, steps)
     max_value = None if samples.is_range_stated else int(values.max())
-    pixels = _to_grey(values, samples, white, steps)
+    pixels, small = _to_grey(values, samples, white, steps), None
+    if min_length is not None and samples.white == 255 and (factor := fraction(max(values.shape), min_length)) > 1:
+        small = _to_grey(reduced(values, factor, 8), samples, white, [])
     if white is None and max_value is not None and max_value < 2**samples.bits // _LOW_SHARE:
         warnings.append(
             f"all values lie below 1/{_LOW_SHARE} of the range of {samples.bits} bits, as where 12 bits were saved"
@@ -89,14 +92,13 @@ def read_raster(file: IO[bytes], kind: str, min_length: int | None, white: int |
         warnings.append(f"white was taken as {white} of {samples.white}")
     if header.orientation in _TURNS:
         pixels = np.ascontiguousarray(_upright(pixels, header.orientation))
+        small = None  # reduced anew: turned about, blocks would begin at the other end
         remark = f"turned upright as its orientation tag {header.orientation} says"
         warnings.append(remark)
         steps.append(remark)
     rows, columns = _upright_size(header)
-    grid = PixelGrid(rows, columns, samples.factor)
-    return DecodedImage(
-        pixels, {"rows": rows, "columns": columns}, tuple(warnings), grid, steps=tuple(steps), max_value=max_value
-    )
+    shape = {"rows": rows, "columns": columns}
+    return DecodedImage(pixels, shape, tuple(warnings), PixelGrid(rows, columns), small, tuple(steps), max_value)
 
 
 def _read_header(file: IO[bytes], kind: str) -> RasterHeader:
@@ -105,9 +107,9 @@ def _read_header(file: IO[bytes], kind: str) -> RasterHeader:
     return {"PNG": png_file, "TIFF": tiff_samples, "JPEG": jpeg_file}[kind].read_header(file)
 
 
-def _read_samples(file: IO[bytes], kind: str, header: RasterHeader, min_length: int | None) -> RasterSamples:
+def _read_samples(file: IO[bytes], kind: str, header: RasterHeader) -> RasterSamples:
     if kind == "JPEG":
-        return jpeg_file.read_samples(file, header, min_length)
+        return jpeg_file.read_samples(file, header)
     if kind == "PNM":
         values, maximum = pnm_file.read_samples(file)
         return RasterSamples(values, maximum, maximum.bit_length())

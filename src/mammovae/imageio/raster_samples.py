@@ -36,8 +36,6 @@ class RasterSamples:
     white_is_zero: bool = False
     alpha: int | None = None
     """Which sample is the alpha channel."""
-    factor: int = 1
-    """How much smaller than the header says the picture was decoded."""
     warnings: tuple[str, ...] = ()
 
 

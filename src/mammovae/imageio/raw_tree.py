@@ -5,6 +5,7 @@ import json
 import os
 import stat
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -56,7 +57,7 @@ def open_raw(file: RawFile) -> IO[bytes]:
     """
     if isinstance(file, ZipMember):
         return _open_member(file)
-    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
     status = os.fstat(handle)
     try:
         if stat.S_ISDIR(status.st_mode):
@@ -87,10 +88,12 @@ def _open_member(member: ZipMember) -> IO[bytes]:
             content = file.read(info.file_size + 1)  # what an archive says of sizes may be false
     except KeyError:
         raise FileNotFoundError(2, "No such file", str(member)) from None
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise InputError(f"its zip archive cannot be read there ({error})") from None
+    except NotImplementedError:
+        raise InputError("its zip archive packs it in a way that is not read, unpack the archive") from None
+    except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error):
+        raise InputError("its zip archive is damaged there, fetch it again") from None
     if len(content) != info.file_size:
-        raise InputError("its zip archive states another size than it holds")
+        raise InputError("its zip archive states another size than it holds, fetch it again")
     return io.BytesIO(content)
 
 
@@ -99,8 +102,8 @@ def _archive(path: Path) -> zipfile.ZipFile:
     """Open an archive, once a process: its directory may list a hundred thousand files."""
     try:
         return zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot read {path}: it is a damaged zip archive or none ({error})") from None
+    except (OSError, zipfile.BadZipFile):
+        raise InputError("its zip archive is damaged or gone, fetch it again") from None
 
 
 @dataclass

@@ -56,7 +56,7 @@ def list_images(tree: RawTree, headers: Headers) -> pd.DataFrame:
     for note in labels.notes:
         index.add_note(frame, note)
     if pictures:
-        index.add_note(frame, f"{pictures} pictures that are no DICOM were passed over (the kind folder reads them)")
+        index.add_note(frame, f"pictures that are no DICOM were passed over: {pictures} (the kind folder reads them)")
     return frame
 
 
