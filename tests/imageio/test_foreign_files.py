@@ -10,7 +10,9 @@ from pathlib import Path
 import pydicom
 import pytest
 
+import mammovae as mv
 from mammovae.config import InputError
+from mammovae.data import index
 from mammovae.imageio.read import read, read_header
 
 FOLDER = Path(pydicom.__file__).parent / "data"
@@ -116,3 +118,13 @@ def test_every_pattern_is_of_a_file() -> None:
     names = foreign_files()
     if len(names) > 150:
         assert [pattern for pattern, _ in EXPECTED if not any(fnmatch(name, pattern) for name in names)] == []
+
+
+def test_prepare_has_a_row_for_each_that_is_an_image_and_none_for_others(tmp_path: Path) -> None:
+    mv.prepare("dicom", FOLDER, out=tmp_path / "data", workers=2, settings=mv.PrepareSettings(size=16))
+    frame = index.read(tmp_path / "data" / "index.parquet").set_index("source")
+    images = [name for name in foreign_files() if expected(name) != PASSED_OVER]
+    assert sorted(frame.index) == images
+    refused = [name for name in images if expected(name) != TAKEN]
+    assert set(frame.loc[refused, "status"]) == {"failed"}
+    assert [name for name in refused if not re.search(expected(name), frame["reason"][name])] == []
