@@ -67,7 +67,7 @@ def test_the_patients_of_copies_are_one_and_one_copy_is_used(tmp_path: Path) -> 
     assert set(joined["patient_id"]) == {"p00"} and facts["duplicates"] == [["0L", "19R"]]
     assert joined["split"].iloc[3] == "unused" and joined["split"].iloc[:3].nunique() == 1
     assert "patient id is p19" in joined["reason"].iloc[2] and "same pixels as 0L" in joined["reason"].iloc[3]
-    assert facts["by_patient"] and "20 patient ids are those of 19 patients" in facts["patients_note"]
+    assert facts["by_patient"] and "20 patient ids are those of 19 patients" in facts["notes"][0]
 
 
 def test_kinds_come_from_the_list_else_the_file_else_are_mammograms_and_others_are_unused(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_unlabelled_images_of_other_kinds_stay_unused(tmp_path: Path) -> None:
 
 def test_one_id_on_all_studies_is_said_in_the_manifest_and_splits_are_drawn_by_study(tmp_path: Path) -> None:
     frame, facts = finished(tmp_path, pairs(20, patient_id="ANONYMOUS"))
-    assert not facts["by_patient"] and "ANONYMOUS stands on all 20 studies" in facts["patients_note"]
+    assert not facts["by_patient"] and "ANONYMOUS stands on all 20 studies" in facts["notes"][0]
     assert facts["counts"]["splits"] == {"train": 20, "validation": 4, "calibration": 8, "test": 8, "unused": 0}
     assert frame["patient_id"].tolist() == frame["study_id"].tolist()
 

@@ -33,7 +33,7 @@ def groups(patients: Patients) -> list[list[int]]:
 def test_a_file_without_a_patient_id_belongs_to_the_patient_of_its_study() -> None:
     patients = found([("p", "s", None), (None, "s", None), ("q", "t", None), (None, "t", None)])
     assert patients.names.tolist() == ["p", "p", "q", "q"]
-    assert patients.facts == {"by_patient": True, "patients_note": None}
+    assert patients.are_known and not patients.notes
     assert patients.remarks.isna().all()
 
 
@@ -42,7 +42,7 @@ def test_the_same_pixels_under_two_patient_ids_are_one_patient_with_all_its_imag
     assert patients.names.tolist() == ["a", "a", "a", "a", "c"]
     assert patients.remarks.notna().tolist() == [True, True, False, False, False]
     assert "patient id is b" in patients.remarks[0] and "patient a" in patients.remarks[0]
-    assert patients.facts["by_patient"] and "3 patient ids are those of 2 patients" in patients.facts["patients_note"]
+    assert patients.are_known and "3 patient ids are those of 2 patients" in patients.notes[0]
 
 
 def test_one_study_under_two_patient_ids_is_one_patient() -> None:
@@ -57,8 +57,8 @@ def test_one_study_under_two_patient_ids_is_one_patient() -> None:
 def test_one_id_on_all_of_several_studies_counts_as_none_and_that_is_said_once(word: str) -> None:
     patients = found([(word, f"s{row // 2}", None) for row in range(8)])
     assert len(groups(patients)) == 4
-    assert not patients.facts["by_patient"]
-    assert word in patients.facts["patients_note"] and "4 studies" in patients.facts["patients_note"]
+    assert not patients.are_known
+    assert word in patients.notes[0] and "4 studies" in patients.notes[0]
     assert patients.remarks.isna().all()
 
 
@@ -66,12 +66,12 @@ def test_one_id_on_all_of_several_studies_counts_as_none_and_that_is_said_once(w
 def test_a_placeholder_on_several_studies_counts_as_none_beside_real_ids(word: str) -> None:
     patients = found([(word, "s1", None), (word, "s2", None), ("p7", "s3", None), ("p9", "s4", None)])
     assert len(set(patients.names)) == 4 and set(patients.names[2:]) == {"p7", "p9"}
-    assert not patients.facts["by_patient"] and word in patients.facts["patients_note"]
+    assert not patients.are_known and word in patients.notes[0]
 
 
 def test_a_placeholder_without_studies_makes_no_patient_of_many_images() -> None:
     patients = found([("anonymous", None, None), ("anonymous", None, None), ("p", None, None)])
-    assert len(groups(patients)) == 3 and not patients.facts["by_patient"]
+    assert len(groups(patients)) == 3 and not patients.are_known
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_placeholder_without_studies_makes_no_patient_of_many_images() -> None
 def test_an_id_that_may_be_true_is_kept(identities: list[Identity]) -> None:
     patients = found(identities)
     assert patients.names[0] == patients.names[1] == identities[0][0]
-    assert patients.facts["patients_note"] is None
+    assert not patients.notes
 
 
 def test_a_file_that_could_not_be_read_does_not_make_one_id_on_all_studies_true() -> None:
@@ -101,19 +101,19 @@ def test_a_file_that_could_not_be_read_does_not_make_one_id_on_all_studies_true(
 
 def test_one_study_id_on_all_of_several_patients_counts_as_none() -> None:
     patients = found([("p", "s", None), ("q", "s", None), ("q", "s", None)])
-    assert patients.names.tolist() == ["p", "q", "q"] and patients.facts["by_patient"]
-    assert "study id s" in patients.facts["patients_note"]
+    assert patients.names.tolist() == ["p", "q", "q"] and patients.are_known
+    assert "study id s" in patients.notes[0]
 
 
 def test_an_unknown_patient_is_the_study_else_the_image() -> None:
     patients = found([(None, "s", None), (None, "s", None), (None, None, None), (" ", "", None)])
     assert patients.names.tolist() == ["s", "s", "i002", "i003"]
-    assert not patients.facts["by_patient"]
+    assert not patients.are_known
 
 
 def test_what_failed_or_is_missing_does_not_decide_whether_patients_are_known() -> None:
     frame = index.table([{"image_id": "a", "patient_id": "p"}, {"image_id": "b", "status": "failed"}])
-    assert find_patients(frame, np.array([None, None], object)).facts["by_patient"]
+    assert find_patients(frame, np.array([None, None], object)).are_known
 
 
 @settings(max_examples=60, deadline=None)

@@ -39,6 +39,13 @@ from mammovae.imageio.read import read, read_header
 SHAPE = (12, 10)
 
 
+def header_of(path):
+    """The header of a file that is an image."""
+    header = read_header(path)
+    assert header is not None
+    return header
+
+
 def stored_values(bits=12, signed=False, seed=0):
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1)) if signed else (0, 2**bits)
     values = np.random.default_rng(seed).integers(low, high, SHAPE)
@@ -384,7 +391,7 @@ def code(value, scheme="SCT", *modifiers):
     ],
 )
 def test_the_view_is_what_the_header_says_and_never_a_guess(tmp_path, attributes, view):
-    assert read_header(save(mammogram(stored_values(), **attributes), tmp_path)).get("view") == view
+    assert header_of(save(mammogram(stored_values(), **attributes), tmp_path)).get("view") == view
 
 
 @pytest.mark.parametrize(
@@ -398,7 +405,7 @@ def test_the_view_is_what_the_header_says_and_never_a_guess(tmp_path, attributes
     ],
 )
 def test_the_side_is_the_images_before_the_series(tmp_path, attributes, side):
-    assert read_header(save(mammogram(stored_values(), **attributes), tmp_path)).get("side") == side
+    assert header_of(save(mammogram(stored_values(), **attributes), tmp_path)).get("side") == side
 
 
 def test_the_side_of_an_enhanced_object_stands_in_its_functional_groups(tmp_path):
@@ -406,7 +413,7 @@ def test_the_side_of_an_enhanced_object_stands_in_its_functional_groups(tmp_path
     anatomy.FrameLaterality = "R"
     group.FrameAnatomySequence = Sequence([anatomy])
     path = save(mammogram(stored_values(), SharedFunctionalGroupsSequence=Sequence([group])), tmp_path)
-    assert read_header(path)["side"] == "R"
+    assert header_of(path)["side"] == "R"
 
 
 def test_the_header_holds_only_what_the_file_says(tmp_path):
@@ -420,7 +427,7 @@ def test_the_header_holds_only_what_the_file_says(tmp_path):
         PixelSpacing=[0.1, 0.1],
     )
     path = save(full, tmp_path)
-    header = read_header(path)
+    header = header_of(path)
     assert header == read(path).header
     assert header == {
         "image_id": full.SOPInstanceUID,
@@ -435,9 +442,9 @@ def test_the_header_holds_only_what_the_file_says(tmp_path):
         "columns": 10,
         "kind": "mammogram",
     }
-    assert "mm_per_pixel" not in read_header(save(mammogram(stored_values(), PixelSpacing=[0.1, 0.2]), tmp_path))
+    assert "mm_per_pixel" not in header_of(save(mammogram(stored_values(), PixelSpacing=[0.1, 0.2]), tmp_path))
     assert (
-        read_header(save(mammogram(stored_values(), NominalScannedPixelSpacing=[0.05, 0.05]), tmp_path))["mm_per_pixel"]
+        header_of(save(mammogram(stored_values(), NominalScannedPixelSpacing=[0.05, 0.05]), tmp_path))["mm_per_pixel"]
         == 0.05
     )
 

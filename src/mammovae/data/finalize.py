@@ -49,8 +49,13 @@ def finalize(
     _write_tables(out, frame, results.measurements)
     _write_contact_sheet(out, frame, images, masks)
     index.write(frame, out / "index.parquet")
-    facts = {"size": images.shape[1], **patients.facts, "stored_as": convention, "duplicates": copies.duplicates}
-    return facts | {"contradictions": copies.contradictions, "notes": notes, "counts": counts(frame)}
+    facts = {
+        "size": images.shape[1],
+        "by_patient": patients.are_known,
+        "stored_as": convention,
+        "duplicates": copies.duplicates,
+    }
+    return facts | {"contradictions": copies.contradictions, "notes": notes + patients.notes, "counts": counts(frame)}
 
 
 def _write_tables(out: Path, frame: pd.DataFrame, measurements: dict[str, np.ndarray]) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,12 @@ _PLACEHOLDER = re.compile(
 
 
 class Patients(NamedTuple):
-    """The patient of each row: its name, a remark where the row's own id is another, and what a manifest says."""
+    """The patient of each row: its name, and a remark where the row's own id is another."""
 
     names: pd.Series
     remarks: pd.Series
-    facts: dict[str, Any]  # by_patient: every image that is ok has a patient with an id; patients_note: a text or None
+    are_known: bool  # every image that is ok has a patient with an id
+    notes: list[str]  # sentences on ids that were not believed, or that name one patient
 
 
 def find_patients(frame: pd.DataFrame, digests: ArrayLike) -> Patients:
@@ -47,8 +48,8 @@ def find_patients(frame: pd.DataFrame, digests: ArrayLike) -> Patients:
         before, after = patients.nunique(), names[patients.notna().to_numpy(bool)].nunique()
         notes.append(f"{before} patient ids are those of {after} patients, by the studies and pixels that they share")
     is_ok = (frame["status"] == "ok").to_numpy(bool)
-    facts = {"by_patient": bool(named[is_ok].notna().all()), "patients_note": "; ".join(notes) or None}
-    return Patients(names, pd.Series(remarks, frame.index, frame["reason"].dtype), facts)
+    remarks = pd.Series(remarks, frame.index, frame["reason"].dtype)
+    return Patients(names, remarks, bool(named[is_ok].notna().all()), notes)
 
 
 def _components(ids: Iterable[ArrayLike], count: int) -> NDArray[np.integer]:
