@@ -66,7 +66,8 @@ def _is_raised_by_us(error: BaseException) -> bool:
 
 
 def _lines(error: BaseException) -> str:
-    return " | ".join(line.strip() for line in traceback.format_exception(error)[-3:])
+    lines = (line.strip() for part in traceback.format_exception(error)[-3:] for line in part.splitlines())
+    return " | ".join(line for line in lines if line.strip("^ "))
 
 
 def _peak() -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tests.fuzz.driver import memory_faults, run
 from tests.fuzz.mutate import make_case
+from tests.fuzz.samples import DICOM_SAMPLES, RASTER_SAMPLES
 
 
 def main() -> int:
@@ -34,6 +35,8 @@ def main() -> int:
         arguments.keep.mkdir(parents=True, exist_ok=True)
     numbers = range(arguments.count) if arguments.only is None else arguments.only
     begin, outcomes, wrong, peak = time.monotonic(), Counter[str](), 0, (0, "")
+    for make in (*DICOM_SAMPLES.values(), *RASTER_SAMPLES.values()):
+        make()  # whose pictures are kept, and count for no file
     before = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cases = map(partial(make_case, arguments.seed), numbers)
     with tempfile.TemporaryDirectory() as folder:

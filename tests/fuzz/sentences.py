@@ -16,7 +16,7 @@ _CODEC = r"(?:JPEG|lossless JPEG|JPEG-LS|JPEG 2000)"
 _SYNTAX = r"[^;]*"
 _KEYWORD = r"[A-Z][A-Za-z]+"
 _FETCH = r", fetch (?:it|the file) again"
-_SIZE = rf"{_N} rows of {_N} pixels"
+_SIZE = rf"{_N} rows of {_N} pixels(?: of {_N} bits)?"
 
 _NO_BREAST = [
     r"Nothing as large as a breast stands out from the background: check the file and its window\.",
@@ -113,7 +113,7 @@ _DICOM_HEADER = [
 _DICOM_PIXELS = [
     rf"it ends where its pixel data should begin: it is truncated{_FETCH}",
     rf"its pixel data have {_N} bytes, {_SIZE} need {_N}: (?:it is truncated|Rows or Columns are wrong)",
-    rf"its pixel data are {_N} times what {_SIZE} need: it has several frames, give 2-D images",
+    rf"its pixel data are {_N} times what {_SIZE} need: it has several frames, (?:give 2-D images|or BitsAllocated is wrong)",
     rf"its pixel data are not compressed, although the transfer syntax says {_SYNTAX}",
     rf"its transfer syntax {_SYNTAX} is not (?:supported|what its compressed data begin as: they are damaged)",
     r"its compressed pixel data are damaged: what should be a fragment is none",
@@ -240,7 +240,7 @@ _DICOM_HEADER = [
 _DICOM_PIXELS = [
     rf"it ends where its pixel data should begin: it is truncated{_FETCH}",
     rf"its pixel data have {_N} bytes, {_SIZE} need {_N}: (?:it is truncated|Rows or Columns are wrong)",
-    rf"its pixel data are {_N} times what {_SIZE} need: it has several frames, give 2-D images",
+    rf"its pixel data are {_N} times what {_SIZE} need: it has several frames, (?:give 2-D images|or BitsAllocated is wrong)",
     rf"its pixel data are not compressed, although the transfer syntax says {_SYNTAX}",
     rf"its transfer syntax {_SYNTAX} is not (?:supported|what its compressed data begin as: they are damaged)",
     r"its compressed pixel data are damaged: what should be a fragment is none",
