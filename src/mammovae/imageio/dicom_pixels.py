@@ -252,9 +252,8 @@ def _read_stated_bits(
         codes = codes & codes.dtype.type(~overlays & (2 ** (8 * codes.itemsize) - 1))
     codes, moved = _move_down(codes, pixels)
     warnings += moved
-    used = int(np.bitwise_or.reduce(codes, axis=None))
     background = None
-    if used >> bits:
+    if bits < 8 * codes.itemsize and int(np.bitwise_or.reduce(codes, axis=None)) >> bits:
         needed = _bits_of_values(codes, pixels)
         if needed > bits:
             background = _padding(codes, pixels, dataset)
