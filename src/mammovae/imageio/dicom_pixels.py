@@ -161,7 +161,7 @@ def _odd_syntax(data: PixelData, pixels: PixelDescription, syntax: uid.UID) -> l
 
 def syntax_name(syntax: uid.UID) -> str:
     """Return what a transfer syntax is called in a sentence."""
-    return "".join(sign if sign.isprintable() else " " for sign in str(syntax.name))[:80]
+    return "".join(sign if sign.isprintable() else " " for sign in str(syntax.name))[:120]
 
 
 def decode(data: PixelData, stream: Stream | None, pixels: PixelDescription, dataset: Dataset) -> StoredPixels:

@@ -84,7 +84,7 @@ def read_dicom(file: RawFile, min_length: int | None) -> DecodedImage:
             channel, colour_notes = read_colour(data, codestream, pixels, dataset)
             grey = _Grey(channel, PixelGrid(*channel.shape), colour_notes, ["its equal channels were read as grey"])
         else:
-            grey = _read_grey(data, codestream, pixels, dataset, min_length)
+            grey = _read_grey(data, codestream, pixels, values, dataset, min_length)
         remarks = _unique(notes, grey.warnings, values.warnings, odd)
     return DecodedImage(grey.pixels, header, remarks, grey.grid, steps=(*steps, *grey.steps))
 
@@ -100,11 +100,11 @@ def _read_grey(
     data: PixelData,
     codestream: Stream | None,
     pixels: PixelDescription,
+    values: Values,
     dataset: pydicom.FileDataset,
     min_length: int | None,
 ) -> _Grey:
-    """Read a file without colour."""
-    values = Values(dataset)
+    """Read a file without colour; what is wrong with a header's value is said by `values` itself."""
     if min_length is not None and codestream is not None:
         lut = build_lut(values, pixels)
         reduced = decode_reduced(codestream, pixels, lut.table, min_length)
@@ -117,7 +117,7 @@ def _read_grey(
     grey = lut.table[stored.codes]
     if stored.background is not None:
         grey[stored.background] = 0
-    notes = [*stored.warnings, *_dark_range(stored.codes, pixels, lut), *lut.warnings, *values.warnings]
+    notes = [*stored.warnings, *_dark_range(stored.codes, pixels, lut), *lut.warnings]
     return _Grey(grey, stored.grid, notes, [*stored.warnings, *lut.steps])
 
 
