@@ -17,8 +17,8 @@ from openjpeg.utils import encode_array
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
-from tests.imageio.test_dicom_pixels import compressed, grey, stretched
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGExtended12Bit, RLELossless
+from tests.imageio.test_dicom_pixels import compressed, flat_jpeg_of_12_bits, framed, grey, stretched
 from tests.imageio.test_read import mammogram, save
 
 from mammovae.imageio import dicom_reader
@@ -267,13 +267,26 @@ def test_threads_that_read_leave_warnings_and_handlers_as_they_were(tmp_path):
     assert (list(logging.getLogger("pydicom").handlers), list(warnings.filters), warnings.showwarning) == before
 
 
+@pytest.mark.parametrize("min_length", [None, 150])
+def test_what_is_wrong_with_a_header_value_is_remarked_on_however_the_pixels_are_decoded(tmp_path, min_length):
+    values = np.add.outer(np.arange(600), np.arange(400)).astype(np.uint16)
+    path = save(compressed(values, JPEG2000Lossless, WindowCenter="512", WindowWidth="1024"), tmp_path)
+    content = path.read_bytes()
+    assert content.count(b"1024") == 1
+    path.write_bytes(content.replace(b"1024", b"10x4"))
+    assert any("WindowWidth '10x4'" in warning for warning in read_dicom(path, min_length).warnings)
+
+
 def test_reading_prints_nothing(tmp_path):
     dataset = mammogram(grey(), StudyInstanceUID="1.2.03.4")
     dataset.PixelData += bytes(6)
-    path = save(dataset, tmp_path)
+    twelve = np.full((6, 5), 700)
+    jpeg = framed(mammogram(np.zeros((48, 40), np.uint16)), flat_jpeg_of_12_bits(twelve), JPEGExtended12Bit)
+    paths = save(dataset, tmp_path, "plain.dcm"), save(jpeg, tmp_path, "jpeg.dcm")
     code = (
         "import sys; from pathlib import Path; from mammovae.imageio.dicom_reader import read_dicom\n"
-        "read_dicom(Path(sys.argv[1]), None)"
+        "for path in sys.argv[1:]: read_dicom(Path(path), None)\n"
+        "print('the end', file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert done.stdout == done.stderr == ""
+    done = subprocess.run([sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, check=True)
+    assert done.stdout == "" and done.stderr == "the end\n"

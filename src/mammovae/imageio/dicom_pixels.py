@@ -161,7 +161,7 @@ def _odd_syntax(data: PixelData, pixels: PixelDescription, syntax: uid.UID) -> l
 
 def syntax_name(syntax: uid.UID) -> str:
     """Return what a transfer syntax is called in a sentence."""
-    return "".join(sign if sign.isprintable() else " " for sign in str(syntax.name))[:80]
+    return "".join(sign if sign.isprintable() else " " for sign in str(syntax.name))[:120]
 
 
 def decode(data: PixelData, stream: Stream | None, pixels: PixelDescription, dataset: Dataset) -> StoredPixels:
@@ -245,9 +245,8 @@ def _read_stated_bits(
         codes = codes & codes.dtype.type(~overlays & (2 ** (8 * codes.itemsize) - 1))
     codes, moved = _move_down(codes, pixels)
     warnings += moved
-    used = int(np.bitwise_or.reduce(codes, axis=None))
     background = None
-    if used >> bits:
+    if bits < 8 * codes.itemsize and int(np.bitwise_or.reduce(codes, axis=None)) >> bits:
         needed = _bits_of_values(codes, pixels)
         if needed > bits:
             background = _padding(codes, pixels, dataset)

@@ -107,7 +107,7 @@ def _read_grey(
     dataset: pydicom.FileDataset,
     min_length: int | None,
 ) -> _Grey:
-    """Read a file without colour."""
+    """Read a file without colour; what is wrong with a header's value is said by `values` itself."""
     if min_length is not None and codestream is not None:
         lut = build_lut(values, pixels)
         reduced = decode_reduced(codestream, pixels, reduction(pixels, lut.table, min_length))

@@ -1,6 +1,10 @@
 """Decoders of compressed streams: one for each kind, called only after the stream's own header was checked."""
 
 import io
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import gdcm
 import jpeg_ls
@@ -13,6 +17,9 @@ from mammovae.imageio.decoded_image import UnreadableError
 
 # pydicom would try gdcm first, which ends the process over some damaged JPEG 2000 and JPEG-LS streams, and offers no
 # decoder for JPEG of 12 bits.
+
+
+_standard_error = threading.Lock()
 
 
 def decode_stream(stream: Stream) -> np.ndarray:
@@ -58,5 +65,25 @@ def _by_gdcm(stream: Stream) -> np.ndarray:
     image.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
     allocated = 8 if stream.bits <= 8 else 16
     image.SetPixelFormat(gdcm.PixelFormat(1, allocated, stream.bits, stream.bits - 1, 0))
-    # It hands out its bytes as a text.
-    return _from_bytes(image.GetBuffer().encode("utf-8", "surrogateescape"), stream)
+    with _nothing_printed():
+        content = image.GetBuffer()
+    return _from_bytes(content.encode("utf-8", "surrogateescape"), stream)  # its bytes come as a text
+
+
+@contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """Keep gdcm's C code from printing that its first decoder, of 8 bits, is none for 12."""
+    with _standard_error:
+        try:
+            kept = os.dup(2)
+        except OSError:  # a process without standard error
+            yield
+            return
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
