@@ -9,7 +9,7 @@ from typing import Any
 from mammovae.config import InputError
 from mammovae.imageio.decoded_image import DecodedImage, UnreadableError
 from mammovae.imageio.dicom_header import read_attributes
-from mammovae.imageio.dicom_reader import is_dicom, open_dataset, read_dicom
+from mammovae.imageio.dicom_reader import collect_pydicom_warnings, is_dicom, open_dataset, read_dicom
 from mammovae.imageio.dicom_values import Values
 from mammovae.imageio.image_kind import holds_no_image
 from mammovae.imageio.raster_reader import HEAD_BYTES, other_format, raster_format, raster_size, read_raster
@@ -65,8 +65,9 @@ def read_header(file: RawFile) -> dict[str, Any] | None:
                 return None
             return {"rows": rows, "columns": columns}
         if is_dicom(file):
-            values = Values(open_dataset(file))
-            return None if holds_no_image(values) else read_attributes(values)
+            with collect_pydicom_warnings():
+                values = Values(open_dataset(file))
+                return None if holds_no_image(values) else read_attributes(values)
         if is_promised:
             raise UnreadableError(_unknown(head))
         return None
