@@ -596,7 +596,7 @@ def test_a_file_that_could_not_be_read_is_a_row_unless_its_name_says_that_it_is_
     for name in names:
         (tmp_path / name).touch()
     tree = RawTree.scan(tmp_path)
-    headers = headers_of(kind, tree) | dict.fromkeys(names, {"unreadable": "the file is empty"})
+    headers = headers_of(kind, tree) | {name: {"unreadable": "the file is empty"} for name in names}
     frame = SOURCES[kind].list_images(tree, headers)
     failed = frame[frame["status"] == "failed"]
     assert failed["source"].tolist() == ["1.2.840.7", "IM0001", "empty.dcm"]
