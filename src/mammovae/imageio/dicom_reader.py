@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import threading
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,10 +36,6 @@ from mammovae.imageio.dicom_pixels import (
 from mammovae.imageio.dicom_values import Values
 from mammovae.imageio.pixel_data import PixelData, is_at_pixel_data, read_pixel_data
 from mammovae.imageio.raw_tree import RawFile, open_raw
-
-# pydicom says everything twice. What it logs becomes remarks; what it warns of would be printed, and a filter that is
-# set and taken back (catch_warnings) is one for all threads, which may never be taken back.
-warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 _DEFLATED = re.compile(rb"\x02\x00\x10\x00UI..1\.2\.840\.10008\.1\.2\.1\.99(?![0-9.])", re.DOTALL)
 _PREAMBLE = 132  # bytes, with the letters behind it

@@ -2,16 +2,12 @@
 
 import io
 import struct
-import warnings
 from functools import cache
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
-
-# Every size is checked before Pillow sees a file; a filter for the while would hold for all threads.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _SIZ = struct.Struct(">HHIIIIIIIIH")
 # Low-pass filters of the wavelets of JPEG 2000 (ISO/IEC 15444-1, annex F): the reversible one, the irreversible one.
