@@ -144,8 +144,10 @@ _DICOM_PIXELS = [
     rf"its RLE data have rows of {_N} pixels where Columns says {_N}: Rows and Columns are exchanged",
 ]
 _UNREADABLE = (*_FILE, *_RASTER, *_DICOM_KIND, *_DICOM_HEADER, *_DICOM_PIXELS)
-REASONS = [re.compile(form) for form in (*(f"cannot read PATH: (?:{form})" for form in _UNREADABLE), *_WORKER)]
-NO_BREAST = [
+REASONS: list[re.Pattern[str]] = [
+    re.compile(form) for form in (*(f"cannot read PATH: (?:{form})" for form in _UNREADABLE), *_WORKER)
+]
+NO_BREAST: list[re.Pattern[str]] = [
     r"Nothing as large as a breast stands out from the background: check the file and its window\.",
     rf"The image is too small or too narrow \({_N} x {_N}\): check the file\.",
     r"The image is blank \(one grey value throughout\): check the file and its window\.",
@@ -270,12 +272,14 @@ _DICOM_PIXELS = [
     rf"its RLE data end after {_N} of {_N} pixels: they are truncated, or Rows or Columns are wrong",
     rf"its RLE data have rows of {_N} pixels where Columns says {_N}: Rows and Columns are exchanged",
 ]
-REASONS = [f"cannot read PATH: (?:{form})" for form in (*_FILE, *_RASTER, *_DICOM_KIND, *_DICOM_HEADER, *_DICOM_PIXELS)]
+REASONS: list[re.Pattern[str]] = [
+    f"cannot read PATH: (?:{form})" for form in (*_FILE, *_RASTER, *_DICOM_KIND, *_DICOM_HEADER, *_DICOM_PIXELS)
+]
 REASONS += _WORKER
-REASONS = [re.compile(form) for form in REASONS]
-NO_BREAST = [re.compile(form) for form in _NO_BREAST]
+REASONS: list[re.Pattern[str]] = [re.compile(form) for form in REASONS]
+NO_BREAST: list[re.Pattern[str]] = [re.compile(form) for form in _NO_BREAST]
 
-REMARKS = [re.compile(form) for form in [
+REMARKS: list[re.Pattern[str]] = [re.compile(form) for form in [
     # Of rasters
     rf"turned upright as its orientation tag {_N} says",
     rf"all values lie below 1/{_N} of the range of {_N} bits, as where {_N} bits were saved unscaled: see --white",
