@@ -168,7 +168,7 @@ def test_no_patient_study_or_picture_is_in_two_folds(archive: list[Image], folds
 
 
 def aside(frame: pd.DataFrame, facts: Mapping[str, Any]) -> set[str]:
-    return set_aside(frame, facts | {"settings": SETTINGS.model_dump()})
+    return set_aside(frame, {**facts, "settings": SETTINGS.model_dump()})
 
 
 def test_a_plain_archive_of_healthy_patients_fills_every_split() -> None:
