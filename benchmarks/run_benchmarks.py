@@ -45,6 +45,7 @@ ROWS: dict[str, str] = {
     "score-dicom": "score_speed",
     "growth": "growth",
     "overhead": "overhead",
+    "listing": "tree_listing",
     "start-help": "start",
     "start-train": "start",
 }
@@ -61,6 +62,8 @@ BOUNDS: dict[str, str] = {
     "train-peak": ">= 0.5",
     "score": ">= 1.5",
     "growth-prepare-memory": "<= 1.1",
+    "listing-first-line": "<= 2 s",
+    "listing-rate": ">= 1000 files/s",
     "start-help": ">= 0.77",
     "start-train": "<= 3 s",
 }

@@ -14,6 +14,7 @@ ROOMS = [
     "version",
     "config",
     "storage",
+    "journal",
     "statistics",
     "imageio",
     "parallel",

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,6 @@ from mammovae import storage
 from mammovae.config import InputError, UsageError
 from mammovae.storage import (
     MANIFEST,
-    Journal,
     StageFolder,
     allocate_array,
     atomic_write,
@@ -29,20 +28,6 @@ from mammovae.storage import (
     write_csv,
     write_json,
 )
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB of its own, where this user may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
-    if sys.platform != "linux" or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -205,51 +190,6 @@ def test_the_first_difference_is_found_in_nested_values() -> None:
     assert first_difference({}, {"new": 1}) == ("new", None, 1)
 
 
-def test_a_journal_resumes_after_a_line_that_a_kill_cut_off(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    with Journal(path, "work") as journal:
-        for number in range(3):
-            journal.add({"row": number, "words": "ä" * 40_000})  # a line is longer than what is read at once
-    path.write_bytes(path.read_bytes()[:-5])
-    with Journal(path, "work") as journal:
-        assert [entry["row"] for entry in journal.entries()] == [0, 1]
-        journal.add({"row": 7})
-        assert [entry["row"] for entry in journal.entries()] == [0, 1, 7]
-        journal.delete()
-    assert not path.exists()
-
-
-def test_after_a_power_cut_a_journal_has_only_what_had_reached_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "rows.jsonl"
-
-    def rows() -> list[int]:
-        with Journal(path, "work") as journal:
-            return [entry["row"] for entry in journal.entries()]
-
-    with Journal(path, "work") as journal:
-        for number in range(4):
-            journal._marked_at -= storage.SYNC_INTERVAL_S * (number == 1)  # after which all is brought to the disk
-            journal.add({"row": number})
-    before = path.read_bytes()
-    assert rows() == [0, 1, 2, 3], "of the same boot all is there"
-    path.write_bytes(before[:-3])  # as a power cut leaves it
-    monkeypatch.setattr(storage, "boot_id", lambda: "another")
-    assert rows() == [0, 1]
-    with Journal(path, "work") as journal:
-        journal.add({"row": 5})
-    assert rows() == [0, 1, 5]
-
-
-@pytest.mark.parametrize("content", [b"", b'{"journal of": "wo', b'{"journal of": "other"}\n{"row": 1}\n', b"\xff\n"])
-def test_a_journal_of_another_job_starts_again(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(content)
-    with Journal(path, "work") as journal:
-        assert list(journal.entries()) == []
-
-
 def test_an_array_is_allocated_in_full(tmp_path: Path) -> None:
     array = allocate_array(tmp_path / "images.npy", np.uint16, (3, 512, 512))
     array[1] = 7
@@ -319,20 +259,6 @@ def test_a_disk_that_fills_up_names_the_file_whatever_writes_it(small_disk: Path
         WRITERS[writer](partial)
     assert error.value.errno == errno.ENOSPC
     assert not list(small_disk.iterdir())
-
-
-def test_a_journal_on_a_disk_that_fills_up_says_so_and_resumes_once_there_is_room(small_disk: Path) -> None:
-    path, ballast = small_disk / "rows.jsonl", small_disk / "ballast"
-    ballast.write_bytes(bytes(1_500_000))
-    with pytest.raises(OSError, match=r"No space left on device: .*rows\.jsonl"), Journal(path, "work") as journal:
-        for number in range(1000):
-            journal.add({"row": number, "words": "x" * 3000})
-    ballast.unlink()
-    with Journal(path, "work") as journal:
-        rows = [entry["row"] for entry in journal.entries()]
-        journal.add({"row": -1})
-        assert [entry["row"] for entry in journal.entries()] == [*rows, -1]
-    assert rows == list(range(len(rows))) and len(rows) > 50
 
 
 HARMFUL = ["=1+1", "+49", "-1.5", "@sum", "\t=1", "\r=1", "'=1", "''-", '=HYPERLINK("http://x")']

@@ -4,7 +4,6 @@ import ctypes
 import errno
 import hashlib
 import json
-import mmap
 import os
 import platform
 import re
@@ -13,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -32,10 +31,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a disk that is full, and of a user's share of it."""
-SYNC_INTERVAL_S = 60.0  # how much work a power cut may cost
 _FORMULA = re.compile(r"'*(?:[=+\-@]|\\t|\\r)")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # and what is no character at all
-_MARK = '{"on disk at boot": '
 
 
 @contextmanager
@@ -47,7 +44,7 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        with _naming(path):
+        with naming(path):
             yield partial
             if durable:
                 _sync(partial)
@@ -59,7 +56,7 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Let the error of a full disk say so and name the file: NumPy and PyTorch raise others, and writing names none."""
     try:
         yield
@@ -223,7 +220,7 @@ class StageFolder:
         reopen: bool = False,
     ) -> None:
         self.out = out
-        self.done = False
+        self.done = self._was_done = False
         self._reopen = reopen
         self._manifest: dict[str, Any] = {"command": command, "state": "running"}
         self._manifest |= {"settings": _to_json(dict(settings)), "inputs": dict(inputs)}
@@ -260,9 +257,7 @@ class StageFolder:
                 raise UsageError(
                     f"{self.out} was begun with another {key or part} ({was!r}, now {now!r}): name a new --out"
                 )
-        self.done = old.get("state") == "done" and not self._reopen
-        if self.done:
-            print(f"{self.out} is done already", file=sys.stderr)
+        self.done = self._was_done = old.get("state") == "done" and not self._reopen
         return self.done
 
     def finish(self, **facts: Any) -> None:
@@ -276,92 +271,14 @@ class StageFolder:
         """Return the manifest on disk."""
         return read_json(self.out / MANIFEST)
 
-    def __exit__(self, *_: object) -> None:
-        """Release the lock, and remove it from a finished folder."""
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Release the lock, and remove it from a finished folder; say so where there was nothing to do."""
+        if self._was_done and kind is None:
+            print(f"{self.out} is done already", file=sys.stderr)
         if self._lock is not None:
             self._lock.release()
             if self.done:
                 (self.out / ".lock").unlink(missing_ok=True)
-
-
-class Journal:
-    """The results of a long job, one JSON line each as they come, so that an interrupted job resumes.
-
-    key identifies the job: the lines of another one are dropped, as is a last line that a kill cut off. Now and then
-    all that was written is brought to the disk and marked in the journal: after a power cut, or any other start of the
-    machine, only entries before the last mark are valid, as the results that they speak of may be lost.
-    """
-
-    def __init__(self, path: Path, key: str) -> None:
-        self.path, self._key = path, key
-
-    def __enter__(self) -> Self:
-        """Open the journal for more results."""
-        header, end = json.dumps({"journal of": self._key}) + "\n", 0
-        if self.path.is_file() and self.path.stat().st_size:
-            # Mapped, not read: the journal of a million images is gigabytes.
-            with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                if content[: len(header.encode())] == header.encode():
-                    end = _end_of_valid_lines(content)
-        if end:
-            os.truncate(self.path, end)
-        else:
-            write_text(self.path, header)
-        self._file = self.path.open("a", encoding="utf-8")
-        self._mark()
-        return self
-
-    def _mark(self) -> None:
-        if boot_id():
-            sync_file_system(self.path.parent)
-            self._write(_mark_line())
-        self._marked_at = time.monotonic()
-
-    def _write(self, line: str) -> None:
-        with _naming(self.path):
-            self._file.write(line)
-            self._file.flush()
-
-    def add(self, entry: Mapping[str, Any]) -> None:
-        """Write one result, of values that JSON can hold, whose files have been written."""
-        self._write(json.dumps(entry) + "\n")
-        if time.monotonic() - self._marked_at >= SYNC_INTERVAL_S:
-            self._mark()
-
-    def entries(self) -> Iterator[dict[str, Any]]:
-        """Yield the results so far, in the order in which they came; of a key written twice the later one is valid."""
-        with self.path.open(encoding="utf-8") as file:
-            next(file)
-            yield from (json.loads(line) for line in file if not line.startswith(_MARK))
-
-    def delete(self) -> None:
-        """Delete the file, once its results are stored elsewhere."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
-
-    def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        with _naming(self.path):
-            self._file.close()
-
-
-def _mark_line() -> str:
-    return f'{_MARK}"{boot_id()}"}}\n'
-
-
-def _end_of_valid_lines(journal: mmap.mmap) -> int:
-    """Return where the lines end that are complete and whose results are still there."""
-    end = journal.rfind(b"\n") + 1
-    mark = journal.rfind(b"\n" + _MARK.encode(), 0, end) + 1
-    end_of_mark = journal.find(b"\n", mark) + 1
-    return end_of_mark if mark and journal[mark:end_of_mark] != _mark_line().encode() else end
-
-
-def boot_id() -> str:
-    """Return what is another at each start of the machine, where its kernel says so."""
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""
 
 
 def read_manifest(folder: Path, *commands: str) -> dict[str, Any]:

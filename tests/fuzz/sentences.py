@@ -36,8 +36,9 @@ _FILE = [
     r"it is no regular file",
     rf"the file is empty{_FETCH}",
     rf"the file has {_N} bytes, more than a mammogram has \({_N} at most\)",
-    r"its zip archive states another size than it holds",
-    r"its zip archive cannot be read there \(.+\)",
+    rf"its zip archive states another size than it holds{_FETCH}",
+    rf"its zip archive is damaged(?: there| or gone){_FETCH}",
+    r"its zip archive packs it in a way that is not read, unpack the archive",
     rf"the disk or network does not give it \({_WORDS}\), try again",
     r"it takes more memory than is there, or than a mammogram needs",
     rf"it is damaged or of an unsupported kind, open it in an image viewer and save it anew(?: \({_WORDS}\))?",
@@ -50,12 +51,15 @@ _FILE = [
     r"it is in colour, give the grey mammogram itself",
 ]
 _RASTER = [
+    rf"it has more than {_N} scans, which no picture needs, save it anew",
+    r"it is damaged: its tiles are larger than the picture",
     r"parts of it are transparent, save it without an alpha channel",
     rf"a value of {_N} is above white, {_N}: leave --white out, or give one that no value exceeds",
     rf"it has {_N} (?:pages|frames), give one picture a file",
     r"it has several pictures, give one picture a file",
     rf"its pixels are (?:{_WORDS}|of the unknown kind {_N}|of {_N} colours), save it in grey",
     rf"it is damaged: a checksum is wrong{_FETCH}",
+    rf"it is damaged: its parts are none of PNG's{_FETCH}",
     r"it is damaged: it does not begin with its size",
     rf"it is damaged: PNG has no {_N} bits of colour type {_N}",
     rf"it is JPEG of {_N} bits, save it as PNG or TIFF of 16 bit",
@@ -91,6 +95,7 @@ _DICOM_KIND = [
     rf"it has {_N} frames \(tomosynthesis or a series\), give 2-D mammograms",
 ]
 _DICOM_HEADER = [
+    rf"its DICOM header ends in zeros{_FETCH}",
     rf"this {_WORDS} holds no integer pixel data: it is truncated or no mammogram",
     rf"its DICOM header is damaged(?:: sequences lie in each other without end|{_FETCH})",
     rf"its deflated data set is damaged{_FETCH}",
@@ -135,7 +140,7 @@ _DICOM_PIXELS = [
     rf"its {_CODEC} stream has components of different sizes or depths, no grey picture has",
     rf"its {_CODEC} stream has {_N} rows and {_N} columns, the header says {_N} and {_N}(?:: Rows and Columns are exchanged)?",
     rf"its {_CODEC} stream has {_N} components, SamplesPerPixel is {_N}",
-    rf"its {_CODEC} stream has {_N} bits a pixel, not 1 to 16",
+    rf"its {_CODEC} stream has {_N} bits a pixel, not [18] to 16",
     r"its JPEG 2000 file holds no codestream",
     rf"its RLE data (?:are cut off within their header|have a damaged header){_FETCH}",
     rf"its RLE data have {_N} segments, SamplesPerPixel {_N} makes {_N} or {_N}",
@@ -143,7 +148,6 @@ _DICOM_PIXELS = [
     rf"its RLE data end after {_N} of {_N} pixels: they are truncated, or Rows or Columns are wrong",
     rf"its RLE data have rows of {_N} pixels where Columns says {_N}: Rows and Columns are exchanged",
 ]
-_UNREADABLE = (*_FILE, *_RASTER, *_DICOM_KIND, *_DICOM_HEADER, *_DICOM_PIXELS)
 _UNREADABLE = (*_FILE, *_RASTER, *_DICOM_KIND, *_DICOM_HEADER, *_DICOM_PIXELS)
 REASONS = [re.compile(form) for form in (*(f"cannot read PATH: (?:{form})" for form in _UNREADABLE), *_WORKER)]
 NO_BREAST = [re.compile(form) for form in _NO_BREAST]
@@ -219,6 +223,11 @@ def fault_of_reason(sentence: str, path: Path) -> str | None:
     if any(form.fullmatch(last) for form in NO_BREAST):
         return fault_of_remarks("; ".join(remarks))
     return f"a reason of no allowed form: {plain}"
+
+
+def is_allowed(words: str) -> bool:
+    """Say whether what stands behind "cannot read FILE: " has one of the forms."""
+    return any(form.fullmatch(f"cannot read PATH: {words}") for form in REASONS)
 
 
 def fault_of_remarks(sentences: str) -> str | None:

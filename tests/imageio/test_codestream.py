@@ -148,3 +148,9 @@ def test_more_than_sixteen_bits_a_pixel_are_refused(stream, place):
     deeper = bytearray(stream)
     deeper[place] = 36
     assert "bits a pixel, not 1 to 16" in refusal(bytes(deeper))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 7, 17])
+def test_lossless_jpeg_of_a_depth_that_ends_its_decoder_is_refused_before_it(bits):
+    frame = b"\xff\xc3" + struct.pack(">HBHHB", 11, bits, 48, 40, 1) + b"\x01\x11\x00"
+    assert f"{bits} bits a pixel, not 8 to 16" in refusal(b"\xff\xd8" + frame + b"\xff\xda" + bytes(64) + b"\xff\xd9")

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import warnings
 import zipfile
 import zlib
@@ -290,3 +291,12 @@ def test_reading_prints_nothing(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, check=True)
     assert done.stdout == "" and done.stderr == "the end\n"
+
+
+@pytest.mark.parametrize("kept", [132, 145, 233, 500])
+def test_a_file_whose_rest_was_never_fetched_is_refused_at_once(tmp_path, kept):
+    path = save(mammogram(grey()), tmp_path)
+    path.write_bytes(path.read_bytes()[:kept] + bytes(40_000_000))
+    begin = time.process_time()
+    assert "ends in zeros" in refusal(path)
+    assert time.process_time() - begin < 2

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from tests.imageio.sentences import is_allowed
+from tests.fuzz.sentences import is_allowed
 from tests.imageio.tiff_files import tiff
 
 from mammovae.config import InputError
@@ -159,7 +159,7 @@ def test_white_brings_unscaled_bits_to_the_whole_range(tmp_path, name, bits):
     path, white = saved(tmp_path, values, name), 2**bits - 1
     picture = read(path, white=white)
     np.testing.assert_array_equal(picture.pixels, np.rint(values * (65535 / white)))
-    assert picture.max_value == white and picture.warnings == ()
+    assert picture.max_value == white and picture.warnings == (f"white was taken as {white} of 65535",)
     assert f"white is {white}" in " ".join(picture.steps)
     assert f"a value of {white} is above white, {white - 1}" in reason(path, white=white - 1)
 
@@ -439,3 +439,8 @@ def test_the_steps_say_how_values_became_grey(tmp_path):
 
 def test_a_png_without_its_end_is_refused(tmp_path):
     assert "end early" in reason(written(tmp_path, png(values_of(16), colour=0)[:-12], "a.png"))
+
+
+def test_a_png_whose_rest_was_never_fetched_is_refused_at_once(tmp_path):
+    content = png(np.zeros((24, 16), np.uint16), colour=0)
+    assert "none of PNG's" in reason(written(tmp_path, content[:33] + bytes(10_000_000), "a.png"))

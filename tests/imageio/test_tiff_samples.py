@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.imageio.sentences import is_allowed
+from tests.fuzz.sentences import is_allowed
 from tests.imageio.tiff_files import directory, head, tiff
 
 from mammovae.config import InputError

@@ -18,10 +18,11 @@ from mammovae.data import index
 from mammovae.data.sources import SOURCES
 from mammovae.imageio.raw_tree import RawTree, Stamp
 from mammovae.imageio.read import read_headers
+from mammovae.journal import Journal
 from mammovae.parallel import pool
 from mammovae.report.formatting import plural
 from mammovae.report.progress import Progress
-from mammovae.storage import Journal, atomic_write
+from mammovae.storage import atomic_write
 from mammovae.version import __version__
 
 HEADERS, LISTING = ".headers.jsonl", ".listing.parquet"  # of a DATA folder

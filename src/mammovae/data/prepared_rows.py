@@ -10,7 +10,8 @@ import numpy as np
 from mammovae.config import InputError
 from mammovae.data.listing import Listing
 from mammovae.data.prepare_image import PreparedImage, Unprepared
-from mammovae.storage import Journal, allocate_array
+from mammovae.journal import Journal
+from mammovae.storage import allocate_array
 from mammovae.version import __version__
 
 JOURNAL = ".rows.jsonl"

@@ -22,12 +22,13 @@ from mammovae.detection.detector import Detection, Detector
 from mammovae.detection.score_inputs import ImageFile, distinct_names, list_files, prepare_file
 from mammovae.detection.score_rows import COLUMNS, IDENTITY, PreparedImages, ScoreRowBuilder
 from mammovae.imageio.image_kind import kind_of_name
+from mammovae.journal import Journal
 from mammovae.models.run import Run
 from mammovae.parallel import pool
 from mammovae.parallel.allocator import retain_freed_memory
 from mammovae.report.progress import Progress
 from mammovae.report.review_page import SHOWN, ReviewPage
-from mammovae.storage import MANIFEST, Journal, acquire_lock, digest, file_hash, write_csv
+from mammovae.storage import MANIFEST, acquire_lock, digest, file_hash, write_csv
 from mammovae.version import __version__
 
 MIN_FILES_FOR_WORKERS = 8  # fewer files than this are not worth a network in every worker process

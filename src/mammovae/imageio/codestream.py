@@ -71,8 +71,10 @@ def read_stream(frame: bytes) -> Stream:
     except (IndexError, struct.error):
         raise UnreadableError("its compressed stream is cut off within its header, fetch the file again") from None
     check_size(stream.rows, stream.columns)
-    if not 1 <= stream.bits <= 16:  # over more, gdcm ends the process
-        raise UnreadableError(f"its {stream.kind} stream has {stream.bits} bits a pixel, not 1 to 16")
+    # Over more bits, and over fewer in lossless JPEG, gdcm ends the process.
+    fewest = 8 if stream.kind == "lossless JPEG" else 1
+    if not fewest <= stream.bits <= 16:
+        raise UnreadableError(f"its {stream.kind} stream has {stream.bits} bits a pixel, not {fewest} to 16")
     pixels = stream.rows * stream.columns
     if pixels > max(_SMALL, _MAX_PIXELS_A_BYTE * len(stream.content)):
         size = f"{stream.columns} x {stream.rows} pixels in {len(stream.content)} bytes"

@@ -48,9 +48,12 @@ def read_colour(
 
 def _apply_palette(stored: StoredPixels, dataset: Dataset) -> np.ndarray:
     try:
-        return apply_color_lut(stored.codes, dataset)
+        channels: np.ndarray = apply_color_lut(stored.codes, dataset)
     except Exception:  # pydicom raises anything over a damaged palette
-        raise UnreadableError("its palette (PALETTE COLOR) is damaged or absent") from None
+        channels = np.empty(0)
+    if channels.ndim != 3 or channels.shape[2] < 3:  # an empty table is passed over
+        raise UnreadableError("its palette (PALETTE COLOR) is damaged or absent")
+    return channels
 
 
 def _options(pixels: PixelDescription, dataset: Dataset) -> dict[str, Any]:

@@ -43,6 +43,7 @@ _LONGEST_META = 2**12  # bytes in which the transfer syntax is found
 _PIECE = 2**18  # bytes that are inflated at a time
 _MAX_HEADER = 2**25  # bytes of a deflated file's header
 _SMALL_STREAM = 2**16  # bytes that a stream of a small picture may have whatever its pixels need
+_EMPTY_ELEMENT, _MAX_EMPTY_ELEMENTS = bytes(8), 64
 _MAX_REMARKS = 3  # of pydicom's, on one file
 
 
@@ -199,6 +200,23 @@ class _Collector(logging.Handler):
             self.clauses.append(clause)
 
 
+class _Zeros:
+    """Ends the reading of a header that is nothing but zeros any more, as in a file that was not fetched to its end.
+
+    pydicom would take each eight of them for an element, millions of times.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def checked(self, content: bytes) -> bytes:
+        """Return what was read; UnreadableError after so many empty elements in a row."""
+        self._count = self._count + 1 if content == _EMPTY_ELEMENT else 0
+        if self._count > _MAX_EMPTY_ELEMENTS:
+            raise UnreadableError("its DICOM header ends in zeros, fetch it again")
+        return content
+
+
 class _Bounded:
     """A file that takes no memory for more than it holds, whatever length an element claims."""
 
@@ -206,12 +224,13 @@ class _Bounded:
         self._stream = stream
         self.tell, self.seek = stream.tell, stream.seek
         self._end = stream.seek(0, os.SEEK_END)
+        self._zeros = _Zeros()
         stream.seek(0)
 
     def read(self, size: int = -1) -> bytes:
         """Return up to size bytes from where it stands."""
         left = max(0, self._end - self.tell())
-        return self._stream.read(left if size < 0 else min(size, left))
+        return self._zeros.checked(self._stream.read(left if size < 0 else min(size, left)))
 
 
 class _Inflated:
@@ -222,11 +241,12 @@ class _Inflated:
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._content = io.BytesIO()
         self._length = 0
+        self._zeros = _Zeros()
 
     def read(self, size: int = -1) -> bytes:
         """Return up to size bytes from where it stands."""
         self._inflate(self.limit + 1 if size < 0 else self.tell() + size)
-        return self._content.read(size)
+        return self._zeros.checked(self._content.read(size))
 
     def tell(self) -> int:
         """Return where it stands."""

@@ -78,6 +78,8 @@ def _chunks(file: IO[bytes]) -> Iterator[_Chunk]:
     offset = len(SIGNATURE)
     while True:
         length, kind = struct.unpack(">I4s", exactly(file, 8, offset))
+        if not kind.isalpha():  # zeros, for one, would be parts without end
+            raise UnreadableError("it is damaged: its parts are none of PNG's, fetch it again")
         yield _Chunk(kind, offset + 8, length)
         if kind == b"IEND":
             return
