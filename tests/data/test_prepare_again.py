@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from tests.data.example_trees import dicom_file
 import mammovae as mv
 from mammovae.data import listing
 from mammovae.data.listing import HEADERS, Headers, Listing
+from mammovae.data.prepare_image import HeadersTask, do_task
+from mammovae.parallel import pool
 
 SMALL = mv.PrepareSettings(size=32)
 
@@ -68,7 +71,7 @@ def test_done_is_done_already_and_reads_no_header_again(tmp_path: Path, monkeypa
         mammogram(tmp_path / "raw" / f"{seed}.dcm", seed)
     first = prepare("dicom", tmp_path / "raw", tmp_path / "data")
     asked: list[int] = []
-    monkeypatch.setattr(listing, "_headers_of", lambda root, sources, places: asked.append(len(sources)) or iter(()))
+    monkeypatch.setattr(listing, "_headers_of", lambda root, sources, run: asked.append(len(sources)) or iter(()))
     again = prepare("dicom", tmp_path / "raw", tmp_path / "data")
     assert asked == [0] and again.facts == first.facts
 
@@ -160,34 +163,34 @@ def test_headers_are_read_once_however_often_the_listing_is_killed(
     asked: list[list[str]] = []
     headers_of = listing._headers_of
 
-    def count(root, sources, places):
+    def count(root, sources, run):
         asked.append(list(sources))
-        return headers_of(root, sources, places)
+        return headers_of(root, sources, run)
 
     monkeypatch.setattr(listing, "_headers_of", count)
     monkeypatch.setattr(listing, "_FILES_PER_TASK", 2)
-    Listing.make("dicom", raw, out, SMALL, {"workers": 1})
+    with pool.open_pool(partial(do_task, size=32, stretch=False), workers=1) as run:
+        Listing.make("dicom", raw, out, SMALL, run)
     lines = (out / HEADERS).read_bytes().splitlines(keepends=True)
     kept = next(n for n in range(len(lines)) if sum(b'"source"' in line for line in lines[:n]) == 3)
     (out / HEADERS).write_bytes(b"".join(lines[:kept]) + lines[kept][:9])  # three, and one that the kill cut off
-    again = Listing.make("dicom", raw, out, SMALL, {"workers": 1})
+    with pool.open_pool(partial(do_task, size=32, stretch=False), workers=1) as run:
+        again = Listing.make("dicom", raw, out, SMALL, run)
     assert len(asked[0]) == 5 and len(asked[1]) == 2 and len(again.frame) == 5
 
 
-def test_a_header_that_crashes_or_hangs_its_reader_costs_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_header_that_crashes_its_reader_costs_no_other(tmp_path: Path) -> None:
     sources = [f"{number}" for number in range(5)]
-    monkeypatch.setattr(listing, "read_headers", read_headers_of_a_crashing_tree)
-    headers = dict(listing._headers_of(tmp_path, sources, {"workers": 2}))
+    with pool.open_pool(read_headers_of_a_crashing_tree, workers=2) as run:
+        headers = dict(listing._headers_of(tmp_path, sources, run))
     assert headers["2"] is not None and "crashed" in headers["2"]["unreadable"]
     assert [headers[name] for name in ("0", "1", "3", "4")] == [{"rows": 1}] * 4
 
 
-def read_headers_of_a_crashing_tree(root: Path, sources: list[str]) -> list[dict]:
-    if "2" in sources:
+def read_headers_of_a_crashing_tree(task: HeadersTask) -> list[dict]:
+    if "2" in task.sources:
         os.abort()
-    return [{"rows": 1} for _ in sources]
+    return [{"rows": 1} for _ in task.sources]
 
 
 def test_headers_are_held_in_little_memory_and_given_back_whole() -> None:

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import pyarrow.parquet as pq
 
 from mammovae.config import InputError, PrepareSettings, SourceKind, UsageError
 from mammovae.data import index
+from mammovae.data.prepare_image import HeadersTask
 from mammovae.data.sources import SOURCES
 from mammovae.imageio.raw_tree import RawTree, Stamp
-from mammovae.imageio.read import read_headers
 from mammovae.journal import Journal
 from mammovae.parallel import pool
 from mammovae.report.formatting import plural
@@ -75,12 +74,9 @@ class Listing:
     frame: pd.DataFrame
     """The index's columns; status ok, missing, or failed for what could not be listed."""
     tree: RawTree
-    places: Mapping[str, Any]  # where the pool does its work
 
     @classmethod
-    def make(
-        cls, kind: SourceKind, root: Path, out: Path, settings: PrepareSettings, places: Mapping[str, Any]
-    ) -> "Listing":
+    def make(cls, kind: SourceKind, root: Path, out: Path, settings: PrepareSettings, run: pool.Run) -> "Listing":
         """List a raw data set; headers are read by worker processes and kept in out, from which this resumes.
 
         Raises InputError when root is not of this kind or no image matches the settings.
@@ -88,14 +84,14 @@ class Listing:
         source = SOURCES[kind]
         with Progress("listing", None, unit="files") as progress:
             tree = RawTree.scan(root, report=lambda count: progress.advance(count - progress.done))
-        headers = _read_headers(tree, list(filter(source.needs_header, tree.files)), out / HEADERS, places)
+        headers = _read_headers(tree, list(filter(source.needs_header, tree.files)), out / HEADERS, run)
         rules = {"healthy": settings.healthy} if source.healthy_rules else {}
         listed = source.list_images(tree, headers, **rules)
         frame = index.limit_present(index.matching(listed, settings.side, settings.view), settings.limit)
         if frame.empty:
             words = f"check --side, --view and the kind ({kind} reads {source.reads})"
             raise InputError(f"no image in {root} matches: {words}")
-        return cls(frame, tree, places)
+        return cls(frame, tree)
 
     def notes(self) -> list[str]:
         """Return sentences on what was not looked into, each to be said once."""
@@ -158,7 +154,7 @@ class Listing:
         return table.replace_schema_metadata(None)
 
 
-def _read_headers(tree: RawTree, sources: Sequence[str], path: Path, places: Mapping[str, Any]) -> Headers:
+def _read_headers(tree: RawTree, sources: Sequence[str], path: Path, run: pool.Run) -> Headers:
     """Read the headers of some files, those that the journal at path does not hold as they are now."""
     headers = Headers()
     journal = Journal(path, f"headers {__version__}")
@@ -167,26 +163,26 @@ def _read_headers(tree: RawTree, sources: Sequence[str], path: Path, places: Map
             if tree.files.get(entry["source"]) == (entry["size"], entry["modified_ns"]):
                 headers.add(entry["source"], entry["header"])
         left = [source for source in sources if source not in headers]
-        for source, header in _headers_of(tree.root, left, places):
+        for source, header in _headers_of(tree.root, left, run):
             headers.add(source, header)
             journal.add({"source": source, **tree.files[source]._asdict(), "header": header})
     return headers
 
 
-def _headers_of(root: Path, sources: Sequence[str], places: Mapping[str, Any]) -> Iterator[tuple[str, Header]]:
+def _headers_of(root: Path, sources: Sequence[str], run: pool.Run) -> Iterator[tuple[str, Header]]:
     """Yield (source, header) as worker processes read them."""
-    work = partial(read_headers, root.absolute())
+    root = root.absolute()
     with Progress("reading headers", len(sources), unit="files") as progress:
         crashed: list[str] = []
         starts = range(0, len(sources), _FILES_PER_TASK)
-        tasks = (tuple(sources[start : start + _FILES_PER_TASK]) for start in starts)
-        for task, result in pool.map_unordered(work, tasks, **places):
+        for task, result in run(HeadersTask(root, tuple(sources[n : n + _FILES_PER_TASK])) for n in starts):
             if isinstance(result, InputError):
-                crashed += task
+                crashed += task.sources
                 continue
-            yield from zip(task, result, strict=True)
-            progress.advance(len(task))
+            yield from zip(task.sources, result, strict=True)
+            progress.advance(len(task.sources))
         # One of these hung or crashed its reader, and the others were read with it: now each alone.
-        for (source,), result in pool.map_unordered(work, ((source,) for source in crashed), **places):
-            yield source, {"unreadable": str(result)} if isinstance(result, InputError) else result[0]
+        for task, result in run(HeadersTask(root, (source,)) for source in crashed):
+            header = {"unreadable": str(result)} if isinstance(result, InputError) else result[0]
+            yield task.sources[0], header
             progress.advance()

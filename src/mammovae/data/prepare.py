@@ -14,7 +14,7 @@ from mammovae.config import InputError, PrepareSettings, SourceKind, UsageError
 from mammovae.data import index
 from mammovae.data.finalize import finalize
 from mammovae.data.listing import HEADERS, Listing
-from mammovae.data.prepare_image import prepare_row
+from mammovae.data.prepare_image import RowTask, do_task
 from mammovae.data.prepared_rows import PreparedRows
 from mammovae.data.sources import SOURCES
 from mammovae.imageio.raw_tree import open_raw, raw_file
@@ -44,13 +44,24 @@ def prepare(  # noqa: PLR0913
     places = {"workers": workers, "cluster": cluster, "executor": executor, "timeout": timeout}
     inputs = {"kind": kind, "root": str(root.resolve())}
     is_new = not (out / MANIFEST).is_file()
-    with StageFolder(out, "prepare", settings.model_dump(mode="json"), inputs, reopen=retry) as stage:
+    work = partial(do_task, size=settings.size, stretch=settings.stretch)
+    stage = StageFolder(out, "prepare", settings.model_dump(mode="json"), inputs, reopen=retry)
+    with stage, pool.open_pool(work, **places) as run:
         with _left_as_found(out, is_new):
-            listing = Listing.make(kind, root, out, settings, places)
+            listing = Listing.make(kind, root, out, settings, run)
         if stage.done:
             listing.check_unchanged(out)
-            return stage.facts()
-        _prepare_rows(listing, out, settings, stage, retry=retry)
+        else:
+            listing.check_unchanged(out, _unused_rows(out) if retry else None)
+            listing.save(out)
+            with PreparedRows(out, listing, settings.size) as rows:
+                if retry:
+                    rows.forget_failed()
+                white = _prepare_rows(rows, listing, settings.white, run)
+                facts = finalize(out, listing.frame, rows.entries(), rows.images, rows.masks, settings)
+                rows.finish()
+            facts["notes"] = listing.notes() + facts["notes"]
+            stage.finish(phantoms=_is_of_phantoms(listing), white=white, **facts)
         return stage.facts()
 
 
@@ -67,44 +78,31 @@ def _left_as_found(out: Path, is_new: bool) -> Iterator[None]:
         raise
 
 
-def _prepare_rows(listing: Listing, out: Path, settings: PrepareSettings, stage: StageFolder, *, retry: bool) -> None:
-    """Prepare what is not prepared yet, and write what needs all rows."""
-    listing.check_unchanged(out, _unused_rows(out) if retry else None)
-    listing.save(out)
-    with PreparedRows(out, listing, settings.size) as rows:
-        if retry:
-            rows.forget_failed()
-        if settings.white is None and (sample := rows.sample()):
-            _prepare_some(rows, sample, listing, settings, None)
-        white = settings.white or rows.white()
-        while left := rows.left(white):
-            _prepare_some(rows, left, listing, settings, white)
-            white = settings.white or rows.white()  # a file may have held a greater value than all before
-        facts = finalize(out, listing.frame, rows.entries(), rows.images, rows.masks, settings)
-        facts["notes"] = listing.notes() + facts["notes"]
-        rows.finish()
-        stage.finish(phantoms=_is_of_phantoms(listing), white=rows.white() and white, **facts)
+def _prepare_rows(rows: PreparedRows, listing: Listing, given_white: int | None, run: pool.Run) -> int | None:
+    """Prepare what is not prepared yet; return white, the same for all files that do not state their range."""
+
+    def prepare_some(left: list[int], white: int | None) -> None:
+        # A worker elsewhere stands in another folder.
+        root, sources = listing.tree.root.absolute(), listing.frame["source"].tolist()
+        tasks = (RowTask(row, raw_file(root, sources[row]), white, given_white is not None) for row in left)
+        with Progress("preparing", len(left), unit="images") as progress:
+            for task, result in run(tasks):
+                rows.store(task.row, result, white)
+                progress.advance()
+
+    if given_white is None and (sample := rows.sample()):
+        prepare_some(sample, None)
+    white = given_white or rows.white()
+    while left := rows.left(white):
+        prepare_some(left, white)
+        white = given_white or rows.white()  # a file may have held a greater value than all before
+    return rows.white() and white
 
 
 def _unused_rows(out: Path) -> list[int] | None:
     """Return the rows that failed or were missing when the folder was finished; None where it never was."""
     path = out / "index.parquet"
     return None if not path.is_file() else np.flatnonzero(index.read(path)["status"] != "ok").tolist()
-
-
-def _prepare_some(
-    rows: PreparedRows, left: list[int], listing: Listing, settings: PrepareSettings, white: int | None
-) -> None:
-    """Prepare some rows with one white."""
-    # A worker elsewhere stands in another folder.
-    root, sources = listing.tree.root.absolute(), listing.frame["source"].tolist()
-    tasks = ((row, raw_file(root, sources[row])) for row in left)
-    shape: dict[str, Any] = {"size": settings.size, "stretch": settings.stretch}
-    work = partial(prepare_row, white=white, is_final=settings.white is not None, **shape)
-    with Progress("preparing", len(left), unit="images") as progress:
-        for (row, _), result in pool.map_unordered(work, tasks, **listing.places):
-            rows.store(row, result, white)
-            progress.advance()
 
 
 def _is_of_phantoms(listing: Listing) -> bool:

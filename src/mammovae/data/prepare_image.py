@@ -3,7 +3,8 @@
 import hashlib
 from dataclasses import asdict, dataclass, replace
 from math import ceil
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from mammovae.data.measurements import MIN_LENGTH, measure_image
 from mammovae.data.segmentation import find_breast
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid
 from mammovae.imageio.raw_tree import RawFile
-from mammovae.imageio.read import read
+from mammovae.imageio.read import read, read_headers
 from mammovae.imageio.scaled_decode import fraction, reduced
 
 FROM_HEADER = ("study_id", "patient_id", "side", "view", "age", "vendor", "model", "mm_per_pixel", "kind")
@@ -91,18 +92,33 @@ class Unprepared:
         return self.reason
 
 
-def prepare_row(
-    task: tuple[int, RawFile], *, size: int, stretch: bool, white: int | None, is_final: bool
-) -> PreparedImage | Unprepared:
-    """Do prepare_image for a row's number and its file: what worker processes are given, in a module that is light.
+class HeadersTask(NamedTuple):
+    """Files under a root whose headers are to be read."""
 
-    Of a file that fails, its greatest value is said, unless white is final: it may have been too small.
-    """
-    file = task[1]
+    root: Path
+    sources: tuple[str, ...]
+
+
+class RowTask(NamedTuple):
+    """A row of the index and its file; white is final where it cannot turn out to be too small."""
+
+    row: int
+    file: RawFile
+    white: int | None
+    is_white_final: bool
+
+
+def do_task(task: HeadersTask | RowTask, *, size: int, stretch: bool) -> Any:
+    """Read headers, or prepare an image: what worker processes are given, in a module that is quickly imported."""
+    return read_headers(*task) if isinstance(task, HeadersTask) else _prepare_row(task, size, stretch)
+
+
+def _prepare_row(task: RowTask, size: int, stretch: bool) -> PreparedImage | Unprepared:
+    """Do prepare_image; of a file that fails, its greatest value is said, for white may have been too small."""
     try:
-        return prepare_image(file, size=size, stretch=stretch, white=white)
+        return prepare_image(task.file, size=size, stretch=stretch, white=task.white)
     except InputError as error:
-        greatest = None if is_final else read(file).max_value
+        greatest = None if task.is_white_final else read(task.file).max_value
         if greatest is None:
             raise
         return Unprepared(str(error), greatest)

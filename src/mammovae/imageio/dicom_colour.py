@@ -1,5 +1,6 @@
 """Grey that a DICOM file keeps as colour: three equal channels, or a palette of greys."""
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,10 @@ def read_colour(
 
 
 def _apply_palette(stored: StoredPixels, dataset: Dataset) -> np.ndarray:
-    try:
-        channels: np.ndarray = apply_color_lut(stored.codes, dataset)
-    except Exception:  # pydicom raises anything over a damaged palette
-        channels = np.empty(0)
-    if channels.ndim != 3 or channels.shape[2] < 3:  # an empty table is passed over
+    channels: np.ndarray | None = None
+    with suppress(Exception):  # pydicom raises anything over a damaged palette
+        channels = apply_color_lut(stored.codes, dataset)
+    if channels is None or channels.ndim != 3 or channels.shape[2] < 3:  # an empty table is passed over
         raise UnreadableError("its palette (PALETTE COLOR) is damaged or absent")
     return channels
 

@@ -4,9 +4,9 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
-from itertools import islice
+from contextlib import ExitStack, contextmanager
+from functools import cache, partial
+from itertools import chain, islice
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -17,6 +17,9 @@ DEFAULT_TIMEOUT_S = 600.0  # how long a task may take in a worker process where 
 POLL_INTERVAL_S = 5.0  # time without an answer after which more tasks are submitted if workers have joined
 _TASKS_PER_WORKER = 4  # tasks submitted for each worker: one that runs, and others that are ready when it is done
 _EXECUTOR_TASKS = 64  # tasks submitted to a given executor, whose size is not known
+
+
+Run = Callable[[Iterable[Task]], Iterator[tuple[Task, Result | InputError]]]
 
 
 def map_unordered(
@@ -30,9 +33,26 @@ def map_unordered(
 ) -> Iterator[tuple[Task, Result | InputError]]:
     """Yield (task, result) as results come, in no fixed order; a task that raised, crashed or hung gives an InputError.
 
-    Tasks are taken as they are needed, so memory stays flat. Function and tasks are pickled: the function must belong
-    to a module that can be imported. A process gives each task a limit of time and, on Linux, of memory; in an executor
-    there is neither, and a crash ends the run.
+    Tasks are taken as they are needed, so memory stays flat. For the parameters and errors see `open_pool`.
+    """
+    with open_pool(function, workers=workers, cluster=cluster, executor=executor, timeout=timeout) as run:
+        yield from run(tasks)
+
+
+@contextmanager
+def open_pool(
+    function: Callable[[Task], Result],
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+    executor: Executor | None = None,
+    timeout: float | None = None,
+) -> Iterator[Run]:
+    """Give what map_unordered does, to be called for several lots of tasks, one after the other, by the same workers.
+
+    Function and tasks are pickled: the function must belong to a module that can be imported. A process gives each task
+    a limit of time and, on Linux, of memory; in an executor there is neither, and a crash ends the run. Nothing is
+    started before there is a task.
 
     workers is the number of child processes, by default one for each core; cluster the address of a Dask scheduler, or
     "local", which starts one with as many workers here; an executor takes the place of both;
@@ -49,16 +69,29 @@ def map_unordered(
         raise UsageError("a cluster and an executor are two ways to do the same: give one of them")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = workers or cores
-    if executor is not None:
-        yield from _run_in_executor(executor, function, tasks)
-    elif cluster is not None:
-        from mammovae.parallel.dask_cluster import connect
+    with ExitStack() as stack:
 
-        with connect(cluster, WorkSpec.of(function, timeout or DEFAULT_TIMEOUT_S), count) as dask:
-            yield from _run(dask.submit, dask.read, tasks, lambda: _TASKS_PER_WORKER * max(1, dask.count_threads()), {})
-    else:
-        with _worker_processes(WorkSpec.of(function, timeout or DEFAULT_TIMEOUT_S), count) as submit:
-            yield from _run(submit, Future.result, tasks, lambda: _TASKS_PER_WORKER * count, {})
+        @cache
+        def start() -> Run:
+            if executor is not None:
+                return partial(_run_in_executor, executor, function)
+            work = WorkSpec.of(function, timeout or DEFAULT_TIMEOUT_S)
+            if cluster is None:
+                submit = stack.enter_context(_worker_processes(work, count))
+                return lambda tasks: _run(submit, Future.result, tasks, lambda: _TASKS_PER_WORKER * count, {})
+            from mammovae.parallel.dask_cluster import connect
+
+            dask = stack.enter_context(connect(cluster, work, count))
+            return lambda tasks: _run(
+                dask.submit, dask.read, tasks, lambda: _TASKS_PER_WORKER * max(1, dask.count_threads()), {}
+            )
+
+        def run(tasks: Iterable[Task]) -> Iterator[tuple[Task, Result | InputError]]:
+            remaining = iter(tasks)
+            for first in islice(remaining, 1):
+                yield from start()(chain([first], remaining))
+
+        yield run
 
 
 def _run(

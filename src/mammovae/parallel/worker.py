@@ -37,6 +37,7 @@ Result = TypeVar("Result")
 
 KILL_GRACE_S = 30.0  # after the limit and this, a worker that did not end itself (it was stopped, say) is killed
 START_TIMEOUT_S = 120.0  # how long a worker may take to import what it needs
+_CLOSE_TIMEOUT_S = 10.0  # for which a killed process that waits for a dead disk is waited for
 START_RETRY_DELAYS_S = (0.0, 0.5, 2.0)  # before each attempt to start: a machine may lack memory for a moment
 MEMORY_LIMIT_BYTES = 2 * 2**30
 """Memory that one task may take, beyond what its process has when it begins."""
@@ -128,13 +129,18 @@ class WorkerProcess:
         self._messages: _LastWords | None = None
         self._closed = False
         self._lock = threading.Lock()
+        self._busy = threading.Lock()  # held while a thread waits for an answer
 
-    def run_task(self, payload: bytes, may_retry: bool = True) -> bytes:
+    def run_task(self, payload: bytes) -> bytes:
         """Return the pickle of a task's result, or of an InputError where the task raised, hung or crashed.
 
         Raises InputError when no process can be started or it has another version of mammovae, and UsageError when it
         cannot import the function.
         """
+        with self._busy:
+            return self._run_task(payload, may_retry=True)
+
+    def _run_task(self, payload: bytes, *, may_retry: bool) -> bytes:
         process = self._started_process()
         begin = time.monotonic()
         answer = _exchange(process, payload, self.work.timeout_s)
@@ -145,7 +151,7 @@ class WorkerProcess:
         status = _exit_status(process)
         if status == -signal.SIGKILL and may_retry and not is_late and not self._closed:
             # Killed from outside, for want of memory or by hand: the task may not be the cause.
-            return self.run_task(payload, may_retry=False)
+            return self._run_task(payload, may_retry=False)
         if not is_late and _MEMORY_WORDS.search(self._last_words()):
             return serialise(InputError(_OUT_OF_MEMORY))
         return serialise(InputError(_describe_failure(status, self.work.timeout_s if is_late else None)))
@@ -155,9 +161,16 @@ class WorkerProcess:
         with self._lock:
             self._closed = True
             process = self._process
-        if process is not None:
-            process.kill()
-            _exit_status(process)
+        if process is None:
+            return
+        process.kill()
+        # Its pipes are closed by the thread that waits for an answer, if there is one: another thread would take them
+        # away under its hands, and it would wait for whatever gets their numbers next.
+        if self._busy.acquire(timeout=_CLOSE_TIMEOUT_S):
+            try:
+                _exit_status(process)
+            finally:
+                self._busy.release()
 
     def _started_process(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
