@@ -23,11 +23,12 @@ from pydicom.uid import (
 )
 from tests.imageio.test_read import mammogram, save
 
+from mammovae.imageio import dicom_reader
 from mammovae.imageio.codestream import read_stream
 from mammovae.imageio.decoded_image import UnreadableError
 from mammovae.imageio.dicom_pixels import describe_pixels
-from mammovae.imageio.dicom_reader import read_dicom
 from mammovae.imageio.dicom_values import Values
+from mammovae.imageio.raw_tree import open_raw
 from mammovae.imageio.stream_decoders import decode_stream
 
 COMPRESSED = (RLELossless, JPEGLSLossless, JPEG2000Lossless)
@@ -61,6 +62,11 @@ def compressed(values, syntax, bits=12, **attributes):
     for name, value in attributes.items():
         setattr(dataset, name, value)
     return dataset
+
+
+def read_dicom(path, min_length=None):
+    with open_raw(path) as file:
+        return dicom_reader.read_dicom(file, min_length)
 
 
 def read(dataset, folder, min_length=None):

@@ -50,7 +50,7 @@ def _apply_palette(stored: StoredPixels, dataset: Dataset) -> np.ndarray:
     try:
         channels: np.ndarray = apply_color_lut(stored.codes, dataset)
     except Exception:  # pydicom raises anything over a damaged palette
-        channels = np.empty(0)
+        channels = np.empty((0, 0, 0))
     if channels.ndim != 3 or channels.shape[2] < 3:  # an empty table is passed over
         raise UnreadableError("its palette (PALETTE COLOR) is damaged or absent")
     return channels

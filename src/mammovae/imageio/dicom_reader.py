@@ -17,7 +17,6 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
-from mammovae.config import InputError
 from mammovae.imageio import scaled_decode
 from mammovae.imageio.codestream import Stream
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid, UnreadableError
@@ -35,7 +34,6 @@ from mammovae.imageio.dicom_pixels import (
 )
 from mammovae.imageio.dicom_values import Values
 from mammovae.imageio.pixel_data import PixelData, is_at_pixel_data, read_pixel_data
-from mammovae.imageio.raw_tree import RawFile, open_raw
 
 _DEFLATED = re.compile(rb"\x02\x00\x10\x00UI..1\.2\.840\.10008\.1\.2\.1\.99(?![0-9.])", re.DOTALL)
 _PREAMBLE = 132  # bytes, with the letters behind it
@@ -47,13 +45,8 @@ _EMPTY_ELEMENT, _MAX_EMPTY_ELEMENTS = bytes(8), 64
 _MAX_REMARKS = 3  # of pydicom's, on one file
 
 
-def is_dicom(file: RawFile) -> bool:
-    """Say whether a file's first bytes are DICOM's: the preamble of PS3.10 7.1, or a bare data set's first element."""
-    try:
-        with open_raw(file) as stream:
-            head = stream.read(132)
-    except (OSError, InputError):
-        return False
+def is_dicom(head: bytes) -> bool:
+    """Say whether a file begins as DICOM does: with the preamble of PS3.10 7.1, or with a bare data set's element."""
     # Files of old archives begin with group 2 or 8 at once, with a VR or an implicit length behind the tag.
     little = head[:2] in (b"\x02\x00", b"\x08\x00") and head[3:4] == b"\x00"
     big = head[:2] in (b"\x00\x02", b"\x00\x08") and head[2:3] == b"\x00"
@@ -62,15 +55,15 @@ def is_dicom(file: RawFile) -> bool:
     return head[128:132] == b"DICM" or (little and (explicit or implicit)) or (big and explicit)
 
 
-def open_dataset(file: RawFile) -> pydicom.FileDataset:
+def open_dataset(file: IO[bytes]) -> pydicom.FileDataset:
     """Return a file's data set up to its pixels."""
-    with _open_before_pixels(file) as (dataset, _):
-        return dataset
+    return _read_up_to_pixels(file)[0]
 
 
-def read_dicom(file: RawFile, min_length: int | None) -> DecodedImage:
+def read_dicom(file: IO[bytes], min_length: int | None) -> DecodedImage:
     """Read a DICOM image; for min_length see `mammovae.imageio.read.read`."""
-    with collect_pydicom_warnings() as odd, _open_before_pixels(file) as (dataset, stream):
+    with collect_pydicom_warnings() as odd:
+        dataset, stream = _read_up_to_pixels(file)
         values = Values(dataset)
         header, notes = read_attributes(values), header_warnings(values)
         pixels, data = _read_stored(dataset, values, stream)
@@ -276,19 +269,16 @@ class _Inflated:
             )
 
 
-@contextmanager
-def _open_before_pixels(file: RawFile) -> "Iterator[tuple[pydicom.FileDataset, _Bounded | _Inflated]]":
-    """Open a file; give its data set up to its pixels, and the stream that stands before them."""
-    with open_raw(file) as raw:
-        try:
-            dataset, stream = _read_header(_Bounded(raw))
-        except (UnreadableError, OSError, MemoryError):
-            raise
-        except RecursionError:
-            raise UnreadableError("its DICOM header is damaged: sequences lie in each other without end") from None
-        except Exception:  # pydicom raises anything over what is no DICOM
-            raise UnreadableError("its DICOM header is damaged, fetch the file again") from None
-        yield dataset, stream
+def _read_up_to_pixels(file: IO[bytes]) -> "tuple[pydicom.FileDataset, _Bounded | _Inflated]":
+    """Return a file's data set up to its pixels, and the stream that stands before them."""
+    try:
+        return _read_header(_Bounded(file))
+    except (UnreadableError, OSError, MemoryError):
+        raise
+    except RecursionError:
+        raise UnreadableError("its DICOM header is damaged: sequences lie in each other without end") from None
+    except Exception:  # pydicom raises anything over what is no DICOM
+        raise UnreadableError("its DICOM header is damaged, fetch the file again") from None
 
 
 def _read_header(raw: _Bounded) -> "tuple[pydicom.FileDataset, _Bounded | _Inflated]":

@@ -40,8 +40,8 @@ def read(file: RawFile, min_length: int | None = None, white: int | None = None)
         head = content.read(HEAD_BYTES)
         if kind := raster_format(head):
             return read_raster(content, kind, min_length, white)
-        if is_dicom(file):
-            return read_dicom(file, min_length)
+        if is_dicom(head):
+            return read_dicom(content, min_length)
         raise UnreadableError(_unknown(head))
 
 
@@ -64,9 +64,9 @@ def read_header(file: RawFile) -> dict[str, Any] | None:
                     raise
                 return None
             return {"rows": rows, "columns": columns}
-        if is_dicom(file):
+        if is_dicom(head):
             with collect_pydicom_warnings():
-                values = Values(open_dataset(file))
+                values = Values(open_dataset(content))
                 return None if holds_no_image(values) else read_attributes(values)
         if is_promised:
             raise UnreadableError(_unknown(head))
