@@ -179,7 +179,7 @@ REMARKS: list[re.Pattern[str]] = [re.compile(form) for form in [
     rf"the unknown VOI LUT function {_QUOTED} was taken for LINEAR",
     r"PresentationLUTShape .+ contradicts MONOCHROME[12], which was followed",
     rf"padding of {_N} to {_N} (?:does not fit into {_N} bits|would be every value) and was ignored",
-    rf"no value is above {_N} of {_N} and the file names no window: the picture is nearly black",
+    rf"the picture is nearly one grey, {_N} to {_N} of 65535: check its window or LUT and BitsStored",
     # Of pixels
     rf"its pixel data are not compressed, although the transfer syntax says {_SYNTAX}",
     rf"its pixels are {_CODEC}, although the transfer syntax says {_SYNTAX}",

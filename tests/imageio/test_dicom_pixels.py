@@ -9,6 +9,7 @@ import pytest
 from openjpeg.utils import encode_array
 from PIL import Image
 from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
     JPEG2000,
@@ -260,11 +261,20 @@ def test_a_stream_of_another_sign_is_read_as_the_header_says_with_a_remark(tmp_p
     assert any("signed, PixelRepresentation 0 (unsigned)" in warning for warning in picture.warnings)
 
 
-def test_values_that_hardly_use_their_range_are_remarked_on_where_no_window_shows_them(tmp_path):
-    low = mammogram(grey(), BitsStored=16, HighBit=15)
-    assert any("nearly black" in warning for warning in read(low, tmp_path).warnings)
-    low.WindowCenter, low.WindowWidth = 2048, 4096
-    assert read(low, tmp_path).warnings == ()
+def test_values_that_hardly_use_their_range_are_remarked_on_whatever_shows_them(tmp_path):
+    def is_remarked_on(**attributes):
+        dataset = mammogram(grey(), **{"BitsStored": 16, "HighBit": 15} | attributes)
+        return [warning for warning in read(dataset, tmp_path).warnings if "nearly one grey" in warning] != []
+
+    assert is_remarked_on() and is_remarked_on(PhotometricInterpretation="MONOCHROME1")
+    assert is_remarked_on(WindowCenter=32768, WindowWidth=65536)
+    assert not is_remarked_on(WindowCenter=2048, WindowWidth=4096)
+    entries = Dataset()  # of 12 bits, although it says 16
+    entries.LUTDescriptor = [4096, 0, 16]
+    entries.add_new("LUTData", "OW", np.arange(4096, dtype="<u2").tobytes())
+    assert is_remarked_on(VOILUTSequence=[entries])
+    entries.LUTDescriptor = [4096, 0, 12]
+    assert not is_remarked_on(VOILUTSequence=[entries])
 
 
 # --- sizes ----------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from mammovae.imageio.codestream import Stream
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid, UnreadableError
 from mammovae.imageio.dicom_colour import read_colour
 from mammovae.imageio.dicom_header import header_warnings, read_attributes
-from mammovae.imageio.dicom_lut import Lut, build_lut, dark_range_warning
+from mammovae.imageio.dicom_lut import build_lut, narrow_range_warnings
 from mammovae.imageio.dicom_pixels import (
     PixelDescription,
     check_stream,
@@ -76,7 +76,7 @@ def read_dicom(file: IO[bytes], min_length: int | None) -> DecodedImage:
             grey = _Grey(channel, PixelGrid(*channel.shape), colour_notes, ["its equal channels were read as grey"])
         else:
             grey = _read_grey(data, codestream, pixels, values, dataset, min_length)
-        remarks = _unique(notes, grey.warnings, values.warnings, odd)
+        remarks = _unique(notes, grey.warnings, narrow_range_warnings(grey.pixels), values.warnings, odd)
     return DecodedImage(grey.pixels, header, remarks, grey.grid, grey.small, (*steps, *grey.steps))
 
 
@@ -103,7 +103,7 @@ def _read_grey(
         if reduced is not None:
             codes, grid = reduced
             step = f"decoded at 1/{grid.factor} of the resolution"
-            return _Grey(lut.table[codes], grid, [*_dark_range(codes, pixels, lut), *lut.warnings], [step, *lut.steps])
+            return _Grey(lut.table[codes], grid, lut.warnings, [step, *lut.steps])
     stored = decode(data, codestream, pixels, dataset)
     pixels, lut = stored.description, build_lut(values, stored.description)
     grey, small = lut.table[stored.codes], None
@@ -111,16 +111,8 @@ def _read_grey(
         grey[stored.background] = 0
     elif min_length is not None and (factor := reduction(pixels, lut.table, min_length)) > 1:
         small = lut.table[scaled_decode.reduced(stored.codes, factor, pixels.bits_stored, signed=pixels.is_signed)]
-    notes = [*stored.warnings, *_dark_range(stored.codes, pixels, lut), *lut.warnings]
+    notes = [*stored.warnings, *lut.warnings]
     return _Grey(grey, stored.grid, notes, [*stored.warnings, *lut.steps], small)
-
-
-def _dark_range(codes: np.ndarray, pixels: PixelDescription, lut: Lut) -> list[str]:
-    """Return the remark on values that hardly use the range that is shown."""
-    if pixels.is_signed or not lut.shows_whole_range:
-        return []
-    warning = dark_range_warning(int(codes.max()), pixels.bits_stored)
-    return [] if warning is None else [warning]
 
 
 def _read_stored(
