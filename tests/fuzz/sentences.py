@@ -186,6 +186,7 @@ REMARKS: list[re.Pattern[str]] = [re.compile(form) for form in [
     rf"its {_CODEC} stream has {_N} bits a pixel, BitsStored says otherwise",
     rf"its {_CODEC} stream is (?:un)?signed, PixelRepresentation {_N} \((?:un)?signed\) was followed",
     rf"values contradict BitsStored {_N}, {_N} bits were read",
+    rf"{_N} of {_N} pixels are above the stated {_N} bits and were cut",
     rf"bits above the stated {_N} are set in every pixel and were left out",
     rf"HighBit {_N} contradicts {_N} bits stored, the lowest {_N} bits were read",
     rf"its {_N} bits were moved down from HighBit {_N}",

@@ -199,6 +199,17 @@ def test_values_above_the_stated_bits_are_read_in_full_with_a_remark(tmp_path, s
     assert f"values contradict BitsStored {stated}, 12 bits were read" in picture.warnings
 
 
+@pytest.mark.parametrize("syntax", [None, *COMPRESSED], ids=lambda syntax: syntax.keyword if syntax else "plain")
+def test_one_pixel_above_the_stated_bits_leaves_all_others_as_bright_as_they_are(tmp_path, syntax):
+    values = grey()
+    values[5, 6] = 4500
+    dataset = mammogram(values) if syntax is None else compressed(values, syntax, bits=13)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    picture = read(dataset, tmp_path)
+    np.testing.assert_array_equal(picture.pixels, stretched(np.minimum(values, 4095)))
+    assert "1 of 1920 pixels are above the stated 12 bits and were cut" in picture.warnings
+
+
 def test_signed_values_beyond_the_stated_bits_are_read_in_full_with_a_remark(tmp_path):
     values = grey(signed=True)
     picture = read(mammogram(values, BitsStored=9, HighBit=8), tmp_path)
