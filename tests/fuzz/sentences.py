@@ -41,7 +41,7 @@ _FILE = [
     r"its zip archive packs it in a way that is not read, unpack the archive",
     rf"the disk or network does not give it \({_WORDS}\), try again",
     r"it takes more memory than is there, or than a mammogram needs",
-    rf"it is damaged or of an unsupported kind, open it in an image viewer and save it anew(?: \({_WORDS}\))?",
+    r"it is damaged or of an unsupported kind, open it in an image viewer and save it anew",
     r"it is damaged or no image of a known kind \(DICOM, PNG, TIFF, JPEG, PNM\)",
     rf"it is an? {_WORDS} file by its content: save it as PNG or TIFF of 16 bit",
     rf"it is damaged: its data end early{_FETCH}",

@@ -421,10 +421,6 @@ def test_no_reason_is_a_python_message(error):
     assert not re.search(r"object|list|array|index|buffer|recursion|utf|string|Error", words), words
 
 
-def test_the_plain_words_of_a_decoder_may_follow():
-    assert plain_reason(ValueError("the stream has no end")).endswith("save it anew (the stream has no end)")
-
-
 def test_the_steps_say_how_values_became_grey(tmp_path):
     samples = np.repeat(values_of(16)[..., None], 3, axis=2)
     steps = read(written(tmp_path, tiff(samples, [(274, 3, [3])]), "a.tif")).steps
