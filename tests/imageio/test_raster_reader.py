@@ -5,6 +5,7 @@ import re
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 import zlib
 from itertools import product
@@ -435,6 +436,13 @@ def test_the_steps_say_how_values_became_grey(tmp_path):
 
 def test_a_png_without_its_end_is_refused(tmp_path):
     assert "end early" in reason(written(tmp_path, png(values_of(16), colour=0)[:-12], "a.png"))
+
+
+def test_a_jpeg_whose_rest_was_never_fetched_is_refused_at_once(tmp_path):
+    path = written(tmp_path, b"\xff\xd8\xff\xe0\0\x10JFIF\0" + bytes(40_000_000), "a.jpg")
+    begin = time.process_time()
+    assert "end early" in reason(path)
+    assert time.process_time() - begin < 1
 
 
 def test_a_png_whose_rest_was_never_fetched_is_refused_at_once(tmp_path):
