@@ -9,6 +9,7 @@ import pytest
 from openjpeg.utils import encode_array
 from PIL import Image
 from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
     JPEG2000,
@@ -23,11 +24,12 @@ from pydicom.uid import (
 )
 from tests.imageio.test_read import mammogram, save
 
+from mammovae.imageio import dicom_reader
 from mammovae.imageio.codestream import read_stream
 from mammovae.imageio.decoded_image import UnreadableError
 from mammovae.imageio.dicom_pixels import describe_pixels
-from mammovae.imageio.dicom_reader import read_dicom
 from mammovae.imageio.dicom_values import Values
+from mammovae.imageio.raw_tree import open_raw
 from mammovae.imageio.stream_decoders import decode_stream
 
 COMPRESSED = (RLELossless, JPEGLSLossless, JPEG2000Lossless)
@@ -61,6 +63,11 @@ def compressed(values, syntax, bits=12, **attributes):
     for name, value in attributes.items():
         setattr(dataset, name, value)
     return dataset
+
+
+def read_dicom(path, min_length=None):
+    with open_raw(path) as file:
+        return dicom_reader.read_dicom(file, min_length)
 
 
 def read(dataset, folder, min_length=None):
@@ -192,6 +199,17 @@ def test_values_above_the_stated_bits_are_read_in_full_with_a_remark(tmp_path, s
     assert f"values contradict BitsStored {stated}, 12 bits were read" in picture.warnings
 
 
+@pytest.mark.parametrize("syntax", [None, *COMPRESSED], ids=lambda syntax: syntax.keyword if syntax else "plain")
+def test_one_pixel_above_the_stated_bits_leaves_all_others_as_bright_as_they_are(tmp_path, syntax):
+    values = grey()
+    values[5, 6] = 4500
+    dataset = mammogram(values) if syntax is None else compressed(values, syntax, bits=13)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    picture = read(dataset, tmp_path)
+    np.testing.assert_array_equal(picture.pixels, stretched(np.minimum(values, 4095)))
+    assert "1 of 1920 pixels are above the stated 12 bits and were cut" in picture.warnings
+
+
 def test_signed_values_beyond_the_stated_bits_are_read_in_full_with_a_remark(tmp_path):
     values = grey(signed=True)
     picture = read(mammogram(values, BitsStored=9, HighBit=8), tmp_path)
@@ -254,11 +272,20 @@ def test_a_stream_of_another_sign_is_read_as_the_header_says_with_a_remark(tmp_p
     assert any("signed, PixelRepresentation 0 (unsigned)" in warning for warning in picture.warnings)
 
 
-def test_values_that_hardly_use_their_range_are_remarked_on_where_no_window_shows_them(tmp_path):
-    low = mammogram(grey(), BitsStored=16, HighBit=15)
-    assert any("nearly black" in warning for warning in read(low, tmp_path).warnings)
-    low.WindowCenter, low.WindowWidth = 2048, 4096
-    assert read(low, tmp_path).warnings == ()
+def test_values_that_hardly_use_their_range_are_remarked_on_whatever_shows_them(tmp_path):
+    def is_remarked_on(**attributes):
+        dataset = mammogram(grey(), **{"BitsStored": 16, "HighBit": 15} | attributes)
+        return [warning for warning in read(dataset, tmp_path).warnings if "nearly one grey" in warning] != []
+
+    assert is_remarked_on() and is_remarked_on(PhotometricInterpretation="MONOCHROME1")
+    assert is_remarked_on(WindowCenter=32768, WindowWidth=65536)
+    assert not is_remarked_on(WindowCenter=2048, WindowWidth=4096)
+    entries = Dataset()  # of 12 bits, although it says 16
+    entries.LUTDescriptor = [4096, 0, 16]
+    entries.add_new("LUTData", "OW", np.arange(4096, dtype="<u2").tobytes())
+    assert is_remarked_on(VOILUTSequence=[entries])
+    entries.LUTDescriptor = [4096, 0, 12]
+    assert not is_remarked_on(VOILUTSequence=[entries])
 
 
 # --- sizes ----------------------------------------------------------------------------------------------------

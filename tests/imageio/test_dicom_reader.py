@@ -19,13 +19,14 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGExtended12Bit, RLELossless
-from tests.imageio.test_dicom_pixels import compressed, flat_jpeg_of_12_bits, framed, grey, stretched
+from tests.imageio.test_dicom_pixels import compressed, flat_jpeg_of_12_bits, framed, grey, read_dicom, stretched
 from tests.imageio.test_read import mammogram, save
 
 from mammovae.imageio import dicom_reader
 from mammovae.imageio.decoded_image import UnreadableError
-from mammovae.imageio.dicom_reader import collect_pydicom_warnings, is_dicom, open_dataset, read_dicom
+from mammovae.imageio.dicom_reader import collect_pydicom_warnings
 from mammovae.imageio.raw_tree import ZipMember
+from mammovae.imageio.read import read, read_header
 
 
 def deflated(folder, header=b"", pixels=None, name="deflated.dcm"):
@@ -57,10 +58,10 @@ def refusal(path, min_length=None):
 def peak_memory(path):
     """The most memory, in MB, that a process takes to read a file, above what it has when it begins."""
     code = (
-        "import resource, sys; from pathlib import Path; from mammovae.imageio.dicom_reader import read_dicom\n"
+        "import resource, sys; from pathlib import Path; from mammovae.imageio.read import read\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "before = used()\n"
-        "try: read_dicom(Path(sys.argv[1]), None)\n"
+        "try: read(Path(sys.argv[1]))\n"
         "except Exception: pass\n"
         "print(used() - before)"
     )
@@ -68,21 +69,19 @@ def peak_memory(path):
     return int(done.stdout)
 
 
-def test_a_file_in_a_zip_is_read_as_one_in_a_folder(tmp_path):
+def test_a_file_in_a_zip_is_read_as_one_in_a_folder_and_unpacked_once(tmp_path, monkeypatch):
     path = save(mammogram(grey()), tmp_path)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(path, "inner/image.dcm")
         archive.writestr("inner/notes.txt", "no image, but long enough to be looked at " * 9)
     member = ZipMember(tmp_path / "a.zip", "inner/image.dcm")
-    assert is_dicom(member) and not is_dicom(ZipMember(tmp_path / "a.zip", "inner/notes.txt"))
-    assert open_dataset(member).Rows == 48
-    np.testing.assert_array_equal(read_dicom(member, None).pixels, read_dicom(path, None).pixels)
-
-
-def test_what_is_no_file_is_no_dicom(tmp_path):
-    (tmp_path / "empty").touch()
-    for path in (tmp_path, tmp_path / "absent", tmp_path / "empty"):
-        assert not is_dicom(path)
+    assert read_header(ZipMember(tmp_path / "a.zip", "inner/notes.txt")) is None
+    unpacked, unpack = [], zipfile.ZipFile.open
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *given: (unpacked.append(given[1]), unpack(*given))[1])
+    header = read_header(member)
+    assert header is not None and header == read_header(path) and len(unpacked) == 1
+    np.testing.assert_array_equal(read(member).pixels, read(path).pixels)
+    assert len(unpacked) == 2
 
 
 def test_the_header_is_judged_before_pixels_are_read(tmp_path, monkeypatch):
@@ -285,8 +284,8 @@ def test_reading_prints_nothing(tmp_path):
     jpeg = framed(mammogram(np.zeros((48, 40), np.uint16)), flat_jpeg_of_12_bits(twelve), JPEGExtended12Bit)
     paths = save(dataset, tmp_path, "plain.dcm"), save(jpeg, tmp_path, "jpeg.dcm")
     code = (
-        "import sys; from pathlib import Path; from mammovae.imageio.dicom_reader import read_dicom\n"
-        "for path in sys.argv[1:]: read_dicom(Path(path), None)\n"
+        "import sys; from pathlib import Path; from mammovae.imageio.read import read\n"
+        "for path in sys.argv[1:]: read(Path(path))\n"
         "print('the end', file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, check=True)

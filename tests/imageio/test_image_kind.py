@@ -164,6 +164,16 @@ def test_a_low_energy_image_is_a_mammogram_though_contrast_medium_was_given():
     assert "low-energy" in (remark(**low) or "")
 
 
+@pytest.mark.parametrize("agent", ["", "-", "0", "N/A", "NO CONTRAST", "None given", "without"])
+def test_words_for_no_contrast_medium_name_none(agent):
+    assert kind(ContrastBolusAgent=agent) == "mammogram"
+
+
+@pytest.mark.parametrize("agent", ["Novaray 300", "Omnipaque", "碘海醇"])
+def test_any_other_words_name_a_contrast_medium(agent):
+    assert kind(ContrastBolusAgent=agent) == "contrast_enhanced"
+
+
 def test_the_kind_of_an_enhanced_object_stands_in_its_functional_groups():
     frame_type, group = Dataset(), Dataset()
     frame_type.FrameType = ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "GENERATED_2D"]
@@ -211,6 +221,7 @@ def test_a_radiograph_of_another_part_of_the_body_is_refused(modality):
     assert "TIBIA" in refusal(**attributes, AnatomicRegionSequence=region)
     for breast in ({"BodyPartExamined": "LEFT BREAST"}, {"BodyPartExamined": "CHEST", "ViewPosition": "MLO"}):
         assert kind(**attributes, **breast) == "mammogram"
+    assert kind(**attributes, BodyPartExamined="CHEST", ViewCodeSequence=craniocaudal()) == "mammogram"
     assert kind(**attributes, AnatomicRegionSequence=Sequence([code("T-04000", "SRT")])) == "mammogram"
 
 

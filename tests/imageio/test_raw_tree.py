@@ -91,6 +91,16 @@ def test_folders_that_mammovae_wrote_are_passed_by(tmp_path: Path, command: str)
     assert tree.own_folders == ["OUT"]
 
 
+@pytest.mark.parametrize("content", ['{"versions": 5}', '{"versions": "mammovae"}', "[" * 10**5, "\xff", "5", None])
+def test_a_manifest_of_another_program_may_hold_anything(tmp_path: Path, content: str | None) -> None:
+    tree_of(tmp_path, "OTHER/a.png")
+    if content is None:
+        os.mkfifo(tmp_path / "OTHER" / "manifest.json")
+    else:
+        (tmp_path / "OTHER" / "manifest.json").write_bytes(content.encode("latin-1"))
+    assert "OTHER/a.png" in RawTree.scan(tmp_path).files
+
+
 def test_a_tree_of_phantoms_is_raw_data_wherever_it_lies(tmp_path: Path) -> None:
     tree_of(tmp_path, "RAW/a.png")
     (tmp_path / "RAW" / "manifest.json").write_text('{"command": "phantom", "versions": {"mammovae": "1"}}')

@@ -16,6 +16,8 @@ from mammovae.imageio.dicom_header import header_steps
 from mammovae.imageio.dicom_reader import is_dicom, open_dataset
 from mammovae.imageio.dicom_values import Values
 from mammovae.imageio.image_kind import kind_of_name, view_modifiers
+from mammovae.imageio.raster_reader import HEAD_BYTES
+from mammovae.imageio.raw_tree import open_raw
 from mammovae.imageio.read import read
 from mammovae.report.formatting import value
 
@@ -32,7 +34,8 @@ def explain(path: Path) -> str:
     decoded = read(path)
     white = None if decoded.max_value is None else 2 ** max(8, decoded.max_value.bit_length()) - 1
     decoded = decoded if white is None else read(path, white=white)
-    dataset = open_dataset(path) if is_dicom(path) else None
+    with open_raw(path) as file:
+        dataset = open_dataset(file) if is_dicom(file.read(HEAD_BYTES)) else None
     header, kind = decoded.header, decoded.header.get("kind") or kind_of_name(path.name)
     steps = [f"{number}. {step}" for number, step in enumerate(decoded.steps, start=1)]
     if white is not None:

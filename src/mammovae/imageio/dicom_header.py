@@ -5,11 +5,9 @@ from typing import Any, NamedTuple
 
 from mammovae.config import ImageKind
 from mammovae.imageio.dicom_values import Values
-from mammovae.imageio.image_kind import image_kind, is_harmless, magnification, view_modifiers
+from mammovae.imageio.image_kind import SNOMED, VIEW_CODES, image_kind, is_harmless, magnification, view_modifiers
 
 _FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.2.1"
-_SNOMED = ("SCT", "SRT", "SNM3")
-_VIEW_CODES = {**dict.fromkeys(("R-10242", "399162004"), "CC"), **dict.fromkeys(("R-10226", "399368009"), "MLO")}
 _VIEW_MEANINGS = {
     "CRANIO-CAUDAL": "CC",
     "CRANIOCAUDAL": "CC",
@@ -112,10 +110,10 @@ def _view(values: Values) -> _Found:
     if not all(is_harmless(modifier) for modifier in view_modifiers(values)):
         return _NOTHING
     for code in values.codes("ViewCodeSequence")[:1]:
-        coded = _VIEW_CODES.get(code.value)
-        if coded is None and code.scheme not in _SNOMED:
+        coded = VIEW_CODES.get(code.value)
+        if coded is None and code.scheme not in SNOMED:
             coded = _VIEW_MEANINGS.get(code.meaning.upper())
-        if coded or code.scheme in _SNOMED:
+        if coded or code.scheme in SNOMED:
             contradicted = position in ("CC", "MLO") and position != coded
             return _NOTHING if contradicted or coded is None else _Found(coded, "ViewCodeSequence")
     # CBIS-DDSM writes the view where the patient's orientation belongs.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _OUTLIER_SHARE = 0.01  # of a LUT's entries, at least one, that may be wrong without saying anything of the others
 _OVERSHOOT = 1 / 16  # of the largest entry, by which a LUT may be above it and still have the bits that it states
-_DARK_SHARE = 1 / 16  # of the range, below which an image that uses no more of it is nearly black
+_NARROW_SHARE = 1 / 16  # of the range of grey, below which an image that uses no more of it shows next to nothing
 
 
 class Lut(NamedTuple):
@@ -25,8 +25,6 @@ class Lut(NamedTuple):
     """Sentences on what was odd; what is wrong with a value itself stands in `Values.warnings`."""
     steps: list[str]
     """What is done to a stored value, a sentence a step, in order."""
-    shows_whole_range: bool
-    """Whether no VOI LUT or window chooses what is shown."""
 
 
 class _Entries(NamedTuple):
@@ -65,7 +63,6 @@ def build_lut(values: Values, pixels: "PixelDescription") -> Lut:
     inputs, low, high = _modality(values, codes, warnings, steps)
     shown = _voi_lut(values, inputs, warnings, steps)
     shown = _window(values, inputs, warnings, steps) if shown is None else shown
-    shows_whole_range = shown is None
     if shown is None:
         shown = (inputs - low) / (high - low)
         steps.append(f"there is no VOI LUT and no window: all from {low:.15g} to {high:.15g} is shown")
@@ -74,14 +71,15 @@ def build_lut(values: Values, pixels: "PixelDescription") -> Lut:
     table = np.rint((1 - shown if inverted else shown) * 65535).astype(np.uint16)
     table[_is_padding(values, pixels, codes, warnings, steps)] = 0
     steps.append("grey is mapped to 0 (black) to 65535 (white)")
-    return Lut(table, warnings, steps, shows_whole_range)
+    return Lut(table, warnings, steps)
 
 
-def dark_range_warning(max_code: int, bits: int) -> str | None:
-    """Return the remark on an image that shows its whole range (`Lut.shows_whole_range`) and hardly uses it."""
-    if max_code >= 2**bits * _DARK_SHARE:
-        return None
-    return f"no value is above {max_code} of {2**bits - 1} and the file names no window: the picture is nearly black"
+def narrow_range_warnings(grey: np.ndarray) -> list[str]:
+    """Return the remark on an image that uses hardly any of the range of grey, as where 12 bits are taken for 16."""
+    low, high = int(grey.min()), int(grey.max())
+    if high - low >= 65536 * _NARROW_SHARE:
+        return []
+    return [f"the picture is nearly one grey, {low} to {high} of 65535: check its window or LUT and BitsStored"]
 
 
 def _modality(

@@ -38,6 +38,7 @@ _NATIVE = {
     uid.DeflatedExplicitVRLittleEndian,
 }
 _OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
+_OUTLIER_SHARE = 1 / 1000  # of the pixels, that may be above the stated bits without saying anything of the others
 
 
 @dataclass(frozen=True)
@@ -245,13 +246,16 @@ def _read_stated_bits(
         codes = codes & codes.dtype.type(~overlays & (2 ** (8 * codes.itemsize) - 1))
     codes, moved = _move_down(codes, pixels)
     warnings += moved
-    background = None
+    background, cut = None, []
     if bits < 8 * codes.itemsize and int(np.bitwise_or.reduce(codes, axis=None)) >> bits:
         needed = _bits_of_values(codes, pixels)
         if needed > bits:
             background = _padding(codes, pixels, dataset)
             if background is not None:
                 needed = _bits_of_values(codes[~background], pixels)
+        if needed > bits and not pixels.is_signed:
+            codes, cut = _cut_outliers(codes, bits, background)
+            needed = bits if cut else needed
         if needed > 16:
             raise UnreadableError(f"its values need {needed} bits, BitsStored says {bits}")
         if needed > bits:
@@ -259,11 +263,23 @@ def _read_stated_bits(
             bits, background = needed, None
         elif background is not None and not background.any():
             background = None
-        elif background is None and not pixels.is_signed:
+        elif background is None and not pixels.is_signed and not cut:
             warnings.append(f"bits above the stated {bits} are set in every pixel and were left out")
         codes = codes & codes.dtype.type(2**bits - 1)
     codes = codes.astype(np.uint16) if codes.itemsize > 2 else codes
-    return StoredPixels(codes, grid, replace(pixels, bits_stored=bits), warnings, background)
+    return StoredPixels(codes, grid, replace(pixels, bits_stored=bits), warnings + cut, background)
+
+
+def _cut_outliers(codes: np.ndarray, bits: int, background: np.ndarray | None) -> tuple[np.ndarray, list[str]]:
+    """Cut the values above the stated bits where they are few: with a bit more, all others would be half as bright."""
+    above = codes >> bits > 0
+    if background is not None:
+        above &= ~background
+    count = np.count_nonzero(above)
+    if count > codes.size * _OUTLIER_SHARE:
+        return codes, []
+    cut = np.where(above, codes.dtype.type(2**bits - 1), codes)
+    return cut, [f"{count} of {codes.size} pixels are above the stated {bits} bits and were cut"]
 
 
 def _move_down(codes: np.ndarray, pixels: PixelDescription) -> tuple[np.ndarray, list[str]]:

@@ -17,13 +17,12 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
-from mammovae.config import InputError
 from mammovae.imageio import scaled_decode
 from mammovae.imageio.codestream import Stream
 from mammovae.imageio.decoded_image import DecodedImage, PixelGrid, UnreadableError
 from mammovae.imageio.dicom_colour import read_colour
 from mammovae.imageio.dicom_header import header_warnings, read_attributes
-from mammovae.imageio.dicom_lut import Lut, build_lut, dark_range_warning
+from mammovae.imageio.dicom_lut import build_lut, narrow_range_warnings
 from mammovae.imageio.dicom_pixels import (
     PixelDescription,
     check_stream,
@@ -35,7 +34,6 @@ from mammovae.imageio.dicom_pixels import (
 )
 from mammovae.imageio.dicom_values import Values
 from mammovae.imageio.pixel_data import PixelData, is_at_pixel_data, read_pixel_data
-from mammovae.imageio.raw_tree import RawFile, open_raw
 
 _DEFLATED = re.compile(rb"\x02\x00\x10\x00UI..1\.2\.840\.10008\.1\.2\.1\.99(?![0-9.])", re.DOTALL)
 _PREAMBLE = 132  # bytes, with the letters behind it
@@ -47,13 +45,8 @@ _EMPTY_ELEMENT, _MAX_EMPTY_ELEMENTS = bytes(8), 64
 _MAX_REMARKS = 3  # of pydicom's, on one file
 
 
-def is_dicom(file: RawFile) -> bool:
-    """Say whether a file's first bytes are DICOM's: the preamble of PS3.10 7.1, or a bare data set's first element."""
-    try:
-        with open_raw(file) as stream:
-            head = stream.read(132)
-    except (OSError, InputError):
-        return False
+def is_dicom(head: bytes) -> bool:
+    """Say whether a file begins as DICOM does: with the preamble of PS3.10 7.1, or with a bare data set's element."""
     # Files of old archives begin with group 2 or 8 at once, with a VR or an implicit length behind the tag.
     little = head[:2] in (b"\x02\x00", b"\x08\x00") and head[3:4] == b"\x00"
     big = head[:2] in (b"\x00\x02", b"\x00\x08") and head[2:3] == b"\x00"
@@ -62,15 +55,15 @@ def is_dicom(file: RawFile) -> bool:
     return head[128:132] == b"DICM" or (little and (explicit or implicit)) or (big and explicit)
 
 
-def open_dataset(file: RawFile) -> pydicom.FileDataset:
+def open_dataset(file: IO[bytes]) -> pydicom.FileDataset:
     """Return a file's data set up to its pixels."""
-    with _open_before_pixels(file) as (dataset, _):
-        return dataset
+    return _read_up_to_pixels(file)[0]
 
 
-def read_dicom(file: RawFile, min_length: int | None) -> DecodedImage:
+def read_dicom(file: IO[bytes], min_length: int | None) -> DecodedImage:
     """Read a DICOM image; for min_length see `mammovae.imageio.read.read`."""
-    with collect_pydicom_warnings() as odd, _open_before_pixels(file) as (dataset, stream):
+    with collect_pydicom_warnings() as odd:
+        dataset, stream = _read_up_to_pixels(file)
         values = Values(dataset)
         header, notes = read_attributes(values), header_warnings(values)
         pixels, data = _read_stored(dataset, values, stream)
@@ -83,7 +76,7 @@ def read_dicom(file: RawFile, min_length: int | None) -> DecodedImage:
             grey = _Grey(channel, PixelGrid(*channel.shape), colour_notes, ["its equal channels were read as grey"])
         else:
             grey = _read_grey(data, codestream, pixels, values, dataset, min_length)
-        remarks = _unique(notes, grey.warnings, values.warnings, odd)
+        remarks = _unique(notes, grey.warnings, narrow_range_warnings(grey.pixels), values.warnings, odd)
     return DecodedImage(grey.pixels, header, remarks, grey.grid, grey.small, (*steps, *grey.steps))
 
 
@@ -110,7 +103,7 @@ def _read_grey(
         if reduced is not None:
             codes, grid = reduced
             step = f"decoded at 1/{grid.factor} of the resolution"
-            return _Grey(lut.table[codes], grid, [*_dark_range(codes, pixels, lut), *lut.warnings], [step, *lut.steps])
+            return _Grey(lut.table[codes], grid, lut.warnings, [step, *lut.steps])
     stored = decode(data, codestream, pixels, dataset)
     pixels, lut = stored.description, build_lut(values, stored.description)
     grey, small = lut.table[stored.codes], None
@@ -118,16 +111,8 @@ def _read_grey(
         grey[stored.background] = 0
     elif min_length is not None and (factor := reduction(pixels, lut.table, min_length)) > 1:
         small = lut.table[scaled_decode.reduced(stored.codes, factor, pixels.bits_stored, signed=pixels.is_signed)]
-    notes = [*stored.warnings, *_dark_range(stored.codes, pixels, lut), *lut.warnings]
+    notes = [*stored.warnings, *lut.warnings]
     return _Grey(grey, stored.grid, notes, [*stored.warnings, *lut.steps], small)
-
-
-def _dark_range(codes: np.ndarray, pixels: PixelDescription, lut: Lut) -> list[str]:
-    """Return the remark on values that hardly use the range that is shown."""
-    if pixels.is_signed or not lut.shows_whole_range:
-        return []
-    warning = dark_range_warning(int(codes.max()), pixels.bits_stored)
-    return [] if warning is None else [warning]
 
 
 def _read_stored(
@@ -276,19 +261,16 @@ class _Inflated:
             )
 
 
-@contextmanager
-def _open_before_pixels(file: RawFile) -> "Iterator[tuple[pydicom.FileDataset, _Bounded | _Inflated]]":
-    """Open a file; give its data set up to its pixels, and the stream that stands before them."""
-    with open_raw(file) as raw:
-        try:
-            dataset, stream = _read_header(_Bounded(raw))
-        except (UnreadableError, OSError, MemoryError):
-            raise
-        except RecursionError:
-            raise UnreadableError("its DICOM header is damaged: sequences lie in each other without end") from None
-        except Exception:  # pydicom raises anything over what is no DICOM
-            raise UnreadableError("its DICOM header is damaged, fetch the file again") from None
-        yield dataset, stream
+def _read_up_to_pixels(file: IO[bytes]) -> "tuple[pydicom.FileDataset, _Bounded | _Inflated]":
+    """Return a file's data set up to its pixels, and the stream that stands before them."""
+    try:
+        return _read_header(_Bounded(file))
+    except (UnreadableError, OSError, MemoryError):
+        raise
+    except RecursionError:
+        raise UnreadableError("its DICOM header is damaged: sequences lie in each other without end") from None
+    except Exception:  # pydicom raises anything over what is no DICOM
+        raise UnreadableError("its DICOM header is damaged, fetch the file again") from None
 
 
 def _read_header(raw: _Bounded) -> "tuple[pydicom.FileDataset, _Bounded | _Inflated]":

@@ -57,13 +57,17 @@ _MAGNIFICATION, _SPOT = {"R-102D6", "399163009"}, {"R-102D7", "399055006"}
 # The abbreviations of context group 4015 before and after those of 4014: SMCC is a magnified spot view, CCID displaced.
 _VIEW_POSITION = re.compile(r"([SM]{0,2})(CC|MLO|ML|LM|LMO|SIO|ISO|XCCL|XCCM|FB)((?:ID|NP)*)")
 _BREAST_VIEWS = {"CC", "MLO", "XCCL", "XCCM"}  # that name no view of another part of the body
+VIEW_CODES = {**dict.fromkeys(("R-10242", "399162004"), "CC"), **dict.fromkeys(("R-10226", "399368009"), "MLO")}
+"""By the code of context group 4014: the views of screening."""
+SNOMED = ("SCT", "SRT", "SNM3")
+"""Names of SNOMED in a code sequence."""
 
 _BIOPSY_TYPE = re.compile(r"STEREO.*|TOMO_SCOUT|SCOUT|(PREFIRE|POSTFIRE|POSTBIOPSY|POSTMARKER).*")
 _BIOPSY_PADDLES = ("BIOPSY", "STEREO", "STEREOTACTIC", "NEEDLE", "LOCALIZATION", "LOCALISATION")
 _LOW_ENERGY_TYPE, _LOW_ENERGY_WORDS = re.compile("LOW_ENERGY"), re.compile("LOW[ _-]ENERGY")
 _RECOMBINED_TYPE = re.compile(r"SUBTRACTION|ADDITION|RECOMBINED|HIGH_ENERGY|POST_CONTRAST")
 _RECOMBINED_WORDS = re.compile(r"RECOMBINED|SUBTRACTION|SUBTRACTED|HIGH[ _-]ENERGY")
-_NO_AGENT = {"", "NO", "NONE", "N", "N/A", "NA", "0", "FALSE", "UNKNOWN"}
+_NO_AGENT = re.compile(r"[\W\d_]*|N|NA|N/A|FALSE|UNKNOWN|(NO|NONE|NOT|NIL|WITHOUT)\b.*")
 _SYNTHETIC_TYPE, _TOMOSYNTHESIS_TYPE = re.compile(".*GENERATED_2D|TOMO_2D"), re.compile("TOMO.*")
 _SYNTHETIC_WORDS = re.compile(
     r"\b[CGS][ -]?VIEW\b|\bV[ -]?PREVIEW\b|(INTELLIGENT|INSIGHT|SYNTH|SYNTHETIC|SYNTHESI[SZ]ED|GENERATED)[ _-]2D"
@@ -155,7 +159,7 @@ class _Facts:
         descriptions = ("SeriesDescription", "AcquisitionDeviceProcessingDescription")
         position = _VIEW_POSITION.fullmatch((values.text("ViewPosition") or "").upper())
         part = (values.text("BodyPartExamined") or "").upper()
-        regions = values.codes("AnatomicRegionSequence")
+        views, regions = values.codes("ViewCodeSequence"), values.codes("AnatomicRegionSequence")
         parts = [name for name in (part, *(code.meaning.upper() for code in regions)) if name not in _NO_PART]
         return cls(
             values=values,
@@ -165,10 +169,11 @@ class _Facts:
             description="; ".join(values.text(name) or "" for name in descriptions).upper(),
             paddle=set(re.findall(r"[A-Z]+", (values.text("PaddleDescription") or "").upper())),
             position=position,
-            views=values.codes("ViewCodeSequence"),
+            views=views,
             modifiers=view_modifiers(values),
             part=parts[0] if parts else None,
             is_breast=(position is not None and position[2] in _BREAST_VIEWS)
+            or any(code.value in VIEW_CODES for code in views)
             or any(word in name for name in parts for word in _BREAST_WORDS)
             or any(code.value in _BREAST_CODES for code in regions),
         )
@@ -227,7 +232,7 @@ def _is_code(code: Code, codes: set[str], word: str) -> bool:
     """Say whether a code is one of some, by its meaning where its scheme is not SNOMED's."""
     if code.value in codes:
         return True
-    return code.scheme not in ("SCT", "SRT", "SNM3") and word in code.meaning.upper().replace("-", " ")
+    return code.scheme not in SNOMED and word in code.meaning.upper().replace("-", " ")
 
 
 def _refuse(facts: _Facts) -> None:
@@ -277,7 +282,7 @@ def _contrast(facts: _Facts) -> str | None:
     if facts.is_low_energy():
         return None
     agent = (facts.values.text("ContrastBolusAgent") or "").upper()
-    given = f"ContrastBolusAgent {agent}" if agent not in _NO_AGENT else None
+    given = f"ContrastBolusAgent {agent}" if not _NO_AGENT.fullmatch(agent) else None
     return facts.has_type(_RECOMBINED_TYPE) or facts.has_words(_RECOMBINED_WORDS) or given
 
 

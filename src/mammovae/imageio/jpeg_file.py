@@ -17,6 +17,7 @@ _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame, of every 
 _DECODED = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
 _PROGRESSIVE, _ARITHMETIC = {0xC2, 0xCA}, 0xC9
 _MAX_SCANS = 200  # each of which goes through the whole picture
+_MAX_SKIPPED = 2**16  # bytes between two markers; more are those of a file that was not fetched to its end
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 
 
@@ -96,12 +97,10 @@ def _read_markers(file: IO[bytes]) -> tuple[_Frame, int]:
 
 def _next_marker(file: IO[bytes]) -> int:
     """Return the next marker, passing by what stands before it."""
-    byte = file.read(1)
-    while byte:
-        while byte and byte != b"\xff":
-            byte = file.read(1)
-        while byte == b"\xff":
-            byte = file.read(1)
-        if byte not in (b"", b"\0"):
+    last = b""
+    for _ in range(_MAX_SKIPPED):
+        byte = file.read(1)
+        if last == b"\xff" and byte not in (b"\xff", b"\0", b""):
             return byte[0]
+        last = byte
     raise UnreadableError(ENDS_EARLY)

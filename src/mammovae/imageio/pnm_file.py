@@ -6,6 +6,7 @@ from typing import IO
 import numpy as np
 
 from mammovae.imageio.decoded_image import UnreadableError, check_size
+from mammovae.imageio.raster_samples import ENDS_EARLY
 
 SIGNATURES = tuple(f"P{kind}{space}".encode() for kind in range(1, 7) for space in " \t\n\r#")
 """Weak ones: any text may begin so."""
@@ -66,7 +67,7 @@ def _raw_samples(
     dtype = np.dtype("u1" if maximum < 256 else ">u2")
     size = shape[0] * line * dtype.itemsize
     if len(content) < size:
-        raise UnreadableError("it is damaged: its data end early, fetch it again")
+        raise UnreadableError(ENDS_EARLY)
     lines = np.frombuffer(content, dtype, shape[0] * line).reshape(shape[0], line)
     if is_bitmap:
         lines = np.unpackbits(lines, axis=1)[:, : shape[1]]
@@ -84,7 +85,7 @@ def _plain_samples(content: bytes, shape: tuple[int, int, int], *, is_bitmap: bo
         numbers = np.fromstring(content, np.int64, sep=" ")
     count = shape[0] * shape[1] * shape[2]
     if len(numbers) < count:
-        raise UnreadableError("it is damaged: its data end early, fetch it again")
+        raise UnreadableError(ENDS_EARLY)
     if len(numbers) > count:
         raise UnreadableError("it holds more numbers than its header states")
     return numbers.reshape(shape)

@@ -7,7 +7,7 @@ import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
@@ -19,15 +19,17 @@ MAX_FILE_BYTES = 2**30
 """Bytes of the largest file that is read; an uncompressed film scanned at 50 microns has a tenth of it."""
 ARCHIVE_SUFFIXES = (".gz", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 """Suffixes of files that may hold images and are not looked into."""
-_MANIFEST = "manifest.json"
+_MANIFEST, _MAX_MANIFEST_BYTES = "manifest.json", 2**26
 _OWN_COMMANDS_THAT_MAKE_RAW_DATA = ("phantom",)
 
 
 class Stamp(NamedTuple):
-    """What says whether a file is still the same: its size in bytes, and when it was changed, in ns since 1970."""
+    """What says whether a file is still the same."""
 
     size: int
+    """In bytes, unpacked."""
     modified_ns: int
+    """When it was changed, in ns since 1970; of a file in a zip archive its checksum."""
 
 
 @dataclass(frozen=True)
@@ -257,20 +259,19 @@ def _is_hidden(name: str) -> bool:
 
 
 def _is_own(manifest: Path) -> bool:
-    """Say whether a manifest is that of a folder that mammovae wrote from images, not of a raw tree."""
+    """Say whether a manifest is that of a folder that mammovae wrote from images, not of a raw tree.
+
+    Other programs give that name to files of any content and size, or to what is no file.
+    """
     try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with open_raw(manifest) as file:
+            content = json.loads(file.read(_MAX_MANIFEST_BYTES))
+    except (InputError, OSError, ValueError, RecursionError):
         return False
-    is_ours = isinstance(content, dict) and "mammovae" in (content.get("versions") or {})
+    versions = content.get("versions") if isinstance(content, dict) else None
+    is_ours = isinstance(versions, dict) and "mammovae" in versions
     return is_ours and content.get("command") not in _OWN_COMMANDS_THAT_MAKE_RAW_DATA
 
 
 def _plain(name: str) -> str:
     return "".join(c for c in name.rpartition("/")[2].lower() if c.isascii() and c.isalnum())
-
-
-def iterate_files(root: Path) -> Iterator[RawFile]:
-    """Yield the regular files under a root, in the order of `RawTree.scan`."""
-    tree = RawTree.scan(root)
-    yield from map(tree.file, tree.files)

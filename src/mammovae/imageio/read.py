@@ -1,6 +1,5 @@
 """Reads one mammogram, DICOM or PNG, TIFF, JPEG, PNM, as 16-bit grey with what its file says of itself."""
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,18 +12,12 @@ from mammovae.imageio.dicom_reader import collect_pydicom_warnings, is_dicom, op
 from mammovae.imageio.dicom_values import Values
 from mammovae.imageio.image_kind import holds_no_image
 from mammovae.imageio.raster_reader import HEAD_BYTES, other_format, raster_format, raster_size, read_raster
+from mammovae.imageio.raster_samples import ENDS_EARLY
 from mammovae.imageio.raw_tree import RawFile, open_raw, raw_file
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".pgm", ".pnm")
 IMAGE_SUFFIXES = DICOM_SUFFIXES + RASTER_SUFFIXES
-_LAST_WORD = "it is damaged or of an unsupported kind, open it in an image viewer and save it anew"
-_PLAIN_WORDS = re.compile(r"[A-Z]?[a-z]+(?:[ ,/-]{1,2}(?:[A-Z]?[a-z]+|[A-Z]{2,5}|\d{1,9}))*\.?")
-_WORDS_OF_PYTHON = re.compile(
-    r"\b(object|objects|subscriptable|iterable|callable|attribute|argument|arguments|list|tuple|dict|index|key|unpack|"
-    r"buffer|array|dtype|axis|operands|type|types|module|unexpected|keyword|utf|codec|decode|byte|bytes|int|str|float|"
-    r"string|strings|recursion|invalid literal|out of range|not supported between)\b"
-)
 
 
 def read(file: RawFile, min_length: int | None = None, white: int | None = None) -> DecodedImage:
@@ -40,8 +33,8 @@ def read(file: RawFile, min_length: int | None = None, white: int | None = None)
         head = content.read(HEAD_BYTES)
         if kind := raster_format(head):
             return read_raster(content, kind, min_length, white)
-        if is_dicom(file):
-            return read_dicom(file, min_length)
+        if is_dicom(head):
+            return read_dicom(content, min_length)
         raise UnreadableError(_unknown(head))
 
 
@@ -64,9 +57,9 @@ def read_header(file: RawFile) -> dict[str, Any] | None:
                     raise
                 return None
             return {"rows": rows, "columns": columns}
-        if is_dicom(file):
+        if is_dicom(head):
             with collect_pydicom_warnings():
-                values = Values(open_dataset(file))
+                values = Values(open_dataset(content))
                 return None if holds_no_image(values) else read_attributes(values)
         if is_promised:
             raise UnreadableError(_unknown(head))
@@ -102,7 +95,7 @@ def _one_sentence(file: RawFile) -> Iterator[None]:
 
 
 def plain_reason(error: Exception) -> str:
-    """Say in plain words, without Python's own, why a file could not be read, from what its decoder raised."""
+    """Say why a file could not be read; what a decoder itself says is for those who wrote it."""
     match error:
         case FileNotFoundError():
             return "there is no such file"
@@ -111,9 +104,7 @@ def plain_reason(error: Exception) -> str:
         case MemoryError():
             return "it takes more memory than is there, or than a mammogram needs"
         case EOFError():
-            return "it is damaged: its data end early, fetch it again"
+            return ENDS_EARLY
         case OSError(strerror=str(why)):
             return f"the disk or network does not give it ({why.lower()}), try again"
-    words = " ".join(str(error).split())
-    is_plain = len(words) <= 160 and _PLAIN_WORDS.fullmatch(words) and not _WORDS_OF_PYTHON.search(words.lower())
-    return f"{_LAST_WORD} ({words.rstrip('.')})" if is_plain else _LAST_WORD
+    return "it is damaged or of an unsupported kind, open it in an image viewer and save it anew"

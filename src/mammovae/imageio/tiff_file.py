@@ -34,14 +34,14 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 PHOTOMETRICS = {4: "a mask", 5: "CMYK ink", YCBCR: "YCbCr colour", 8: "Lab colour", 32803: "a camera's raw mosaic"}
 PASSED_TO_LIBTIFF = (FILL_ORDER, T4_OPTIONS, T6_OPTIONS, JPEG_TABLES, CHROMA_SUBSAMPLING)
 """Tags without which a strip cannot be decompressed."""
-_UNCOMPRESSED, _JPEG = 1, 7
+UNCOMPRESSED, JPEG = 1, 7
 COMPRESSIONS = {
     2: "CCITT run lengths",
     3: "group 3 fax",
     4: "group 4 fax",
     5: "LZW",
     6: "old JPEG",
-    _JPEG: "JPEG",
+    JPEG: "JPEG",
     9: "JBIG",
     32773: "PackBits",
     34661: "JBIG",
@@ -183,7 +183,7 @@ def describe_page(page: Page) -> Layout:
     _check_photometric(page, samples, bits)
     if rows * columns * samples * (2 if bits > 8 else 1) > _MAX_SAMPLE_BYTES:
         raise UnreadableError(f"{rows} x {columns} pixels of {samples} samples are more than a mammogram has")
-    compression, planar = page.get(COMPRESSION, _UNCOMPRESSED), page.get(PLANAR, 1)
+    compression, planar = page.get(COMPRESSION, UNCOMPRESSED), page.get(PLANAR, 1)
     photometric = page.get(PHOTOMETRIC, -1)
     white = _stated_white(page, bits) if samples == 1 else None
     return Layout(
@@ -193,7 +193,7 @@ def describe_page(page: Page) -> Layout:
 
 def _check_photometric(page: Page, samples: int, bits: int) -> None:
     photometric = page.get(PHOTOMETRIC, BLACK_IS_ZERO if samples < 3 else RGB)
-    is_jpeg_colour = photometric == YCBCR and page.get(COMPRESSION, _UNCOMPRESSED) == _JPEG
+    is_jpeg_colour = photometric == YCBCR and page.get(COMPRESSION, UNCOMPRESSED) == JPEG
     if photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE) and not is_jpeg_colour:
         kind = PHOTOMETRICS.get(photometric, f"of the unknown kind {photometric}")
         raise UnreadableError(f"its pixels are {kind}, save it in grey")

@@ -19,7 +19,6 @@ from mammovae.imageio.raster_samples import DAMAGED, RasterHeader, RasterSamples
 from mammovae.imageio.tiff_file import Layout, Page
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_UNCOMPRESSED, _JPEG = 1, 7
 _DEFLATE, _FAX, _BY_BYTES = (8, 32946), (2, 3, 4), (5, 32773, 34925, 50000)
 _WITH_PREDICTOR = (*_DEFLATE, 5, 34925, 50000)
 _SMALL_TILE = 2**20  # pixels
@@ -56,16 +55,16 @@ def read_samples(file: IO[bytes]) -> RasterSamples:
 
 def _check_compression(page: Page, layout: Layout) -> None:
     compression, bits = layout.compression, layout.bits
-    is_known = compression in (_UNCOMPRESSED, *_DEFLATE, *_BY_BYTES)
+    is_known = compression in (tiff_file.UNCOMPRESSED, *_DEFLATE, *_BY_BYTES)
     is_known |= compression in _FAX and bits * layout.samples == 1
-    is_known |= compression == _JPEG and bits == 8 and layout.samples in (1, 3)
+    is_known |= compression == tiff_file.JPEG and bits == 8 and layout.samples in (1, 3)
     if not is_known:
         name = tiff_file.COMPRESSIONS.get(compression, f"number {compression}")
         raise UnreadableError(f"unsupported compression ({name}, {bits} bits), save it without one")
     predictor = page.get(tiff_file.PREDICTOR, 1) if compression in _WITH_PREDICTOR else 1
     if predictor not in (1, 2) or (predictor == 2 and bits not in (8, 16)):
         raise UnreadableError(f"unsupported predictor ({predictor}, {bits} bits), save it without compression")
-    if page.get(tiff_file.FILL_ORDER, 1) == 2 and compression not in (_UNCOMPRESSED, *_FAX, _JPEG):
+    if page.get(tiff_file.FILL_ORDER, 1) == 2 and compression not in (tiff_file.UNCOMPRESSED, *_FAX, tiff_file.JPEG):
         raise UnreadableError("unsupported order of bits in compressed data, save it without compression")
 
 
@@ -99,7 +98,7 @@ def _read_blocks(file: IO[bytes], page: Page, layout: Layout) -> np.ndarray:
     down, across = -(-layout.rows // height), -(-layout.columns // width)
     if len(offsets) != planes * down * across or len(counts) not in (0, len(offsets)):
         raise UnreadableError(f"it is damaged: it has {len(offsets)} strips or tiles, not {planes * down * across}")
-    if not counts and layout.compression != _UNCOMPRESSED:
+    if not counts and layout.compression != tiff_file.UNCOMPRESSED:
         raise UnreadableError("it is damaged: it does not say how long its strips or tiles are")
     out = np.empty((layout.rows, layout.columns, layout.samples), np.uint16 if layout.bits > 8 else np.uint8)
     for index, offset in enumerate(offsets):
@@ -123,7 +122,7 @@ def _read_blocks(file: IO[bytes], page: Page, layout: Layout) -> np.ndarray:
 def _decompressed(stored: bytes, page: Page, layout: Layout, shape: tuple[int, int], width: int) -> bytes | np.ndarray:
     """Return the bytes of a strip or tile; shape is its lines and their bytes."""
     compression = layout.compression
-    if compression == _UNCOMPRESSED:
+    if compression == tiff_file.UNCOMPRESSED:
         is_reversed = page.get(tiff_file.FILL_ORDER, 1) == 2
         return _REVERSED_BITS[np.frombuffer(stored, np.uint8)] if is_reversed else stored
     if compression in _DEFLATE:
