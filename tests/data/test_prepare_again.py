@@ -19,7 +19,7 @@ from tests.data.example_trees import dicom_file
 
 import mammovae as mv
 from mammovae.data import listing
-from mammovae.data.listing import HEADERS, Headers, Listing
+from mammovae.data.listing import HEADERS, Headers, needed_headers, scan
 
 SMALL = mv.PrepareSettings(size=32)
 
@@ -166,12 +166,46 @@ def test_headers_are_read_once_however_often_the_listing_is_killed(
 
     monkeypatch.setattr(listing, "_headers_of", count)
     monkeypatch.setattr(listing, "_FILES_PER_TASK", 2)
-    Listing.make("dicom", raw, out, SMALL, {"workers": 1})
+    needed_headers("dicom", scan(raw), out, {"workers": 1})
     lines = (out / HEADERS).read_bytes().splitlines(keepends=True)
     kept = next(n for n in range(len(lines)) if sum(b'"source"' in line for line in lines[:n]) == 3)
     (out / HEADERS).write_bytes(b"".join(lines[:kept]) + lines[kept][:9])  # three, and one that the kill cut off
-    again = Listing.make("dicom", raw, out, SMALL, {"workers": 1})
-    assert len(asked[0]) == 5 and len(asked[1]) == 2 and len(again.frame) == 5
+    again = needed_headers("dicom", scan(raw), out, {"workers": 1})
+    assert len(asked[0]) == 5 and len(asked[1]) == 2 and len(again) == 5
+
+
+def test_headers_are_kept_when_the_workers_are_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(3):
+        numbered(tmp_path / "raw", seed)
+    headers_of = listing._headers_of
+
+    def lose(root, sources, places):
+        yield next(iter(headers_of(root, sources, places)))
+        raise mv.InputError("the cluster was lost, and the same command resumes")
+
+    monkeypatch.setattr(listing, "_headers_of", lose)
+    with pytest.raises(mv.InputError, match="resumes"):
+        prepare("dicom", tmp_path / "raw", tmp_path / "data")
+    assert (tmp_path / "data" / HEADERS).read_bytes().count(b'"source"') == 1
+    monkeypatch.setattr(listing, "_headers_of", headers_of)
+    assert prepare("dicom", tmp_path / "raw", tmp_path / "data")["counts"]["ok"] == 3
+
+
+def test_a_finished_folder_that_cannot_be_written_names_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "data"
+    for seed in range(2):
+        numbered(raw, seed)
+    first = prepare("dicom", raw, out)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as of a disk that is read-only
+    assert prepare("dicom", raw, out).facts == first.facts
+    numbered(raw, 1, PatientID="other")
+    with pytest.raises(mv.UsageError, match=r"1\.dcm: patient_id"):
+        prepare("dicom", raw, out)
+    (out / HEADERS).unlink()
+    with pytest.raises(mv.UsageError, match=r"1\.dcm: patient_id"):
+        prepare("dicom", raw, out)
 
 
 def test_a_header_that_crashes_or_hangs_its_reader_costs_no_other(
@@ -274,6 +308,20 @@ def test_images_are_exported_with_their_index(tmp_path: Path, form: str, dtype: 
         assert ((mask > 0) == (data.masks[row] > 0)).all()
     boxes = [finding for cell in table["findings"] for finding in json.loads(cell) if finding["xmin"] is not None]
     assert boxes and all(-1 <= box["xmin"] < box["xmax"] <= 33 for box in boxes)
+
+
+def test_what_changed_since_is_exported_anew(tmp_path: Path) -> None:
+    for seed in range(3):
+        film(tmp_path / "raw" / f"{seed}.png", seed, white=1023)
+    whole = film(tmp_path / "bright.png", 3, white=4095).read_bytes()
+    (tmp_path / "raw" / "3.png").write_bytes(whole[:300])
+    prepare("folder", tmp_path / "raw", tmp_path / "data", export="npy")
+    (tmp_path / "raw" / "3.png").write_bytes(whole)
+    prepare("folder", tmp_path / "raw", tmp_path / "data", retry=True, export="npy")  # white is another now
+    data, folder = mv.Data.open(tmp_path / "data"), tmp_path / "data" / "export-npy" / "images"
+    assert data.manifest["white"] == 4095
+    for row, path in enumerate(sorted(folder.iterdir())):
+        assert (np.load(path) == data.images[row]).all()
 
 
 def test_a_refused_raw_folder_leaves_no_folder_behind(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from mammovae.config import InputError, PrepareSettings, SourceKind, UsageError
 from mammovae.data import index
 from mammovae.data.finalize import finalize
-from mammovae.data.listing import HEADERS, Listing
+from mammovae.data.listing import HEADERS, Listing, needed_headers, scan
 from mammovae.data.prepare_image import prepare_row
 from mammovae.data.prepared_rows import PreparedRows
 from mammovae.data.sources import SOURCES
@@ -46,7 +46,10 @@ def prepare(  # noqa: PLR0913
     is_new = not (out / MANIFEST).is_file()
     with StageFolder(out, "prepare", settings.model_dump(mode="json"), inputs, reopen=retry) as stage:
         with _left_as_found(out, is_new):
-            listing = Listing.make(kind, root, out, settings, places)
+            tree = scan(root)
+        headers = needed_headers(kind, tree, out, places)
+        with _left_as_found(out, is_new):
+            listing = Listing.make(kind, tree, headers, settings, places)
         if stage.done:
             listing.check_unchanged(out)
             return stage.facts()
