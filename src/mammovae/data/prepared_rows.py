@@ -66,12 +66,12 @@ class PreparedRows:
             stack.enter_context(self._journal)
             for entry in self._journal.entries():
                 self._note(entry)
-            self._exit = stack.pop_all()
+            stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the journal."""
-        self._exit.close()
+    def __exit__(self, kind: object, *error: object) -> None:
+        """Close the journal, which is marked where no error ends the work."""
+        self._journal.__exit__(kind, *error)
 
     def forget_failed(self) -> None:
         """Have the rows that failed done again."""

@@ -7,7 +7,7 @@ import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
@@ -268,9 +268,3 @@ def _is_own(manifest: Path) -> bool:
 
 def _plain(name: str) -> str:
     return "".join(c for c in name.rpartition("/")[2].lower() if c.isascii() and c.isalnum())
-
-
-def iterate_files(root: Path) -> Iterator[RawFile]:
-    """Yield the regular files under a root, in the order of `RawTree.scan`."""
-    tree = RawTree.scan(root)
-    yield from map(tree.file, tree.files)
