@@ -216,6 +216,8 @@ class RawTree:
         return None
 
     def _scan_zip(self, report: Callable[[int], None]) -> None:
+        for cached in (_archive, _common_folder):  # of an archive that was replaced since
+            cached.cache_clear()
         members = _members(self.root)
         prefix = _common_folder(self.root)
         for info in sorted(members, key=lambda info: _walk_order(info.filename)):
@@ -253,7 +255,7 @@ def _walk_order(name: str) -> tuple[tuple[int, str], ...]:
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return any(part.startswith((".", "__MACOSX")) for part in name.removeprefix("./").split("/"))
 
 
 def _is_own(manifest: Path) -> bool:
