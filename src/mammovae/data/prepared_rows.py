@@ -9,7 +9,7 @@ import numpy as np
 
 from mammovae.config import InputError
 from mammovae.data.listing import Listing
-from mammovae.data.prepare_image import PreparedImage, Unprepared
+from mammovae.data.prepare_image import PreparedImage, Unprepared, white_of
 from mammovae.journal import Journal
 from mammovae.storage import allocate_array
 from mammovae.version import __version__
@@ -78,9 +78,9 @@ class PreparedRows:
         self._line[self._has_failed] = _NONE
 
     def white(self) -> int | None:
-        """Return the smallest 2^k - 1, at least 255, that holds every value of files without a stated range."""
+        """Return `white_of` all files without a stated range that were read; None where there are none."""
         greatest = int(self._max.max(initial=_NONE))
-        return None if greatest == _NONE else 2 ** max(8, greatest.bit_length()) - 1
+        return None if greatest == _NONE else white_of(greatest)
 
     def left(self, white: int | None) -> list[int]:
         """Return the rows that are to be done: not yet, or done with another white than this."""
