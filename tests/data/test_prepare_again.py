@@ -128,6 +128,7 @@ def test_retry_refuses_changes_to_what_was_good(tmp_path: Path) -> None:
     mammogram(raw / "0.dcm", 7)
     with pytest.raises(mv.UsageError, match=r"0\.dcm"):
         prepare("dicom", raw, out, retry=True)
+    assert mv.Data.open(out).manifest["counts"]["ok"] == 2, "a refusal leaves what was finished"
 
 
 def test_a_file_replaced_between_kill_and_resume_is_read_again(tmp_path: Path) -> None:

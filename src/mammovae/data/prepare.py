@@ -44,15 +44,18 @@ def prepare(  # noqa: PLR0913
     places = {"workers": workers, "cluster": cluster, "executor": executor, "timeout": timeout}
     inputs = {"kind": kind, "root": str(root.resolve())}
     is_new = not (out / MANIFEST).is_file()
-    with StageFolder(out, "prepare", settings.model_dump(mode="json"), inputs, reopen=retry) as stage:
+    with StageFolder(out, "prepare", settings.model_dump(mode="json"), inputs) as stage:
         with _left_as_found(out, is_new):
             tree = scan(root)
         headers = needed_headers(kind, tree, out, places)
         with _left_as_found(out, is_new):
             listing = Listing.make(kind, tree, headers, settings, places)
-        if stage.done:
+        if stage.done and not retry:
             listing.check_unchanged(out)
             return stage.facts()
+        listing.check_unchanged(out, _unused_rows(out) if retry else None)
+        if stage.done:
+            stage.reopen()
         _prepare_rows(listing, out, settings, stage, retry=retry)
         return stage.facts()
 
@@ -72,7 +75,6 @@ def _left_as_found(out: Path, is_new: bool) -> Iterator[None]:
 
 def _prepare_rows(listing: Listing, out: Path, settings: PrepareSettings, stage: StageFolder, *, retry: bool) -> None:
     """Prepare what is not prepared yet, and write what needs all rows."""
-    listing.check_unchanged(out, _unused_rows(out) if retry else None)
     listing.save(out)
     with PreparedRows(out, listing, settings.size) as rows:
         if retry:
