@@ -119,6 +119,23 @@ def test_a_file_that_failed_is_retried_when_asked_for_and_the_others_stay(tmp_pa
     pd.testing.assert_frame_equal(data.index, mv.Data.open(fresh.path).index)
 
 
+def test_files_that_a_csv_lists_are_retried_once_they_are_there(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "data"
+    for seed in range(3):
+        film(raw / f"{seed}.png", seed)
+    (raw / "index.csv").write_text("source,healthy\n" + "".join(f"{seed}.png,1\n" for seed in range(3)))
+    (raw / "0.png").rename(tmp_path / "later.png")
+    (raw / "note.csv").write_text("a,b\n")
+    assert prepare("folder", raw, out)["counts"]["missing"] == 1
+    (tmp_path / "later.png").rename(raw / "0.png")
+    again = prepare("folder", raw, out, retry=True)
+    assert again["counts"]["ok"] == 3 and "note.csv" in str(again)
+    data, fresh = mv.Data.open(out), mv.Data.open(prepare("folder", raw, tmp_path / "fresh").path)
+    order = [data.index["source"].tolist().index(source) for source in fresh.index["source"]]
+    assert (data.images[order] == fresh.images).all() and order != [0, 1, 2]
+    assert prepare("folder", raw, out).facts == again.facts
+
+
 def test_retry_refuses_changes_to_what_was_good(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "data"
     for seed in range(2):

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,20 @@ class Listing:
     def stamps(self) -> list[Stamp | None]:
         """Return what each row's file is known by, None where it is not there."""
         return [self.tree.files.get(source) for source in self.frame["source"]]
+
+    def in_order_of(self, out: Path) -> "Listing":
+        """Return this with its rows in the order of the listing that out was begun with, where both have the same.
+
+        A file that a CSV lists stands behind the others while it is missing, and among them once it is there.
+        """
+        if not (out / LISTING).is_file():
+            return self
+        old = pq.read_table(out / LISTING, columns=["source"]).column("source").to_pylist()
+        new, places = self.frame["source"].tolist(), {source: place for place, source in enumerate(old)}
+        if new == old or len(new) != len(places) or set(new) != places.keys():
+            return self
+        order = sorted(range(len(new)), key=lambda row: places[new[row]])
+        return replace(self, frame=self.frame.iloc[order].reset_index(drop=True))
 
     def save(self, out: Path) -> None:
         """Keep the listing in out, for `check_unchanged`."""

@@ -49,7 +49,7 @@ def prepare(  # noqa: PLR0913
             tree = scan(root)
         headers = needed_headers(kind, tree, out, places)
         with _left_as_found(out, is_new):
-            listing = Listing.make(kind, tree, headers, settings, places)
+            listing = Listing.make(kind, tree, headers, settings, places).in_order_of(out)
         if stage.done and not retry:
             listing.check_unchanged(out)
             return stage.facts()
