@@ -124,6 +124,21 @@ def test_names_in_an_archive_may_begin_with_the_folder_itself(tmp_path: Path) ->
     assert raw_file(archive, "a/1.png") == ZipMember(archive, "./a/1.png")
 
 
+def test_an_archive_may_write_its_folders_as_windows_does(tmp_path: Path) -> None:
+    archive = archive_of(tmp_path / "set.zip", "healthy\\1.png", "finding\\a\\2.png")
+    tree = RawTree.scan(archive)
+    assert list(tree.files) == ["finding/a/2.png", "healthy/1.png"]
+    with open_raw(tree.file("finding/a/2.png")) as file:
+        assert file.read()
+
+
+def test_a_file_that_is_no_whole_archive_is_called_that(tmp_path: Path) -> None:
+    archive = archive_of(tmp_path / "set.zip", "1.png", "2.png")
+    archive.write_bytes(archive.read_bytes()[:60])
+    with pytest.raises(InputError, match="no whole zip archive"):
+        RawTree.scan(archive)
+
+
 def test_an_archive_that_was_replaced_is_listed_anew(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "set.zip", "old/1.png")
     assert list(RawTree.scan(archive).files) == ["1.png"]

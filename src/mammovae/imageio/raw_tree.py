@@ -101,9 +101,14 @@ def _open_member(member: ZipMember) -> IO[bytes]:
 def _archive(path: Path) -> zipfile.ZipFile:
     """Open an archive, once a process: its directory may list a hundred thousand files."""
     try:
-        return zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile):
         raise InputError("its zip archive is damaged or gone, fetch it again") from None
+    for info in archive.infolist():
+        if "\\" in info.filename:  # as some archives from Windows have it, against the format
+            info.filename = info.filename.replace("\\", "/")
+            archive.NameToInfo[info.filename] = info
+    return archive
 
 
 @dataclass
@@ -132,6 +137,8 @@ class RawTree:
             tree._scan_zip(report)
         elif root.is_dir():
             tree._scan_folder(report)
+        elif root.exists():
+            raise InputError(f"{root} is no folder and no whole zip archive: name a folder, or fetch it again")
         else:
             raise InputError(f"there is no folder (or zip archive) {root}: name the one that holds the images")
         return tree
