@@ -349,6 +349,14 @@ def test_a_refused_raw_folder_leaves_no_folder_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+def test_a_refused_raw_folder_leaves_an_empty_folder_empty(tmp_path: Path) -> None:
+    film(tmp_path / "raw" / "1.png")
+    (tmp_path / "data").mkdir()
+    with pytest.raises(mv.InputError, match="--side"):
+        prepare("folder", tmp_path / "raw", tmp_path / "data", settings=mv.PrepareSettings(size=32, side="L"))
+    assert list((tmp_path / "data").iterdir()) == []
+
+
 def test_the_folder_may_lie_inside_the_raw_tree(tmp_path: Path) -> None:
     for seed in range(2):
         film(tmp_path / f"{seed}.png", seed)

@@ -43,12 +43,12 @@ def prepare(  # noqa: PLR0913
         raise InputError(f"there is no folder (or zip archive) {root}: name the one that holds the raw {kind} data")
     places = {"workers": workers, "cluster": cluster, "executor": executor, "timeout": timeout}
     inputs = {"kind": kind, "root": str(root.resolve())}
-    is_new = not (out / MANIFEST).is_file()
+    was_there, was_begun = out.is_dir(), (out / MANIFEST).is_file()
     with StageFolder(out, "prepare", settings.model_dump(mode="json"), inputs) as stage:
-        with _left_as_found(out, is_new):
+        with _left_as_found(out, was_there, was_begun):
             tree = scan(root)
         headers = needed_headers(kind, tree, out, places)
-        with _left_as_found(out, is_new):
+        with _left_as_found(out, was_there, was_begun):
             listing = Listing.make(kind, tree, headers, settings, places).in_order_of(out)
         if stage.done and not retry:
             listing.check_unchanged(out)
@@ -61,15 +61,16 @@ def prepare(  # noqa: PLR0913
 
 
 @contextmanager
-def _left_as_found(out: Path, is_new: bool) -> Iterator[None]:
-    """Delete a new folder again when the raw data turn out to be none that can be listed."""
+def _left_as_found(out: Path, was_there: bool, was_begun: bool) -> Iterator[None]:
+    """Delete what was begun in a folder again when the raw data turn out to be none that can be listed."""
     try:
         yield
     except InputError:
-        if is_new:
+        if not was_begun:
             for name in (HEADERS, MANIFEST, ".lock"):
                 (out / name).unlink(missing_ok=True)
-            out.rmdir()
+            if not was_there:
+                out.rmdir()
         raise
 
 
