@@ -79,14 +79,14 @@ def test_a_finished_stage_can_be_reopened_by_the_same_call_alone(tmp_path: Path)
     out = tmp_path / "out"
     with StageFolder(out, "prepare", {"size": 128}, {}) as stage:
         stage.finish(images=3)
-    with (
-        pytest.raises(UsageError, match="size"),
-        StageFolder(out, "prepare", {"size": 64}, {}, reopen=True),
-    ):
-        pass
+    with pytest.raises(UsageError, match="size"), StageFolder(out, "prepare", {"size": 64}, {}) as stage:
+        stage.reopen()
     assert read_manifest(out, "prepare")["images"] == 3
-    with pytest.raises(RuntimeError), StageFolder(out, "prepare", {"size": 128}, {}, reopen=True) as stage:
+    with pytest.raises(RuntimeError), StageFolder(out, "prepare", {"size": 128}, {}) as stage:
+        stage.reopen()
         assert not stage.done
+        with pytest.raises(UsageError, match="another"), StageFolder(out, "prepare", {"size": 128}, {}):
+            pass
         assert stage.facts()["state"] == "running"
         raise RuntimeError
     with StageFolder(out, "prepare", {"size": 128}, {}) as stage:

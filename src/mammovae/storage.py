@@ -206,22 +206,13 @@ class StageFolder:
     """One command's output folder while it is written.
 
     The manifest is written first with state "running" and last, by finish, with state "done". A second start with the
-    same settings resumes, and finds a finished folder done, though its disk be read-only; with reopen a finished folder
-    goes on as if unfinished. One with other settings is refused, naming the key that differs.
+    same settings resumes, and finds a finished folder done, though its disk be read-only. One with other settings is
+    refused, naming the key that differs.
     """
 
-    def __init__(
-        self,
-        out: Path,
-        command: str,
-        settings: Mapping[str, Any],
-        inputs: Mapping[str, str],
-        *,
-        reopen: bool = False,
-    ) -> None:
+    def __init__(self, out: Path, command: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
         self.out = out
         self.done = self._was_done = False
-        self._reopen = reopen
         self._manifest: dict[str, Any] = {"command": command, "state": "running"}
         self._manifest |= {"settings": _to_json(dict(settings)), "inputs": dict(inputs)}
         self._begin = time.monotonic()
@@ -239,15 +230,25 @@ class StageFolder:
             raise UsageError(f"--out {self.out} holds other files: name a new folder or an empty one")
         self._lock = acquire_lock(self.out / ".lock", self.out)
         try:
-            for partial in self.out.rglob(".*.partial*"):
-                if re.search(r"\.\d+\.partial", partial.name):
-                    partial.unlink()  # a write that a kill cut off
             if not path.is_file() or not self._is_done(read_json(path)):  # another process may have finished it now
-                write_json(path, self._manifest | provenance(), durable=True)
+                self._begin_writing()
         except BaseException:
             self._lock.release()
             raise
         return self
+
+    def reopen(self) -> None:
+        """Go on with a finished folder, which is unfinished until `finish`."""
+        if self._lock is None:
+            self._lock = acquire_lock(self.out / ".lock", self.out)
+        self.done = self._was_done = False
+        self._begin_writing()
+
+    def _begin_writing(self) -> None:
+        for partial in self.out.rglob(".*.partial*"):
+            if re.search(r"\.\d+\.partial", partial.name):
+                partial.unlink()  # a write that a kill cut off
+        write_json(self.out / MANIFEST, self._manifest | provenance(), durable=True)
 
     def _is_done(self, old: dict[str, Any]) -> bool:
         """Say whether a folder with this manifest needs nothing more; UsageError when it is of another call."""
@@ -257,7 +258,7 @@ class StageFolder:
                 raise UsageError(
                     f"{self.out} was begun with another {key or part} ({was!r}, now {now!r}): name a new --out"
                 )
-        self.done = self._was_done = old.get("state") == "done" and not self._reopen
+        self.done = self._was_done = old.get("state") == "done"
         return self.done
 
     def finish(self, **facts: Any) -> None:

@@ -1,5 +1,6 @@
 """Labels from a CSV: which file a row is about, what its cells say, and what is said of labels that were not used."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,18 @@ def test_a_file_in_another_folder_than_the_row_says_is_not_meant(tmp_path: Path)
     frame = folder(tree(tmp_path, "p2/a.png p2/b.png", *rows))
     assert health(frame) == {"p2/a.png": None, "p2/b.png": True, "p1/a.png": True}
     assert frame.set_index("source")["status"]["p1/a.png"] == "missing"
+
+
+def test_what_is_listed_and_no_image_is_one_row_that_says_why(tmp_path: Path) -> None:
+    rows = [{"source": name, "healthy": 1} for name in ("a.png", "gone.png", "pipe.png", "notes.png")]
+    tree(tmp_path, "a.png", *rows)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "notes.png").write_text("seen")
+    frame = folder(tmp_path).set_index("source")
+    assert frame["status"].to_dict() == {
+        "a.png": "ok", "gone.png": "missing", "pipe.png": "failed", "notes.png": "failed",
+    }  # fmt: skip
+    assert "regular file" in frame["reason"]["pipe.png"] and "no image" in frame["reason"]["notes.png"]
 
 
 def test_accents_match_however_they_are_written(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.data.example_trees import dicom_file
 
 import mammovae as mv
 from mammovae.data import listing
-from mammovae.data.listing import HEADERS, Headers, Listing
+from mammovae.data.listing import HEADERS, Headers, needed_headers, scan
 from mammovae.data.prepare_image import HeadersTask, do_task
 from mammovae.parallel import pool
 
@@ -122,6 +122,23 @@ def test_a_file_that_failed_is_retried_when_asked_for_and_the_others_stay(tmp_pa
     pd.testing.assert_frame_equal(data.index, mv.Data.open(fresh.path).index)
 
 
+def test_files_that_a_csv_lists_are_retried_once_they_are_there(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "data"
+    for seed in range(3):
+        film(raw / f"{seed}.png", seed)
+    (raw / "index.csv").write_text("source,healthy\n" + "".join(f"{seed}.png,1\n" for seed in range(3)))
+    (raw / "0.png").rename(tmp_path / "later.png")
+    (raw / "note.csv").write_text("a,b\n")
+    assert prepare("folder", raw, out)["counts"]["missing"] == 1
+    (tmp_path / "later.png").rename(raw / "0.png")
+    again = prepare("folder", raw, out, retry=True)
+    assert again["counts"]["ok"] == 3 and "note.csv" in str(again)
+    data, fresh = mv.Data.open(out), mv.Data.open(prepare("folder", raw, tmp_path / "fresh").path)
+    order = [data.index["source"].tolist().index(source) for source in fresh.index["source"]]
+    assert (data.images[order] == fresh.images).all() and order != [0, 1, 2]
+    assert prepare("folder", raw, out).facts == again.facts
+
+
 def test_retry_refuses_changes_to_what_was_good(tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "data"
     for seed in range(2):
@@ -131,6 +148,7 @@ def test_retry_refuses_changes_to_what_was_good(tmp_path: Path) -> None:
     mammogram(raw / "0.dcm", 7)
     with pytest.raises(mv.UsageError, match=r"0\.dcm"):
         prepare("dicom", raw, out, retry=True)
+    assert mv.Data.open(out).manifest["counts"]["ok"] == 2, "a refusal leaves what was finished"
 
 
 def test_a_file_replaced_between_kill_and_resume_is_read_again(tmp_path: Path) -> None:
@@ -170,13 +188,47 @@ def test_headers_are_read_once_however_often_the_listing_is_killed(
     monkeypatch.setattr(listing, "_headers_of", count)
     monkeypatch.setattr(listing, "_FILES_PER_TASK", 2)
     with pool.open_pool(partial(do_task, size=32, stretch=False), workers=1) as run:
-        Listing.make("dicom", raw, out, SMALL, run)
+        needed_headers("dicom", scan(raw), out, run)
     lines = (out / HEADERS).read_bytes().splitlines(keepends=True)
     kept = next(n for n in range(len(lines)) if sum(b'"source"' in line for line in lines[:n]) == 3)
     (out / HEADERS).write_bytes(b"".join(lines[:kept]) + lines[kept][:9])  # three, and one that the kill cut off
     with pool.open_pool(partial(do_task, size=32, stretch=False), workers=1) as run:
-        again = Listing.make("dicom", raw, out, SMALL, run)
-    assert len(asked[0]) == 5 and len(asked[1]) == 2 and len(again.frame) == 5
+        again = needed_headers("dicom", scan(raw), out, run)
+    assert len(asked[0]) == 5 and len(asked[1]) == 2 and len(again) == 5
+
+
+def test_headers_are_kept_when_the_workers_are_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(3):
+        numbered(tmp_path / "raw", seed)
+    headers_of = listing._headers_of
+
+    def lose(root, sources, run):
+        yield next(iter(headers_of(root, sources, run)))
+        raise mv.InputError("the cluster was lost, and the same command resumes")
+
+    monkeypatch.setattr(listing, "_headers_of", lose)
+    with pytest.raises(mv.InputError, match="resumes"):
+        prepare("dicom", tmp_path / "raw", tmp_path / "data")
+    assert (tmp_path / "data" / HEADERS).read_bytes().count(b'"source"') == 1
+    monkeypatch.setattr(listing, "_headers_of", headers_of)
+    assert prepare("dicom", tmp_path / "raw", tmp_path / "data")["counts"]["ok"] == 3
+
+
+def test_a_finished_folder_that_cannot_be_written_names_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "data"
+    for seed in range(2):
+        numbered(raw, seed)
+    first = prepare("dicom", raw, out)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as of a disk that is read-only
+    assert prepare("dicom", raw, out).facts == first.facts
+    numbered(raw, 1, PatientID="other")
+    with pytest.raises(mv.UsageError, match=r"1\.dcm: patient_id"):
+        prepare("dicom", raw, out)
+    (out / HEADERS).unlink()
+    with pytest.raises(mv.UsageError, match=r"1\.dcm: patient_id"):
+        prepare("dicom", raw, out)
 
 
 def test_a_header_that_crashes_its_reader_costs_no_other(tmp_path: Path) -> None:
@@ -279,11 +331,33 @@ def test_images_are_exported_with_their_index(tmp_path: Path, form: str, dtype: 
     assert boxes and all(-1 <= box["xmin"] < box["xmax"] <= 33 for box in boxes)
 
 
+def test_what_changed_since_is_exported_anew(tmp_path: Path) -> None:
+    for seed in range(3):
+        film(tmp_path / "raw" / f"{seed}.png", seed, white=1023)
+    whole = film(tmp_path / "bright.png", 3, white=4095).read_bytes()
+    (tmp_path / "raw" / "3.png").write_bytes(whole[:300])
+    prepare("folder", tmp_path / "raw", tmp_path / "data", export="npy")
+    (tmp_path / "raw" / "3.png").write_bytes(whole)
+    prepare("folder", tmp_path / "raw", tmp_path / "data", retry=True, export="npy")  # white is another now
+    data, folder = mv.Data.open(tmp_path / "data"), tmp_path / "data" / "export-npy" / "images"
+    assert data.manifest["white"] == 4095
+    for row, path in enumerate(sorted(folder.iterdir())):
+        assert (np.load(path) == data.images[row]).all()
+
+
 def test_a_refused_raw_folder_leaves_no_folder_behind(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     with pytest.raises(mv.InputError):
         prepare("folder", tmp_path / "raw", tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+def test_a_refused_raw_folder_leaves_an_empty_folder_empty(tmp_path: Path) -> None:
+    film(tmp_path / "raw" / "1.png")
+    (tmp_path / "data").mkdir()
+    with pytest.raises(mv.InputError, match="--side"):
+        prepare("folder", tmp_path / "raw", tmp_path / "data", settings=mv.PrepareSettings(size=32, side="L"))
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_the_folder_may_lie_inside_the_raw_tree(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import mammovae as mv
 from mammovae.config import UsageError
-from mammovae.evaluation.inserted_faults import _Donors, _images_in, _jobs
+from mammovae.evaluation.inserted_faults import _Columns, _Donors, _images_in, _jobs
 
 
 @pytest.mark.parametrize("left_out", [[], [0], [9], [0, 1, 2], [2, 3, 7], [8, 9], list(range(10))])
@@ -19,6 +19,13 @@ def test_donors_are_all_but_those_left_out_in_order(left_out: list[int]) -> None
     healthy = np.arange(100, 110)
     donors = _Donors(healthy, left_out)
     assert [donors[number] for number in range(len(donors))] == np.delete(healthy, left_out).tolist()
+
+
+def test_images_of_other_kinds_give_to_none(data: mv.Data) -> None:
+    position = int(healthy_positions(data)[0])
+    kinds = data.index["kind"].where(data.index.index != position, "magnified")
+    columns = _Columns.of(replace(data, index=data.index.assign(kind=kinds)))
+    assert position in _Columns.of(data).healthy and position not in columns.healthy
 
 
 @pytest.fixture

@@ -128,6 +128,35 @@ def test_a_file_beside_the_folders_of_an_archive_keeps_all_names(tmp_path: Path)
     assert list(RawTree.scan(archive).files) == ["3.png", "a/1.png", "b/2.png"]
 
 
+def test_names_in_an_archive_may_begin_with_the_folder_itself(tmp_path: Path) -> None:
+    archive = archive_of(tmp_path / "set.zip", "./a/1.png", "./2.png", "./.hidden")
+    assert list(RawTree.scan(archive).files) == ["2.png", "a/1.png"]
+    assert raw_file(archive, "a/1.png") == ZipMember(archive, "./a/1.png")
+
+
+def test_an_archive_may_write_its_folders_as_windows_does(tmp_path: Path) -> None:
+    archive = archive_of(tmp_path / "set.zip", "healthy\\1.png", "finding\\a\\2.png")
+    tree = RawTree.scan(archive)
+    assert list(tree.files) == ["finding/a/2.png", "healthy/1.png"]
+    with open_raw(tree.file("finding/a/2.png")) as file:
+        assert file.read()
+
+
+def test_a_file_that_is_no_whole_archive_is_called_that(tmp_path: Path) -> None:
+    archive = archive_of(tmp_path / "set.zip", "1.png", "2.png")
+    archive.write_bytes(archive.read_bytes()[:60])
+    with pytest.raises(InputError, match="no whole zip archive"):
+        RawTree.scan(archive)
+
+
+def test_an_archive_that_was_replaced_is_listed_anew(tmp_path: Path) -> None:
+    archive = archive_of(tmp_path / "set.zip", "old/1.png")
+    assert list(RawTree.scan(archive).files) == ["1.png"]
+    archive_of(tmp_path / "other.zip", "a/2.png", "b/3.png").replace(archive)
+    assert list(RawTree.scan(archive).files) == ["a/2.png", "b/3.png"]
+    assert raw_file(archive, "a/2.png") == ZipMember(archive, "a/2.png")
+
+
 def test_a_damaged_member_is_a_sentence(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "set.zip", "a.png", "b.png")
     content = archive.read_bytes()

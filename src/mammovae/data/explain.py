@@ -10,7 +10,7 @@ import pydicom
 from mammovae.config import InputError
 from mammovae.data.index import printable
 from mammovae.data.laterality import against_header
-from mammovae.data.prepare_image import PreparedImage, prepare_image
+from mammovae.data.prepare_image import PreparedImage, prepare_image, white_of
 from mammovae.imageio.decoded_image import DecodedImage
 from mammovae.imageio.dicom_header import header_steps
 from mammovae.imageio.dicom_reader import is_dicom, open_dataset
@@ -32,7 +32,7 @@ def explain(path: Path) -> str:
     The whole image is decoded, and prepared as if it were the only one of its set. InputError when it cannot be read.
     """
     decoded = read(path)
-    white = None if decoded.max_value is None else 2 ** max(8, decoded.max_value.bit_length()) - 1
+    white = None if decoded.max_value is None else white_of(decoded.max_value)
     decoded = decoded if white is None else read(path, white=white)
     with open_raw(path) as file:
         dataset = open_dataset(file) if is_dicom(file.read(HEAD_BYTES)) else None

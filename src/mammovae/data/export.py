@@ -11,7 +11,7 @@ from PIL import Image
 from mammovae.data import index
 from mammovae.data.geometry import Geometry
 from mammovae.report.progress import Progress
-from mammovae.storage import atomic_write, read_manifest, write_csv
+from mammovae.storage import MANIFEST, atomic_write, read_manifest, write_csv
 
 _GEOMETRY = [name for name in Geometry.__dataclass_fields__ if name != "size"]
 ExportForm = Literal["png", "npy"]
@@ -22,20 +22,21 @@ def export(folder: Path, form: ExportForm) -> Path:
 
     images/NAME and masks/NAME of every image that could be used: PNG of 16 bits, the mask of 8 (255 inside the breast),
     or NumPy arrays as DATA holds them, uint16 and uint8 (1 inside). index.csv has a row each: the file's name and the
-    columns of index.parquet; findings are JSON, their boxes in pixels of the written image. Files that are there are
-    not written again.
+    columns of index.parquet; findings are JSON, their boxes in pixels of the written image. Files that are newer
+    than the manifest, and so of these very images, are not written again.
     """
     manifest = read_manifest(folder, "prepare")
     frame = index.read(folder / "index.parquet")
     images, masks = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "masks"))
     out, save = folder / f"export-{form}", _WRITERS[form]
+    prepared_ns = (folder / MANIFEST).stat().st_mtime_ns
     rows = np.flatnonzero(frame["status"] == "ok").tolist()
     names = [f"{row:06d}_{_plain(name)}.{form}" for row, name in zip(rows, frame["image_id"].take(rows), strict=True)]
     with Progress("exporting", len(rows), unit="images") as progress:
         for row, name in zip(rows, names, strict=True):
             for kind, values in (("images", images[row]), ("masks", masks[row])):
                 path = out / kind / name
-                if not path.exists():
+                if not path.exists() or path.stat().st_mtime_ns < prepared_ns:
                     with atomic_write(path) as partial_path:
                         save(values, partial_path)
             progress.advance()

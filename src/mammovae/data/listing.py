@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,21 +76,18 @@ class Listing:
     tree: RawTree
 
     @classmethod
-    def make(cls, kind: SourceKind, root: Path, out: Path, settings: PrepareSettings, run: pool.Run) -> "Listing":
-        """List a raw data set; headers are read by worker processes and kept in out, from which this resumes.
+    def make(cls, kind: SourceKind, tree: RawTree, headers: Headers, settings: PrepareSettings) -> "Listing":
+        """List a raw data set, scanned and with the headers that its source needs.
 
-        Raises InputError when root is not of this kind or no image matches the settings.
+        Raises InputError when it is not of this kind or no image matches the settings.
         """
         source = SOURCES[kind]
-        with Progress("listing", None, unit="files") as progress:
-            tree = RawTree.scan(root, report=lambda count: progress.advance(count - progress.done))
-        headers = _read_headers(tree, list(filter(source.needs_header, tree.files)), out / HEADERS, run)
         rules = {"healthy": settings.healthy} if source.healthy_rules else {}
         listed = source.list_images(tree, headers, **rules)
         frame = index.limit_present(index.matching(listed, settings.side, settings.view), settings.limit)
         if frame.empty:
             words = f"check --side, --view and the kind ({kind} reads {source.reads})"
-            raise InputError(f"no image in {root} matches: {words}")
+            raise InputError(f"no image in {tree.root} matches: {words}")
         return cls(frame, tree)
 
     def notes(self) -> list[str]:
@@ -109,6 +106,20 @@ class Listing:
     def stamps(self) -> list[Stamp | None]:
         """Return what each row's file is known by, None where it is not there."""
         return [self.tree.files.get(source) for source in self.frame["source"]]
+
+    def in_order_of(self, out: Path) -> "Listing":
+        """Return this with its rows in the order of the listing that out was begun with, where both have the same.
+
+        A file that a CSV lists stands behind the others while it is missing, and among them once it is there.
+        """
+        if not (out / LISTING).is_file():
+            return self
+        old = pq.read_table(out / LISTING, columns=["source"]).column("source").to_pylist()
+        new, places = self.frame["source"].tolist(), {source: place for place, source in enumerate(old)}
+        if new == old or len(new) != len(places) or set(new) != places.keys():
+            return self
+        order = sorted(range(len(new)), key=lambda row: places[new[row]])
+        return replace(self, frame=self.frame.iloc[order].reset_index(drop=True))
 
     def save(self, out: Path) -> None:
         """Keep the listing in out, for `check_unchanged`."""
@@ -154,18 +165,29 @@ class Listing:
         return table.replace_schema_metadata(None)
 
 
-def _read_headers(tree: RawTree, sources: Sequence[str], path: Path, run: pool.Run) -> Headers:
-    """Read the headers of some files, those that the journal at path does not hold as they are now."""
+def scan(root: Path) -> RawTree:
+    """List the files of a raw data set, with progress."""
+    with Progress("listing", None, unit="files") as progress:
+        return RawTree.scan(root, report=lambda count: progress.advance(count - progress.done))
+
+
+def needed_headers(kind: SourceKind, tree: RawTree, out: Path, run: pool.Run) -> Headers:
+    """Read the headers that a kind's source needs by worker processes; they are kept in out, from which this resumes.
+
+    Raises InputError when workers cannot be started, or are lost: what was read until then is kept.
+    """
+    sources, path = list(filter(SOURCES[kind].needs_header, tree.files)), out / HEADERS
     headers = Headers()
-    journal = Journal(path, f"headers {__version__}")
-    with journal if os.access(path.parent, os.W_OK) else nullcontext():  # a finished folder may be on a read-only disk
-        for entry in journal.entries():
+    journal, is_writable = Journal(path, f"headers {__version__}"), os.access(out, os.W_OK)
+    with journal if is_writable else nullcontext():  # a finished folder may be on a read-only disk
+        for entry in journal.entries() if path.is_file() else ():
             if tree.files.get(entry["source"]) == (entry["size"], entry["modified_ns"]):
                 headers.add(entry["source"], entry["header"])
         left = [source for source in sources if source not in headers]
         for source, header in _headers_of(tree.root, left, run):
             headers.add(source, header)
-            journal.add({"source": source, **tree.files[source]._asdict(), "header": header})
+            if is_writable:
+                journal.add({"source": source, **tree.files[source]._asdict(), "header": header})
     return headers
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from mammovae.config import InputError, PrepareSettings, SourceKind, UsageError
 from mammovae.data import index
 from mammovae.data.finalize import finalize
-from mammovae.data.listing import HEADERS, Listing
+from mammovae.data.listing import HEADERS, Listing, needed_headers, scan
 from mammovae.data.prepare_image import RowTask, do_task
 from mammovae.data.prepared_rows import PreparedRows
 from mammovae.data.sources import SOURCES
@@ -43,38 +43,44 @@ def prepare(  # noqa: PLR0913
         raise InputError(f"there is no folder (or zip archive) {root}: name the one that holds the raw {kind} data")
     places = {"workers": workers, "cluster": cluster, "executor": executor, "timeout": timeout}
     inputs = {"kind": kind, "root": str(root.resolve())}
-    is_new = not (out / MANIFEST).is_file()
+    was_there, was_begun = out.is_dir(), (out / MANIFEST).is_file()
     work = partial(do_task, size=settings.size, stretch=settings.stretch)
-    stage = StageFolder(out, "prepare", settings.model_dump(mode="json"), inputs, reopen=retry)
+    stage = StageFolder(out, "prepare", settings.model_dump(mode="json"), inputs)
     with stage, pool.open_pool(work, **places) as run:
-        with _left_as_found(out, is_new):
-            listing = Listing.make(kind, root, out, settings, run)
-        if stage.done:
+        with _left_as_found(out, was_there, was_begun):
+            tree = scan(root)
+        headers = needed_headers(kind, tree, out, run)
+        with _left_as_found(out, was_there, was_begun):
+            listing = Listing.make(kind, tree, headers, settings).in_order_of(out)
+        if stage.done and not retry:
             listing.check_unchanged(out)
-        else:
-            listing.check_unchanged(out, _unused_rows(out) if retry else None)
-            listing.save(out)
-            with PreparedRows(out, listing, settings.size) as rows:
-                if retry:
-                    rows.forget_failed()
-                white = _prepare_rows(rows, listing, settings.white, run)
-                facts = finalize(out, listing.frame, rows.entries(), rows.images, rows.masks, settings)
-                rows.finish()
-            facts["notes"] = listing.notes() + facts["notes"]
-            stage.finish(phantoms=_is_of_phantoms(listing), white=white, **facts)
+            return stage.facts()
+        listing.check_unchanged(out, _unused_rows(out) if retry else None)
+        if stage.done:
+            stage.reopen()
+        listing.save(out)
+        with PreparedRows(out, listing, settings.size) as rows:
+            if retry:
+                rows.forget_failed()
+            white = _prepare_rows(rows, listing, settings.white, run)
+            facts = finalize(out, listing.frame, rows.entries(), rows.images, rows.masks, settings)
+            rows.finish()
+        facts["notes"] = listing.notes() + facts["notes"]
+        stage.finish(phantoms=_is_of_phantoms(listing), white=white, **facts)
         return stage.facts()
 
 
 @contextmanager
-def _left_as_found(out: Path, is_new: bool) -> Iterator[None]:
-    """Delete a new folder again when the raw data turn out to be none that can be listed."""
+def _left_as_found(out: Path, was_there: bool, was_begun: bool) -> Iterator[None]:
+    """Delete what was begun in a folder again when the raw data turn out to be none that can be listed."""
     try:
         yield
     except InputError:
-        if is_new:
+        if not was_begun:
             for name in (HEADERS, MANIFEST, ".lock"):
                 (out / name).unlink(missing_ok=True)
-            out.rmdir()
+            if not was_there:
+                out.rmdir()
         raise
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mammovae.config import InputError
 from mammovae.data.listing import Listing
-from mammovae.data.prepare_image import PreparedImage, Unprepared
+from mammovae.data.prepare_image import PreparedImage, Unprepared, white_of
 from mammovae.journal import Journal
 from mammovae.storage import allocate_array
 from mammovae.version import __version__
@@ -66,21 +66,21 @@ class PreparedRows:
             stack.enter_context(self._journal)
             for entry in self._journal.entries():
                 self._note(entry)
-            self._exit = stack.pop_all()
+            stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the journal."""
-        self._exit.close()
+    def __exit__(self, kind: object, *error: object) -> None:
+        """Close the journal, which is marked where no error ends the work."""
+        self._journal.__exit__(kind, *error)
 
     def forget_failed(self) -> None:
         """Have the rows that failed done again."""
         self._line[self._has_failed] = _NONE
 
     def white(self) -> int | None:
-        """Return the smallest 2^k - 1, at least 255, that holds every value of files without a stated range."""
+        """Return `white_of` all files without a stated range that were read; None where there are none."""
         greatest = int(self._max.max(initial=_NONE))
-        return None if greatest == _NONE else 2 ** max(8, greatest.bit_length()) - 1
+        return None if greatest == _NONE else white_of(greatest)
 
     def left(self, white: int | None) -> list[int]:
         """Return the rows that are to be done: not yet, or done with another white than this."""

@@ -66,7 +66,7 @@ def build_page(run: Run, data: Data, table: pd.DataFrame, metrics: DetectionMetr
     }
     provenance = {
         "run": {key: manifest[key] for key in ("written", "versions", "git_commit", "machine", "weights")},
-        "data": {"index": file_hash(data.path / "index.parquet"), "listing": prepared["inputs"]["listing"]},
+        "data": {"index": file_hash(data.path / "index.parquet")},
         "seeds": {"split": prepared["settings"]["seed"], "training": settings.seed, "evaluation": selection.seed},
     }
     cases, map_scale = _cases(run, data, table, score_name.split(" (")[0]), MapScale.of_healthy(manifest["map_scale"])

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mammovae.config import InputError, UsageError
+from mammovae.data.copies import set_aside
 from mammovae.data.dataset import Data, guessed_mm_per_pixel
 from mammovae.data.laterality import against_header
 from mammovae.data.prepare_image import prepare_decoded
@@ -180,7 +181,8 @@ class _Columns:
             [None if pd.isna(cell) else cell for cell in frame[name].tolist()]
             for name in ("side", "view", "mm_per_pixel", "patient_id")
         )
-        healthy = np.flatnonzero((frame["status"] == "ok") & (frame["healthy"] == True).fillna(False))  # noqa: E712
+        is_usable = (frame["status"] == "ok") & ~frame["image_id"].isin(set_aside(frame, data.manifest))
+        healthy = np.flatnonzero(is_usable & (frame["healthy"] == True).fillna(False))  # noqa: E712
         views = np.array([view[position] or "" for position in healthy], object)
         of_other_view = {name: healthy[(views != name) & (views != "")] for name in set(view) if name is not None}
         places: dict[str | None, list[int]] = {}

@@ -42,7 +42,6 @@ def generate_from(sampler: LatentSampler, out: Path, count: int, dicom: bool = F
     inputs |= {"weights": run.manifest["weights"][sampler.member_name], "fitted": file_hash(run.path / DENSITY)}
     if sampler.data is not None:
         inputs |= {"source": str(sampler.data.path.resolve()), "index": sampler.data.digest}
-    inputs["listing"] = digest(settings, inputs)
     with StageFolder(out, "generate", settings, inputs) as stage:
         if not stage.done:
             # An image and its name depend neither on the folder's place nor on how many images it holds.

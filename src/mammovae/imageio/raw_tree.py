@@ -103,9 +103,14 @@ def _open_member(member: ZipMember) -> IO[bytes]:
 def _archive(path: Path) -> zipfile.ZipFile:
     """Open an archive, once a process: its directory may list a hundred thousand files."""
     try:
-        return zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile):
         raise InputError("its zip archive is damaged or gone, fetch it again") from None
+    for info in archive.infolist():
+        if "\\" in info.filename:  # as some archives from Windows have it, against the format
+            info.filename = info.filename.replace("\\", "/")
+            archive.NameToInfo[info.filename] = info
+    return archive
 
 
 @dataclass
@@ -134,6 +139,8 @@ class RawTree:
             tree._scan_zip(report)
         elif root.is_dir():
             tree._scan_folder(report)
+        elif root.exists():
+            raise InputError(f"{root} is no folder and no whole zip archive: name a folder, or fetch it again")
         else:
             raise InputError(f"there is no folder (or zip archive) {root}: name the one that holds the images")
         return tree
@@ -218,6 +225,8 @@ class RawTree:
         return None
 
     def _scan_zip(self, report: Callable[[int], None]) -> None:
+        for cached in (_archive, _common_folder):  # of an archive that was replaced since
+            cached.cache_clear()
         members = _members(self.root)
         prefix = _common_folder(self.root)
         for info in sorted(members, key=lambda info: _walk_order(info.filename)):
@@ -255,7 +264,7 @@ def _walk_order(name: str) -> tuple[tuple[int, str], ...]:
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return any(part.startswith((".", "__MACOSX")) for part in name.removeprefix("./").split("/"))
 
 
 def _is_own(manifest: Path) -> bool:

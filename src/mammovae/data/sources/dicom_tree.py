@@ -49,7 +49,7 @@ def list_images(tree: RawTree, headers: Headers) -> pd.DataFrame:
         if counts[uid] > 1:
             row |= {"image_id": f"{uid}#{counts[uid]}", "reason": "an earlier file has the same SOP Instance UID"}
         images.append(row)
-    rows = labelled(images, labels)
+    rows = labelled(images, labels, tree)
     if not rows and not tree.problems:
         raise InputError(f"there is no DICOM image under {tree.root}: for other images use the kind folder")
     frame = index.table(rows, tree)

@@ -43,7 +43,7 @@ def list_images(tree: RawTree, headers: Headers) -> pd.DataFrame:
             fields["kind"] = kind_of_name(source.rpartition("/")[2]) or fields.get("kind")
         image_id = without_suffix(source) if stems[without_suffix(source)] == 1 else source
         images.append({**fields, "source": source, "image_id": image_id})
-    rows = labelled(images, labels)
+    rows = labelled(images, labels, tree)
     if not rows and not tree.problems:
         raise InputError(
             f"there is no DICOM, PNG, TIFF, JPEG or PGM file under {tree.root}: name the folder of the images"

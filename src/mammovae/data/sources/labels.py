@@ -21,6 +21,7 @@ _CHOICES = {"side": SIDES, "split": _SPLITS, "density": DENSITIES, "kind": _KIND
 _NUMBERS = ("age", "mm_per_pixel")
 _COLUMNS = (*_KEYS, *_TEXT, *_CHOICES, "view", "healthy", "birads", *_NUMBERS, "category", "severity", *index.BOX)
 _KNOWN = {normalise_name(name) for name in _COLUMNS}
+_NO_IMAGE = "listed, but it is no image that this kind of data set has"
 _OTHER_TABLES = (".tsv", ".xlsx", ".xls", ".ods", ".parquet")
 
 
@@ -39,8 +40,10 @@ def folder_health(source: str) -> bool | None:
     return next((part == "healthy" for part in reversed(parts) if part in ("healthy", "finding")), None)
 
 
-def labelled(images: list[dict], labels: Labels) -> list[dict]:
+def labelled(images: list[dict], labels: Labels, tree: RawTree) -> list[dict]:
     """Return index rows: of the images, with what is known of each, and of those that the CSV lists in vain.
+
+    The latter are there but no images, or `index.table` says why the tree lacks them.
 
     images are dicts of source, image_id, uid (of DICOM) and what else is known; what the CSV says comes before it.
     A row of the CSV names a file by its path, its image_id, or the end of its path, suffix or not; of an absolute path,
@@ -74,7 +77,8 @@ def labelled(images: list[dict], labels: Labels) -> list[dict]:
     for key in absent:
         row = labels.rows[key]
         row = {**row, "image_id": row["image_id"] or without_suffix(key), "source": row["source"] or key}
-        rows.append(row | {"status": "missing", "reason": index.ABSENT})
+        is_there = row["source"] in tree.files
+        rows.append(row | ({"status": "failed", "reason": _NO_IMAGE} if is_there else {}))
     return rows
 
 
