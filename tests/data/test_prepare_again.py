@@ -263,6 +263,7 @@ def test_white_is_the_sets_smallest_that_holds_every_value_and_the_same_for_all(
     images, wanted = (mv.Data.open(result.path).images.astype(int) for result in (narrow, wide))
     assert np.abs(images - wanted).max() <= 32 and images.max() > 30000
     assert rows_of(narrow.path)["reason"].str.contains("4095").all()
+    assert narrow["counts"]["warned"] == 0  # what stands on all would hide the others
 
 
 def test_one_bright_file_among_many_decides_for_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,3 +400,11 @@ def test_names_with_line_breaks_are_prepared_and_shown(tmp_path: Path) -> None:
     data = mv.Data.open(prepare("folder", tmp_path / "raw", tmp_path / "data").path)
     assert (data.index["status"] == "ok").all()
     assert not data.index["image_id"].str.contains("\n").any()
+
+
+def test_a_folder_that_mammovae_wrote_is_no_raw_data(tmp_path: Path) -> None:
+    film(tmp_path / "raw" / "1.png")
+    prepare("folder", tmp_path / "raw", tmp_path / "data")
+    with pytest.raises(mv.UsageError, match="mammovae wrote"):
+        prepare("folder", tmp_path / "data", tmp_path / "again")
+    assert not (tmp_path / "again").exists()

@@ -189,3 +189,16 @@ def test_an_empty_and_a_huge_file_are_refused_before_they_are_read(tmp_path: Pat
     for name, words in (("empty", "is empty"), ("huge", "more than a mammogram has")):
         with pytest.raises(InputError, match=words):
             open_raw(tmp_path / name)
+
+
+def test_folders_that_mammovae_wrote_are_passed_by_in_an_archive_too(tmp_path: Path) -> None:
+    path = archive_of(tmp_path / "set.zip", "set/a.png", "set/OUT/b.png", "set/OUTSIDE/c.png")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("set/OUT/manifest.json", '{"command": "prepare", "versions": {"mammovae": "1"}}')
+    tree = RawTree.scan(path)
+    assert (list(tree.files), tree.own_folders) == (["a.png", "OUTSIDE/c.png"], ["OUT"])
+
+
+@pytest.mark.parametrize("folder", ["healthy", "Finding"])
+def test_a_folder_that_labels_its_images_keeps_its_name_in_an_archive(tmp_path: Path, folder: str) -> None:
+    assert list(RawTree.scan(archive_of(tmp_path / "set.zip", f"{folder}/a.png")).files) == [f"{folder}/a.png"]

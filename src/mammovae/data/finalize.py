@@ -19,6 +19,7 @@ from mammovae.data.prepare_image import FROM_HEADER
 from mammovae.data.split import assign_splits, usable_rows
 from mammovae.storage import atomic_write, write_csv
 
+_ON_ALL = r"white was taken as \d+ of \d+"  # a remark on every image of a set, which would hide the others' number
 SHEET_IMAGES = 400  # that a contact sheet shows at most; of more, it shows evenly spaced ones
 
 
@@ -165,7 +166,7 @@ def counts(frame: pd.DataFrame) -> dict[str, Any]:
         "healthy": int((ok["healthy"] == True).sum()),  # noqa: E712 - nullable column
         "finding": int((ok["healthy"] == False).sum()),  # noqa: E712 - nullable column
         "unknown": int(ok["healthy"].isna().sum()),
-        "warned": int(ok["reason"].notna().sum()),
+        "warned": int((ok["reason"].notna() & ~ok["reason"].str.fullmatch(_ON_ALL).fillna(False)).sum()),
         "splits": {name: int((ok["split"] == name).sum()) for name in index.ALLOWED["split"]},
         "kinds": {str(kind): int(number) for kind, number in ok["kind"].value_counts().items()},
     }

@@ -46,9 +46,11 @@ def prepare(  # noqa: PLR0913
     was_there, was_begun = out.is_dir(), (out / MANIFEST).is_file()
     work = partial(do_task, size=settings.size, stretch=settings.stretch)
     stage = StageFolder(out, "prepare", settings.model_dump(mode="json"), inputs)
-    with stage, pool.open_pool(work, **places) as run:
+    with pool.open_pool(work, **places) as run, stage:
         with _left_as_found(out, was_there, was_begun):
             tree = scan(root)
+            if tree.is_own:
+                raise UsageError(f"{root} is a folder that mammovae wrote: name the raw data that it was made from")
         headers = needed_headers(kind, tree, out, run)
         with _left_as_found(out, was_there, was_begun):
             listing = Listing.make(kind, tree, headers, settings).in_order_of(out)

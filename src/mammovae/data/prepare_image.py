@@ -17,6 +17,8 @@ from mammovae.imageio.raw_tree import RawFile
 from mammovae.imageio.read import read, read_headers
 from mammovae.imageio.scaled_decode import fraction, reduced
 
+UNSTATED_RANGE_SUFFIXES = (".png", ".tif", ".tiff")
+"""Suffixes of files that may have 16 bits and not say what is white."""
 FROM_HEADER = ("study_id", "patient_id", "side", "view", "age", "vendor", "model", "mm_per_pixel", "kind")
 """Columns of the index that a file's header may fill where the listing says nothing."""
 
@@ -123,7 +125,8 @@ def _prepare_row(task: RowTask, size: int, stretch: bool) -> PreparedImage | Unp
     try:
         return prepare_image(task.file, size=size, stretch=stretch, white=task.white)
     except InputError as error:
-        greatest = None if task.is_white_final else read(task.file).max_value
+        is_stated = task.is_white_final or task.file.suffix.lower() not in UNSTATED_RANGE_SUFFIXES
+        greatest = None if is_stated else read(task.file).max_value
         if greatest is None:
             raise
         return Unprepared(str(error), greatest)

@@ -9,7 +9,7 @@ import numpy as np
 
 from mammovae.config import InputError
 from mammovae.data.listing import Listing
-from mammovae.data.prepare_image import PreparedImage, Unprepared, white_of
+from mammovae.data.prepare_image import UNSTATED_RANGE_SUFFIXES, PreparedImage, Unprepared, white_of
 from mammovae.journal import Journal
 from mammovae.storage import allocate_array
 from mammovae.version import __version__
@@ -17,7 +17,6 @@ from mammovae.version import __version__
 JOURNAL = ".rows.jsonl"
 
 _SAMPLE = 16  # files without a stated range that are read first, to learn what white may be
-_UNSTATED_RANGE = (".png", ".tif", ".tiff")  # suffixes of files that may have 16 bits and not say what is white
 _NONE = -1  # no white, or no greatest value
 
 
@@ -92,7 +91,7 @@ class PreparedRows:
         if (self._max != _NONE).any():
             return []
         sources = self._listing.frame["source"].tolist()
-        rows = [row for row in self.left(None) if PurePosixPath(sources[row]).suffix.lower() in _UNSTATED_RANGE]
+        rows = [row for row in self.left(None) if PurePosixPath(sources[row]).suffix.lower() in UNSTATED_RANGE_SUFFIXES]
         return [rows[n] for n in sorted({round(n) for n in np.linspace(0, len(rows) - 1, _SAMPLE)})] if rows else []
 
     def store(self, row: int, result: PreparedImage | Unprepared | InputError, white: int | None) -> None:

@@ -26,6 +26,7 @@ from mammovae.journal import Journal
 from mammovae.models.run import Run
 from mammovae.parallel import pool
 from mammovae.parallel.allocator import retain_freed_memory
+from mammovae.parallel.worker import call_safely
 from mammovae.report.progress import Progress
 from mammovae.report.review_page import SHOWN, ReviewPage
 from mammovae.storage import MANIFEST, acquire_lock, digest, file_hash, write_csv
@@ -331,7 +332,8 @@ def _run_in_workers(
     by_file = {task.place: task for task in tasks}
     for image, result in pool.map_unordered(partial(prepare_file, **scorer.preparing), by_file, **where):
         task = by_file[image]
-        yield task, result if isinstance(result, InputError) else scorer.score_prepared(task, result)
+        score = partial(scorer.score_prepared, task)
+        yield task, result if isinstance(result, InputError) else call_safely(score, result)
 
 
 @contextmanager

@@ -51,7 +51,7 @@ class DecodedImage:
 def check_size(rows: int, columns: int) -> None:
     """Refuse sizes that no mammogram has, before memory is taken for the pixels."""
     if rows < 1 or columns < 1:
-        raise UnreadableError(f"it says that it has {rows} rows and {columns} columns")
+        raise UnreadableError(f"it says that it has {rows} rows and {columns} columns, fetch it again")
     if rows * columns > MAX_PIXELS:
         raise UnreadableError(f"{rows} x {columns} pixels are more than a mammogram has ({MAX_PIXELS} at most)")
 

@@ -52,7 +52,7 @@ def _apply_palette(stored: StoredPixels, dataset: Dataset) -> np.ndarray:
     with suppress(Exception):  # pydicom raises anything over a damaged palette
         channels = apply_color_lut(stored.codes, dataset)
     if channels is None or channels.ndim != 3 or channels.shape[2] < 3:  # an empty table is passed over
-        raise UnreadableError("its palette (PALETTE COLOR) is damaged or absent")
+        raise UnreadableError("its palette (PALETTE COLOR) is damaged or absent, give the grey mammogram itself")
     return channels
 
 
@@ -77,7 +77,7 @@ def _decode(syntax: uid.UID, content: bytes, options: dict[str, Any], plugin: st
     except MemoryError:
         raise
     except Exception:  # decoders raise anything
-        raise UnreadableError("its coloured pixels are damaged or coded in an unknown way") from None
+        raise UnreadableError("its coloured pixels are damaged, give the grey mammogram itself") from None
     return channels
 
 

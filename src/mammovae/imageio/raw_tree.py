@@ -20,6 +20,7 @@ MAX_FILE_BYTES = 2**30
 ARCHIVE_SUFFIXES = (".gz", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 """Suffixes of files that may hold images and are not looked into."""
 _MANIFEST, _MAX_MANIFEST_BYTES = "manifest.json", 2**26
+_TELLING_FOLDERS = ("healthy", "finding")  # names that label what lies in them
 _OWN_COMMANDS_THAT_MAKE_RAW_DATA = ("phantom",)
 
 
@@ -126,6 +127,8 @@ class RawTree:
     """How many files of each archive suffix were not looked into."""
     own_folders: list[str] = field(default_factory=list)
     """Folders of mammovae's own, which were passed by."""
+    is_own: bool = False
+    """Whether the root itself is a folder that mammovae wrote from images."""
 
     @classmethod
     def scan(cls, root: Path, *, report: Callable[[int], None] = lambda count: None) -> "RawTree":
@@ -189,9 +192,11 @@ class RawTree:
                     raise InputError(f"cannot read the folder {self.root}: {error.strerror}") from None
                 self.problems[folder] = f"cannot read the folder {path}: {error.strerror}, nothing in it was read"
                 continue
-            if folder and any(entry.name == _MANIFEST for entry in found) and _is_own(path / _MANIFEST):
-                self.own_folders.append(folder)
-                continue
+            if any(entry.name == _MANIFEST for entry in found) and _is_own(path / _MANIFEST):
+                if folder:
+                    self.own_folders.append(folder)
+                    continue
+                self.is_own = True
             subfolders = [name for entry in found if (name := self._add(entry, folder)) is not None]
             pending += reversed(subfolders)
             report(len(self.files))
@@ -229,8 +234,14 @@ class RawTree:
             cached.cache_clear()
         members = _members(self.root)
         prefix = _common_folder(self.root)
+        manifests = (info.filename for info in members if info.filename.endswith(f"/{_MANIFEST}"))
+        own = [name.removesuffix(_MANIFEST) for name in manifests if _is_own(ZipMember(self.root, name))]
+        self.own_folders += [folder.removeprefix(prefix).rstrip("/") for folder in own if folder != prefix]
+        self.is_own = prefix in own
         for info in sorted(members, key=lambda info: _walk_order(info.filename)):
             source = info.filename.removeprefix(prefix)
+            if any(f"{source}/".startswith(f"{folder}/") for folder in self.own_folders):
+                continue
             suffix = PurePosixPath(source).suffix.lower()
             if suffix in ARCHIVE_SUFFIXES:
                 self.archives[suffix] += 1
@@ -254,7 +265,8 @@ def _members(archive: Path) -> list[zipfile.ZipInfo]:
 def _common_folder(archive: Path) -> str:
     """Return what the names of all files of an archive begin with, where it holds one folder: "NAME/", else ""."""
     tops = {info.filename.partition("/")[0] if "/" in info.filename else "" for info in _members(archive)}
-    return f"{top}/" if len(tops) == 1 and (top := tops.pop()) else ""
+    top = tops.pop() if len(tops) == 1 else ""
+    return f"{top}/" if top and top.lower() not in _TELLING_FOLDERS else ""
 
 
 def _walk_order(name: str) -> tuple[tuple[int, str], ...]:
@@ -267,7 +279,7 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in name.removeprefix("./").split("/"))
 
 
-def _is_own(manifest: Path) -> bool:
+def _is_own(manifest: RawFile) -> bool:
     """Say whether a manifest is that of a folder that mammovae wrote from images, not of a raw tree.
 
     Other programs give that name to files of any content and size, or to what is no file.
