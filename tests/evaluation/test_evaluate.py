@@ -45,7 +45,7 @@ def test_a_file_that_fails_is_a_row_with_its_reason_and_does_not_affect_others(
     bad = table[table["finding"].isna()]
     assert bad["source"].str.contains(broken).tolist() == [True] and bad["reason"].notna().all()
     assert table["finding_p"].notna().sum() == 3
-    pictures = [path for path in (tmp_path / "maps").iterdir() if not path.name.endswith(".map.png")]
+    pictures = [path for path in (tmp_path / "maps").glob("*.png") if not path.name.endswith(".map.png")]
     assert len(pictures) == 3
     again = pd.read_csv(tmp_path / "scores.csv")
     assert list(again.columns[:13]) == [
