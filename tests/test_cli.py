@@ -114,7 +114,11 @@ def test_what_a_command_returns_is_its_facts_and_what_the_command_line_prints(
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [
-        (["prepare", "mias", "nowhere", "--out", "OUT"], 1, "there is no folder (or zip archive) nowhere: name the one that holds"),
+        (
+            ["prepare", "mias", "nowhere", "--out", "OUT"],
+            1,
+            "there is no folder (or zip archive) nowhere: name the one that holds",
+        ),
         (["prepare", "miass", "nowhere", "--out", "OUT"], 2, 'Did you mean "mias"?'),
         (
             ["train", "nowhere", "--preset", "original", "--out", "OUT"],
