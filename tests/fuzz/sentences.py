@@ -197,10 +197,10 @@ REMARKS: list[re.Pattern[str]] = [re.compile(form) for form in [
     # pydicom's own, of a header that it could read
     r"expected (?:ex|im)plicit VR, but found (?:ex|im)plicit VR",
     r"invalid value for VR [A-Z]{2}",
-    rf"unknown encoding {_QUOTED}",
+    r"unknown encoding",
     rf"the value length \({_N}\) exceeds the maximum length of {_N} allowed for VR [A-Z]{{2}}",
-    rf"(?:incorrect value|value) for Specific Character Set {_QUOTED}.*",
-    r"failed to decode byte string with encoding .+",
+    r"(?:incorrect value|value) for Specific Character Set",
+    r"failed to decode byte string with encoding",
     r"found unknown escape sequence in encoded string value",
     r"(?:end of file|unable to|no) [\w ,()']+",
 ]]  # fmt: skip

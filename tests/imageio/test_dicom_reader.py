@@ -213,7 +213,16 @@ def test_what_pydicom_remarks_on_is_a_clause_without_the_files_own_words():
         logging.getLogger("pydicom").warning("Invalid value for VR PN: 'Doe^Jane'. Please see the standard")
         logging.getLogger("pydicom.filereader").warning("Expected explicit VR, but found implicit VR - using implicit")
         logging.getLogger("pydicom").warning("Invalid value for VR PN: 'Roe^Richard'")
-    assert said == ["invalid value for VR PN", "expected explicit VR, but found implicit VR"]
+        logging.getLogger("pydicom").warning("Unknown encoding '\x01Doe' - using default encoding instead")
+    assert said == ["invalid value for VR PN", "expected explicit VR, but found implicit VR", "unknown encoding"]
+
+
+def test_pydicoms_remarks_do_not_name_a_file_that_has_no_name_here():
+    with collect_pydicom_warnings() as said:
+        logging.getLogger("pydicom").warning(
+            "End of file reached before delimiter (FFFE,E0DD) found in file <no filename>"
+        )
+    assert said == ["end of file reached before delimiter (FFFE,E0DD)"]
 
 
 def test_pydicoms_remark_on_a_file_is_in_its_row(tmp_path):

@@ -179,7 +179,9 @@ class _Collector(logging.Handler):
         if threading.get_ident() != self._thread or len(self.clauses) == _MAX_REMARKS:
             return
         # What stands behind a colon are values, a patient's name among them.
-        clause = re.split(r" - |[:;]|\.(?:\s|$)", " ".join(record.getMessage().split()))[0].strip()[:120]
+        clause = re.split(r" - |[:;]|\.(?:\s|$)", " ".join(record.getMessage().split()))[0]
+        # So are words in quotes, which a damaged file fills with anything; and what is read has no name here.
+        clause = re.split(r"\s['\"]| (?:found )?in file\b", clause)[0].strip()[:120]
         clause = clause[:1].lower() + clause[1:]
         if clause and clause not in self.clauses:
             self.clauses.append(clause)
