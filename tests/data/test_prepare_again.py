@@ -20,7 +20,7 @@ from tests.data.example_trees import dicom_file
 
 import mammovae as mv
 from mammovae.data import listing
-from mammovae.data.listing import HEADERS, Headers, needed_headers, scan
+from mammovae.data.listing import HEADERS, CompactHeaders, needed_headers, scan
 from mammovae.data.prepare_image import HeadersTask, do_task
 from mammovae.parallel import pool
 
@@ -246,7 +246,7 @@ def read_headers_of_a_crashing_tree(task: HeadersTask) -> list[dict]:
 
 
 def test_headers_are_held_in_little_memory_and_given_back_whole() -> None:
-    headers = Headers()
+    headers = CompactHeaders()
     headers.add("a", {"patient_id": "1", "side": "L", "age": None, "rows": 3})
     headers.add("b", None)
     assert headers["a"] == {"patient_id": "1", "side": "L", "rows": 3} and headers["b"] is None

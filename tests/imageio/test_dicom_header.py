@@ -1,35 +1,17 @@
 """What a DICOM header says of side, view, age and spacing: right where it is right, absent where it is not."""
 
 import pytest
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.tag import Tag
+from tests.imageio.header_examples import code, header_values
 
 from mammovae.imageio.decoded_image import UnreadableError
 from mammovae.imageio.dicom_header import age_in_years, header_steps, header_warnings, read_attributes
-from mammovae.imageio.dicom_values import Values
 
 
 def header(**attributes):
     """Values of a mammogram's header; bytes are stored as a file would hold them, wrong or right."""
-    dataset = Dataset()
-    dataset.SOPClassUID, dataset.Modality = "1.2.840.10008.5.1.4.1.1.1.2", "MG"
-    for name, value in attributes.items():
-        if isinstance(value, bytes):
-            tag = Tag(name)
-            dataset[tag] = RawDataElement(tag, "LO", len(value), value, 0, False, True)
-        else:
-            setattr(dataset, name, value)
-    return Values(dataset)
-
-
-def code(value, scheme="SCT", meaning="", *modifiers):
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    if modifiers:
-        item.ViewModifierCodeSequence = Sequence(modifiers)
-    return item
+    return header_values("LO", **{"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.2", "Modality": "MG"} | attributes)
 
 
 def attribute(name, **attributes):

@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.tag import Tag
+from tests.imageio.header_examples import header_values
 
 from mammovae.imageio.decoded_image import UnreadableError
 from mammovae.imageio.dicom_lut import build_lut, narrow_range_warnings
 from mammovae.imageio.dicom_pixels import PixelDescription
-from mammovae.imageio.dicom_values import Values
 
 
 def pixels(bits=12, *, signed=False, photometric="MONOCHROME2"):
@@ -29,15 +27,7 @@ def pixels(bits=12, *, signed=False, photometric="MONOCHROME2"):
 
 
 def header(**attributes):
-    """Values of a header; bytes are stored as a file would hold them, wrong or right."""
-    dataset = Dataset()
-    for name, value in attributes.items():
-        if isinstance(value, bytes):
-            tag = Tag(name)
-            dataset[tag] = RawDataElement(tag, "DS", len(value), value, 0, False, True)
-        else:
-            setattr(dataset, name, value)
-    return Values(dataset)
+    return header_values("DS", **attributes)
 
 
 def lut_item(entries, first=0, bits=12):

@@ -3,6 +3,7 @@
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from tests.imageio.header_examples import code
 
 from mammovae.imageio.decoded_image import UnreadableError
 from mammovae.imageio.dicom_values import Values
@@ -21,14 +22,6 @@ def header(**attributes):
         if value is not None:
             setattr(dataset, name, value)
     return Values(dataset)
-
-
-def code(value, scheme="SCT", meaning="", *modifiers):
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    if modifiers:
-        item.ViewModifierCodeSequence = Sequence(modifiers)
-    return item
 
 
 def craniocaudal(*modifiers):

@@ -10,8 +10,8 @@ import pydicom
 from mammovae.config import InputError
 from mammovae.data.index import printable
 from mammovae.data.laterality import against_header
-from mammovae.data.prepare_image import PreparedImage, prepare_image, white_of
-from mammovae.imageio.decoded_image import DecodedImage
+from mammovae.data.prepare_image import PreparedImage, prepare_image
+from mammovae.imageio.decoded_image import DecodedImage, white_of
 from mammovae.imageio.dicom_header import header_steps
 from mammovae.imageio.dicom_reader import is_dicom, open_dataset
 from mammovae.imageio.dicom_values import Values

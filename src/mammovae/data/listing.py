@@ -33,7 +33,7 @@ _SCHEMA = index.SCHEMA.append(pa.field("size", pa.int64())).append(pa.field("mod
 Header = dict[str, Any] | None
 
 
-class Headers(Mapping[str, Header]):
+class CompactHeaders(Mapping[str, Header]):
     """What files say, by source: as `read_header` gives it, None for what is no image, or why it cannot be read.
 
     Held as tuples, so that a hundred thousand headers take tens of megabytes.
@@ -76,7 +76,7 @@ class Listing:
     tree: RawTree
 
     @classmethod
-    def make(cls, kind: SourceKind, tree: RawTree, headers: Headers, settings: PrepareSettings) -> "Listing":
+    def make(cls, kind: SourceKind, tree: RawTree, headers: CompactHeaders, settings: PrepareSettings) -> "Listing":
         """List a raw data set, scanned and with the headers that its source needs.
 
         Raises InputError when it is not of this kind or no image matches the settings.
@@ -171,13 +171,13 @@ def scan(root: Path) -> RawTree:
         return RawTree.scan(root, report=lambda count: progress.advance(count - progress.done))
 
 
-def needed_headers(kind: SourceKind, tree: RawTree, out: Path, run: pool.Run) -> Headers:
+def needed_headers(kind: SourceKind, tree: RawTree, out: Path, run: pool.Run) -> CompactHeaders:
     """Read the headers that a kind's source needs by worker processes; they are kept in out, from which this resumes.
 
     Raises InputError when workers cannot be started, or are lost: what was read until then is kept.
     """
     sources, path = list(filter(SOURCES[kind].needs_header, tree.files)), out / HEADERS
-    headers = Headers()
+    headers = CompactHeaders()
     journal, is_writable = Journal(path, f"headers {__version__}"), os.access(out, os.W_OK)
     with journal if is_writable else nullcontext():  # a finished folder may be on a read-only disk
         for entry in journal.entries() if path.is_file() else ():

@@ -37,11 +37,6 @@ class PreparedImage:
     max_value: int | None  # of DecodedImage
 
 
-def white_of(greatest: int) -> int:
-    """Return the white of files without a stated range: the least 2^k - 1, from 255 on, that holds their values."""
-    return 2 ** max(8, greatest.bit_length()) - 1
-
-
 def prepare_image(file: RawFile, *, size: int, stretch: bool = False, white: int | None = None) -> PreparedImage:
     """Read one file and bring its breast into size x size pixels, exactly as prepare does for a data set.
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from mammovae.config import InputError
 from mammovae.data.listing import Listing
-from mammovae.data.prepare_image import UNSTATED_RANGE_SUFFIXES, PreparedImage, Unprepared, white_of
+from mammovae.data.prepare_image import UNSTATED_RANGE_SUFFIXES, PreparedImage, Unprepared
+from mammovae.imageio.decoded_image import white_of
 from mammovae.journal import Journal
 from mammovae.storage import allocate_array
 from mammovae.version import __version__

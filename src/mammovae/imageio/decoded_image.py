@@ -48,6 +48,11 @@ class DecodedImage:
     """The largest stored value of a file whose range its header does not state (16-bit PNG, TIFF); else None."""
 
 
+def white_of(greatest: int) -> int:
+    """Return the white of files without a stated range: the least 2^k - 1, from 255 on, that holds their values."""
+    return 2 ** max(8, greatest.bit_length()) - 1
+
+
 def check_size(rows: int, columns: int) -> None:
     """Refuse sizes that no mammogram has, before memory is taken for the pixels."""
     if rows < 1 or columns < 1:

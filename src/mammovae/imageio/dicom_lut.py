@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mammovae.imageio.decoded_image import UnreadableError
-from mammovae.imageio.dicom_values import Values
+from mammovae.imageio.dicom_values import Values, padding_range
 
 if TYPE_CHECKING:
     from mammovae.imageio.dicom_pixels import PixelDescription
@@ -240,19 +240,18 @@ def _is_padding(
 ) -> np.ndarray:
     """Mark the codes that PS3.3 C.7.5.1.1.2 names as padding."""
     nothing = np.zeros(len(codes), bool)
-    value, limit = values.integer("PixelPaddingValue"), values.integer("PixelPaddingRangeLimit")
-    if value is None:
+    ends, bits = padding_range(values), pixels.bits_allocated
+    if ends is None:
         return nothing
-    ends, bits = [value, value if limit is None else limit], pixels.bits_allocated
     if any(not -(2 ** (bits - 1)) <= end < 2**bits for end in ends):
         warnings.append(f"padding of {ends[0]} to {ends[1]} does not fit into {bits} bits and was ignored")
         return nothing
     # A value read as the wrong one of US and SS still means the same bit pattern.
     wrapped = [end % 2**bits for end in ends]
-    ends = sorted(end - 2**bits * (pixels.is_signed and end >= 2 ** (bits - 1)) for end in wrapped)
-    marked = (codes >= ends[0]) & (codes <= ends[1])
+    first, last = sorted(end - 2**bits * (pixels.is_signed and end >= 2 ** (bits - 1)) for end in wrapped)
+    marked = (codes >= first) & (codes <= last)
     if marked.all():
-        warnings.append(f"padding of {ends[0]} to {ends[1]} would be every value and was ignored")
+        warnings.append(f"padding of {first} to {last} would be every value and was ignored")
         return nothing
-    steps.append(f"padding of {ends[0]} to {ends[1]} is black")
+    steps.append(f"padding of {first} to {last} is black")
     return marked

@@ -10,7 +10,7 @@ from pydicom import Dataset, uid
 from mammovae.imageio import rle, scaled_decode
 from mammovae.imageio.codestream import Stream, StreamKind, is_codestream, read_stream
 from mammovae.imageio.decoded_image import PixelGrid, UnreadableError, check_size
-from mammovae.imageio.dicom_values import Values
+from mammovae.imageio.dicom_values import Values, padding_range
 from mammovae.imageio.pixel_data import PixelData, several_frames
 from mammovae.imageio.stream_decoders import decode_stream
 
@@ -315,14 +315,12 @@ def _bits_of_values(codes: np.ndarray, pixels: PixelDescription) -> int:
 
 def _padding(codes: np.ndarray, pixels: PixelDescription, dataset: Dataset) -> np.ndarray | None:
     """Return which pixels hold a padding value (PS3.3 C.7.5.1.1.2) that lies outside the stored bits."""
-    values = Values(dataset)
-    first = values.integer("PixelPaddingValue")
-    if first is None:
+    padding = padding_range(Values(dataset))
+    if padding is None:
         return None
-    last = values.integer("PixelPaddingRangeLimit")
     signed = codes.astype(np.int64)
     size = 2 ** (8 * codes.itemsize)
-    ends = sorted(end % size for end in (first, first if last is None else last))
+    ends = sorted(end % size for end in padding)
     return (signed >= ends[0]) & (signed <= ends[1]) & (signed >> pixels.bits_stored > 0)
 
 

@@ -299,3 +299,9 @@ def _one_line(text: str) -> str:
 def _quote(part: str | float) -> str:
     words = _one_line(str(part))
     return f"'{words if len(words) <= 40 else words[:37] + '...'}'"
+
+
+def padding_range(values: Values) -> tuple[int, int] | None:
+    """Return the ends of what a file calls padding (PS3.3 C.7.5.1.1.2), as written; None where it calls nothing so."""
+    value, limit = values.integer("PixelPaddingValue"), values.integer("PixelPaddingRangeLimit")
+    return None if value is None else (value, value if limit is None else limit)

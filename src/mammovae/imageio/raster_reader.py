@@ -5,7 +5,7 @@ from typing import IO
 import numpy as np
 
 from mammovae.imageio import jpeg_file, png_file, pnm_file, tiff_samples
-from mammovae.imageio.decoded_image import DecodedImage, PixelGrid, UnreadableError, grey_channel
+from mammovae.imageio.decoded_image import DecodedImage, PixelGrid, UnreadableError, grey_channel, white_of
 from mammovae.imageio.raster_samples import RasterHeader, RasterSamples
 from mammovae.imageio.scaled_decode import fraction, reduced
 
@@ -124,7 +124,7 @@ def _one_channel(samples: RasterSamples, steps: list[str]) -> np.ndarray:
     if values.shape[2] < 3:
         return values[..., 0]
     # Channels may differ by a share of the range; of 12 bits in 16, that is a share of the 12 bits.
-    used = samples.white if samples.is_range_stated else max(255, (1 << int(values[..., :3].max()).bit_length()) - 1)
+    used = samples.white if samples.is_range_stated else white_of(int(values[..., :3].max()))
     for first in range(0, len(values), _ROWS_AT_ONCE):
         grey_channel(values[first : first + _ROWS_AT_ONCE], used)
     steps.append("red, green and blue agree, green was taken")
