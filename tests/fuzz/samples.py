@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pydicom.dataset import Dataset
 from pydicom.pixels.encoders import RLELosslessEncoder
-from tests.fuzz.dicom_bytes import SYNTAXES, DicomFile, Element
+from tests.fuzz.dicom_bytes import DicomFile, Element
+from tests.imageio.lossless_jpeg import to_lossless_jpeg
 
 ROWS, COLUMNS = 96, 72
 
@@ -111,28 +111,12 @@ def codestream(syntax: str, bits: int, signed: bool, scale: int) -> bytes:
 
 
 def _lossless_jpeg(bits: int, signed: bool, scale: int) -> bytes:
-    import gdcm
-    import pydicom
     from pydicom.encaps import get_frame
 
     with TemporaryDirectory() as folder:
         plain, packed = Path(folder) / "plain.dcm", Path(folder) / "packed.dcm"
         plain.write_bytes(dicom("explicit", bits, signed=signed, scale=scale).encode())
-        reader = gdcm.ImageReader()
-        reader.SetFileName(str(plain))
-        assert reader.Read()
-        change = gdcm.ImageChangeTransferSyntax()
-        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
-        change.SetInput(reader.GetImage())
-        assert change.Change()
-        writer = gdcm.ImageWriter()
-        writer.SetFileName(str(packed))
-        writer.SetFile(reader.GetFile())
-        writer.SetImage(change.GetOutput())
-        assert writer.Write()
-        dataset: Dataset = pydicom.dcmread(packed)
-        assert dataset.file_meta.TransferSyntaxUID == SYNTAXES["jpeg-lossless"]
-        return get_frame(dataset.PixelData, 0, number_of_frames=1)
+        return get_frame(to_lossless_jpeg(plain, packed).PixelData, 0, number_of_frames=1)
 
 
 def lut(count: int = 4096, bits: int = 12) -> list[dict[str, Any]]:
