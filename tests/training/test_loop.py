@@ -19,7 +19,7 @@ import mammovae as mv
 from mammovae.config import TrainSettings
 from mammovae.models.noise import StepContext, step_keys
 from mammovae.models.vae import Vae
-from mammovae.training import loop
+from mammovae.training import step
 
 SMALL: dict[str, Any] = {"epochs": 4, "checkpoint_seconds": 0.0, "vae": {"size": 32, "filters": [4, 8], "latent": 4}}
 
@@ -75,7 +75,7 @@ def test_nothing_but_the_result_is_left(small: Path) -> None:
 def test_half_precision_is_for_the_steps_and_not_for_the_validation(
     trapped_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin, losses, seen = loop._Training.__init__, Vae.losses, set[tuple[bool, bool]]()
+    begin, losses, seen = step.TrainingStep.__init__, Vae.losses, set[tuple[bool, bool]]()
 
     def begin_in_half(self: Any, *arguments: Any) -> None:
         begin(self, *arguments)
@@ -86,7 +86,7 @@ def test_half_precision_is_for_the_steps_and_not_for_the_validation(
         with torch.autocast("cpu", enabled=False):
             return losses(self, batch, context)
 
-    monkeypatch.setattr(loop._Training, "__init__", begin_in_half)
+    monkeypatch.setattr(step.TrainingStep, "__init__", begin_in_half)
     monkeypatch.setattr(Vae, "losses", recorded)
     mv.train(trapped_data, out=tmp_path / "run", preset="tiny", settings=mv.TrainSettings(**SMALL | {"epochs": 1}))
     assert seen == {(True, True), (False, False)}

@@ -1,11 +1,12 @@
 """What a training is given: an epoch's batches straight from the memory map, the same for a seed in any process."""
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.functional import max_pool2d
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from mammovae.data.dataset import Batch, Data, to_tensors
 from mammovae.models.base import Member
@@ -38,9 +39,15 @@ def shard_epoch(order: np.ndarray, batch_size: int, epoch: int, group: ProcessGr
 class BatchDataset(Dataset):
     """Batches straight from the memory map with their random keys: an item is a whole step's rows."""
 
-    def __init__(self, data: Data, member: Member, seed: int) -> None:
-        self._data, self._seed, self._size = data, seed, member.size
+    def __init__(self, data: Data, member: Member, seed: int, device: torch.device) -> None:
+        self._data, self._seed, self._size, self._device = data, seed, member.size, device
         self._kinds, self._bilateral = member.inserted_kinds, member.bilateral
+
+    def on_device(self, steps: Sequence[StepRows]) -> Iterator[tuple[StepRows, Batch, torch.Tensor]]:
+        """Yield each step's rows with its batch and keys, on the device."""
+        loader = DataLoader(self, None, sampler=steps, pin_memory=self._device.type == "cuda")
+        for rows, (batch, keys) in zip(steps, loader, strict=True):
+            yield rows, batch.to(self._device), keys.to(self._device)
 
     def __getitem__(self, index: StepRows) -> tuple[Batch, torch.Tensor]:
         """Return the batch and its keys."""

@@ -12,19 +12,17 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR
-from torch.utils.data import DataLoader
 
 from mammovae.config import InputError, TrainSettings
-from mammovae.data.dataset import Batch, Data
-from mammovae.models.augmentation import augment
+from mammovae.data.dataset import Data
 from mammovae.models.base import HISTORY, WEIGHTS, Member, load_weights, save_weights
-from mammovae.models.noise import ImageNoise, StepContext, image_keys
+from mammovae.models.noise import ImageNoise, image_keys
 from mammovae.parallel.allocator import retain_freed_memory
 from mammovae.report.progress import Progress
 from mammovae.storage import atomic_write
 from mammovae.training.distributed import ProcessGroup
 from mammovae.training.loader import BatchDataset, shard_epoch
+from mammovae.training.step import TrainingStep
 
 CHECKPOINT = "resume.ckpt"
 ACTIVE_NATS = 0.01
@@ -89,33 +87,25 @@ def _deterministic() -> Iterator[None]:
 
 
 class _Training:
-    """A member being fitted: its optimiser and its history, in step with the other processes of the group."""
+    """A member being fitted: its steps and its history, beside the other processes of the group."""
 
     def __init__(
         self, member: Member, data: Data, parts: Parts, folder: Path, settings: TrainSettings, group: ProcessGroup
     ) -> None:
-        on_gpu = torch.cuda.is_available()
-        self.device = torch.device("cuda" if on_gpu else "cpu")
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.member, self.rows = member, list[dict[str, float]]()
-        self._batches = BatchDataset(data, member, settings.seed)
+        self._batches = BatchDataset(data, member, settings.seed, device)
         self._parts, self._folder, self._settings, self._group = parts, folder, settings, group
-        member.to(self.device, memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
-        self._optimizer = adam = torch.optim.Adam(member.parameters(), lr=settings.learning_rate, fused=True)
-        is_constant = settings.schedule == "constant"
-        self._schedule = ConstantLR(adam, 1.0) if is_constant else CosineAnnealingLR(adam, settings.epochs)
-        halves = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
-        self._half = halves.get(settings.precision) if on_gpu else None
-        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._half == torch.float16)
-        self._stateful: dict[str, Any] = {"member": member, "optimizer": self._optimizer}
-        self._stateful |= {"schedule": self._schedule, "scaler": self._scaler}
+        self._step = TrainingStep(member, settings, group, device)
+        self._device = device
 
     def run(self) -> None:
         """Fit from the beginning or from the checkpoint, and leave the member on the CPU in evaluation mode."""
         checkpoint, steps = self._folder / CHECKPOINT, math.ceil(len(self._parts["train"]) / self._settings.batch_size)
         if self._group.broadcast(checkpoint.exists()):
-            saved = torch.load(checkpoint, map_location=self.device, weights_only=True)
+            saved = torch.load(checkpoint, map_location=self._device, weights_only=True)
             self.rows = saved["history"]
-            for name, part in self._stateful.items():
+            for name, part in self._step.parts.items():
                 part.load_state_dict(saved[name])
         total = self._settings.epochs * steps if self._group.rank == 0 else 0  # the others show nothing
         name, saved_at = f"training {self._folder.name}", time.monotonic()
@@ -134,17 +124,15 @@ class _Training:
         self.member.train()  # whatever was done to it before
         order = np.random.default_rng([self._settings.seed, epoch]).permutation(train)
         steps = shard_epoch(order, self._settings.batch_size, epoch, self._group)
-        loader = DataLoader(self._batches, None, sampler=steps, pin_memory=self.device.type == "cuda")
-        for rows, (batch, keys) in zip(steps, loader, strict=True):
-            losses = self._losses(batch, keys, rows.count)
+        for rows, batch, keys in self._batches.on_device(steps):
+            losses = self._step(batch, keys, rows)
             _add(sums, losses, rows.own)
-            # Weighted so that the sum over processes is the mean over images.
-            loss = self._step(losses["loss"].mean() * (rows.own / rows.count))
+            loss = self._group.all_reduce(losses["loss"].mean() * (rows.own / rows.count)).item()
             if not math.isfinite(loss):
                 remedy = "lower learning_rate with a new --out, and check the data's contact sheet"
                 raise InputError(f"the loss became {loss} in epoch {epoch + 1}: {remedy}")
             progress.advance(1, note=f"epoch {epoch + 1}, loss {loss:,.4g}")
-        self._schedule.step()
+        self._step.schedule.step()
         trained, validated = _row(sums, len(train), self._group), self._validate()
         row = {name: value for name, value in trained.items() if not name.startswith("kl_")}
         validation = {f"validation_{name}": validated.get(name, float("nan")) for name in row}
@@ -152,39 +140,21 @@ class _Training:
         seconds = round(time.monotonic() - begin, 3)
         self.rows.append({"epoch": epoch + 1} | row | validation | dimensions | {"seconds": seconds})
 
-    def _step(self, loss: Tensor) -> float:
-        """Change the weights by this process's part of a batch's mean loss, and return the whole of it."""
-        self._optimizer.zero_grad()
-        self._scaler.scale(loss).backward()
-        self._group.sum_gradients(self.member.parameters())
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        return self._group.all_reduce(loss.detach()).item()
-
-    def _losses(self, batch: Batch, keys: Tensor, count: int) -> dict[str, Tensor]:
-        """Return the member's losses of this process's rows of a batch of count images, in training or evaluation."""
-        batch, context = batch.to(self.device), StepContext.of(keys.to(self.device), self._group.batch_sum(count))
-        is_half = self._half is not None and self.member.training  # a validation is in 32 bit, as the use will be
-        with torch.autocast(self.device.type, self._half, enabled=is_half):
-            if self.member.training and self.member.augmented:
-                batch = augment(batch, context.noise)
-            image = batch.image.contiguous(memory_format=torch.channels_last)
-            return self.member.losses(batch._replace(image=image), context)
-
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         """Return the mean losses of the validation images in evaluation mode."""
         positions, sums = self._parts["validation"], dict[str, Tensor]()
         self.member.eval()
-        for rows in shard_epoch(positions, self._settings.batch_size, VALIDATION, self._group):
-            _add(sums, self._losses(*self._batches[rows], rows.count), rows.own)
+        steps = shard_epoch(positions, self._settings.batch_size, VALIDATION, self._group)
+        for rows, batch, keys in self._batches.on_device(steps):
+            _add(sums, self._step.losses(batch, keys, rows), rows.own)
         return _row(sums, len(positions), self._group)
 
     def _save(self, checkpoint: Path) -> None:
         """Write history and checkpoint, in the first process alone."""
         if self._group.rank == 0:
             self._write_history()
-            states: dict[str, Any] = {name: part.state_dict() for name, part in self._stateful.items()}
+            states: dict[str, Any] = {name: part.state_dict() for name, part in self._step.parts.items()}
             with atomic_write(checkpoint) as partial:
                 torch.save(states | {"history": self.rows}, partial)
 
