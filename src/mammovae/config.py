@@ -192,6 +192,8 @@ class TrainSettings(Settings):
     """Seed of weights, order and noise."""
     checkpoint_seconds: float = Field(60, ge=0)
     """Least time between two checkpoints, in seconds."""
+    validation_images: int = Field(2000, ge=1)
+    """At most so many validation images, evenly spaced over the split, are used in each epoch."""
     members: tuple[MemberName, ...] = Field(("vae",), min_length=1)
     """The networks of the run; the segmenters need residual_vae."""
     fused: tuple[str, ...] = Field(("reconstruction_loss",), min_length=1)

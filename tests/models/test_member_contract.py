@@ -80,16 +80,33 @@ def test_losses_are_finite_by_image_and_the_same_for_the_same_keys_whatever_torc
         again = member.losses(images, context())
         assert losses.keys() == again.keys() and "loss" in losses
         for key, values in losses.items():
-            assert values.shape[:1] == (3,) and values.ndim == (2 if key == "kl_dimensions" else 1)
+            assert values.shape[:1] == (3,) and values.ndim in (1, 2)
             assert torch.isfinite(values).all() and torch.equal(values, again[key])
 
 
-def test_in_evaluation_an_images_losses_do_not_depend_on_its_batch(name: str) -> None:
+def test_in_evaluation_an_images_terms_do_not_depend_on_its_batch_nor_does_what_is_said_of_many(name: str) -> None:
     member, images = build(name).eval(), batch()
     with torch.no_grad():
-        losses, alone = member.losses(images, context()), member.losses(only(images, 1), context(slice(1, 2)))
-    for key, values in losses.items():
-        torch.testing.assert_close(alone[key][0], values[1], rtol=1e-5, atol=1e-5)
+        losses = member.losses(images, context())
+        alone = [member.losses(only(images, row), context(slice(row, row + 1))) for row in range(3)]
+    for key in losses.keys() - {"loss"}:
+        torch.testing.assert_close(alone[1][key][0], losses[key][1], rtol=1e-5, atol=1e-5, msg=key)
+    whole = {key: values.double().mean(dim=0) for key, values in losses.items()}
+    parts = {key: torch.cat([part[key] for part in alone]).double().mean(dim=0) for key in losses}
+    rows = [member.epoch_losses(means) for means in (whole, parts)]
+    assert rows[0].keys() == rows[1].keys() >= {"loss", *member.curve}
+    assert all(member.curve.values())
+    for key, value in rows[0].items():
+        assert torch.isfinite(value).all() and value.ndim == (key == "kl_dimensions")
+        torch.testing.assert_close(rows[1][key], value, rtol=1e-5, atol=1e-5, msg=key)
+
+
+def test_what_an_epoch_says_of_one_batch_is_what_training_minimised(name: str) -> None:
+    member, images = build(name), batch()
+    with torch.no_grad():
+        losses = member.losses(images, context())
+    row = member.epoch_losses({key: values.double().mean(dim=0) for key, values in losses.items()})
+    assert row["loss"].item() == pytest.approx(losses["loss"].mean().item(), rel=1e-5)
 
 
 def test_a_few_steps_lower_the_loss_and_reach_every_parameter(name: str) -> None:

@@ -22,6 +22,7 @@ from mammovae.report.page import Facts, Page, limits_section, provenance_section
 from mammovae.report.summary_text import LIMITS
 from mammovae.statistics.detection_metrics import detection_metrics
 
+TITLES = {"vae": {"loss": "negative ELBO (nats)", "reconstruction": "reconstruction (nats)", "kl": "KL (nats)"}}
 CATEGORIES = ("Mass", "Suspicious Calcification", "Asymmetry", "Architectural Distortion")
 
 
@@ -132,7 +133,7 @@ def study(size: int = 64, resamples: int = 300) -> dict[str, dict[str, Any]]:
     training = {"Parameters": 51125505, "Time": "1 h 12 min", "Training images": 1000}
     return {
         "data": {"facts": data, "counts": pd.DataFrame(counts, index=splits)},
-        "training": {"facts": training, "history": history(), "settings": settings},
+        "training": {"facts": training, "histories": {"vae": history()}, "titles": TITLES, "settings": settings},
         "reconstructions": {
             "originals": images[:12],
             "reconstructions": images[:12] // 65535 + images[:12] / 65535 * 0.95,

@@ -4,13 +4,12 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from tests.report.fake_study import breasts, history, table
+from tests.report.fake_study import TITLES, breasts, history, table
 
-from mammovae.report.charts import auroc_forest, loss_curve, roc, score_points
+from mammovae.report.charts import auroc_forest, loss_curves, roc, score_points
 from mammovae.report.images import MapScale, case_panel, contact_sheet, grey, image_grid, map_legend, save_overlay
 from mammovae.report.style import save, to_png, to_svg
 from mammovae.statistics.bootstrap import Estimate, PatientBootstrap
@@ -48,7 +47,17 @@ def test_loss_curves_accept_gaps_no_validation_and_a_single_epoch() -> None:
     bare = history(1)[["epoch", "loss", "reconstruction", "kl"]]
     gone = history().assign(validation_loss=np.nan)
     for rows in (history(), bare, gone, history(0)):
-        assert "negative ELBO" in to_svg(loss_curve(rows))
+        assert "negative ELBO" in to_svg(loss_curves({"vae": rows}, TITLES))
+
+
+def test_each_member_has_a_row_of_loss_curves_with_titles_of_its_own_and_a_single_one_needs_no_name() -> None:
+    titles = TITLES | {"denoiser": {"loss": "half the squared error"}}
+    both = loss_curves({"vae": history(), "denoiser": history(4)}, titles)
+    drawn = [axes for axes in both.axes if axes.lines]
+    assert [axes.get_title(loc="left") for axes in drawn] == [*TITLES["vae"].values(), "half the squared error"]
+    assert [axes.get_ylabel() for axes in drawn] == ["vae", "", "", "denoiser"]
+    assert np.size(drawn[-1].lines[0].get_xdata()) == 4
+    assert not any(axes.get_ylabel() for axes in loss_curves({"vae": history()}, TITLES).axes)
 
 
 def test_every_score_is_a_point_and_every_group_has_its_n() -> None:
@@ -80,7 +89,7 @@ def test_the_same_input_gives_the_same_bytes() -> None:
     for draw in (
         lambda: to_svg(roc(metrics.curve, metrics.baseline_curves)),  # pyrefly: ignore
         lambda: to_svg(score_points(metrics.groups)),
-        lambda: to_svg(loss_curve(history())),
+        lambda: to_svg(loss_curves({"vae": history()}, TITLES)),
         lambda: to_png(image_grid(breasts(2), 2)),
     ):
         assert draw() == draw()
@@ -120,7 +129,7 @@ def test_contact_sheet_outlines_the_breast_and_holds_hundreds() -> None:
 
 def test_save_follows_the_suffix(tmp_path: Path) -> None:
     for name, start in (("a.svg", b"<?xml"), ("a.png", b"\x89PNG")):
-        save(loss_curve(pd.DataFrame(history(3))), tmp_path / name)
+        save(loss_curves({"vae": history(3)}, TITLES), tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(start)
 
 

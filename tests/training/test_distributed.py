@@ -58,8 +58,8 @@ def test_two_processes_train_every_member_to_the_losses_of_one_and_go_on_from_wh
 ) -> None:
     out, script = tmp_path / "run", tmp_path / "script.py"
 
-    def stop(training: loop._Training, checkpoint: Path) -> None:
-        save(training, checkpoint)
+    def stop(training: loop._Training) -> None:
+        save(training)
         raise KeyboardInterrupt
 
     save = loop._Training._save

@@ -76,8 +76,8 @@ def test_interrupted_and_resumed_a_member_is_what_it_becomes_undisturbed(
     chosen = settings(name)
     save = loop._Training._save
 
-    def stop(training: loop._Training, checkpoint: Path) -> None:
-        save(training, checkpoint)
+    def stop(training: loop._Training) -> None:
+        save(training)
         if training.member is interrupted[name]:
             raise KeyboardInterrupt
 

@@ -104,16 +104,16 @@ def _data_section(run: Run, data: Data) -> Section:
 
 
 def _training_section(run: Run, by_patient: bool) -> Section:
-    """Return the training of the member whose losses are drawn: the one that reconstructs, where there is one."""
-    manifest, shown = run.manifest, next(iter(run.members)) if run.autoencoder is None else run.autoencoder[0]
+    manifest = run.manifest
     facts = {
         "parameters": sum(manifest["parameters"].values()),
         "training images": manifest["images"]["train"],
         "validation images": manifest["images"]["validation"],
         "time": duration(manifest["training_seconds"]),
     }
-    history = pd.read_csv(run.path / "members" / shown / HISTORY)
-    return sections.training_section(facts, history, run.settings.model_dump(exclude_none=True), by_patient)
+    histories = {name: pd.read_csv(run.path / "members" / name / HISTORY) for name in run.members}
+    settings = run.settings.model_dump(exclude_none=True)
+    return sections.training_section(facts, histories, run.curves, settings, by_patient)
 
 
 def _generated_section(run: Run, data: Data, train: np.ndarray, seed: int) -> Section:

@@ -19,6 +19,10 @@ WEIGHTS = "model.safetensors"
 HISTORY = "history.csv"
 
 
+ELBO_PARTS = {"reconstruction": "reconstruction (nats)", "kl": "KL divergence (nats)"}
+"""The parts of an ELBO with their titles, for a loss curve."""
+
+
 class Member(nn.Module):
     """A network that describes itself; constructed from its own settings and the members that it needs, in order."""
 
@@ -36,6 +40,8 @@ class Member(nn.Module):
     scores: ClassVar[Mapping[str, str]]
     """The main one first, each with what it means that it is the one furthest above healthy images."""
     maps: ClassVar[tuple[str, ...]]
+    curve: ClassVar[Mapping[str, str]]
+    """Columns of its history that its loss curve shows, each with its title and unit."""
     size: int
     """Rows and columns of its images, in pixels."""
     inserted_kinds: tuple[LesionKind, ...] = ()
@@ -43,7 +49,18 @@ class Member(nn.Module):
 
     @abstractmethod
     def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
-        """Return the terms of training, (n,) each, in nats: "loss" is minimised, "kl_dimensions" (n, d) optional."""
+        """Return what training minimises, "loss", and the terms that its history is made of, (n,) or (n, d) each.
+
+        A term belongs to its image alone; "loss" need not, where epoch_losses makes it anew. "kl_dimensions" (n, d), in
+        nats, is the divergence of each dimension of a latent.
+        """
+
+    def epoch_losses(self, means: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return what history.csv says of an epoch from the means over its images of what losses returned, float64.
+
+        They say it themselves, unless the losses hold a likelihood under a variance that all images share.
+        """
+        return means
 
     @abstractmethod
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -1,5 +1,6 @@
 """The bilateral VAE: what this breast looks like, given the patient's other one."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import ClassVar
 
@@ -10,9 +11,9 @@ from torch.nn.functional import avg_pool2d
 from mammovae.config import BilateralVaeSettings
 from mammovae.data.dataset import Batch
 from mammovae.models.anomaly_maps import erode, local_contrast_normalise, masked_max, masked_mean, standardise_in_mask
-from mammovae.models.base import Member
+from mammovae.models.base import ELBO_PARTS, Member
 from mammovae.models.layers import DoubleConv, UNet, downsampled_size
-from mammovae.models.losses import kl_standard_normal, reparameterise, sigma_vae_nll
+from mammovae.models.losses import epoch_nll, gaussian_nll, kl_standard_normal, reparameterise, sigma_vae_variance
 from mammovae.models.noise import StepContext
 
 
@@ -29,6 +30,7 @@ class BilateralVae(Member):
         "pair_error_bilateral": "the other breast explains it badly",
     }
     maps = ("bilateral",)
+    curve: ClassVar = {"loss": "negative ELBO (nats)"} | ELBO_PARTS
 
     def __init__(self, settings: BilateralVaeSettings) -> None:
         super().__init__()
@@ -38,7 +40,6 @@ class BilateralVae(Member):
         self.encoder = nn.ModuleList(DoubleConv(a, b) for a, b in pairwise((3, *widths)))
         self.to_latent = nn.Linear(widths[-1], 2 * settings.latent)
         self.decoder = UNet(2, widths, 1, deep=settings.latent)
-        self.variance = nn.Buffer(torch.ones(()))
 
     def _grey(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the standardised grey of this breast and of the other, (n, 1, S, S) each."""
@@ -53,16 +54,23 @@ class BilateralVae(Member):
         return mean, log_variance.clamp(-10, 4)
 
     def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
-        """Return the negative ELBO with the batch's variance and its parts, (n,) each, in nats."""
+        """Return the negative ELBO with the batch's variance, and its terms, in nats."""
         mask, (grey, other) = batch.mask, self._grey(batch)
         z_mean, z_log_variance = self._encode(grey, other, mask)
-        z = reparameterise(z_mean, z_log_variance, context.noise) if self.training else z_mean
+        z = reparameterise(z_mean, z_log_variance, context.noise)
         error = ((grey - self.decoder(torch.cat([other, mask], dim=1), z)).square() * mask).sum(dim=(1, 2, 3))
         pixels = mask.sum(dim=(1, 2, 3)).clamp(min=1)
-        reconstruction = sigma_vae_nll(error, pixels, self.variance, context if self.training else None)
+        reconstruction = gaussian_nll(error, pixels, sigma_vae_variance(error, pixels, context))
         divergence = kl_standard_normal(z_mean, z_log_variance)
         kl = divergence.sum(dim=1)
-        return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl, "kl_dimensions": divergence}
+        terms = {"squares": error, "counts": pixels, "kl": kl, "kl_dimensions": divergence}
+        return {"loss": reconstruction + kl} | terms
+
+    def epoch_losses(self, means: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the negative ELBO with the epoch's variance, and its parts, in nats."""
+        reconstruction, kl = epoch_nll(means), means["kl"]
+        parts = {"reconstruction": reconstruction, "kl": kl, "kl_dimensions": means["kl_dimensions"]}
+        return {"loss": reconstruction + kl} | parts
 
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return mean |r| and the peak and map of r, NaN and 0 without the other breast; r = grey - reconstruction.

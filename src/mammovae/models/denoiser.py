@@ -29,6 +29,7 @@ class Denoiser(Member):
         "denoising_error": "the denoiser changes it much",
     }
     maps = ("denoising", "denoising_local")
+    curve: ClassVar = {"loss": "half the squared error (sum inside the breast)"}
 
     def __init__(self, settings: DenoiserSettings) -> None:
         super().__init__()

@@ -31,6 +31,7 @@ class LesionSegmenter(Member):
         "lesion_segmenter_area": "much of it looks like an inserted lesion",
     }
     maps = ("lesion_segmenter",)
+    curve: ClassVar = {"loss": "10 × cross-entropy + 1 − Dice", "entropy": "cross-entropy (nats a pixel)"}
 
     def __init__(self, settings: LesionSegmenterSettings, vae: ResidualVae) -> None:
         super().__init__()

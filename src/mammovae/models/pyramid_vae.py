@@ -1,6 +1,6 @@
 """The generating VAE: an image as mean, breast mask and texture, with a likelihood over the bands of a pyramid."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from mammovae.models.augmentation import N_PARAMETERS, augment_with_parameters
 from mammovae.models.base import Generator
 from mammovae.models.laplacian import collapse, laplacian, mask_pyramid, patch_distance, upsample
 from mammovae.models.layers import GridCoder, ResidualBlock, downsampled_size
-from mammovae.models.losses import kl_standard_normal, reparameterise, sigma_vae_nll
+from mammovae.models.losses import gaussian_nll, kl_standard_normal, reparameterise, sigma_vae_variance
 from mammovae.models.noise import ImageNoise, StepContext
 
 _CONDITIONS, _UNKNOWN_SHARE, _NOISE_CHANNELS, _DARK = 6, 0.1, 4, 0.02
@@ -26,10 +26,10 @@ class PyramidVae(GridCoder, Generator):
 
     The mean is trained by the residual in each band of a Laplacian pyramid, each with the variance that is best for
     the batch. The bands overlap, so that their sum is a composite likelihood (Varin, Reid & Firth, Stat. Sinica 21,
-    2011), counts the same evidence more than once, and is weighed down against the divergence by kl_weight;
-    "negative_elbo" is no bound on the images' own probability. What the mean cannot know a second decoder draws from
-    noise, trained to match the image's patches as a distribution (see patch_distance). The decoder is given side, view
-    and density where they are known, nine times in ten.
+    2011), counts the same evidence more than once, and is weighed down against the divergence by kl_weight; with the
+    divergence as it is, "composite" is no bound on the images' own probability. What the mean cannot know a second
+    decoder draws from noise, trained to match the image's patches as a distribution (see patch_distance). The decoder
+    is given side, view and density where they are known, nine times in ten.
     """
 
     name, detects, conditional = "pyramid_vae", False, True
@@ -38,6 +38,11 @@ class PyramidVae(GridCoder, Generator):
         "kl_divergence": "the VAE needs more to describe it than healthy images",
     }
     maps = ("band",)
+    curve: ClassVar = {
+        "composite": "composite NLL + KL (nats)",
+        "reconstruction": "composite NLL (nats)",
+        "kl": "KL divergence (nats)",
+    }
 
     def __init__(self, settings: PyramidVaeSettings) -> None:
         widths = settings.widths
@@ -68,28 +73,40 @@ class PyramidVae(GridCoder, Generator):
         return 0.25 * mean + 0.5, logits, levels[: len(self.settings.texture)]
 
     def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
-        """Return the terms to train by, (n,) each, in nats, "patches" aside: see patch_distance."""
-        parameters, condition, noise, settings = None, _condition(batch), context.noise, self.settings
+        """Return the weighted sum to train by and its terms, in nats, "patches" aside: see patch_distance."""
+        parameters, condition, noise = None, _condition(batch), context.noise
         if self.training:
             batch, parameters = augment_with_parameters(batch, noise)
             condition = condition * (noise.uniform(1) > _UNKNOWN_SHARE)
         z_mean, z_log_variance = self.encode(batch)
-        z = reparameterise(z_mean, z_log_variance, noise) if self.training else z_mean
-        mean, logits, levels = self.decode(z, condition, parameters)
+        mean, logits, levels = self.decode(reparameterise(z_mean, z_log_variance, noise), condition, parameters)
         squares, counts = self._band_errors(batch, mean)
+        nll = gaussian_nll(squares, counts, sigma_vae_variance(squares, counts, context))
         # Every band counts as much as the finest: its terms stand for more pixels each.
-        nll = sigma_vae_nll(squares, counts, self.variance, context if self.training else None)
-        pixels = (counts[:, :1] / counts * nll).sum(dim=1)
+        weights = counts[:, :1] / counts
         outline = binary_cross_entropy_with_logits(logits, batch.mask, reduction="none").sum(dim=(1, 2, 3))
         white = [noise.normal(_NOISE_CHANNELS, *level.shape[2:]) for level in levels]
         generated = (mean.detach() + self.texture(levels, batch.mask, white)) * batch.mask
         real = (batch.image * batch.mask).contiguous()
         patches = patch_distance(generated.contiguous(), real, batch.mask, context.batch_noise)
-        divergence, reconstruction = kl_standard_normal(z_mean, z_log_variance).flatten(1), pixels + outline
+        divergence = kl_standard_normal(z_mean, z_log_variance).flatten(1)
         kl = divergence.sum(dim=1)
-        loss = reconstruction + settings.kl_weight * kl + settings.patch_weight * patches
-        elbo = {"negative_elbo": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
-        return {"loss": loss} | elbo | {"outline": outline, "patches": patches, "kl_dimensions": divergence}
+        terms = {"kl": kl, "outline": outline, "patches": patches, "kl_dimensions": divergence}
+        sums = {"squares": squares, "counts": counts, "weighted_squares": weights * squares}
+        return {"loss": self._weighted((weights * nll).sum(dim=1) + outline, terms)} | terms | sums
+
+    def epoch_losses(self, means: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return what was minimised, with the epoch's variance in each band, and its terms as losses has them."""
+        variance = means["squares"] / means["counts"]
+        nll = gaussian_nll(means["weighted_squares"], means["counts"][:1], variance)
+        terms = {name: means[name] for name in ("kl", "outline", "patches", "kl_dimensions")}
+        reconstruction = nll.sum() + terms["outline"]
+        parts = {"composite": reconstruction + terms["kl"], "reconstruction": reconstruction}
+        return {"loss": self._weighted(reconstruction, terms)} | parts | terms
+
+    def _weighted(self, reconstruction: Tensor, terms: Mapping[str, Tensor]) -> Tensor:
+        """Return what training minimises."""
+        return reconstruction + self.settings.kl_weight * terms["kl"] + self.settings.patch_weight * terms["patches"]
 
     def _bands(self, batch: Batch, mean: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the bands of what the mean lacks, and which of their pixels are inside the mask."""
@@ -112,7 +129,7 @@ class PyramidVae(GridCoder, Generator):
         the equation says little of the texture. The bands' variances are taken anew from all training images.
         """
         bands = self.settings.bands
-        products, errors = (torch.zeros(rows, bands + 1, dtype=torch.float64) for rows in (4, 2))
+        products, errors = (self.gain.new_zeros(rows, bands + 1, dtype=torch.float64) for rows in (4, 2))
         with torch.no_grad():
             for batch, noise in batches:
                 mean, _, levels = self.decode(reparameterise(*self.encode(batch), noise), _condition(batch))
@@ -121,8 +138,8 @@ class PyramidVae(GridCoder, Generator):
                 parts = [laplacian(part, bands) for part in (mean * batch.mask, texture, batch.image * batch.mask)]
                 insides = [(share >= 0.999).float() for share in mask_pyramid(batch.mask, bands)]
                 for band, (m, t, x, inside) in enumerate(zip(*parts, insides, strict=True)):
-                    products[:, band] += torch.stack([(a * inside).sum() for a in (t * t, m * t, m * m, x * x)]).cpu()
-                errors += torch.stack(self._band_errors(batch, mean)).double().sum(dim=1).cpu()
+                    products[:, band] += torch.stack([(a * inside).sum() for a in (t * t, m * t, m * m, x * x)])
+                errors += torch.stack(self._band_errors(batch, mean)).double().sum(dim=1)
         tt, mt, mm, xx = products
         self.variance.copy_(errors[0] / errors[1])
         gain = (-mt + (mt.square() + tt * (xx - mm)).clamp(min=0).sqrt()) / tt.clamp(min=1e-12)

@@ -1,7 +1,7 @@
 """The detecting VAE: residual convolutions, a coarse latent grid, and a likelihood that knows where it is unsure."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import torch
@@ -11,9 +11,9 @@ from mammovae.config import ResidualVaeSettings
 from mammovae.data.dataset import Batch
 from mammovae.models import anomaly_maps
 from mammovae.models.anomaly_maps import masked_max, masked_mean, smooth_inside, standardise_in_mask
-from mammovae.models.base import Autoencoder
+from mammovae.models.base import ELBO_PARTS, Autoencoder
 from mammovae.models.layers import GridCoder, downsampled_size
-from mammovae.models.losses import kl_standard_normal, reparameterise, sigma_vae_nll
+from mammovae.models.losses import epoch_nll, gaussian_nll, kl_standard_normal, reparameterise, sigma_vae_variance
 from mammovae.models.noise import ImageNoise, StepContext
 
 
@@ -36,13 +36,13 @@ class ResidualVae(GridCoder, Autoencoder):
         "mahalanobis": "its latent vector is far from those of the training images",
     }
     maps = ("local", "normalised")
+    curve: ClassVar = {"negative_elbo": "negative ELBO (nats)"} | ELBO_PARTS
 
     def __init__(self, settings: ResidualVaeSettings) -> None:
         super().__init__(1, settings.widths, settings.latent)
         self.settings, self.size = settings, settings.size
         self.side = downsampled_size(settings.size, len(settings.widths), self.name)
         dimensions = settings.latent * self.side**2
-        self.variance = nn.Buffer(torch.ones(()))
         self.latent_mean, self.latent_axes = nn.Buffer(torch.zeros(dimensions)), nn.Buffer(torch.eye(dimensions))
 
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,20 +61,25 @@ class ResidualVae(GridCoder, Autoencoder):
         return anomaly_maps.undo_standardisation(self.predict(batch)[1], batch.image, batch.mask)
 
     def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
-        """Return the negative ELBO with the batch's variance, its parts, and the head's likelihood, (n,) in nats."""
+        """Return the negative ELBO with the batch's variance plus the head's likelihood, and their terms, in nats."""
         grey = standardise_in_mask(batch.image, batch.mask)
         z_mean, z_log_variance = self.encode_grid(grey)
-        z = reparameterise(z_mean, z_log_variance, context.noise) if self.training else z_mean
-        mean, log_variance = self.decode(z)
+        mean, log_variance = self.decode(reparameterise(z_mean, z_log_variance, context.noise))
         square, pixels = (grey - mean).square() * batch.mask, batch.mask.sum(dim=(1, 2, 3)).clamp(min=1)
         errors = square.sum(dim=(1, 2, 3))
-        reconstruction = sigma_vae_nll(errors, pixels, self.variance, context if self.training else None)
+        reconstruction = gaussian_nll(errors, pixels, sigma_vae_variance(errors, pixels, context))
         head = square.detach() * torch.exp(-log_variance) + log_variance
         local = 0.5 * ((head * batch.mask).sum(dim=(1, 2, 3)) + pixels * math.log(2 * math.pi))
         divergence = kl_standard_normal(z_mean, z_log_variance).flatten(1)
         kl = divergence.sum(dim=1)
-        parts = {"reconstruction": reconstruction, "kl": kl, "local": local, "kl_dimensions": divergence}
-        return {"loss": reconstruction + kl + local, "negative_elbo": reconstruction + kl} | parts
+        terms = {"squares": errors, "counts": pixels, "kl": kl, "local": local, "kl_dimensions": divergence}
+        return {"loss": reconstruction + kl + local} | terms
+
+    def epoch_losses(self, means: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the negative ELBO with the epoch's variance, its parts, and the head's likelihood, in nats."""
+        elbo = (reconstruction := epoch_nll(means)) + means["kl"]
+        terms = {name: means[name] for name in ("kl", "local", "kl_dimensions")}
+        return {"loss": elbo + terms["local"], "negative_elbo": elbo, "reconstruction": reconstruction} | terms
 
     def finalize_fit(self, batches: Iterable[tuple[Batch, ImageNoise]]) -> None:
         """Keep mean and whitening axes of the posterior means of the training images, for the Mahalanobis distance."""
@@ -86,7 +91,7 @@ class ResidualVae(GridCoder, Autoencoder):
         # Fewer images than dimensions leave directions without any spread: shrink towards the mean variance.
         shrinkage = min(0.9, z.shape[1] / (z.shape[1] + len(z)))
         target = covariance.diagonal().mean().clamp(min=1e-6)
-        covariance = (1 - shrinkage) * covariance + shrinkage * target * torch.eye(len(covariance)).double()
+        covariance = (1 - shrinkage) * covariance + shrinkage * target * torch.eye(len(covariance)).to(covariance)
         values, vectors = torch.linalg.eigh(covariance)
         self.latent_mean.copy_(mean)
         self.latent_axes.copy_(vectors / values.sqrt())

@@ -1,6 +1,7 @@
 """The registry of members, and a RUN folder opened: its settings and its trained members."""
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,11 @@ class Run:
     def score_meanings(self) -> dict[str, str]:
         """What it means, by score, that this is the one furthest above healthy images."""
         return {name: text for member in self.members.values() for name, text in member.scores.items()}
+
+    @property
+    def curves(self) -> dict[str, Mapping[str, str]]:
+        """The columns of its history that each member's loss curve shows, with their titles."""
+        return {name: member.curve for name, member in self.members.items()}
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":

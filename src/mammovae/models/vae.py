@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bernoulli_nl
 
 from mammovae.config import VaeSettings
 from mammovae.data.dataset import Batch
-from mammovae.models.base import Generator
+from mammovae.models.base import ELBO_PARTS, Generator
 from mammovae.models.layers import UpsampleConv, downsampled_size
 from mammovae.models.losses import kl_standard_normal, reparameterise
 from mammovae.models.noise import StepContext
@@ -31,6 +31,7 @@ class Vae(Generator):
         "kl_divergence": "the VAE needs more to describe it than healthy images",
     }
     maps = ("reconstruction",)
+    curve: ClassVar = {"loss": "negative ELBO (nats)"} | ELBO_PARTS
 
     def __init__(self, settings: VaeSettings) -> None:
         super().__init__()

@@ -17,7 +17,6 @@ from mammovae.statistics.bootstrap import Estimate, RocCurve
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-_PARTS = {"loss": "negative ELBO (nats)", "reconstruction": "reconstruction (nats)", "kl": "KL divergence (nats)"}
 _HEADINGS = {
     "score": "Scores",
     "baseline": "Baselines",
@@ -32,30 +31,42 @@ _STRIP = 0.5
 
 
 @styled
-def loss_curve(history: "DataFrame") -> Figure:
-    """Draw the loss and its two parts by epoch, training as a line and validation dashed.
+def loss_curves(histories: Mapping[str, "DataFrame"], titles: Mapping[str, Mapping[str, str]]) -> Figure:
+    """Draw what members' losses say by epoch, a row of panels a member, training as a line and validation dashed.
 
-    history: a row an epoch; epoch, loss, reconstruction, kl, and where they exist validation_loss,
-    validation_reconstruction, validation_kl, in nats an image. NaN is a gap, a missing column no line.
+    histories: by member, a row an epoch; titles: by member, the title of each column that is shown. Beside a column
+    stands its validation_COLUMN. NaN is a gap, a missing column no line.
     """
-    figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
+    widest = max(len(columns) for columns in titles.values())
+    figure = Figure(figsize=(WIDTH, 0.4 + 1.9 * len(histories)), layout="constrained")
+    grid = figure.subplots(len(histories), max(3, widest), squeeze=False)
+    for row, (name, history) in zip(grid, histories.items(), strict=True):
+        for axes, (column, title) in zip(row, titles[name].items(), strict=False):
+            _loss_panel(axes, history, column)
+            axes.set(title=title)
+        if len(histories) > 1:
+            row[0].set_ylabel(name.replace("_", " "))
+        for axes in row[len(titles[name]) :]:
+            axes.set_axis_off()
+    return figure
+
+
+def _loss_panel(axes: Axes, history: "DataFrame", column: str) -> None:
     epochs = history["epoch"].to_numpy(float)
     symbol = "o" if len(epochs) < 3 else ""
-    for axes, (part, title) in zip(figure.subplots(1, 3), _PARTS.items(), strict=True):
-        arms = ((part, "training", INK, "-"), (f"validation_{part}", "validation", FINDING, (0, (4, 1.6))))
-        for column, label, colour, dashes in arms:
-            values = history[column].to_numpy(float) if column in history else np.array([np.nan])
-            if np.isfinite(values).any():
-                axes.plot(epochs, values, color=colour, linestyle=dashes, marker=symbol, markersize=3, label=label)
-        axes.set(title=title, xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.6g}")
-        add_grid(axes, "y")
-        if axes.lines:
-            _frame(axes)
-            axes.legend(loc="best" if part == "kl" else "upper right")
-    return figure
+    arms = ((column, "training", INK, "-"), (f"validation_{column}", "validation", FINDING, (0, (4, 1.6))))
+    for name, label, colour, dashes in arms:
+        values = history[name].to_numpy(float) if name in history else np.array([np.nan])
+        if np.isfinite(values).any():
+            axes.plot(epochs, values, color=colour, linestyle=dashes, marker=symbol, markersize=3, label=label)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.6g}")
+    add_grid(axes, "y")
+    if axes.lines:
+        _frame(axes)
+        axes.legend(loc="best" if column == "kl" else "upper right")
 
 
 def _frame(axes: Axes) -> None:

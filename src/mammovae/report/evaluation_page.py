@@ -88,19 +88,21 @@ def data_section(
 
 def training_section(
     facts: Mapping[str, Any] | None = None,
-    history: "DataFrame | None" = None,
+    histories: "Mapping[str, DataFrame] | None" = None,
+    titles: Mapping[str, Mapping[str, str]] | None = None,
     settings: Mapping[str, Any] | None = None,
     by_patient: bool = True,
 ) -> Section:
-    """Return facts on the training, its loss by epoch (see charts.loss_curve) and its settings, nested as in config."""
+    """Return facts on the training, its losses by epoch (see loss_curves) and its settings, nested as in config."""
     blocks: list[Block] = [Facts(facts)] if facts else []
-    if history is None:
+    if not histories or titles is None:
         blocks.append(Text("No loss curve: there is no history of the training.", "absent"))
     else:
-        alt = "Three curves by epoch, for training and validation: negative ELBO, reconstruction, KL divergence."
-        caption = "Loss by epoch, and the two parts it is the sum of, in nats an image: training (line) and validation "
-        caption += f"(dashed).{pages.not_by_patient(by_patient)}"
-        blocks.append(Figure.chart(charts.loss_curve(history), alt, caption))
+        panels = (f"{name.replace('_', ' ')}: {', '.join(titles[name].values())}" for name in histories)
+        alt = f"Curves by epoch, for training and validation. {'; '.join(panels)}."
+        caption = "Loss by epoch and its parts, for an image: training (line) and validation (dashed)."
+        caption += pages.not_by_patient(by_patient)
+        blocks.append(Figure.chart(charts.loss_curves(histories, titles), alt, caption))
     blocks += [pages.pairs_table(settings, "Settings of the training.")] if settings else []
     return Section("training", "Training", blocks)
 

@@ -1,7 +1,9 @@
 """Train a run: fit its members, calibrate them, and write the figures that a person looks at."""
 
+import hashlib
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +18,7 @@ from mammovae.detection.detector import reconstruct
 from mammovae.generation.latent_density import DENSITY, LatentDensity
 from mammovae.models.base import HISTORY, WEIGHTS, Member
 from mammovae.models.run import CONFIG, MEMBERS, Run, build_members
-from mammovae.report.charts import loss_curve
+from mammovae.report.charts import loss_curves
 from mammovae.report.images import image_grid
 from mammovae.report.style import save
 from mammovae.storage import StageFolder, atomic_write, code_hash, digest, file_hash, read_manifest, write_text
@@ -121,8 +123,7 @@ class _Job:
     def finish(self, histories: dict[str, pd.DataFrame]) -> dict[str, Any]:
         """Fit the latent distribution, calibrate, draw, and record the images; return what the manifest says."""
         run, data, parts = Run(self.out, {}, self.chosen, self.members), self.data, self.parts
-        first = next((name for name, history in histories.items() if "kl" in history), next(iter(histories)))
-        save(loss_curve(histories[first]), run.path / "loss.png")
+        save(loss_curves(histories, run.curves), run.path / "loss.png")
         if run.generator is not None:
             density = LatentDensity.fit(run.generator[1], data, parts, self.chosen.batch_size, self.chosen.seed)
             density.save(run.path / DENSITY)
@@ -147,13 +148,27 @@ class _Job:
         return self.out / "members" / name
 
     def _key(self, name: str) -> str:
-        """Return a hash of what decides a member's weights: code, settings, images, and the members that it needs."""
+        """Return a hash of what decides a member's weights, to the last bit, and its history.
+
+        That is the code, the settings, its own and those of the members that it needs; the images, with what is known
+        of them and with their places in the data, which noise is drawn by; and by what arithmetic it is computed.
+        """
         common = self.chosen.model_dump(exclude={*get_args(MemberName), "members", "fused", "fused_bilateral", "maps"})
         settings = {part: getattr(self.chosen, part).model_dump() for part in (name, *MEMBERS[name].needs)}
-        images = {part: self.data.index["image_id"].iloc[self.parts[part]].tolist() for part in ("train", "validation")}
-        prepared = [self.data.manifest[part] for part in ("inputs", "settings")]
         code = code_hash("data", "perturbations", "models", "training")
-        return f"{name}-{digest(code, name, common, settings, images, prepared)}"
+        processor = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.get_num_threads()
+        arithmetic = [torch.__version__, processor, self.group.size]
+        return f"{name}-{digest(code, name, common, settings, self._images, arithmetic)}"
+
+    @cached_property
+    def _images(self) -> str:
+        """A hash of the images that members are trained and validated on."""
+        pixels = hashlib.blake2b()
+        for part in ("train", "validation"):
+            for position in self.parts[part]:
+                pixels.update(self.data.images[position].tobytes() + self.data.masks[position].tobytes())
+        places = [self.parts[part] for part in ("train", "validation")]
+        return digest(self.data.digest, places, pixels.hexdigest())
 
 
 def _copy(source: Path, target: Path) -> None:
