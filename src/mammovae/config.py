@@ -31,7 +31,8 @@ class _OneSentence(type(BaseModel)):
 class Settings(BaseModel, metaclass=_OneSentence):
     """A group of settings: frozen, unknown keys refused, each field described by the text under it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # A default is validated too, so that 60 and 60.0 are the same wherever settings are compared by what is written.
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
     def merged(self, values: Mapping[str, Any]) -> Self:
         """Return these settings with some replaced; nested values are merged, not replaced whole."""

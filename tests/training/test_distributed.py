@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 from tests.models.small_members import small_settings
+from tests.training.kill_within_epoch import kill_within_epoch
 
 import mammovae as mv
 from mammovae import config
@@ -75,6 +76,30 @@ def test_two_processes_train_every_member_to_the_losses_of_one_and_go_on_from_wh
     assert answer.stdout == "2\n", answer.stderr
     assert all(line.startswith("training ") for line in answer.stderr.splitlines()), answer.stderr
     assert_alike(out, alone, NAMES)
+
+
+def test_two_processes_killed_within_an_epoch_end_with_weights_and_history_of_two_undisturbed_ones(
+    trapped_data: Path, tmp_path: Path
+) -> None:
+    names = ["pyramid_vae"]
+    settings: dict[str, Any] = SMALL | small_settings(*names) | {"epochs": 3, "batch_size": 4}
+
+    def command(out: Path) -> list[str]:
+        call = f"mv.train({str(trapped_data)!r}, out={str(out)!r}, preset='tiny', devices=2, settings={settings!r})"
+        return [sys.executable, "-c", f"import mammovae as mv; {call}"]
+
+    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    process = subprocess.Popen(command(killed), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    kill_within_epoch(process, killed / "members" / "pyramid_vae" / loop.CHECKPOINT)
+    for out in (killed, undisturbed):
+        answer = subprocess.run(command(out), capture_output=True, text=True, timeout=300)
+        assert answer.returncode == 0, answer.stderr
+    for name in names:
+        folders = [path / "members" / name for path in (killed, undisturbed)]
+        weights, others = ((folder / "model.safetensors").read_bytes() for folder in folders)
+        assert weights == others, name
+        ours, theirs = (pd.read_csv(folder / "history.csv").drop(columns="seconds") for folder in folders)
+        pd.testing.assert_frame_equal(ours, theirs, check_exact=True, obj=name)
 
 
 def test_torchrun_trains_to_the_losses_of_one_process_and_speaks_once(

@@ -1,11 +1,8 @@
 """Training: the same seed gives the same weights, undisturbed or killed and continued."""
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +11,20 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.training.kill_within_epoch import kill_within_epoch
 
 import mammovae as mv
 from mammovae.config import TrainSettings
 from mammovae.models.noise import StepContext, step_keys
 from mammovae.models.vae import Vae
-from mammovae.training import step
+from mammovae.training import loop, step
 
-SMALL: dict[str, Any] = {"epochs": 4, "checkpoint_seconds": 0.0, "vae": {"size": 32, "filters": [4, 8], "latent": 4}}
+SMALL: dict[str, Any] = {
+    "epochs": 4,
+    "batch_size": 2,  # 20 steps an epoch
+    "checkpoint_seconds": 0.0,
+    "vae": {"size": 32, "filters": [4, 8], "latent": 4},
+}
 
 
 def weights(run: Path) -> bytes:
@@ -103,30 +106,78 @@ def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(
     assert same == (small / "calibration.parquet").read_bytes()
 
 
-def test_killed_and_started_again_the_weights_are_bit_for_bit_the_same(
+def test_killed_within_an_epoch_and_started_again_weights_and_history_are_bit_for_bit_the_same(
     small: Path, trapped_data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "mammovae", "train", str(trapped_data), "--preset", "tiny", "--out", str(out)]
     command += ["--epochs", "4", "--checkpoint-seconds", "0", "--vae.size", "32", "--vae.latent", "4"]
-    command += ["--vae.filters", "4", "--vae.filters", "8"]
+    command += ["--vae.filters", "4", "--vae.filters", "8", "--batch-size", "2"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    history = out / "members" / "vae" / "history.csv"
-    end = time.monotonic() + 90
-    while not (history.exists() and (out / "members" / "vae" / "resume.ckpt").exists()):
-        assert time.monotonic() < end and process.poll() is None
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert (out / "members" / "vae" / "resume.ckpt").exists(), "killed too late to test anything"
+    checkpoint = out / "members" / "vae" / "resume.ckpt"
+    epochs, steps = kill_within_epoch(process, checkpoint)
+    assert 0 < epochs < 4 and 0 < steps < 20
     with pytest.raises(mv.InputError, match="unfinished"):
         mv.Run.open(out)
     again = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
     assert weights(out) == weights(small)
     ours, theirs = (pd.read_csv(run / "members" / "vae" / "history.csv") for run in (out, small))
-    pd.testing.assert_frame_equal(ours.drop(columns="seconds"), theirs.drop(columns="seconds"))
-    assert not (out / "members" / "vae" / "resume.ckpt").exists()
+    pd.testing.assert_frame_equal(ours.drop(columns="seconds"), theirs.drop(columns="seconds"), check_exact=True)
+    assert not checkpoint.exists()
+
+
+def test_the_seconds_of_an_epoch_count_those_before_an_interruption(
+    trapped_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, settings = loop._Training._save, mv.TrainSettings(**SMALL | {"epochs": 1})
+
+    def stop(training: loop._Training) -> None:
+        training._seconds += 1000
+        save(training)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop._Training, "_save", stop)
+        mv.train(trapped_data, out=tmp_path / "run", preset="tiny", settings=settings)
+    mv.train(trapped_data, out=tmp_path / "run", preset="tiny", settings=settings)
+    seconds = pd.read_csv(tmp_path / "run" / "members" / "vae" / "history.csv")["seconds"]
+    assert 1000 < seconds.item() < 1060
+
+
+def test_a_gpu_is_waited_for_every_so_many_steps_alone_and_the_weights_are_the_same(
+    small: Path, trapped_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    look = loop._Training._look
+
+    def noted(training: loop._Training) -> tuple[float, bool]:
+        looked.append(training._sums.steps)
+        return look(training)
+
+    monkeypatch.setattr(loop._Training, "_look", noted)
+    monkeypatch.setitem(loop.STEPS_A_LOOK, "cpu", 6)  # as on a GPU
+    mv.train(trapped_data, out=tmp_path / "run", preset="tiny", settings=mv.TrainSettings(**SMALL))
+    assert looked == [6, 12, 18, 20] * 4
+    assert weights(tmp_path / "run") == weights(small)
+
+
+@pytest.mark.parametrize("steps_a_look", [1, 50])
+def test_a_loss_that_is_not_finite_in_one_step_alone_is_seen_at_the_next_look(
+    steps_a_look: int, trapped_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses, calls = Vae.losses, list[int]()
+
+    def once(self: Vae, batch: Any, context: Any) -> dict[str, torch.Tensor]:
+        calls.append(0)
+        return {name: v * (torch.inf if len(calls) == 3 else 1) for name, v in losses(self, batch, context).items()}
+
+    monkeypatch.setattr(Vae, "losses", once)
+    monkeypatch.setattr(step.TrainingStep, "__call__", lambda self, *given: self.losses(*given))
+    monkeypatch.setitem(loop.STEPS_A_LOOK, "cpu", steps_a_look)
+    with torch.no_grad(), pytest.raises(mv.InputError, match="the loss became inf in epoch 1: lower learning_rate"):
+        mv.train(trapped_data, out=tmp_path / "run", preset="tiny", settings=mv.TrainSettings(**SMALL))
+    assert len(calls) == (3 if steps_a_look == 1 else 20)
 
 
 def test_the_same_call_on_a_finished_run_changes_nothing(small: Path, trapped_data: Path) -> None:
