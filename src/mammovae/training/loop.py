@@ -1,7 +1,6 @@
 """The training loop: steps over images, a row of history an epoch, validation, and a checkpoint to resume from."""
 
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from mammovae.config import InputError, TrainSettings
 from mammovae.data.dataset import Data
 from mammovae.models.base import HISTORY, WEIGHTS, Member, load_weights, save_weights
 from mammovae.models.noise import ImageNoise, image_keys
+from mammovae.models.precision import float32_products
+from mammovae.models.run import device
 from mammovae.parallel.allocator import retain_freed_memory
 from mammovae.report.progress import Progress
 from mammovae.storage import atomic_write
@@ -77,13 +78,16 @@ def fit(
 @contextmanager
 def _deterministic() -> Iterator[None]:
     """Compute by operations that give the same bits every time, or fail where there is none."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS has no such operations
-    before = torch.are_deterministic_algorithms_enabled()
+    memory: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False  # one more operation for each new tensor
     try:
-        yield
+        with float32_products("ieee"):
+            yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before[0])
+        memory.fill_uninitialized_memory = before[1]
 
 
 class _Training:
@@ -92,18 +96,17 @@ class _Training:
     def __init__(
         self, member: Member, data: Data, parts: Parts, folder: Path, settings: TrainSettings, group: ProcessGroup
     ) -> None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.member, self.rows = member, list[dict[str, float]]()
-        self._batches = BatchDataset(data, member, settings.seed, device)
+        self._batches = BatchDataset(data, member, settings.seed, device())
+        self._batches.hold(np.concatenate([parts["train"], parts["validation"]]))
         self._parts, self._folder, self._settings, self._group = parts, folder, settings, group
-        self._step = TrainingStep(member, settings, group, device)
-        self._device = device
+        self._step = TrainingStep(member, settings, group, device())
 
     def run(self) -> None:
         """Fit from the beginning or from the checkpoint, and leave the member on the CPU in evaluation mode."""
         checkpoint, steps = self._folder / CHECKPOINT, math.ceil(len(self._parts["train"]) / self._settings.batch_size)
         if self._group.broadcast(checkpoint.exists()):
-            saved = torch.load(checkpoint, map_location=self._device, weights_only=True)
+            saved = torch.load(checkpoint, map_location=device(), weights_only=True)
             self.rows = saved["history"]
             for name, part in self._step.parts.items():
                 part.load_state_dict(saved[name])
