@@ -187,8 +187,12 @@ class TrainSettings(Settings):
     """Adam's step size."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Keep the step size, or let it fall to 0 along half a cosine (Loshchilov & Hutter, SGDR, ICLR 2017)."""
-    precision: Literal["32", "16-mixed", "bf16-mixed"] = "32"
-    """Arithmetic on a GPU; a CPU always computes in 32 bit."""
+    precision: Literal["32", "tf32", "16-mixed", "bf16-mixed"] = "32"
+    """Arithmetic of training steps on a GPU: float32, its products with 10 bits of mantissa, or half precision where
+    that is safe; validation and scores are in float32 always, and so is a CPU."""
+    cuda_graphs: bool = False
+    """On a single GPU, record a step once and replay it, which spares launching its operations one by one; off because
+    it was not measured, and not used with "16-mixed", whose scale a recorded step could not change."""
     seed: int = Field(0, ge=0)
     """Seed of weights, order and noise."""
     checkpoint_seconds: float = Field(60, ge=0)

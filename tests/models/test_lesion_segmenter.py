@@ -42,7 +42,7 @@ def test_the_first_patch_lies_over_an_inserted_lesion_and_all_lie_inside_the_ima
         assert corners.shape == (2, 3, 2) and corners.min() >= 0 and corners.max() <= 96
         y, x = corners[1, 0].tolist()
         assert y <= 93 and y + 32 > 90 and x <= 23 and x + 32 > 20
-        patches = cut_patches(mask, corners, 32)
+        patches = cut_patches(mask, torch.arange(6) // 3, corners.flatten(0, 1), 32)
         assert patches.shape == (6, 1, 32, 32) and (patches.sum(dim=(1, 2, 3)) > 0).all()
         y, x = corners[0, 2].tolist()
         torch.testing.assert_close(patches[2], mask[0, :, y : y + 32, x : x + 32])

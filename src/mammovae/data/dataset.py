@@ -216,16 +216,22 @@ def guessed_mm_per_pixel(mask: np.ndarray) -> float:
 
 
 def to_tensors(images: np.ndarray, masks: np.ndarray, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn uint16 images and their masks (n, S, S) into a network's input (n, 1, size, size).
+    """Turn uint16 images and their masks (n, S, S) into a network's input: see area_means."""
+    grey, mask = (torch.from_numpy(part.astype(np.float32)) for part in (images, masks))
+    return area_means(grey, mask, size)
+
+
+def area_means(grey: torch.Tensor, mask: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn stored values, 0 to 65535, and masks, float32 (n, S, S) each, into a network's input (n, 1, size, size).
 
     Where S is a whole multiple of size the area mean is taken; a mask's pixel counts when half of it does.
     """
-    ratio, rest = divmod(images.shape[-1], size)
+    ratio, rest = divmod(grey.shape[-1], size)
     if rest or not ratio:
-        sizes = f"images of {images.shape[-1]} px do not fit a network of {size} px"
+        sizes = f"images of {grey.shape[-1]} px do not fit a network of {size} px"
         raise UsageError(f"{sizes}: prepare at {size} or a multiple of it")
-    image = torch.from_numpy(images.astype(np.float32))[:, None] / 65535
-    mask = torch.from_numpy(masks.astype(np.float32))[:, None]
+    # By a tensor, for instead of dividing by a number a GPU multiplies by its reciprocal, which rounds otherwise.
+    image, mask = grey[:, None] / grey.new_full((), 65535), mask[:, None]
     if ratio > 1:
         image = torch.nn.functional.avg_pool2d(image, ratio)
         mask = (torch.nn.functional.avg_pool2d(mask, ratio) >= 0.5).float()

@@ -22,8 +22,10 @@ def undo_standardisation(grey: Tensor, image: Tensor, mask: Tensor) -> Tensor:
 
 def _moments(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation inside the mask, (n, 1, 1, 1) each."""
-    mean = masked_mean(image, mask).view(-1, 1, 1, 1)
-    return mean, masked_mean((image - mean).square(), mask).sqrt().clamp(min=1e-4).view(-1, 1, 1, 1)
+    count = mask.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
+    mean = (image * mask).sum(dim=(1, 2, 3), keepdim=True) / count
+    variance = ((image - mean).square() * mask).sum(dim=(1, 2, 3), keepdim=True) / count
+    return mean, variance.sqrt().clamp(min=1e-4)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

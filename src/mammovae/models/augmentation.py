@@ -43,27 +43,27 @@ def augment_with_parameters(batch: Batch, noise: ImageNoise) -> tuple[Batch, Ten
 
 def augment(batch: Batch, noise: ImageNoise) -> Batch:
     """Shift, scale, rotate and re-expose each image at random; the other breast on its own, as another exposure."""
-    theta = _affine(noise)
+    grid = _affine_grid(batch.image, noise)
     gamma = torch.exp(GAMMA * (2 * noise.uniform(1, 1, 1) - 1))
-    lesion = None if batch.lesion is None else _moved(batch.lesion, theta)
-    image, mask = _moved(batch.image, theta).clamp(0, 1) ** gamma, _moved(batch.mask, theta, "nearest")
+    lesion = None if batch.lesion is None else _moved(batch.lesion, grid)
+    image, mask = _moved(batch.image, grid).clamp(0, 1) ** gamma, _moved(batch.mask, grid, "nearest")
     moved = batch._replace(image=image, mask=mask, lesion=lesion)
     if batch.other is None or batch.other_mask is None:
         return moved
-    theta = _affine(noise)
-    other, other_mask = _moved(batch.other, theta).clamp(0, 1) ** gamma, _moved(batch.other_mask, theta, "nearest")
+    grid = _affine_grid(batch.other, noise)
+    other, other_mask = _moved(batch.other, grid).clamp(0, 1) ** gamma, _moved(batch.other_mask, grid, "nearest")
     return moved._replace(other=other, other_mask=other_mask)
 
 
-def _affine(noise: ImageNoise) -> Tensor:
-    """Draw an affine map for each image, (n, 2, 3), in the coordinates of grid_sample."""
+def _affine_grid(image: Tensor, noise: ImageNoise) -> Tensor:
+    """Draw an affine map for each image, as the places that grid_sample reads, (n, S, S, 2)."""
     turn, zoom, right, down = (2 * noise.uniform(4) - 1).T
     angle, scale = ROTATION * turn, 1 + SCALE * zoom
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     rows = (cos, -sin, 2 * SHIFT * right), (sin, cos, 2 * SHIFT * down)
-    return torch.stack([torch.stack(row, 1) for row in rows], 1)
+    theta = torch.stack([torch.stack(row, 1) for row in rows], 1)
+    return affine_grid(theta, list(image.shape), align_corners=False)
 
 
-def _moved(image: Tensor, theta: Tensor, mode: str = "bilinear") -> Tensor:
-    grid = affine_grid(theta, list(image.shape), align_corners=False)
+def _moved(image: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
     return grid_sample(image, grid, mode=mode, padding_mode="zeros", align_corners=False)

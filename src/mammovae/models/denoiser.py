@@ -4,14 +4,13 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from mammovae.config import DenoiserSettings
 from mammovae.data.dataset import Batch
 from mammovae.models import anomaly_maps
 from mammovae.models.anomaly_maps import masked_max, masked_mean, smooth_inside, standardise_in_mask
 from mammovae.models.base import Member
-from mammovae.models.layers import UNet, downsampled_size
+from mammovae.models.layers import UNet, downsampled_size, enlarge
 from mammovae.models.noise import ImageNoise, StepContext
 
 
@@ -47,7 +46,7 @@ class Denoiser(Member):
         """Draw coarse noise inside the mask, (n, 1, S, S), in units of the grey's standard deviation."""
         size, grid = mask.shape[-1], self.settings.grid
         coarse = noise.normal(1, grid, grid) * self.settings.noise
-        fine = interpolate(coarse, size=(size, size), mode="bilinear")
+        fine = enlarge(coarse, size)
         # Each image rolled by its own rows and columns, at once.
         rows, columns = ((torch.arange(size, device=mask.device) + noise.integers(size, 1)) % size for _ in range(2))
         images = torch.arange(len(mask), device=mask.device)[:, None, None]

@@ -1,14 +1,15 @@
 """The Laplacian pyramid, and how unlike two images are in the distribution of their small patches."""
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d, interpolate
+from torch.nn.functional import avg_pool2d, conv2d
 
+from mammovae.models.layers import upsample
 from mammovae.models.noise import ImageNoise
 
-_BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _FILTER, _FILTERS, _COARSEST, _OUTSIDE = 11, 8, 32, 1e3
 
 
@@ -38,19 +39,21 @@ def mask_pyramid(mask: Tensor, levels: int) -> list[Tensor]:
     return [mask, *mask_pyramid(avg_pool2d(mask, 2), levels - 1)] if levels else [mask]
 
 
-def upsample(image: Tensor) -> Tensor:
-    """Enlarge (n, c, S, S) to twice the rows and columns, bilinearly."""
-    return interpolate(image, scale_factor=2.0, mode="bilinear", align_corners=False)
-
-
 def _halved(image: Tensor) -> Tensor:
-    weights = torch.tensor(_BINOMIAL, dtype=image.dtype, device=image.device)
-    kernel = torch.outer(weights, weights).expand(image.shape[1], 1, 5, 5)
+    kernel = _binomial(image.device, image.dtype).expand(image.shape[1], 1, 5, 5)
     # Reflected by slices: the library's own reflection has no deterministic gradient on a GPU.
     for axis in (2, 3):
         after, near, far, before = (image.narrow(axis, place % image.shape[axis], 1) for place in (2, 1, -2, -3))
         image = torch.cat([after, near, image, far, before], dim=axis)
     return conv2d(image, kernel, stride=2, groups=image.shape[1])
+
+
+@cache
+def _binomial(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the filter, (5, 5): held on its device, for a GPU waits for numbers that come from Python."""
+    with torch.inference_mode(False):  # what inference made, no training may use
+        weights = torch.tensor((1, 4, 6, 4, 1), dtype=dtype, device=device) / 16
+        return torch.outer(weights, weights)
 
 
 def patch_distance(generated: Tensor, real: Tensor, mask: Tensor, noise: ImageNoise) -> Tensor:
@@ -70,13 +73,13 @@ def patch_distance(generated: Tensor, real: Tensor, mask: Tensor, noise: ImageNo
             generated, real = avg_pool2d(generated, 2), avg_pool2d(real, 2)
             mask = (avg_pool2d(mask, 2) > 0.999).float()
         filters = _filters(_FILTERS * (1 + scale), noise)
-        responses = conv2d(torch.cat([generated, real]), filters, padding=_FILTER // 2)
+        # Apart, for only the generated ones need gradients.
+        made, found = (conv2d(image, filters, padding=_FILTER // 2) * mask for image in (generated, real))
         # What lies outside is the same in both sets, and sorts to the end.
-        responses = responses * mask.repeat(2, 1, 1, 1) + _OUTSIDE * (1 - mask).repeat(2, 1, 1, 1)
-        generated_sorted, real_sorted = responses.flatten(2).sort(dim=2).values.chunk(2)
+        outside = _OUTSIDE * (1 - mask)
+        generated_sorted, real_sorted = ((part + outside).flatten(2).sort(dim=2).values for part in (made, found))
         count = mask.sum(dim=(1, 2, 3)).clamp(min=1)[:, None]
-        squares = (responses[len(generated) :] * mask).square().sum(dim=(2, 3))
-        deviation = (squares / count).sqrt().clamp(min=1e-4)
+        deviation = (found.square().sum(dim=(2, 3)) / count).sqrt().clamp(min=1e-4)
         distance = (generated_sorted - real_sorted).abs().sum(dim=2) / count
         total = total + (distance / deviation).mean(dim=1)
     return total / scales

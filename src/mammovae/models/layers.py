@@ -54,7 +54,7 @@ class GridCoder(nn.Module):
         """Return two channels, (n, 1, S, S) each, and the features of each resolution, finest first."""
         x, levels = self.from_latent(z), []
         for block in self.decoder:
-            x = block(interpolate(x, scale_factor=2.0, mode=mode))
+            x = block(upsample(x) if mode == "bilinear" else interpolate(x, scale_factor=2.0, mode=mode))
             levels.append(x)
         return *self.last(x).chunk(2, dim=1), levels[::-1]
 
@@ -124,6 +124,40 @@ class _UpsampleConvFunction(torch.autograd.Function):
         _, to_weight, _ = torch.ops.aten.convolution_backward(x, grad, weight, None, *convolution, [False, True, False])
         to_x = conv2d(grad, weight, stride=2, padding=1) if ctx.needs_input_grad[0] else None
         return to_x, to_weight, grad.sum(dim=(0, 2, 3))
+
+
+def enlarge(image: Tensor, size: int) -> Tensor:
+    """Enlarge images (n, c, s, s) to (n, c, size, size) bilinearly; no gradients pass on a GPU: see upsample.
+
+    The operation itself, for torch.nn.functional.interpolate takes it to pieces where results must be repeatable on a
+    GPU, for the sake of gradients.
+    """
+    return torch.ops.aten.upsample_bilinear2d(image, [size, size], False)
+
+
+def upsample(image: Tensor) -> Tensor:
+    """Enlarge (n, c, s, s) to twice the rows and columns, bilinearly, with gradients that are the same every time."""
+    return _UpsampleFunction.apply(image)
+
+
+class _UpsampleFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, image: Tensor) -> Tensor:
+        return enlarge(image, 2 * image.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (grad,) = grads
+        # A pixel is 3/4 of the two made of it, and 1/4 of each one beside them; at the edge, of the same ones again.
+        grad = _collect(grad[:, :, ::2], grad[:, :, 1::2], 2)
+        return _collect(grad[..., ::2], grad[..., 1::2], 3)
+
+
+def _collect(even: Tensor, odd: Tensor, axis: int) -> Tensor:
+    count = even.shape[axis] - 1
+    left = torch.cat([even.narrow(axis, 0, 1), odd.narrow(axis, 0, count)], dim=axis)
+    right = torch.cat([even.narrow(axis, 1, count), odd.narrow(axis, count, 1)], dim=axis)
+    return torch.lerp(left + right, even + odd, 0.75)
 
 
 def downsampled_size(size: int, times: int, member: str) -> int:

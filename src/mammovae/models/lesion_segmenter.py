@@ -5,13 +5,13 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, interpolate
+from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 
 from mammovae.config import LesionSegmenterSettings, UsageError
 from mammovae.data.dataset import Batch
 from mammovae.models.anomaly_maps import erode, masked_max, masked_mean, smooth_inside, standardise_in_mask
 from mammovae.models.base import Member
-from mammovae.models.layers import UNet, downsampled_size
+from mammovae.models.layers import UNet, downsampled_size, enlarge
 from mammovae.models.noise import ImageNoise, StepContext
 from mammovae.models.residual_vae import ResidualVae
 
@@ -47,23 +47,26 @@ class LesionSegmenter(Member):
 
     def inputs(self, batch: Batch) -> Tensor:
         """Return grey, reconstruction and log-variance, (n, 3, S, S); the VAE sees the image at its own size."""
-        vae = self._vae[0].to(batch.image.device).eval()
+        vae = self._vae[0]
+        if next(vae.parameters()).device != batch.image.device:  # asked first, for moving asks every weight
+            vae.to(batch.image.device)
         size, ratio = batch.image.shape[-1], batch.image.shape[-1] // vae.size
         with torch.no_grad():
             if ratio <= 1:
                 return torch.cat(vae.predict(batch), dim=1)
             image, mask = (avg_pool2d(part, ratio) for part in (batch.image, batch.mask))
             _, *predicted = vae.predict(Batch(image, (mask >= 0.5).float()))
-            enlarged = interpolate(torch.cat(predicted, dim=1), size=(size, size), mode="bilinear", align_corners=False)
-            return torch.cat([standardise_in_mask(batch.image, batch.mask), enlarged * batch.mask], dim=1)
+            enlarged = enlarge(torch.cat(predicted, dim=1), size) * batch.mask
+            return torch.cat([standardise_in_mask(batch.image, batch.mask), enlarged], dim=1)
 
     def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
         """Return ten times the cross-entropy a pixel plus 1 - the soft Dice overlap (Milletari et al., 3DV 2016)."""
         assert batch.lesion is not None
         inputs, lesion, mask = self.inputs(batch), batch.lesion, batch.mask
         if (side := self.settings.patch_size) is not None:
-            corners = sample_patches(mask, lesion, side, _PATCHES_PER_IMAGE, context.noise)
-            inputs, lesion, mask = (cut_patches(part, corners, side) for part in (inputs, lesion, mask))
+            corners = sample_patches(mask, lesion, side, _PATCHES_PER_IMAGE, context.noise).flatten(0, 1)
+            numbers = torch.arange(len(corners), device=mask.device) // _PATCHES_PER_IMAGE
+            inputs, lesion, mask = (cut_patches(part, numbers, corners, side) for part in (inputs, lesion, mask))
         logits = self.net(inputs)
         entropy = masked_mean(binary_cross_entropy_with_logits(logits, lesion, reduction="none"), mask)
         probability = torch.sigmoid(logits) * mask
@@ -110,23 +113,33 @@ def sliding_window_inference(image: Tensor, mask: Tensor, side: int, compute: Ca
 
     Where patches overlap, the mean weighted by the distance from the patch's edge is taken, so that no seam shows.
     """
-    size = image.shape[-1]
+    starts = window_starts(image.shape[-1], side)
+    corners = torch.tensor(starts, device=image.device)
+    lines = corners[:, None] + torch.arange(side, device=image.device)  # rows, or columns, of each place
+    by_rows = mask[:, 0, lines].amax(dim=2)
+    # Which windows hold breast is asked once for all images: a GPU is waited for here alone.
+    windows = by_rows[:, :, lines].amax(dim=3).nonzero()  # image, place in its rows, place in its columns
     ramp = torch.minimum(torch.arange(side) + 1, side - torch.arange(side)).to(image)
-    weight = ramp[:, None] * ramp[None, :]
-    total, weights = (image.new_zeros(len(image), 1, size, size) for _ in range(2))
-    corners = [(y, x) for y in window_starts(size, side) for x in window_starts(size, side)]
-    windows = [
-        (number, slice(None), slice(y, y + side), slice(x, x + side))
-        for number in range(len(image))
-        for y, x in corners
-        if mask[number, 0, y : y + side, x : x + side].any()
-    ]
-    for start in range(0, len(windows), _PATCHES_AT_ONCE):
-        part = windows[start : start + _PATCHES_AT_ONCE]
-        for window, values in zip(part, compute(torch.stack([image[window] for window in part])), strict=True):
-            total[window] += values * weight
-            weights[window] += weight
-    return total / weights.clamp(min=1)
+    values, weights = (image.new_zeros(len(image), len(starts), len(starts), side, side) for _ in range(2))
+    for begin in range(0, len(windows), _PATCHES_AT_ONCE):
+        part = windows[begin : begin + _PATCHES_AT_ONCE]
+        computed = compute(cut_patches(image, part[:, 0], corners[part[:, 1:]], side))[:, 0]
+        weights[tuple(part.T)] = ramp[:, None] * ramp
+        values[tuple(part.T)] = computed * ramp[:, None] * ramp
+    return _overlap_add(values, starts) / _overlap_add(weights, starts).clamp(min=1)
+
+
+def _overlap_add(windows: Tensor, starts: list[int]) -> Tensor:
+    """Add up windows (n, k, k, side, side) that begin at starts, in rows and columns, to images (n, 1, S, S)."""
+    side = windows.shape[-1]
+    size = starts[-1] + side
+    strips = windows.new_zeros(*windows.shape[:2], side, size)
+    total = windows.new_zeros(len(windows), 1, size, size)
+    for place, start in enumerate(starts):
+        strips[..., start : start + side] += windows[:, :, place]
+    for place, start in enumerate(starts):
+        total[:, 0, start : start + side] += strips[:, place]
+    return total
 
 
 def sample_patches(mask: Tensor, lesion: Tensor, side: int, count: int, noise: ImageNoise) -> Tensor:
@@ -148,9 +161,8 @@ def sample_patches(mask: Tensor, lesion: Tensor, side: int, count: int, noise: I
     return corner.clamp(0, size - side)
 
 
-def cut_patches(image: Tensor, corners: Tensor, side: int) -> Tensor:
-    """Return the patches (n * count, c, side, side) of images (n, c, S, S) at corners (n, count, 2)."""
+def cut_patches(image: Tensor, numbers: Tensor, corners: Tensor, side: int) -> Tensor:
+    """Return patches (m, c, side, side) of the images (n, c, S, S) at numbers (m,), at corners (m, 2)."""
     offsets = torch.arange(side, device=image.device)
-    rows, columns = (corners[..., axis].flatten()[:, None] + offsets for axis in range(2))
-    numbers = torch.arange(len(image), device=image.device).repeat_interleave(corners.shape[1])
+    rows, columns = (corners[:, axis, None] + offsets for axis in range(2))
     return image[numbers[:, None, None], :, rows[:, :, None], columns[:, None, :]].movedim(3, 1)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 _GAMMA, _MIX_1, _MIX_2 = (value - 2**64 for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
+_CALLS_AT_ONCE = 8  # whose streams are begun together: on a GPU each small operation costs as much as a large one
+
 
 def image_keys(seed: int, epoch: int, positions: Sequence[int] | np.ndarray) -> Tensor:
     """Return a key, int64 (n,), for the image at each position of the data, in one epoch of a training with a seed."""
@@ -32,6 +34,7 @@ class ImageNoise:
 
     def __init__(self, keys: Tensor) -> None:
         self._keys, self._calls = keys, 0
+        self._streams: tuple[Tensor, ...] = ()
 
     def uniform(self, *shape: int) -> Tensor:
         """Draw from [0, 1) in steps of 2^-24, float32 (n, *shape)."""
@@ -55,9 +58,13 @@ class ImageNoise:
 
     def _bits(self, count: int) -> Tensor:
         """Return 64 random bits for each place of an image, int64 (n, count)."""
+        place = self._calls % _CALLS_AT_ONCE
+        if not place:
+            calls = torch.arange(1, _CALLS_AT_ONCE + 1, device=self._keys.device) + self._calls
+            self._streams = _mix(self._keys + calls[:, None]).unbind()
         self._calls += 1
         places = torch.arange(count, device=self._keys.device).mul_(_GAMMA)
-        return _mix(_mix(self._keys + self._calls)[:, None] + places)
+        return _mix(self._streams[place][:, None] + places)
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,10 @@ class StepContext:
 def _mix(state: Tensor) -> Tensor:
     """Return the hash of each state, int64, in its place: SplitMix64's next step and finaliser, modulo 2^64."""
     state, scratch = state.add_(_GAMMA), torch.empty_like(state)
-    for shift, factor in ((30, _MIX_1), (27, _MIX_2), (31, 1)):
+    for shift, factor in ((30, _MIX_1), (27, _MIX_2), (31, None)):
         # torch's >> carries the sign along: what it brings in is masked off.
         torch.bitwise_right_shift(state, shift, out=scratch).bitwise_and_(2 ** (64 - shift) - 1)
-        state.bitwise_xor_(scratch).mul_(factor)
+        state.bitwise_xor_(scratch)
+        if factor is not None:
+            state.mul_(factor)
     return state

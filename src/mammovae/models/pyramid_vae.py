@@ -13,8 +13,8 @@ from mammovae.data.dataset import Batch
 from mammovae.models.anomaly_maps import erode, masked_mean, smooth, smooth_inside
 from mammovae.models.augmentation import N_PARAMETERS, augment_with_parameters
 from mammovae.models.base import Generator
-from mammovae.models.laplacian import collapse, laplacian, mask_pyramid, patch_distance, upsample
-from mammovae.models.layers import GridCoder, ResidualBlock, downsampled_size
+from mammovae.models.laplacian import collapse, laplacian, mask_pyramid, patch_distance
+from mammovae.models.layers import GridCoder, ResidualBlock, downsampled_size, upsample
 from mammovae.models.losses import gaussian_nll, kl_standard_normal, reparameterise, sigma_vae_variance
 from mammovae.models.noise import ImageNoise, StepContext
 

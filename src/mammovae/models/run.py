@@ -1,5 +1,6 @@
 """The registry of members, and a RUN folder opened: its settings and its trained members."""
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ def build_members(settings: TrainSettings) -> dict[str, Member]:
 
 def device() -> torch.device:
     """Return where networks run: the first GPU where there is one, else the CPU."""
+    # Read by cuBLAS at its first product in a process: without it there are none that give the same bits every time.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

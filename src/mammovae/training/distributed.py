@@ -135,7 +135,7 @@ def launch(count: int, work: Callable[..., object], *arguments: Any) -> None:
         (folder / "work").write_bytes(pickle.dumps((work, arguments)))
         threads = max(1, torch.get_num_threads() // count)
         try:
-            with _without_main_module():
+            with without_main_module():
                 for rank in range(count):
                     place = (folder, ProcessGroup(rank, count, rank, count), threads)
                     process = multiprocessing.get_context("spawn").Process(target=_take_part, args=place)
@@ -194,7 +194,7 @@ def _die_with_parent() -> None:
 
 
 @contextmanager
-def _without_main_module() -> Iterator[None]:
+def without_main_module() -> Iterator[None]:
     """Start processes that neither import the user's script, perhaps without a main guard, nor hear an interruption."""
     main = sys.modules["__main__"]
     hidden = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}

@@ -1,18 +1,25 @@
-"""What a training is given: an epoch's batches straight from the memory map, the same for a seed in any process."""
+"""What a training is given: an epoch's batches with their random keys, on its device, the same for a seed anywhere."""
 
+import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn.functional import max_pool2d
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mammovae.data.dataset import Batch, Data, to_tensors
+from mammovae.data.dataset import Batch, Data
 from mammovae.models.base import Member
-from mammovae.models.noise import step_keys
+from mammovae.models.noise import image_keys
 from mammovae.perturbations.lesions import insert_random_lesion
-from mammovae.training.distributed import ProcessGroup
+from mammovae.training.distributed import ProcessGroup, without_main_module
+from mammovae.training.stored_batch import HeldImages, StoredBatch, stored_batch
+
+_SHARE_HELD = 0.6  # of a GPU's free memory: the rest is for the network
+_MOST_WORKERS = 8
 
 
 class StepRows(NamedTuple):
@@ -36,30 +43,93 @@ def shard_epoch(order: np.ndarray, batch_size: int, epoch: int, group: ProcessGr
     return steps
 
 
-class BatchDataset(Dataset):
-    """Batches straight from the memory map with their random keys: an item is a whole step's rows."""
+class BatchDataset:
+    """Batches with their random keys on a device, from images held there or from the memory map.
+
+    From the memory map, batches for a GPU are made by worker processes, and cross over from pinned memory as they are
+    stored, while the GPU computes; what is gathered and inserted for a CPU would be taken from the network's own time,
+    and is done in between.
+    """
 
     def __init__(self, data: Data, member: Member, seed: int, device: torch.device) -> None:
         self._data, self._seed, self._size, self._device = data, seed, member.size, device
+        self._disk = _ImagesOnDisk(data, member, seed)
+        self._can_be_held, self._bilateral = not member.inserted_kinds, member.bilateral
+        self._held: HeldImages | None = None
+        self._steps: list[StepRows] = []  # what the workers are asked for next
+
+    def hold(self, positions: np.ndarray) -> None:
+        """Put the images at positions, all that will be asked for, on the device, where it is a GPU with room for them.
+
+        Not where lesions are inserted, which is not done there.
+        """
+        if not self._can_be_held:
+            return
+        if self._bilateral:
+            positions = np.concatenate([positions, self._data.others[positions]])
+        positions = np.unique(positions[positions >= 0])
+        if _has_room(self._device, HeldImages.size_of(self._data, positions)):
+            self._held = HeldImages(self._data, positions, self._device, self._bilateral)
+
+    def on_device(self, steps: Sequence[StepRows]) -> Iterator[tuple[StepRows, Batch, Tensor]]:
+        """Yield the rows of each step of one epoch with their batch and their keys: see step_keys."""
+        if not steps:
+            return
+        # Of all steps at once, for a GPU waits for each thing that it is sent.
+        places = np.concatenate([np.append(rows.positions, -1 - rows.step) for rows in steps])
+        keys = image_keys(self._seed, steps[0].epoch, places).to(self._device)
+        ends = np.cumsum([len(rows.positions) + 1 for rows in steps]).tolist()
+        for rows, batch, end in zip(steps, self._stored(steps), ends, strict=True):
+            yield rows, batch.to_batch(self._size), keys[end - len(rows.positions) - 1 : end]
+
+    def _stored(self, steps: Sequence[StepRows]) -> Iterator[StoredBatch]:
+        """Yield each step's images as they are stored, on the device."""
+        if self._held is not None:
+            yield from self._held.batches([rows.positions for rows in steps])
+        elif _worker_count(self._device):
+            self._steps[:] = steps
+            with without_main_module():  # starts the workers, the first time
+                batches = iter(self._loader)
+            for batch in batches:
+                yield batch.to(self._device)
+        else:
+            for rows in steps:
+                yield self._disk[rows].to(self._device)
+
+    @cached_property
+    def _loader(self) -> DataLoader:
+        # A server that has imported all and never touched a GPU forks the workers: this process is not safe to fork.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        return DataLoader(
+            self._disk,
+            batch_size=None,
+            sampler=self._steps,
+            num_workers=_worker_count(self._device),
+            pin_memory=self._device.type == "cuda",
+            persistent_workers=True,
+            multiprocessing_context=context,
+            generator=torch.Generator(),  # the caller's random numbers go on undisturbed
+        )
+
+
+class _ImagesOnDisk(Dataset):
+    """Images straight from the memory map, with lesions inserted where a member learns from them."""
+
+    def __init__(self, data: Data, member: Member, seed: int) -> None:
+        self._data, self._seed = data, seed
         self._kinds, self._bilateral = member.inserted_kinds, member.bilateral
 
-    def on_device(self, steps: Sequence[StepRows]) -> Iterator[tuple[StepRows, Batch, torch.Tensor]]:
-        """Yield each step's rows with its batch and keys, on the device."""
-        loader = DataLoader(self, None, sampler=steps, pin_memory=self._device.type == "cuda")
-        for rows, (batch, keys) in zip(steps, loader, strict=True):
-            yield rows, batch.to(self._device), keys.to(self._device)
-
-    def __getitem__(self, index: StepRows) -> tuple[Batch, torch.Tensor]:
-        """Return the batch and its keys."""
-        keys = step_keys(self._seed, index.epoch, index.positions, index.step)
+    def __getitem__(self, index: StepRows) -> StoredBatch:
+        """Return the images of a step."""
         if self._kinds:
-            return self._with_lesions(index.positions, index.epoch), keys
-        return self._data.batch(index.positions, self._size, self._bilateral), keys
+            return self._with_lesions(index.positions, index.epoch)
+        return stored_batch(self._data, index.positions, self._bilateral)
 
-    def _with_lesions(self, positions: np.ndarray, epoch: int) -> Batch:
+    def _with_lesions(self, positions: np.ndarray, epoch: int) -> StoredBatch:
         """Return a batch with none, one or two lesions inserted into each image."""
         data, lesions = self._data, np.zeros((len(positions), self._data.size, self._data.size), np.uint8)
-        images, masks = np.array(data.images[positions]), data.masks[positions]
+        images, masks = np.array(data.images[positions]), np.array(data.masks[positions])
         for number, position in enumerate(map(int, positions)):
             key, mm = [self._seed, epoch, position], data.mm_per_pixel(position)
             for lesion in range(int(np.random.default_rng(key).integers(3))):
@@ -68,7 +138,17 @@ class BatchDataset(Dataset):
                 if insertion is not None:
                     images[number] = insertion.image
                     lesions[number] |= insertion.lesion
-        image, mask = to_tensors(images, masks, self._size)
-        # A pixel that a lesion touches counts, so that small things do not vanish from the target.
-        lesion = max_pool2d(torch.from_numpy(lesions).float()[:, None], data.size // self._size)
-        return Batch(image, mask, lesion=lesion * mask)
+        return StoredBatch.of(images, masks)._replace(lesions=torch.from_numpy(lesions))
+
+
+def _has_room(device: torch.device, size: int) -> bool:
+    """Say whether a device is a GPU with room for so many bytes beside a network."""
+    return device.type == "cuda" and size <= _SHARE_HELD * torch.cuda.mem_get_info(device)[0]
+
+
+def _worker_count(device: torch.device) -> int:
+    """Return how many processes make batches for a GPU: of its share of the cores, all but one."""
+    if device.type != "cuda":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_WORKERS, max(1, cores // torch.cuda.device_count() - 1))

@@ -1,7 +1,6 @@
 """The training loop: steps over images, a row of history an epoch, validation, and a checkpoint to resume from."""
 
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from mammovae.config import InputError, TrainSettings
 from mammovae.data.dataset import Data
 from mammovae.models.base import HISTORY, WEIGHTS, Member, load_weights, save_weights
 from mammovae.models.noise import ImageNoise, image_keys
+from mammovae.models.precision import float32_products
 from mammovae.models.run import device
 from mammovae.parallel.allocator import retain_freed_memory
 from mammovae.report.progress import Progress
@@ -77,13 +77,16 @@ def fit(
 @contextmanager
 def _deterministic() -> Iterator[None]:
     """Compute by operations that give the same bits every time, or fail where there is none."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS has no such operations
-    before = torch.are_deterministic_algorithms_enabled()
+    memory: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False  # one more operation for each new tensor
     try:
-        yield
+        with float32_products("ieee"):
+            yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before[0])
+        memory.fill_uninitialized_memory = before[1]
 
 
 class _Training:
@@ -99,6 +102,7 @@ class _Training:
         self._train, validation = parts["train"], parts["validation"]
         count = min(settings.validation_images, len(validation))
         self._validation = validation[np.arange(count) * len(validation) // max(count, 1)]
+        self._batches.hold(np.concatenate([self._train, self._validation]))
         self._step = TrainingStep(member, settings, group, device())
         self._saved_at = time.monotonic()
 
