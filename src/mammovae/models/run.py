@@ -3,10 +3,11 @@
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
+from mammovae.arguments import TO_PATH, checked
 from mammovae.config import InputError, TrainSettings, UsageError
 from mammovae.models.base import WEIGHTS, Autoencoder, Generator, Member, load_weights
 from mammovae.models.bilateral_vae import BilateralVae
@@ -74,7 +75,8 @@ class Run:
         return {name: text for member in self.members.values() for name, text in member.scores.items()}
 
     @classmethod
-    def open(cls, path: Path | str) -> "Run":
+    @checked
+    def open(cls, path: Annotated[str | Path, TO_PATH]) -> "Run":
         """Open a folder that train finished."""
         path = Path(path)
         manifest = read_manifest(path, "train")
