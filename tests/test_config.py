@@ -43,7 +43,14 @@ def test_every_preset_survives_the_way_through_toml(name: str) -> None:
         ({"epoch": 3}, "there is no setting 'epoch': did you mean 'epochs'?"),
         ({"vae": {"latents": 3}}, "there is no setting 'vae.latents': did you mean 'latent'?"),
         ({"epochs": 0}, "setting 'epochs' cannot be 0: input should be greater than or equal to 1"),
-        ({"side": "left"}, "setting 'side' cannot be 'left': input should be 'L' or 'R'"),
+        ({"side": "left"}, "setting 'side' cannot be 'left': did you mean one of L, R?"),
+        ({"side": "l"}, "setting 'side' cannot be 'l': did you mean 'L'?"),
+        (
+            {"members": ("vae", "vae")},
+            "setting 'members' cannot be ('vae', 'vae'): 'vae' is there twice: name each once",
+        ),
+        ({"maps": ()}, "setting 'maps' cannot be (): give at least 1"),
+        ({"epochs": True}, "setting 'epochs' cannot be True: give a number, not a truth value"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_helps(values: dict, sentence: str) -> None:

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "src" / "mammovae"
 ROOMS = [
     "version",
     "config",
+    "arguments",
     "storage",
     "journal",
     "statistics",

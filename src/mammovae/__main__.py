@@ -2,12 +2,19 @@
 
 import ast
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, Token
 
 from mammovae.version import __version__
+
+
+def _as_given(_: object, tokens: Sequence[Token]) -> str:
+    """Leave it to the function's own check, which Python has too, what a text means."""
+    return tokens[0].value
+
 
 app = App(
     name="mammovae",
@@ -17,7 +24,7 @@ app = App(
     version=__version__,
     result_action="return_value",
     suppress_keyboard_interrupt=False,
-    default_parameter=Parameter(negative=()),
+    default_parameter=Parameter(negative=(), converter=_as_given),
 )
 # The first line of each verb's docstring, from the source: to import pydantic takes time.
 for node in ast.parse(Path(__file__).with_name("verbs.py").read_text(encoding="utf-8")).body:
@@ -50,16 +57,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _exit_with_sentence(error: Exception) -> NoReturn:
     """Print a user's mistake as one sentence and exit with its status; raise what is none."""
-    from pydantic import ValidationError
-
-    from mammovae.config import InputError, UsageError, format_validation_error
+    from mammovae.config import InputError, UsageError
     from mammovae.storage import DISK_FULL
 
-    if isinstance(error, CycloptsError) and isinstance(error.__cause__, ValidationError):
-        arguments = [] if error.argument is None else [error.argument.name.lstrip("-")]
-        sentence = format_validation_error(error.__cause__, arguments=arguments)
-    elif isinstance(error, CycloptsError):
-        sentence = " ".join(str(error).split())
+    if isinstance(error, CycloptsError):
+        sentence = _refusal(error) or " ".join(str(error).split())
     elif isinstance(error, OSError) and error.errno in DISK_FULL:
         full = f"cannot write {error.filename or 'the output'}: its disk, or your share of it, is full"
         sentence = f"{full}: free some, and the same command again resumes"
@@ -71,6 +73,20 @@ def _exit_with_sentence(error: Exception) -> NoReturn:
         raise error
     print(f"mammovae: {sentence}", file=sys.stderr)
     raise SystemExit(2 if isinstance(error, (CycloptsError, UsageError)) else 1) from None
+
+
+def _refusal(error: CycloptsError) -> str | None:
+    """Return what Python would say of a wrong value; None where no value is wrong, but the command."""
+    from pydantic import ValidationError
+
+    from mammovae.config import Settings, format_validation_error
+
+    argument, cause = error.argument, error.__cause__
+    if argument is None or not isinstance(cause, ValidationError):
+        return None
+    if isinstance(argument.hint, type) and issubclass(argument.hint, Settings):
+        return format_validation_error(cause, argument.hint)
+    return format_validation_error(cause, Settings, argument.field_info.name)
 
 
 def _with_config(tokens: list[str]) -> list[str]:

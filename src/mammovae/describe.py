@@ -3,7 +3,11 @@
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
+
+from mammovae.arguments import AnyPath, checked
 from mammovae.config import InputError
 from mammovae.data.dataset import WRITERS
 from mammovae.data.explain import explain
@@ -14,7 +18,8 @@ from mammovae.report.formatting import count_line, plural
 from mammovae.storage import MANIFEST, read_json
 
 
-def describe(paths: Sequence[Path]) -> tuple[dict[str, str], int]:
+@checked
+def describe(paths: Annotated[Sequence[AnyPath], Field(min_length=1)]) -> tuple[dict[str, str], int]:
     """Say in words what each path is, and count those of which only the reason can be said why they are nothing known.
 
     A DATA folder, a RUN folder, another stage's folder and a zip archive are a line, an image file is several. Files

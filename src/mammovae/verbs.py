@@ -3,41 +3,40 @@
 Its first line is what `mammovae --help` says of it. What it needs is imported when it runs, so that help is fast.
 """
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec
+from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
-from pydantic import Field, ValidationError, validate_call
 
-from mammovae import config
+from mammovae import arguments, config
+from mammovae.arguments import checked
 from mammovae.config import TrainSettings
 
-Parameters = ParamSpec("Parameters")
 _PATH, _FLAGS = Parameter(metavar="PATH"), Parameter(name="*", group=Group("Settings", sort_key=2))
-Place = Annotated[Path | str, _PATH]
-OptionalPlace = Annotated[Path | str | None, _PATH]
-Places = Annotated[Path | str, _PATH, Parameter(required=True, help="Files and folders to look at.")]
-DataFolder = Annotated[Path | str, _PATH, Parameter(help="A folder that mammovae prepare (or generate) wrote.")]
-RunFolder = Annotated[Path | str, _PATH, Parameter(help="A folder that mammovae train wrote.")]
-Out = Annotated[Path | str, _PATH, Parameter(help="Where the result goes; the same command again completes it.")]
+# Text first: the command line would make a Path of the current folder of no text at all.
+Place = Annotated[str | Path, arguments.TO_PATH, _PATH]
+OptionalPlace = Annotated[Place | None, _PATH]
+Places = Annotated[Place, Parameter(required=True, help="Files and folders to look at.")]
+DataFolder = Annotated[Place, Parameter(help="A folder that mammovae prepare (or generate) wrote.")]
+RunFolder = Annotated[Place, Parameter(help="A folder that mammovae train wrote.")]
+Out = Annotated[Place, Parameter(help="Where the result goes; the same command again completes it.")]
 _OTHER_VIEW = "A folder of images of the other view, to insert as a fault; by default the data's, or phantoms."
-OtherView = Annotated[Path | str | None, _PATH, Parameter(help=_OTHER_VIEW)]
-Seed = Annotated[int, Field(ge=0), Parameter(help="Seed of all that is random: the same seed gives the same result.")]
-Workers = Annotated[int | None, Field(ge=1), Parameter(help="Worker processes; by default one for each core.")]
+OtherView = Annotated[OptionalPlace, Parameter(help=_OTHER_VIEW)]
+Seed = Annotated[config.Seed, Parameter(help="Seed of all that is random: the same seed gives the same result.")]
+Workers = Annotated[arguments.Workers | None, Parameter(help="Worker processes; by default one for each core.")]
 _CLUSTER = "Do the work on a Dask cluster: its scheduler's address (tcp://host:8786), or 'local' to start one here."
-Cluster = Annotated[str | None, Parameter(help=_CLUSTER)]
+Cluster = Annotated[arguments.Cluster | None, Parameter(help=_CLUSTER)]
 _TIMEOUT = "Longest that one file may take in a worker, in seconds; by default 600."
-Timeout = Annotated[float | None, Field(gt=0, lt=1e6), Parameter(help=_TIMEOUT)]
+Timeout = Annotated[arguments.Seconds | None, Parameter(help=_TIMEOUT)]
 Strict = Annotated[bool, Parameter(help="Exit with status 1 when any image failed.")]
 _PRESET = "Where the settings start from; each one given replaces the preset's; the defaults shown are original's."
 Preset = Annotated[config.PresetName, Parameter(help=_PRESET)]
 _LAYOUT = "The shape of the tree: VinDr-Mammo as released, its PNG copy, loose DICOM files, or a folder of PNG."
 _TRAPS = "Add every defect that real data sets hold: broken files, wrong headers, odd encodings."
+_SHARE = "Share of the patients who get an inserted lesion."
 _CACHE = 'A folder of trained members that attempts share; by default "members" beside --out.'
 _OF_TRAINING = "Only this one, where the training images had one; by default each image's is that of a training image."
 _RETRY = "Try once more what failed or was missing, as after files were fetched again; all else stays as it is."
@@ -74,24 +73,7 @@ class Result(Mapping[str, Any]):
         return self.summary
 
 
-def _checked(verb: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Check a verb's arguments by their annotations; the first wrong one is a UsageError of one sentence."""
-
-    @wraps(verb)
-    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        signature = inspect.signature(verb)
-        signature.bind(*args, **kwargs)  # a TypeError as Python words it
-        try:
-            return validate_call(config={"arbitrary_types_allowed": True})(verb)(*args, **kwargs)
-        except ValidationError as error:
-            raise config.UsageError(
-                config.format_validation_error(error, arguments=list(signature.parameters))
-            ) from None
-
-    return call
-
-
-@_checked
+@checked
 def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> Result:
     """Run the whole way on phantoms: make them, prepare, train, generate, audit, score, evaluate, report.
 
@@ -114,15 +96,15 @@ def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> Result:
     return Result(folder, metrics, f"report: {folder / 'report.html'}")
 
 
-@_checked
+@checked
 def phantom(  # noqa: PLR0913
     *,
     out: Out,
     layout: Annotated[config.Layout, Parameter(help=_LAYOUT)] = "vindr",
-    patients: Annotated[int, Parameter(help="Patients, of four images each.")] = 40,
-    size: Annotated[int, Parameter(help="Rows of an image, in pixels.")] = 512,
+    patients: Annotated[arguments.Patients, Parameter(help="Patients, of four images each.")] = 40,
+    size: Annotated[arguments.Rows, Parameter(help="Rows of an image, in pixels.")] = 512,
     seed: Seed = 0,
-    finding_share: Annotated[float, Parameter(help="Share of the patients who get an inserted lesion.")] = 0.3,
+    finding_share: Annotated[arguments.Share, Parameter(help=_SHARE)] = 0.3,
     traps: Annotated[bool, Parameter(help=_TRAPS)] = False,
     workers: Workers = None,
 ) -> Result:
@@ -138,7 +120,7 @@ def phantom(  # noqa: PLR0913
     return Result(Path(out), study, f"{patients} patients, {4 * patients} images in {out}")
 
 
-@_checked
+@checked
 def prepare(  # noqa: PLR0913
     kind: Annotated[config.SourceKind, Parameter(help="The kind of data set.")],
     path: Annotated[Place, Parameter(help="The folder, or the zip archive, that holds it.")],
@@ -147,7 +129,7 @@ def prepare(  # noqa: PLR0913
     out: Out,
     settings: Annotated[config.PrepareSettings, _FLAGS] = config.PrepareSettings(),
     retry: Annotated[bool, Parameter(help=_RETRY)] = False,
-    export: Annotated[Literal["png", "npy"] | None, Parameter(help=_EXPORT)] = None,
+    export: Annotated[config.ExportForm | None, Parameter(help=_EXPORT)] = None,
     workers: Workers = None,
     cluster: Cluster = None,
     executor: Annotated[Executor | None, Parameter(parse=False)] = None,
@@ -161,7 +143,7 @@ def prepare(  # noqa: PLR0913
 
     Example: mammovae prepare vindr vindr-mammo --out DATA --side R --view MLO
     """
-    from mammovae.data import export as exporting
+    from mammovae.data.export import export as export_images
     from mammovae.data.prepare import prepare
     from mammovae.report.formatting import count_line
 
@@ -170,14 +152,20 @@ def prepare(  # noqa: PLR0913
     counts, sheet = facts["counts"], Path(out) / "contact_sheet.png"
     lines = [count_line(facts), *facts["notes"], *([f"look at {sheet}"] if sheet.is_file() else [])]
     if export is not None:
-        lines.append(f"exported to {exporting.export(Path(out), export)}")
+        lines.append(f"exported to {export_images(Path(out), export)}")
     status = int(counts["ok"] == 0 or (strict and counts["failed"] > 0))
     return Result(Path(out), facts, "\n".join(lines), status)
 
 
-@_checked
+@checked
 def train(
-    data: DataFolder, /, *, preset: Preset, out: Out, devices: int | None = None, settings: TrainFlags = TrainSettings()
+    data: DataFolder,
+    /,
+    *,
+    preset: Preset,
+    out: Out,
+    devices: arguments.Devices | None = None,
+    settings: TrainFlags = TrainSettings(),
 ) -> Result:
     """Train a preset on the healthy training images of a DATA folder.
 
@@ -200,17 +188,17 @@ def train(
     return Result(Path(out), facts, summary if ProcessGroup.join().rank == 0 else "")
 
 
-@_checked
+@checked
 def generate(  # noqa: PLR0913
     run: RunFolder,
     /,
     *,
     out: Out,
     mode: config.SamplingMode = "latent",
-    count: Annotated[int, Field(ge=1), Parameter(help="Number of images.")] = 16,
+    count: Annotated[arguments.Count, Parameter(help="Number of images.")] = 16,
     source: OptionalPlace = None,
     seed: Seed = 0,
-    temperature: Annotated[float | None, Field(ge=0)] = None,
+    temperature: arguments.Temperature | None = None,
     side: Annotated[config.Side | None, Parameter(help=_OF_TRAINING)] = None,
     view: Annotated[config.View | None, Parameter(help=_OF_TRAINING)] = None,
     breast_density: Annotated[config.DensityClass | None, Parameter(help=_OF_TRAINING)] = None,
@@ -248,16 +236,16 @@ def generate(  # noqa: PLR0913
     return Result(Path(out), facts, summary, int(failed == count))
 
 
-@_checked
+@checked
 def score(  # noqa: PLR0913
     run: RunFolder,
     /,
     *paths: Places,
-    out: Annotated[Path | str, _PATH, Parameter(help="The CSV file to write.")],
+    out: Annotated[Place, Parameter(help="The CSV file to write.")],
     maps: OptionalPlace = None,
     review: OptionalPlace = None,
-    flag: float | None = None,
-    white: Annotated[int | None, Field(ge=255, le=65535)] = None,
+    flag: arguments.Rate | None = None,
+    white: config.White | None = None,
     workers: Workers = None,
     cluster: Cluster = None,
     timeout: Timeout = None,
@@ -295,9 +283,9 @@ def score(  # noqa: PLR0913
     return Result(Path(out), facts, f"{facts['scored']} images scored, {failed} failed: {out}", status)
 
 
-@_checked
+@checked
 def evaluate(
-    run: RunFolder, data: DataFolder, /, *, out: Out, protocol: Literal["full", "original"] = "full", seed: Seed = 0
+    run: RunFolder, data: DataFolder, /, *, out: Out, protocol: config.Protocol = "full", seed: Seed = 0
 ) -> Result:
     """Evaluate a run on the test images of a DATA folder, and write metrics.json and report.html.
 
@@ -316,14 +304,14 @@ def evaluate(
     return Result(Path(out), metrics, f"{headline(metrics)}\nreport: {Path(out) / 'report.html'}")
 
 
-@_checked
+@checked
 def crossval(  # noqa: PLR0913
     data: DataFolder,
     /,
     *,
     out: Out,
     preset: Preset = "detect",
-    folds: Annotated[int, Field(ge=2), Parameter(help="Number of folds; no patient is in two.")] = 5,
+    folds: Annotated[arguments.Folds, Parameter(help="Number of folds; no patient is in two.")] = 5,
     cache: Annotated[OptionalPlace, Parameter(help=_CACHE)] = None,
     other_view: OtherView = None,
     settings: TrainFlags = TrainSettings(),
@@ -346,7 +334,7 @@ def crossval(  # noqa: PLR0913
     return Result(Path(out), metrics, f"{conclusion}\nreport: {Path(out) / 'report.html'}")
 
 
-@_checked
+@checked
 def stress(
     run: RunFolder,
     data: DataFolder,
@@ -373,7 +361,7 @@ def stress(
     return Result(Path(out), metrics, f"{faults}\n{places}")
 
 
-@_checked
+@checked
 def audit(
     generated: Place, run: Place, data: Place, /, *, out: Out, seed: Seed = 0, utility: config.PresetName | None = None
 ) -> Result:
@@ -398,7 +386,7 @@ def audit(
     return Result(Path(out), metrics, "\n".join([*metrics["conclusions"], f"report: {Path(out) / 'report.html'}"]))
 
 
-@_checked
+@checked
 def info(*paths: Places) -> Result:
     """Say in words what a DATA folder, a RUN folder or an image is; of an image, how its values become grey.
 

@@ -225,7 +225,7 @@ def test_table_defects_are_what_they_say(defective):
         ({"layout": "zip"}, "layout"),
         ({"patients": 0}, "patient"),
         ({"finding_share": 1.5}, "share"),
-        ({"size": 9}, "rows"),
+        ({"size": 9}, "size"),
         ({"patients": 3, "traps": True}, "24 patients"),
     ],
 )

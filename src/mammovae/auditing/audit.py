@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from mammovae import config
+from mammovae.arguments import AnyPath, checked
 from mammovae.auditing.audit_report import AuditContext, AuditedSets, write_audit_report
 from mammovae.auditing.image_set import ImageSet
 from mammovae.auditing.latent_space import latent_view
 from mammovae.auditing.subsampling import BLURRED, audit_sets
-from mammovae.config import InputError, PresetName
+from mammovae.config import InputError, PresetName, Seed
 from mammovae.data.dataset import Data
 from mammovae.evaluation.evaluate import scores_table, select_test_images, stage_inputs
 from mammovae.generation.samplers import DERIVED, to_uint16
@@ -24,8 +25,9 @@ from mammovae.training.train import train_on
 _BATCH = 64
 
 
+@checked
 def audit(
-    generated: Path, run: Path, data: Path, out: Path, seed: int, utility: PresetName | None = None
+    generated: AnyPath, run: AnyPath, data: AnyPath, out: AnyPath, seed: Seed, utility: PresetName | None = None
 ) -> dict[str, Any]:
     """Do mammovae audit, and return what metrics.json says (flat keys, intervals as KEY_low and KEY_high)."""
     opened, real, artificial = Run.open(run), Data.open(data), Data.open(generated)

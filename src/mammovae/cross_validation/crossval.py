@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mammovae.arguments import AnyPath, Folds, checked
 from mammovae.config import PresetName, TrainSettings, UsageError
 from mammovae.cross_validation import reference
 from mammovae.cross_validation.crossval_report import write_pooled_report
@@ -30,15 +31,16 @@ from mammovae.storage import StageFolder, atomic_write, code_hash, digest, file_
 from mammovae.training.train import train_on
 
 
+@checked
 def crossval(  # noqa: PLR0913
-    data: Path,
-    out: Path,
+    data: AnyPath,
+    out: AnyPath,
     preset: PresetName,
     chosen: TrainSettings,
     *,
-    folds: int,
-    cache: Path,
-    other_view: Path | None,
+    folds: Folds,
+    cache: AnyPath,
+    other_view: AnyPath | None,
 ) -> dict[str, Any]:
     """Do mammovae crossval, and return what metrics.json says.
 

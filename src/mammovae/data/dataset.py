@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
+from mammovae.arguments import TO_PATH, checked
 from mammovae.config import InputError, TrainSettings, UsageError
 from mammovae.data import index
 from mammovae.data.copies import set_aside
@@ -51,7 +52,8 @@ class Data:
     masks: np.ndarray  # uint8 (N, S, S), 1 inside the breast
 
     @classmethod
-    def open(cls, path: Path | str) -> "Data":
+    @checked
+    def open(cls, path: Annotated[str | Path, TO_PATH]) -> "Data":
         """Open a folder that prepare or generate finished; InputError says what else it is."""
         path = Path(path)
         manifest = read_manifest(path, *WRITERS)

@@ -3,21 +3,23 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from mammovae.arguments import AnyPath, checked
+from mammovae.config import ExportForm
 from mammovae.data import index
 from mammovae.data.geometry import Geometry
 from mammovae.report.progress import Progress
 from mammovae.storage import MANIFEST, atomic_write, read_manifest, write_csv
 
 _GEOMETRY = [name for name in Geometry.__dataclass_fields__ if name != "size"]
-ExportForm = Literal["png", "npy"]
 
 
-def export(folder: Path, form: ExportForm) -> Path:
+@checked
+def export(folder: AnyPath, form: ExportForm) -> Path:
     """Write the images and masks of a finished DATA folder as files below it, and return their folder, export-FORM.
 
     images/NAME and masks/NAME of every image that could be used: PNG of 16 bits, the mask of 8 (255 inside the breast),

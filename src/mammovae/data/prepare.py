@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mammovae.arguments import AnyPath, Cluster, Seconds, Workers, checked
 from mammovae.config import InputError, PrepareSettings, SourceKind, UsageError
 from mammovae.data import index
 from mammovae.data.finalize import finalize
@@ -23,17 +24,18 @@ from mammovae.report.progress import Progress
 from mammovae.storage import MANIFEST, StageFolder
 
 
+@checked
 def prepare(  # noqa: PLR0913
     kind: SourceKind,
-    root: Path,
-    out: Path,
+    root: AnyPath,
+    out: AnyPath,
     settings: PrepareSettings,
     *,
     retry: bool = False,
-    workers: int | None = None,
-    cluster: str | None = None,
+    workers: Workers | None = None,
+    cluster: Cluster | None = None,
     executor: Executor | None = None,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
 ) -> dict[str, Any]:
     """Do mammovae prepare, and return the manifest's facts (counts and so on)."""
     if "healthy" in settings.model_fields_set and not SOURCES[kind].healthy_rules:

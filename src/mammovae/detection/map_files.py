@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mammovae.arguments import checked
 from mammovae.config import InputError, UsageError
 from mammovae.data.geometry import Geometry
 from mammovae.report.images import save_overlay
@@ -19,6 +20,7 @@ _ODD_START = re.compile(r"\.|$|(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IG
 _ODD_END = re.compile(r"\.map$|-[0-9a-f]{12}$")  # of another image's file
 
 
+@checked
 def map_name(image_id: str) -> str:
     """Return what the names of an image's maps begin with: NAME of NAME.png and NAME.map.png.
 

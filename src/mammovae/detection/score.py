@@ -6,13 +6,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field
 
-from mammovae.config import InputError, UsageError
+from mammovae.arguments import AnyPath, Cluster, Rate, Seconds, Workers, checked
+from mammovae.config import InputError, UsageError, White
 from mammovae.data.dataset import WRITERS, Data
 from mammovae.data.index import printable
 from mammovae.data.laterality import against_header
@@ -38,18 +40,19 @@ PART = 64  # images of a DATA folder that one task scores
 Key = tuple[int, int]  # a row's place in the table: number of the DATA folder (files follow the last), position there
 
 
+@checked
 def score(  # noqa: PLR0913
-    run: Path,
-    paths: list[Path],
-    out: Path,
+    run: AnyPath,
+    paths: Annotated[list[AnyPath], Field(min_length=1)],
+    out: AnyPath,
     *,
-    maps: Path | None = None,
-    review: Path | None = None,
-    flag: float | None = None,
-    white: int | None = None,
-    workers: int | None = None,
-    cluster: str | None = None,
-    timeout: float | None = None,
+    maps: AnyPath | None = None,
+    review: AnyPath | None = None,
+    flag: Rate | None = None,
+    white: White | None = None,
+    workers: Workers | None = None,
+    cluster: Cluster | None = None,
+    timeout: Seconds | None = None,
 ) -> pd.DataFrame:
     """Do mammovae score, and return the table.
 

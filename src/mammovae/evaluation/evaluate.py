@@ -1,13 +1,14 @@
 """Evaluate a run: which test images, their scores, the detection metrics, and the report."""
 
 import json
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import InstanceOf
 
-from mammovae.config import InputError
+from mammovae.arguments import AnyPath, checked
+from mammovae.config import InputError, Protocol, Seed
 from mammovae.data.dataset import Data
 from mammovae.detection.calibration import FusedScore
 from mammovae.detection.detector import Detector
@@ -25,7 +26,8 @@ BASELINES |= {"pca_residual": "PCA residual", "blobs": "Blob filter"}
 ORIGINAL_PROTOCOL_IMAGES = 20
 
 
-def evaluate(run: Path, data: Path, out: Path, protocol: Literal["full", "original"], seed: int) -> dict[str, Any]:
+@checked
+def evaluate(run: AnyPath, data: AnyPath, out: AnyPath, protocol: Protocol, seed: Seed) -> dict[str, Any]:
     """Do mammovae evaluate, and return what metrics.json says (flat keys, intervals as KEY_low and KEY_high).
 
     Labels are read here and nowhere before: they choose nothing.
@@ -86,8 +88,9 @@ def identity(data: Data, positions: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(columns | {"size_mm": sizes_mm(data, positions)})
 
 
+@checked
 def select_test_images(
-    run: Run, data: Data, protocol: Literal["full", "original"], seed: int
+    run: InstanceOf[Run], data: InstanceOf[Data], protocol: Protocol, seed: Seed
 ) -> tuple[np.ndarray, list[str]]:
     """Return the test images of the run's side and view, and notes on their choice for the report.
 

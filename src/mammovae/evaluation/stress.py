@@ -6,7 +6,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from mammovae.config import InputError
+from mammovae.arguments import AnyPath, Workers, checked
+from mammovae.config import InputError, Seed
 from mammovae.data.dataset import Data
 from mammovae.detection.calibration import FusedScore
 from mammovae.detection.detector import Detector
@@ -22,8 +23,9 @@ from mammovae.storage import StageFolder, read_json, write_csv, write_json
 from mammovae.training.leakage import exclude_training_images
 
 
+@checked
 def stress(
-    run: Path, data: Path, out: Path, seed: int, other_view: Path | None, workers: int | None = None
+    run: AnyPath, data: AnyPath, out: AnyPath, seed: Seed, other_view: AnyPath | None, workers: Workers | None = None
 ) -> dict[str, Any]:
     """Do mammovae stress with faults and lesions of the test families, and return what metrics.json says.
 

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
+from pydantic import InstanceOf
 
+from mammovae.arguments import AnyPath, Count, checked
 from mammovae.config import UsageError
 from mammovae.data import index
 from mammovae.data.dataset import guessed_mm_per_pixel
@@ -26,10 +28,11 @@ _BATCH, _SHOWN = 32, 64
 _NOT_DERIVED = "no patient's image was encoded to make them; mammovae audit looks for copies"
 
 
-def generate_from(sampler: LatentSampler, out: Path, count: int, dicom: bool = False) -> dict[str, Any]:
+@checked
+def generate_from(
+    sampler: InstanceOf[LatentSampler], out: AnyPath, count: Count, dicom: bool = False
+) -> dict[str, Any]:
     """Fill the folder out with count images of a sampler, whose data may have other splits; return the manifest."""
-    if count < 1:
-        raise UsageError(f"--count {count} makes no image: give at least 1")
     if dicom:
         labels = condition_labels(sampler.conditions(np.arange(count)))
         if None in (*labels["side"], *labels["view"]):

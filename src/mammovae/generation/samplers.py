@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field, InstanceOf
 from scipy import ndimage
 
-from mammovae.config import InputError, SamplingMode, UsageError
+from mammovae.arguments import Temperature, checked_class
+from mammovae.config import InputError, SamplingMode, UsageError, suggest
 from mammovae.data.dataset import Data
 from mammovae.data.geometry import NoBreast
 from mammovae.data.segmentation import find_breast, largest_part
@@ -40,6 +42,7 @@ class GeneratedImages(NamedTuple):
     sources: list[tuple[int, ...]]
 
 
+@checked_class
 @dataclass(frozen=True)
 class LatentSampler:
     """Generates images of a run by number: an image depends on its number, not on those generated with it.
@@ -50,15 +53,20 @@ class LatentSampler:
     None takes the mode's default. requested: values for side, view and density that replace those chosen at random.
     """
 
-    run: Run
+    run: InstanceOf[Run]
     mode: SamplingMode
-    seed: int = 0
-    data: Data | None = None  # the DATA folder whose training images vary and interpolate start from
-    temperature: float | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # of a command, and more: folds add their number
+    data: InstanceOf[Data] | None = None  # the DATA folder whose training images vary and interpolate start from
+    temperature: Temperature | None = None
     requested: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse settings that do not fit the run or the mode."""
+        for name, value in self.requested.items():
+            if (name, value) not in _CODES:
+                known = [one for kind, one in _CODES if kind == name]
+                what = f"did you mean {suggest(value, known)}" if known else "ask for side, view or density"
+                raise UsageError(f"setting 'requested' cannot hold {name} {value!r}: {what}")
         if self.run.generator is None:
             missing = f"{self.run.path} has no member that generates images"
             raise InputError(f"{missing}: train the generate or the original preset")

@@ -5,10 +5,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
+from mammovae.arguments import TO_PATH, checked
 from mammovae.config import InputError, TrainSettings, UsageError
 from mammovae.models.base import WEIGHTS, Autoencoder, Generator, Member, load_weights
 from mammovae.models.bilateral_vae import BilateralVae
@@ -83,7 +84,8 @@ class Run:
         return {name: member.curve for name, member in self.members.items()}
 
     @classmethod
-    def open(cls, path: Path | str) -> "Run":
+    @checked
+    def open(cls, path: Annotated[str | Path, TO_PATH]) -> "Run":
         """Open a folder that train finished."""
         path = Path(path)
         manifest = read_manifest(path, "train")

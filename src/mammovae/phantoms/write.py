@@ -3,11 +3,11 @@
 import io
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 from PIL import Image
 
-from mammovae.config import InputError, Layout, UsageError
+from mammovae.arguments import AnyPath, Patients, Rows, Share, Workers, checked
+from mammovae.config import InputError, Layout, Seed
 from mammovae.parallel.pool import map_unordered
 from mammovae.perturbations.lesions import InsertedLesion, LesionSpec, insert_lesion
 from mammovae.phantoms.anatomy import Phantom, make_phantom
@@ -21,16 +21,17 @@ _TRUTH_FIELDS = ("path", "patient", "patient_id", "study_id", "side", "view", "d
 _TRUTH_FIELDS += ("healthy", "mm_per_pixel")
 
 
+@checked
 def write_phantoms(  # noqa: PLR0913
-    out: Path,
+    out: AnyPath,
     *,
     layout: Layout = "vindr",
-    patients: int = 40,
-    size: int = 512,
-    seed: int = 0,
-    finding_share: float = 0.3,
+    patients: Patients = 40,
+    size: Rows = 512,
+    seed: Seed = 0,
+    finding_share: Share = 0.3,
     traps: bool = False,
-    workers: int | None = None,
+    workers: Workers | None = None,
 ) -> Path:
     """Write four images for each patient under `out`, the tables and truth.json; return `out`.
 
@@ -40,13 +41,8 @@ def write_phantoms(  # noqa: PLR0913
     in real archives (see `defects.py`). The same arguments give the same bytes, manifest.json aside, with any number of
     `workers`; a run that was interrupted is completed by the same call.
 
-    Raises UsageError for impossible arguments and for an `out` that holds something else.
+    Raises UsageError for too few patients to trap and for an `out` that holds something else.
     """
-    if layout not in get_args(Layout):
-        raise UsageError(f"layout {layout!r} must be one of {', '.join(get_args(Layout))}")
-    if patients < 1 or not 0 <= finding_share <= 1 or not 32 <= size <= 4096:
-        numbers = f"{patients}, {size}, {finding_share}"
-        raise UsageError(f"need at least 1 patient, 32 to 4096 rows and a share in 0..1, not {numbers}")
     plans, defects = plan_study(seed, size, patients, finding_share), {}
     if traps:
         plans, defects = assign_defects(plans, layout)

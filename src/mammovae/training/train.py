@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import tomli_w
 import torch
+from pydantic import InstanceOf
 
+from mammovae.arguments import AnyPath, Devices, checked
 from mammovae.config import MemberName, PresetName, TrainSettings, UsageError, suggest
 from mammovae.data.dataset import Data
 from mammovae.detection.detector import reconstruct
@@ -30,13 +32,14 @@ from mammovae.training.loop import fit
 _OF_RAW_DATA = ("stored_as", "phantoms", "white")  # of a DATA folder's manifest: what files scored later share
 
 
+@checked
 def train_on(
-    data: Data,
-    out: Path,
+    data: InstanceOf[Data],
+    out: AnyPath,
     preset: PresetName,
     chosen: TrainSettings,
-    cache: Path | None = None,
-    devices: int | None = None,
+    cache: AnyPath | None = None,
+    devices: Devices | None = None,
 ) -> dict[str, Any]:
     """Do mammovae train for an opened DATA folder, whose splits may be another's; return the manifest.
 
