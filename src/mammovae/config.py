@@ -255,7 +255,7 @@ class TrainSettings(Settings):
     """Seed of weights, order and noise."""
     checkpoint_seconds: float = Field(60, ge=0, lt=1e6)
     """Least time between two checkpoints, in seconds."""
-    validation_images: int = Field(2000, ge=1)
+    validation_images: int = Field(2000, ge=1, le=1_000_000_000)
     """At most so many validation images, evenly spaced over the split, are used in each epoch."""
     members: Annotated[tuple[MemberName, ...], AfterValidator(_distinct)] = Field(("vae",), min_length=1)
     """The networks of the run; the segmenters need residual_vae."""
