@@ -47,7 +47,8 @@ Seconds = Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)]
 class _Arguments(Settings):
     """A function's arguments, by the names of its parameters."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, use_attribute_docstrings=False)
+    # A parameter that is not given is not read here, so the field has no default of its own.
+    model_config = ConfigDict(arbitrary_types_allowed=True, use_attribute_docstrings=False, validate_default=False)
 
 
 def checked(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
