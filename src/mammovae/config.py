@@ -241,7 +241,7 @@ class TrainSettings(Settings):
     """Passes over the training images."""
     batch_size: int = Field(32, ge=1, le=65536)
     """Images a step."""
-    learning_rate: float = Field(1e-3, gt=0, le=1)
+    learning_rate: float = Field(1e-3, gt=0, le=1e6)
     """Adam's step size."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Keep the step size, or let it fall to 0 along half a cosine (Loshchilov & Hutter, SGDR, ICLR 2017)."""
