@@ -69,7 +69,7 @@ def test_many_calibration_images_are_split_and_keep_the_rate_too() -> None:
 
 def test_a_rate_that_cannot_be_promised_is_refused_with_what_is_needed() -> None:
     calibration = Calibration(random_scores(np.random.default_rng(0), 20), NAMES)
-    with pytest.raises(UsageError, match=r"20 healthy calibration images: choose 0\.0476 or more, or calibrate on 99"):
+    with pytest.raises(UsageError, match=r"20 healthy calibration patients: choose 0\.0476 or more, or calibrate on 99"):
         calibration.check_rate(0.01)
     calibration.check_rate(1 / 21)
 

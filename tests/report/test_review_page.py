@@ -9,7 +9,7 @@ from mammovae.report.review_page import ReviewPage
 
 def page(path: Path, order: list[int]) -> str:
     """Write the page of eight images, of which it shows three, added in an order; all read 100 as percentiles."""
-    review, image = ReviewPage(1.0, shown=3), np.zeros((8, 8), np.uint16)
+    review, image = ReviewPage(1.0, 200, shown=3), np.zeros((8, 8), np.uint16)
     for number in order:
         row = {"image_id": f"image-{number}", "finding_percentile": 100.0, "reason": f"reason {number}"}
         if number == 7:
