@@ -10,7 +10,7 @@ from scipy.special import ndtr
 from scipy.stats import betabinom
 
 from mammovae.config import UsageError
-from mammovae.detection.score_distribution import ScoreDistribution
+from mammovae.detection.score_distribution import ScoreDistribution, to_normal_scores
 from mammovae.models.run import Run
 
 CALIBRATION = "calibration.parquet"  # the file of a RUN folder that holds the scores of healthy calibration images
@@ -72,7 +72,7 @@ class Calibration:
     def normal_scores(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return how far each score is from healthy, in healthy standard deviations, (m, number of scores)."""
         table = self._table(scores)
-        return _to_normal_scores(self._marginals, table) if self.n_patients else np.full(table.shape, np.nan)
+        return to_normal_scores(self._marginals, table) if self.n_patients else np.full(table.shape, np.nan)
 
     def percentile(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the smooth percentile of each image's fused score among healthy images.
@@ -108,7 +108,11 @@ class Calibration:
         if len(self.names) == 1:
             at_or_above = self._ranks.at_or_above(table[:, 0])
         else:
-            at_or_above = sum(fold.ranks.at_or_above(_fuse(fold.marginals, table)) for fold in self._folds)
+            marginals = [one for fold in self._folds for one in fold.marginals]
+            normal = to_normal_scores(marginals, np.tile(table, len(self._folds)))
+            fused = normal.reshape(len(table), len(self._folds), -1).mean(axis=2)
+            parts = zip(self._folds, fused.T, strict=True)
+            at_or_above = np.sum([fold.ranks.at_or_above(column) for fold, column in parts], axis=0)
         return np.where(np.isnan(table).any(axis=1), np.nan, (1 + at_or_above) / (self.n_patients + 1))
 
     def columns(self, name: str, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -228,9 +232,5 @@ def _fit(table: np.ndarray) -> list[ScoreDistribution]:
     return [ScoreDistribution(column) for column in table.T]
 
 
-def _to_normal_scores(marginals: Sequence[ScoreDistribution], table: np.ndarray) -> np.ndarray:
-    return np.stack([marginals[row].to_normal_score(column) for row, column in enumerate(table.T)], axis=1)
-
-
 def _fuse(marginals: Sequence[ScoreDistribution], table: np.ndarray) -> np.ndarray:
-    return _to_normal_scores(marginals, table).mean(axis=1)
+    return to_normal_scores(marginals, table).mean(axis=1)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from mammovae.config import InputError
 from mammovae.detection.calibration import CALIBRATION, Calibration
-from mammovae.detection.score_distribution import ScoreDistribution
+from mammovae.detection.score_distribution import ScoreDistribution, to_normal_scores
 from mammovae.storage import atomic_write
 
 REFERENCE_MEASUREMENTS, TEMPLATES = "quality_reference.parquet", "quality_templates.safetensors"
@@ -189,12 +189,12 @@ def _fit_distributions(table: pd.DataFrame) -> dict[str, ScoreDistribution]:
 
 
 def _columns(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    return {str(name): table[name].to_numpy() for name in table}
+    return dict(zip(map(str, table), table.to_numpy(np.float64).T, strict=True))
 
 
 def _to_normal_scores(distributions: Mapping[str, ScoreDistribution], values: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return values as normal scores, (n, number of distributions)."""
-    return np.column_stack([one.to_normal_score(values[name]) for name, one in distributions.items()])
+    return to_normal_scores(list(distributions.values()), np.stack([values[name] for name in distributions], axis=1))
 
 
 def _comparisons(

@@ -1,5 +1,7 @@
 """The smooth distribution of one score among healthy images, tabulated once."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.special import ndtr, ndtri, ndtri_exp
 
@@ -29,25 +31,36 @@ class ScoreDistribution:
         tail = min(_TAIL, _TAIL_VALUES / len(values))
         groups, shares = _group(values)
         nodes = _places(groups[np.abs(np.cumsum(shares) - 0.5 * shares - 0.5) <= 0.5 * (1 - tail)], width)
-        rank = ndtr((nodes[:, None] - groups) / width) @ shares
-        is_inside = (rank >= tail) & (rank <= 1 - tail)
-        nodes, normal = nodes[is_inside], ndtri(rank[is_inside])
-        rises = np.append(True, np.diff(np.maximum.accumulate(normal)) > _STEP)
-        self._nodes, self._normal = nodes[rises], normal[rises]
-        low, high = self._nodes[[0, -1]]
-        self._log_tails = np.log(ndtr([self._normal[0], -self._normal[-1]]))
+        rank = np.maximum.accumulate(ndtr((nodes[:, None] - groups) / width) @ shares)
+        ends = np.clip([tail, 1 - tail], rank[0], rank[-1])
+        is_inside = (rank > ends[0]) & (rank < ends[1])
+        first, last = np.interp(ends, rank, nodes)
+        nodes = np.concatenate([[first], nodes[is_inside], [last]])
+        normal = ndtri(np.concatenate([ends[:1], rank[is_inside], ends[1:]]))
+        rises = np.append(True, (np.diff(normal) > _STEP) & (np.diff(nodes) > 0))
+        self.nodes, self.normal = nodes[rises], normal[rises]
+        low, high = self.nodes[[0, -1]]
         excesses = np.array([np.maximum(low - values, 0).mean(), np.maximum(values - high, 0).mean()])
-        self._scales = np.maximum(excesses / np.exp(self._log_tails), 0.5 * width)
+        self.log_tails = np.log(ndtr([self.normal[0], -self.normal[-1]]))  # shares below and above the nodes
+        self.scales = np.maximum(excesses / np.exp(self.log_tails), 0.5 * width)  # mean excesses there
 
     def to_normal_score(self, x: np.ndarray) -> np.ndarray:
         """Return scores (m,) as normal scores: the standard normal quantiles of their ranks among healthy images."""
-        x = np.asarray(x, np.float64)
-        normal = np.interp(x, self._nodes, self._normal)
-        if (is_below := x < self._nodes[0]).any():
-            normal[is_below] = ndtri_exp(self._log_tails[0] - (self._nodes[0] - x[is_below]) / self._scales[0])
-        if (is_above := x > self._nodes[-1]).any():
-            normal[is_above] = -ndtri_exp(self._log_tails[1] - (x[is_above] - self._nodes[-1]) / self._scales[1])
-        return normal
+        return to_normal_scores([self], np.asarray(x)[:, None])[:, 0]
+
+
+def to_normal_scores(distributions: Sequence[ScoreDistribution], table: np.ndarray) -> np.ndarray:
+    """Return the columns of scores (m, k), each as the normal scores of one of k distributions."""
+    table = np.asarray(table, np.float64)
+    columns = [np.interp(column, one.nodes, one.normal) for one, column in zip(distributions, table.T, strict=True)]
+    normal = np.stack(columns, axis=1)
+    for end, sign in ((0, -1), (-1, 1)):
+        beyond = sign * (table - [one.nodes[end] for one in distributions])
+        rows, places = np.nonzero(beyond > 0)
+        if len(rows):
+            log_tails, scales = np.array([(one.log_tails[end], one.scales[end]) for one in distributions])[places].T
+            normal[rows, places] = -sign * ndtri_exp(log_tails - beyond[rows, places] / scales)
+    return normal
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

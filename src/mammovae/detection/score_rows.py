@@ -84,7 +84,9 @@ class ScoreRowBuilder:
         """Return Quality.columns of images and their reasons; both empty for a run without a quality score."""
         if self.quality is None:
             return {}, []
-        table = pd.DataFrame(prepared.measures).filter(list(MEASURES)).astype(np.float64)
+        names = [name for name in MEASURES if name in prepared.measures[0]]
+        cells = np.array([[measures[name] for name in names] for measures in prepared.measures], np.float64)
+        table = pd.DataFrame(cells, columns=names)
         normal_scores = self.quality.normal_scores(table, *thumbnails(prepared.images, prepared.masks))
         return self.quality.columns(normal_scores), self.quality.reasons(normal_scores)
 

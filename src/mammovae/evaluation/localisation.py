@@ -90,10 +90,13 @@ def marks(anomaly_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the places (k, 2) and heights (k,) of a map's highest local maxima, at most 20, zeros left out.
 
     Nothing is higher within 1/32 of the map's side around a mark. Pixels of one height that are no further apart are
-    one mark, at the pixel nearest to their middle: a plateau is one place, whatever made it flat.
+    one mark, at the pixel nearest to their middle, and a flat part of a slope is none: rounding makes no marks.
     """
     reach = max(3, anomaly_map.shape[0] // 16) | 1
     peaks = (anomaly_map == ndimage.maximum_filter(anomaly_map, reach)) & (anomaly_map > 0)
+    flat, _ = ndimage.label(peaks, np.ones((3, 3)))  # pyrefly: ignore
+    goes_on = ndimage.maximum_filter(np.where(peaks, -np.inf, anomaly_map), 3) >= anomaly_map  # to where it is higher
+    peaks &= ~np.isin(flat, flat[peaks & goes_on])
     plateaus, count = ndimage.label(ndimage.maximum_filter(peaks, reach // 2), np.ones((3, 3)))  # pyrefly: ignore
     places, of_place = np.argwhere(peaks), plateaus[peaks] - 1
     sizes = np.bincount(of_place, minlength=count)
