@@ -267,7 +267,7 @@ def score(  # noqa: PLR0913
         An HTML file that shows the 100 most suspicious images with their maps and reasons, refused ones first.
     flag
         A false-positive rate at which the column flag names the images that stand out; it is refused where the run
-        has too few calibration images to promise it.
+        has too few calibration patients to promise it.
     white
         White of 16-bit PNG and TIFF files; by default that of the run's training images.
     """

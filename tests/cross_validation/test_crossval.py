@@ -15,9 +15,7 @@ from mammovae.config import preset
 from mammovae.cross_validation import crossval, reference
 from mammovae.data.dataset import Data
 from mammovae.data.split import assign_folds, split_fold
-from mammovae.evaluation.localisation import localise, marks
 from mammovae.models.run import Run
-from mammovae.statistics.bootstrap import PatientBootstrap
 from mammovae.training.train import train_on
 
 SETTINGS: dict[str, Any] = {
@@ -143,18 +141,3 @@ def test_stress_lists_every_fault_and_refuses_when_the_raw_files_are_gone(
             mv.stress(tmp_path / "run", data, out=tmp_path / "again")
     finally:
         (data.parent / "gone").rename(raw)
-
-
-def test_a_map_that_is_highest_in_the_lesion_points_and_one_that_is_not_does_not() -> None:
-    maps, lesions = np.zeros((24, 32, 32)), np.zeros((24, 32, 32), bool)
-    breasts = np.ones_like(lesions)
-    lesions[:12, 8:12, 8:12] = True
-    maps[:6, 10, 10], maps[6:12, 25, 25], maps[12:, 5, 5] = 3.0, 3.0, 1.0
-    patients, finding = np.arange(24).astype(str), np.asarray(lesions.any(axis=(1, 2)))
-    bootstrap = PatientBootstrap(patients, finding, resamples=100)
-    localisation = localise(maps, lesions, breasts, ~finding, np.full(24, np.nan), bootstrap)
-    assert localisation.pointing.value == 0.5 and localisation.pointing.n_finding == 12
-    assert localisation.chance.value == pytest.approx(16 / 1024)
-    assert localisation.froc[0.5].value == 0.5
-    places, heights = marks(maps[0])
-    assert places.tolist() == [[10, 10]] and heights.tolist() == [3.0]

@@ -1,10 +1,12 @@
 """Calibration: the scores of healthy images become a scale, and a promise on false positives."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from mammovae.config import UsageError
-from mammovae.detection.calibration import Calibration, ScoreDistribution, flagged, realised_rate_range, with_fallback
+from mammovae.detection.calibration import Calibration, flagged, realised_rate_range, with_fallback
 
 NAMES = ["a", "b"]
 
@@ -13,35 +15,6 @@ def random_scores(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]
     """Two correlated scores of different shapes, as healthy images have them."""
     common = rng.normal(size=count)
     return {"a": np.exp(common + rng.normal(size=count)), "b": common + rng.standard_t(4, size=count)}
-
-
-def test_a_healthy_distribution_is_strictly_increasing_far_beyond_its_data_and_knows_its_median() -> None:
-    values = np.random.default_rng(0).gamma(2, size=60)
-    x = np.linspace(-50, 300, 4000)
-    assert (np.diff(ScoreDistribution(values).to_normal_score(x)) > 0).all()
-    assert abs(ScoreDistribution(values).to_normal_score(np.array([np.median(values)]))[0]) < 0.15
-
-
-def test_normal_scores_of_many_normal_values_are_those_values() -> None:
-    values = np.random.default_rng(0).normal(size=4000)
-    x = np.linspace(-2, 2, 41)
-    np.testing.assert_allclose(ScoreDistribution(values).to_normal_score(x), x, atol=0.12)
-
-
-def test_an_affine_change_of_a_score_changes_nothing() -> None:
-    values = np.random.default_rng(1).normal(size=30)
-    x = np.linspace(-4, 9, 50)
-    np.testing.assert_allclose(
-        ScoreDistribution(values).to_normal_score(x),
-        ScoreDistribution(5 * values - 3).to_normal_score(5 * x - 3),
-        atol=1e-9,
-    )
-
-
-def test_equal_values_have_the_width_of_the_floor() -> None:
-    healthy = ScoreDistribution(np.zeros(40), floor=0.1)
-    near, far = healthy.to_normal_score(np.array([0.02, 1.0]))
-    assert 0 < near < 1 and far > 4
 
 
 @pytest.mark.parametrize("names", [["a"], NAMES])
@@ -58,18 +31,90 @@ def test_over_2000_simulated_calibrations_the_false_positive_rate_stays_at_or_un
         assert abs(realised - exact) <= margin
 
 
-def test_many_calibration_images_are_split_and_keep_the_rate_too() -> None:
+def test_many_calibration_images_keep_the_rate_too() -> None:
     rng = np.random.default_rng(3)
     rates = [
         flagged(Calibration(random_scores(rng, 240), NAMES).p_value(random_scores(rng, 20)), 0.05).mean()
         for _ in range(100)
     ]
     assert np.mean(rates) <= 0.05 + 2.6 * np.std(rates) / np.sqrt(100)
+    assert np.mean(rates) >= 0.03
+
+
+def clustered_scores(rng: np.random.Generator, patients: int, images: int, names: list[str]) -> dict[str, np.ndarray]:
+    """Scores of several images a patient, correlated by 0.7, and the patient of each."""
+    shared = rng.normal(size=(patients, 1, len(names)))
+    values = np.sqrt(0.7) * shared + np.sqrt(0.3) * rng.normal(size=(patients, images, len(names)))
+    columns = np.exp(values).reshape(-1, len(names)).T
+    return dict(zip(names, columns, strict=True)) | {"patient": np.repeat(np.arange(patients), images)}
+
+
+@pytest.mark.parametrize(("names", "simulations"), [(["a"], 2000), (["a", "b", "c"], 400)])
+def test_the_rate_holds_for_several_alike_images_a_patient(names: list[str], simulations: int) -> None:
+    rng, by_patient, by_image = np.random.default_rng(1), [], []
+    for _ in range(simulations):
+        healthy, new = clustered_scores(rng, 25, 4, names), clustered_scores(rng, 20, 1, names)
+        by_patient.append(Calibration(healthy, names).p_value(new))
+        if len(names) == 1:
+            by_image.append(Calibration({"a": healthy["a"]}, names).p_value(new))
+    for rate in (1 / 26, 0.1, 0.2):
+        shares = flagged(np.array(by_patient), rate).mean(axis=1)
+        assert rate / 3 < shares.mean() <= rate + 2.6 * shares.std() / np.sqrt(simulations)
+    if by_image:  # what counting images as independent would do
+        shares = flagged(np.array(by_image), 1 / 101).mean(axis=1)
+        assert shares.mean() > 1 / 101 + 2.6 * shares.std() / np.sqrt(simulations)
+
+
+def test_a_p_value_adds_up_the_share_of_each_patients_images_at_or_above() -> None:
+    healthy = {"a": np.array([1.0, 5.0, 2.0, 3.0, 4.0, 9.0]), "patient": np.array([7, 7, 3, 3, 3, 5])}
+    p = Calibration(healthy, ["a"]).p_value({"a": np.array([0.0, 4.0, 4.5, 10.0])})
+    np.testing.assert_allclose(p, [1.0, (1 + 1 / 2 + 1 / 3 + 1) / 4, (1 + 1 / 2 + 0 + 1) / 4, 1 / 4])
+
+
+def test_with_an_image_each_a_p_value_is_the_rank() -> None:
+    rng = np.random.default_rng(0)
+    healthy, new = rng.normal(size=30).round(1), rng.normal(size=50).round(1)
+    p = Calibration({"a": healthy}, ["a"]).p_value({"a": new})
+    np.testing.assert_allclose(p, [(1 + (healthy >= value).sum()) / 31 for value in new])
+
+
+@pytest.mark.parametrize("names", [["a"], NAMES])
+def test_twelve_patients_tell_no_percentile_above_92_and_the_deviation_goes_on(names: list[str]) -> None:
+    calibration = Calibration(random_scores(np.random.default_rng(0), 12), names)
+    new = {name: np.array([-1e4, 0.5, 1e4, 1e5, np.inf]) for name in NAMES}
+    percentile, deviation = calibration.percentile(new), calibration.deviation(new)
+    np.testing.assert_allclose(percentile[[0, 2, 3, 4]], [100 / 13, 1200 / 13, 1200 / 13, 1200 / 13])
+    assert 100 / 13 < percentile[1] < 1200 / 13 and deviation[2] < deviation[3] < deviation[4]
+
+
+def test_a_missing_score_has_no_p_value_and_an_infinite_one_the_smallest() -> None:
+    calibration = Calibration(random_scores(np.random.default_rng(0), 12), NAMES)
+    p = calibration.p_value({"a": np.array([np.nan, np.inf]), "b": np.array([0.0, np.inf])})
+    assert np.isnan(p[0]) and p[1] == 1 / 13
+
+
+def test_a_single_patient_gives_a_p_value_of_a_half_at_the_least() -> None:
+    healthy = random_scores(np.random.default_rng(0), 4) | {"patient": np.zeros(4, int)}
+    p = Calibration(healthy, NAMES).p_value({"a": np.array([1e6, -1e6]), "b": np.array([1e6, -1e6])})
+    assert p.tolist() == [0.5, 1.0]
+
+
+def test_asking_takes_little_memory_however_many_were_calibrated_on() -> None:
+    rng = np.random.default_rng(0)
+    calibration, new = Calibration(random_scores(rng, 20_000), NAMES), random_scores(rng, 64)
+    calibration.columns("", new)
+    tracemalloc.start()
+    calibration.columns("", new)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200_000
 
 
 def test_a_rate_that_cannot_be_promised_is_refused_with_what_is_needed() -> None:
     calibration = Calibration(random_scores(np.random.default_rng(0), 20), NAMES)
-    with pytest.raises(UsageError, match=r"20 healthy calibration images: choose 0\.0476 or more, or calibrate on 99"):
+    with pytest.raises(
+        UsageError, match=r"20 healthy calibration patients: choose 0\.0476 or more, or calibrate on 99"
+    ):
         calibration.check_rate(0.01)
     calibration.check_rate(1 / 21)
 

@@ -1,5 +1,7 @@
 """Figures of merit against brute force, and intervals that hold what they promise for whole patients."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -172,6 +174,39 @@ def test_roc_band_surrounds_the_curve_and_repeats() -> None:
     curve = np.interp(first.grid, first.false, first.true)
     assert ((first.low <= curve + 1e-9) & (curve <= first.high + 1e-9)).mean() > 0.95
     assert (first.low == again.low).all()
+
+
+def test_infinite_scores_are_ties_in_any_order() -> None:
+    score, finding = (
+        np.array([np.inf, np.inf, np.inf, np.inf, 1.0, -np.inf, -np.inf]),
+        np.array([1, 0, 0, 1, 0, 1, 0]) > 0,
+    )
+    expected = 2 / 3 * 2 / 4 + 1 / 3 * 3 / 7
+    for seed in range(10):
+        order = np.random.default_rng(seed).permutation(7)
+        assert average_precision(finding[order], score[order]) == pytest.approx(expected)
+
+
+def test_infinite_scores_have_the_intervals_and_curves_of_the_largest_finite_ones() -> None:
+    patient, finding, score = clustered(40, seed=8)
+    finite, infinite = np.clip(score, -0.5, 0.5), np.where(abs(score) > 0.5, np.sign(score) * np.inf, score)
+    bootstrap = PatientBootstrap(patient, finding, resamples=100)
+    assert bootstrap.average_precision(infinite) == bootstrap.average_precision(finite)
+    assert bootstrap.auroc(infinite) == bootstrap.auroc(finite)
+    curve, other = bootstrap.roc(infinite), bootstrap.roc(finite)
+    np.testing.assert_array_equal(np.stack([curve.low, curve.high]), np.stack([other.low, other.high]))
+    assert pearson(infinite, score) is None and spearman(infinite, score) == spearman(finite, score)
+
+
+def test_resampling_many_images_takes_little_memory() -> None:
+    patient, finding, score = clustered(10_000, seed=9)
+    bootstrap = PatientBootstrap(patient, finding, resamples=100)
+    tracemalloc.start()
+    bootstrap.roc(score)
+    bootstrap.average_precision(score)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 25e6
 
 
 @settings(max_examples=20)

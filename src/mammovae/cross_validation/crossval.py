@@ -149,7 +149,7 @@ def _scores(run: Run, data: Data, positions: np.ndarray, fold: int, folder: Path
     breasts = np.concatenate([batch.mask[:, 0].numpy() for _, batch in data.batches(positions, detector.size, 64)])
     with atomic_write(folder / "maps.npz") as partial:
         lesions = lesion_masks(data, positions, detector.size)
-        np.savez_compressed(partial, maps=maps.astype(np.float16), lesions=lesions, breasts=breasts > 0)
+        np.savez_compressed(partial, maps=maps, lesions=lesions, breasts=breasts > 0)
     lesions = lesion_masks(data, positions, blob_maps.shape[-1])
     hits = [points_at_lesion(blobs, lesion) for blobs, lesion in zip(blob_maps, lesions, strict=True)]
     table = identity(data, positions).assign(fold=fold)

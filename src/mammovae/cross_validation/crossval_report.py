@@ -119,10 +119,10 @@ def _detection(pooled: PooledMetrics, results: pd.DataFrame, by_patient: bool) -
 
 def _calibration_section(rows: Sequence[Mapping[str, float]]) -> Section:
     """Return stated false-positive rates beside the realised ones."""
-    headers = ("Stated rate", "Realised", "99 % range from", "to", "Calibration images a fold")
-    caption = "Healthy test images flagged, beside the beta-binomial range for one calibration of that size."
+    headers = ("Stated rate", "Realised", "99 % range from", "to", "Calibration patients a fold")
+    caption = "Healthy test images flagged, beside the beta-binomial range for one calibration of as many patients."
     table = Table(headers, _texts(rows, _CALIBRATION), caption)
-    absent = f"There are too few calibration images a fold to promise a rate of {max(RATES):g}."
+    absent = f"There are too few calibration patients a fold to promise a rate of {max(RATES):g}."
     return Section("calibration", "Calibration", [table] if rows else [], absent)
 
 

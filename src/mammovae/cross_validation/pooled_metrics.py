@@ -139,28 +139,28 @@ def _localised(
     if not lesions[known].any():
         return None
     hits = table.loc[known, "blob_hit"].to_numpy(float)
-    return localise(maps[known].astype(np.float32), lesions[known], breasts[known], arms.unaffected, hits, bootstrap)
+    return localise(maps[known], lesions[known], breasts[known], arms.unaffected, hits, bootstrap)
 
 
 def _realised(table: pd.DataFrame, runs: list[Run]) -> list[dict[str, float]]:
     """Return for stated false-positive rates the realised one on healthy test images, and its 99 % range.
 
-    The range is that of one calibration of the folds' mean size and all healthy test images: exact for one fold, and
-    too wide for several, whose calibrations partly cancel.
+    The range is that of one calibration with the folds' mean number of patients and of the patients of all healthy test
+    images: too wide for several folds, whose calibrations partly cancel.
     """
-    healthy = table.loc[(table["healthy"] == True).fillna(False), "finding_p"].to_numpy()  # noqa: E712 - nullable
-    n = round(np.mean([run.manifest["images"]["calibration"] for run in runs]))
+    healthy = table[(table["healthy"] == True).fillna(False)]  # noqa: E712 - nullable
+    n = round(np.mean([run.manifest["calibration_patients"] for run in runs]))
     rows = []
     for rate in _supported_rates(runs):
-        low, high = realised_rate_range(n, len(healthy), rate)
-        realised = float(flagged(healthy, rate).mean())
+        low, high = realised_rate_range(n, healthy["patient_id"].nunique(), rate)
+        realised = float(flagged(healthy["finding_p"].to_numpy(), rate).mean())
         rows.append({"stated": rate, "realised": realised, "range_low": low, "range_high": high, "n_calibration": n})
     return rows
 
 
 def _supported_rates(runs: list[Run]) -> list[float]:
-    """Return the rates of RATES that every fold has calibration images enough for."""
-    fewest = min(run.manifest["images"]["calibration"] for run in runs)
+    """Return the rates of RATES that every fold has calibration patients enough for."""
+    fewest = min(run.manifest["calibration_patients"] for run in runs)
     return [rate for rate in RATES if rate >= 1 / (fewest + 1)]
 
 

@@ -1,55 +1,23 @@
-"""The scores of healthy images as a scale: distributions, fusion of scores, percentiles, conformal p-values, flags."""
+"""The scores of healthy images as a scale: fusion of scores, percentiles, conformal p-values, flags."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri_exp
-from scipy.stats import betabinom, norm
+from scipy.special import ndtr
+from scipy.stats import betabinom
 
 from mammovae.config import UsageError
+from mammovae.detection.score_distribution import ScoreDistribution, to_normal_scores
 from mammovae.models.run import Run
 
 CALIBRATION = "calibration.parquet"  # the file of a RUN folder that holds the scores of healthy calibration images
+PATIENT = "patient"  # its column that numbers their patients
 
 USED, MISSING = "used", "missing"
-_TAIL = 0.2  # share of the healthy images on either side that an exponential tail describes
-_REFIT_LIMIT = 200  # with more calibration images than this they are split, not fitted again for each image
-
-
-class ScoreDistribution:
-    """The smooth, strictly increasing distribution of one score among healthy images.
-
-    A Gaussian kernel estimate (bandwidth by Silverman's rule, "Density Estimation", 1986, 3.31) between the 20th and
-    the 80th percentile, and beyond them exponential tails with the mean excess of the images there (Pickands, Ann.
-    Statist. 3:119, 1975, with shape 0). Unlike ranks it distinguishes two scores that both exceed every healthy one.
-    It is invariant to a positive affine change of the score. values (n,), n >= 1, are the scores of healthy images;
-    floor is the smallest difference that matters, in the score's unit.
-    """
-
-    def __init__(self, values: np.ndarray, floor: float = 0.0) -> None:
-        values = np.sort(np.asarray(values, np.float64))
-        spread = min(values.std(), float(np.subtract(*np.percentile(values, (75, 25)))) / 1.349) or values.std()
-        # Equal scores have no scale: take a thousandth of their size.
-        self._bandwidth = max(1.06 * spread * len(values) ** -0.2, floor) or 1e-3 * abs(values[0]) or 1e-3
-        self._values = values
-        self._low, self._high = np.percentile(values, (100 * _TAIL, 100 * (1 - _TAIL)))
-        self._excess_below = max(float(np.mean(self._low - values[values <= self._low])), 0.5 * self._bandwidth)
-        self._excess_above = max(float(np.mean(values[values >= self._high] - self._high)), 0.5 * self._bandwidth)
-        self._log_cdf_low = float(np.log(norm.cdf((self._low - values) / self._bandwidth).mean()))
-        self._log_sf_high = float(np.log(norm.sf((self._high - values) / self._bandwidth).mean()))
-
-    def to_normal_score(self, x: np.ndarray) -> np.ndarray:
-        """Return scores (m,) as normal scores: the standard normal quantiles of their ranks among healthy images."""
-        x = np.asarray(x, np.float64)
-        inside = np.clip(x, self._low, self._high)
-        # The survival function above the median, the distribution function below: neither loses digits near 1.
-        survival = norm.sf((inside[..., None] - self._values) / self._bandwidth).mean(axis=-1)
-        above, below = (x - self._high) / self._excess_above, (self._low - x) / self._excess_below
-        log_above = np.where(above > 0, self._log_sf_high - above, np.log(survival))
-        log_below = np.where(below > 0, self._log_cdf_low - below, np.log1p(-survival))
-        return np.where(log_above < log_below, -ndtri_exp(log_above), ndtri_exp(log_below))
+_FOLDS = 5  # parts of the calibration patients, each transformed by the distributions of the others
 
 
 class Calibration:
@@ -58,24 +26,44 @@ class Calibration:
     The fused score is the mean of the normal scores, with equal weights, which no labels choose. A single score is not
     transformed: it is its own fused score. Images that lack one of the scores (NaN) get NaN. In all methods, scores
     holds an array (m,) for each name; results are (m,).
+
+    healthy may hold a column patient, a number for each patient; without it each image is a patient of its own.
+    Percentiles are places among images, and p-values count patients: the images of one say much the same.
     """
 
     def __init__(self, healthy: pd.DataFrame | Mapping[str, np.ndarray], fused: Sequence[str]) -> None:
         self.names = tuple(fused)
         table = self._table(healthy) if len(healthy) else np.empty((0, len(self.names)))
-        self._healthy = table[~np.isnan(table).any(axis=1)]
-        self.n = len(self._healthy)  # calibration images that have every score
-        if self.n:
+        patients = np.asarray(healthy[PATIENT]) if PATIENT in healthy else np.arange(len(table))
+        is_complete = ~np.isnan(table).any(axis=1)
+        self._healthy = table[is_complete]
+        _, self._patient, counts = np.unique(patients[is_complete], return_inverse=True, return_counts=True)
+        self._weights = 1 / counts[self._patient]  # of each image: a patient's share
+        self.n_patients = len(counts)  # calibration patients with an image that has every score
+        if self.n_patients:
             self._marginals = _fit(self._healthy)
 
     @cached_property
+    def _folds(self) -> list["_Fold"]:
+        """Parts of the calibration patients as the distributions of the others see them; of a single patient, one."""
+        fold = self._patient % min(_FOLDS, self.n_patients)
+        parts = [fold == number for number in range(fold.max() + 1)]
+        fits = [_fit(self._healthy[~part]) for part in parts] if len(parts) > 1 else [self._marginals]
+        return [
+            _Fold(fit, _Ranks(_fuse(fit, self._healthy[part]), self._weights[part]))
+            for fit, part in zip(fits, parts, strict=True)
+        ]
+
+    @cached_property
+    def _ranks(self) -> "_Ranks":
+        return _Ranks(self._healthy[:, 0], self._weights)
+
+    @cached_property
     def _fused_distribution(self) -> ScoreDistribution:
-        """The fused scores of the calibration images, each transformed by the distributions of the others."""
-        if self.n > _REFIT_LIMIT or self.n < 3:
-            return ScoreDistribution(_fuse(self._marginals, self._healthy))
-        rows = np.arange(self.n)
-        fused = [_fuse(_fit(self._healthy[rows != row]), self._healthy[[row]])[0] for row in rows]
-        return ScoreDistribution(np.array(fused))
+        """The fused scores of the calibration images, each transformed by the distributions of other patients."""
+        if len(self.names) == 1:
+            return self._marginals[0]
+        return ScoreDistribution(np.concatenate([fold.ranks.values for fold in self._folds]))
 
     def fuse(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the fused scores of images; NaN without calibration images."""
@@ -84,43 +72,48 @@ class Calibration:
     def normal_scores(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return how far each score is from healthy, in healthy standard deviations, (m, number of scores)."""
         table = self._table(scores)
-        return _to_normal_scores(self._marginals, table) if self.n else np.full(table.shape, np.nan)
+        return to_normal_scores(self._marginals, table) if self.n_patients else np.full(table.shape, np.nan)
 
     def percentile(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the smooth percentile of each image's fused score among healthy images, 0 to 100."""
-        return 100 * norm.cdf(self.deviation(scores))
+        """Return the smooth percentile of each image's fused score among healthy images.
+
+        It runs from 100 / (n + 1) to 100 n / (n + 1) with n calibration patients, which cannot tell what lies beyond.
+        """
+        outermost = 100 / (self.n_patients + 1)
+        return np.clip(100 * ndtr(self.deviation(scores)), outermost, 100 - outermost)
 
     def deviation(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the percentile as a standard normal quantile, which still differs where all percentiles read 100."""
-        if not self.n:
+        """Return the percentile as a standard normal quantile, which still differs where percentiles end."""
+        if not self.n_patients:
             return np.full(len(self._table(scores)), np.nan)
-        distribution = self._fused_distribution if len(self.names) > 1 else self._marginals[0]
-        return distribution.to_normal_score(self.fuse(scores))
+        return self._fused_distribution.to_normal_score(self.fuse(scores))
 
     def p_value(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return conformal p-values: for an image exchangeable with the calibration images P(p <= a) <= a.
+        """Return conformal p-values: for an image of a new healthy patient P(p <= a) <= a.
 
-        p = (1 + number of healthy images at or above) / (n + 1) (Vovk, Gammerman & Shafer, "Algorithmic Learning in a
-        Random World", 2005, section 2.2). Several scores are transformed by distributions fitted to the calibration
-        images and the scored one, so that all n + 1 are treated alike; with more than 200 calibration images a third
-        of them gives the distributions and the others the ranks, which is as exact and faster.
+        p = (1 + sum over patients of the share of their images at or above) / (n + 1) with n calibration patients, who
+        are exchangeable with the new one, however alike the images of one are (Dunn, Wasserman & Ramdas, "Distribution-
+        free prediction sets for two-layer hierarchical models", JASA 118:2491, 2023; Lee, Barber & Willett,
+        "Distribution-free inference with hierarchical data", 2023). With an image each it is the rank among n + 1
+        (Vovk, Gammerman & Shafer, "Algorithmic Learning in a Random World", 2005, section 2.2).
+
+        Several scores make it cross-conformal (Vovk, Ann. Math. Artif. Intell. 74:9, 2015): the patients are dealt to
+        five parts, and in each the image is compared after both were transformed by distributions fitted to the other
+        parts. For that P(p <= a) <= a is what simulations give, for few patients and many; proven is about 2a
+        (Barber, Candès, Ramdas & Tibshirani, Ann. Statist. 49:486, 2021, theorem 4).
         """
         table = self._table(scores)
-        p = np.full(len(table), np.nan)
-        is_complete = ~np.isnan(table).any(axis=1) & (self.n > 0)
+        if not self.n_patients:
+            return np.full(len(table), np.nan)
         if len(self.names) == 1:
-            p[is_complete] = _rank_p_values(self._healthy[:, 0], table[is_complete, 0])
-        elif self.n > _REFIT_LIMIT:
-            marginals = _fit(self._healthy[::3])
-            healthy = _fuse(marginals, np.delete(self._healthy, np.s_[::3], axis=0))
-            p[is_complete] = _rank_p_values(healthy, _fuse(marginals, table[is_complete]))
+            at_or_above = self._ranks.at_or_above(table[:, 0])
         else:
-            for row in np.flatnonzero(is_complete):
-                augmented = np.vstack([self._healthy, table[row]])
-                fused = _fuse(_fit(augmented), augmented)
-                # Equal images may differ in the last digit; a tie counts against the flag.
-                p[row] = np.count_nonzero(fused >= fused[-1] - 1e-9) / len(augmented)
-        return p
+            marginals = [one for fold in self._folds for one in fold.marginals]
+            normal = to_normal_scores(marginals, np.tile(table, len(self._folds)))
+            fused = normal.reshape(len(table), len(self._folds), -1).mean(axis=2)
+            parts = zip(self._folds, fused.T, strict=True)
+            at_or_above = np.sum([fold.ranks.at_or_above(column) for fold, column in parts], axis=0)
+        return np.where(np.isnan(table).any(axis=1), np.nan, (1 + at_or_above) / (self.n_patients + 1))
 
     def columns(self, name: str, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the fused scores, percentiles and p-values as name, name_percentile and name_p."""
@@ -128,15 +121,34 @@ class Calibration:
         return columns | {f"{name}_p": self.p_value(scores)}
 
     def check_rate(self, rate: float) -> None:
-        """Raise UsageError when the calibration images are too few for a false-positive rate."""
-        n_ranks = self.n - (self.n + 2) // 3 if self.n > _REFIT_LIMIT and len(self.names) > 1 else self.n
-        if not 0 < rate < 1 or rate < 1 / (n_ranks + 1):
-            refusal = f"a false-positive rate of {rate:g} cannot be promised with {n_ranks} healthy calibration images"
+        """Raise UsageError when the calibration patients are too few for a false-positive rate."""
+        n = self.n_patients
+        if not 0 < rate < 1 or rate < 1 / (n + 1):
+            refusal = f"a false-positive rate of {rate:g} cannot be promised with {n} healthy calibration patients"
             n_needed = int(np.ceil(1 / max(rate, 1e-9))) - 1
-            raise UsageError(f"{refusal}: choose {1 / (n_ranks + 1):.3g} or more, or calibrate on {n_needed}")
+            raise UsageError(f"{refusal}: choose {1 / (n + 1):.3g} or more, or calibrate on {n_needed}")
 
     def _table(self, scores: pd.DataFrame | Mapping[str, np.ndarray]) -> np.ndarray:
         return np.stack([np.asarray(scores[name], np.float64) for name in self.names], axis=1)
+
+
+class _Ranks:
+    """Healthy scores (n,) with the weight of each, in order: what weighs at or above any other score."""
+
+    def __init__(self, values: np.ndarray, weights: np.ndarray) -> None:
+        order = np.argsort(values)
+        self.values = values[order]
+        self._above = np.append(np.cumsum(weights[order][::-1])[::-1], 0.0)
+
+    def at_or_above(self, scores: np.ndarray) -> np.ndarray:
+        return self._above[np.searchsorted(self.values, scores, side="left")]
+
+
+class _Fold(NamedTuple):
+    """Some of the calibration patients: the distributions of all others, and their own fused scores by these."""
+
+    marginals: list[ScoreDistribution]
+    ranks: _Ranks
 
 
 def flagged(p: np.ndarray, rate: float) -> np.ndarray:
@@ -160,11 +172,12 @@ def with_fallback(
 
 
 def realised_rate_range(n_calibration: int, n_test: int, rate: float, level: float = 0.99) -> tuple[float, float]:
-    """Return the central range of the share of n_test healthy images flagged at a rate, over calibrations and tests.
+    """Return the central range of the share of healthy images flagged at a rate, over calibrations and tests.
 
     The number flagged is beta-binomial with k and n + 1 - k, k = floor(rate (n + 1)): Vovk, "Conditional validity of
     inductive conformal predictors" (ACML 2012); Angelopoulos & Bates, "Conformal prediction: a gentle introduction"
-    (Found. Trends Mach. Learn. 16:494, 2023), section 3.2. Images are assumed independent.
+    (Found. Trends Mach. Learn. 16:494, 2023), section 3.2. n_calibration and n_test are patients, taken as an image
+    each: if the images of one differ, the range is too wide.
     """
     k = int(np.floor(rate * (n_calibration + 1) * (1 + 1e-9)))
     if k < 1:
@@ -219,14 +232,5 @@ def _fit(table: np.ndarray) -> list[ScoreDistribution]:
     return [ScoreDistribution(column) for column in table.T]
 
 
-def _to_normal_scores(marginals: Sequence[ScoreDistribution], table: np.ndarray) -> np.ndarray:
-    return np.stack([marginals[row].to_normal_score(column) for row, column in enumerate(table.T)], axis=1)
-
-
 def _fuse(marginals: Sequence[ScoreDistribution], table: np.ndarray) -> np.ndarray:
-    return _to_normal_scores(marginals, table).mean(axis=1)
-
-
-def _rank_p_values(healthy: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    ordered = np.sort(healthy)
-    return (1 + len(ordered) - np.searchsorted(ordered, scores, side="left")) / (len(ordered) + 1)
+    return to_normal_scores(marginals, table).mean(axis=1)

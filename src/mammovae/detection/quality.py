@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mammovae.config import InputError
-from mammovae.detection.calibration import CALIBRATION, Calibration, ScoreDistribution
+from mammovae.detection.calibration import CALIBRATION, Calibration
+from mammovae.detection.score_distribution import ScoreDistribution, to_normal_scores
 from mammovae.storage import atomic_write
 
 REFERENCE_MEASUREMENTS, TEMPLATES = "quality_reference.parquet", "quality_templates.safetensors"
@@ -82,12 +83,15 @@ class Quality:
     their other side. The quality score is the largest of them: a fault shows in one or two measures, and a mean over
     forty would hide it.
 
-    measures are those of healthy training images, comparisons with the templates included; calibration holds the
-    quality scores of healthy calibration images, (n,).
+    measures are those of healthy training images, comparisons with the templates included; calibration that of the
+    score quality.
     """
 
-    def __init__(self, measures: pd.DataFrame, templates: Mapping[str, np.ndarray], calibration: np.ndarray) -> None:
-        self.measures, self.templates, self.calibration = measures, templates, calibration
+    def __init__(
+        self, measures: pd.DataFrame, templates: Mapping[str, np.ndarray], calibration: Calibration | None = None
+    ) -> None:
+        self.measures, self.templates = measures, templates
+        self.calibration = calibration or Calibration({}, ["quality"])
         self._distributions = _fit_distributions(measures)
 
     @classmethod
@@ -106,34 +110,35 @@ class Quality:
             parts = {"mean": centre, "axes": axes[:count], "spread": floored, "rest": np.array(rest)}
             templates |= {f"{name}_{part}": value for part, value in parts.items()}
         table = measures.assign(**_comparisons(templates, images, outlines)).filter(list(MEASURES))
-        normal_scores = _to_normal_scores(_fit_distributions(table), table).to_numpy()
+        normal_scores = _to_normal_scores(_fit_distributions(table), _columns(table))
         covariance = np.cov(np.clip(normal_scores, -4, 4), rowvar=False)
         # Half the weight on the diagonal: some eighty images determine no more of forty measures.
         diagonal = np.diag(np.maximum(np.diag(covariance), 0.2))
         shrunk = 0.5 * covariance + 0.5 * diagonal + 0.05 * np.eye(len(diagonal))
         templates["inverse"] = np.linalg.inv(shrunk)
         table = table.assign(combination=_combination(normal_scores, templates["inverse"]))
-        return cls(table, templates, np.empty(0))
+        return cls(table, templates)
 
     def normal_scores(self, measures: pd.DataFrame, images: np.ndarray, outlines: np.ndarray) -> pd.DataFrame:
         """Return how far each measure of images is from healthy, a column a measure, 0 where its side is no fault."""
-        table = measures.reset_index(drop=True).assign(**_comparisons(self.templates, images, outlines))
-        signed = _to_normal_scores(self._distributions, table)
-        combination = _combination(signed.to_numpy(), self.templates["inverse"])
-        signed["combination"] = self._distributions["combination"].to_normal_score(combination)
-        lowest = pd.Series({name: -np.inf if MEASURES[str(name)].below else 0.0 for name in signed})
-        highest = pd.Series({name: np.inf if MEASURES[str(name)].above else 0.0 for name in signed})
-        return signed.clip(lowest, highest, axis=1)
+        values = _columns(measures) | _comparisons(self.templates, images, outlines)
+        *fitted, combined = self._distributions.items()
+        signed = _to_normal_scores(dict(fitted), values)
+        combination = _combination(signed, self.templates["inverse"])
+        signed = np.column_stack([signed, combined[1].to_normal_score(combination)])
+        lowest = [-np.inf if MEASURES[name].below else 0.0 for name in self._distributions]
+        highest = [np.inf if MEASURES[name].above else 0.0 for name in self._distributions]
+        return pd.DataFrame(np.clip(signed, lowest, highest), columns=list(self._distributions))
 
     def score(self, normal_scores: pd.DataFrame) -> np.ndarray:
         """Return the quality score of images, (n,)."""
-        return normal_scores.abs().max(axis=1).to_numpy(copy=True)
+        return np.abs(normal_scores.to_numpy()).max(axis=1)
 
     def columns(self, normal_scores: pd.DataFrame) -> dict[str, np.ndarray]:
         """Return quality, and quality_percentile (0..100), quality_p and quality_deviation as Calibration does."""
-        calibration = Calibration({"quality": self.calibration}, ["quality"])
         scores = {"quality": self.score(normal_scores)}
-        return calibration.columns("quality", scores) | {"quality_deviation": calibration.deviation(scores)}
+        columns = self.calibration.columns("quality", scores)
+        return columns | {"quality_deviation": self.calibration.deviation(scores)}
 
     def reasons(self, normal_scores: pd.DataFrame) -> list[str]:
         """Return in words which measure gives each image's score, and on which side of healthy it lies."""
@@ -163,8 +168,7 @@ class Quality:
             calibration = pd.read_parquet(folder / CALIBRATION)
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{folder} holds a damaged quality score: {error}; train again") from error
-        scores = calibration.get("quality", pd.Series(dtype=np.float64))
-        return cls(measures, templates, scores.to_numpy(np.float64))
+        return cls(measures, templates, Calibration(calibration, ["quality"]))
 
 
 def thumbnails(images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -184,9 +188,13 @@ def _fit_distributions(table: pd.DataFrame) -> dict[str, ScoreDistribution]:
     return {str(name): ScoreDistribution(table[name].to_numpy(), MEASURES[str(name)].floor) for name in table}
 
 
-def _to_normal_scores(distributions: Mapping[str, ScoreDistribution], table: pd.DataFrame) -> pd.DataFrame:
-    known = [name for name in distributions if name in table]
-    return pd.DataFrame({name: distributions[name].to_normal_score(table[name].to_numpy()) for name in known})
+def _columns(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    return dict(zip(map(str, table), table.to_numpy(np.float64).T, strict=True))
+
+
+def _to_normal_scores(distributions: Mapping[str, ScoreDistribution], values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return values as normal scores, (n, number of distributions)."""
+    return to_normal_scores(list(distributions.values()), np.stack([values[name] for name in distributions], axis=1))
 
 
 def _comparisons(

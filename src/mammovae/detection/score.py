@@ -78,7 +78,7 @@ def score(  # noqa: PLR0913
         folder.check_prepared_as(scorer.run.manifest["prepared"])
     if maps is not None:
         map_files.claim_folder(maps)
-    page = ReviewPage(scorer.rows.level)
+    page = ReviewPage(scorer.rows.level, scorer.rows.n_patients)
     with _locked(out), Journal(out.with_name(f".{out.name}.rows.jsonl"), _job_key(scorer, inputs)) as journal:
         done = _finished_keys(journal, review is not None)
         pending = [task for task in inputs.tasks if not done.issuperset(task.keys)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 
 from mammovae.data.geometry import Geometry
 from mammovae.data.index import other_breasts
@@ -13,12 +14,13 @@ from mammovae.detection.calibration import FusedScore, flagged
 from mammovae.detection.detector import Detection
 from mammovae.detection.quality import MEASURES, Quality, thumbnails
 from mammovae.models.run import Run
+from mammovae.report.formatting import percentile
 
 IDENTITY = ["image_id", "source", "patient_id", "side", "view"]
 COLUMNS = [*IDENTITY, "finding", "finding_percentile", "finding_p", "quality", "quality_percentile"]
 COLUMNS += ["flag", "other", "reason"]
 """The first columns of scores.csv; the raw scores follow."""
-REASON_PERCENTILE = 95.0  # from this percentile on, a row gives a reason
+REASON_DEVIATION = float(ndtri(0.95))  # from this deviation on, the 95th percentile, a row gives a reason
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class ScoreRowBuilder:
         self.finding, self.quality, self.rate = FusedScore(run), Quality.open(run.path), rate
         self.convention = run.manifest["prepared"]["stored_as"]
         self.level = run.manifest["map_scale"]  # the 99.9th percentile of healthy pixels in the fused map
+        self.n_patients = self.finding.one_sided.n_patients  # of calibration
         if rate is not None:
             self.finding.one_sided.check_rate(rate)
 
@@ -66,11 +69,11 @@ class ScoreRowBuilder:
                 p_values |= {"quality": quality["quality_p"][number]} if quality else {}
                 row["flag"] = "+".join(name for name, p in p_values.items() if flagged(p, self.rate)) or None
             reasons = [identity["reason"]] if identity["reason"] else []
-            if row["finding_percentile"] >= REASON_PERCENTILE:
+            if deviations[0][number] >= REASON_DEVIATION:
                 place = _describe_peak(prepared.geometries[number], detection.fused_map[number], self.level)
-                rank = f"finding above {row['finding_percentile']:.1f} % of healthy images"
+                rank = f"finding above {percentile(row['finding_percentile'], self.n_patients)} % of healthy images"
                 reasons.append(f"{rank}: {finding_reasons[number]}, {place}")
-            if row.get("quality_percentile", 0) >= REASON_PERCENTILE:
+            if quality and quality["quality_deviation"][number] >= REASON_DEVIATION:
                 reasons.append(f"quality: {quality_reasons[number]}")
             row["reason"] = "; ".join(reasons) or None
             row |= {name: float(values[number]) for name, values in scores.items()}
@@ -81,7 +84,9 @@ class ScoreRowBuilder:
         """Return Quality.columns of images and their reasons; both empty for a run without a quality score."""
         if self.quality is None:
             return {}, []
-        table = pd.DataFrame(prepared.measures).filter(list(MEASURES)).astype(np.float64)
+        names = [name for name in MEASURES if name in prepared.measures[0]]
+        cells = np.array([[measures[name] for name in names] for measures in prepared.measures], np.float64)
+        table = pd.DataFrame(cells, columns=names)
         normal_scores = self.quality.normal_scores(table, *thumbnails(prepared.images, prepared.masks))
         return self.quality.columns(normal_scores), self.quality.reasons(normal_scores)
 

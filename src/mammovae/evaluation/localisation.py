@@ -47,9 +47,9 @@ def localise(
 ) -> Localisation:
     """Compare maps (N, S, S), all on one scale, with lesion regions, bool (N, S, S).
 
-    Marks are the local maxima of a map, at least 1/16 of its side apart (FROC: Bunch et al., Proc. SPIE 127:124, 1977);
-    false ones are counted on the healthy images. Of several lesions in an image each counts. blob_hits: (N,) whether
-    the blob filter's maximum lies in a lesion, NaN where there is no annotation.
+    Marks are the local maxima of a map (FROC: Bunch et al., Proc. SPIE 127:124, 1977); false ones are counted on the
+    healthy images. Of several lesions in an image each counts. blob_hits: (N,) whether the blob filter's maximum lies
+    in a lesion, NaN where there is no annotation.
     """
     annotated = np.asarray(lesions.any(axis=(1, 2)))
     hits, precision = np.zeros((2, len(maps)))
@@ -87,9 +87,22 @@ def _highest_marks(anomaly_map: np.ndarray, lesion: np.ndarray) -> np.ndarray:
 
 
 def marks(anomaly_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places (k, 2) and heights (k,) of a map's highest local maxima, at most 20, zeros left out."""
+    """Return the places (k, 2) and heights (k,) of a map's highest local maxima, at most 20, zeros left out.
+
+    Nothing is higher within 1/32 of the map's side around a mark. Pixels of one height that are no further apart are
+    one mark, at the pixel nearest to their middle, and a flat part of a slope is none: rounding makes no marks.
+    """
     reach = max(3, anomaly_map.shape[0] // 16) | 1
     peaks = (anomaly_map == ndimage.maximum_filter(anomaly_map, reach)) & (anomaly_map > 0)
-    places, heights = np.argwhere(peaks), anomaly_map[peaks].astype(float)
+    flat, _ = ndimage.label(peaks, np.ones((3, 3)))  # pyrefly: ignore
+    goes_on = ndimage.maximum_filter(np.where(peaks, -np.inf, anomaly_map), 3) >= anomaly_map  # to where it is higher
+    peaks &= ~np.isin(flat, flat[peaks & goes_on])
+    plateaus, count = ndimage.label(ndimage.maximum_filter(peaks, reach // 2), np.ones((3, 3)))  # pyrefly: ignore
+    places, of_place = np.argwhere(peaks), plateaus[peaks] - 1
+    sizes = np.bincount(of_place, minlength=count)
+    middles = np.stack([np.bincount(of_place, axis, count) / sizes for axis in places.T], axis=1)
+    nearest_first = np.argsort(((places - middles[of_place]) ** 2).sum(axis=1), kind="stable")
+    centres = nearest_first[np.unique(of_place[nearest_first], return_index=True)[1]]
+    places, heights = places[centres], anomaly_map[tuple(places[centres].T)].astype(float)
     order = np.argsort(-heights, kind="stable")[:_MARKS]
     return places[order], heights[order]

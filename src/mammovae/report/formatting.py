@@ -28,6 +28,12 @@ def value(item: Any) -> str:
     return "unknown" if item is None else str(item)
 
 
+def percentile(item: float, patients: int) -> str:
+    """Return a percentile no finer than a number of calibration patients allows, rounded down: "92", "99.5"."""
+    digits = min(max(math.ceil(math.log10(patients + 1)) - 2, 0), 2)
+    return f"{math.floor(item * 10**digits + 1e-6) / 10**digits:.{digits}f}"
+
+
 def plural(number: int, noun: str) -> str:
     """Return "1 image" or "1,200 images"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

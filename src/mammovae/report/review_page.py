@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from mammovae.report.formatting import percentile, plural
 from mammovae.report.images import MapScale, grey, thumbnail
 from mammovae.report.page import Figure, Images, Page, Section, Table, Text, write_page
 from mammovae.report.style import MAP, data_uri
@@ -21,9 +22,9 @@ _SIDE = 192
 class ReviewPage:
     """Keeps the most suspicious of any number of images, and no more than it will show."""
 
-    def __init__(self, level: float, shown: int = SHOWN) -> None:
-        """level: the value of anomaly maps that one healthy pixel in a thousand exceeds."""
-        self._scale, self._shown = MapScale.of_healthy(level), shown
+    def __init__(self, level: float, patients: int, shown: int = SHOWN) -> None:
+        """level: the value of anomaly maps that one healthy pixel in a thousand exceeds; patients: of calibration."""
+        self._scale, self._patients, self._shown = MapScale.of_healthy(level), patients, shown
         self._heap: list[tuple[float, str, int, dict[str, Any], bytes]] = []
         self._refused: list[dict[str, Any]] = []
         self._number, self._n_refused = count(), 0
@@ -53,7 +54,8 @@ class ReviewPage:
 
     def write(self, path: Path, table: str, total: int) -> None:
         """Write the page: refused images first, then the most suspicious; table is the name of the file with all."""
-        figures = [_figure(row, png) for *_, row, png in sorted(self._heap, key=lambda entry: (-entry[0], entry[1]))]
+        ordered = sorted(self._heap, key=lambda entry: (-entry[0], entry[1]))
+        figures = [_figure(row, png, self._patients) for *_, row, png in ordered]
         sections = [Section("suspicious", "Most suspicious", [Images(figures)])]
         if refused := self._first_refused():
             first = f", the first {len(refused)}" if self._n_refused > len(refused) else ""
@@ -67,7 +69,8 @@ class ReviewPage:
         page = Page(
             "mammovae review page",
             f"{len(figures)} of {total:,} images, the most suspicious first",
-            f"Percentiles are places among healthy calibration images. All rows are in {table}.",
+            "Percentiles are places among healthy calibration images, of "
+            f"{plural(self._patients, 'patient')}. All rows are in {table}.",
             [],
             Section("what", "How to read this page", [Text(words)]),
             sections,
@@ -75,12 +78,19 @@ class ReviewPage:
         write_page(path, page)
 
 
-def _figure(row: dict[str, Any], png: bytes) -> Figure:
-    percentiles = [row.get(f"{name}_percentile") for name in ("finding", "quality")]
-    finding, quality = ("–" if value is None or value != value else f"{value:.1f}" for value in percentiles)
+def _figure(row: dict[str, Any], png: bytes, patients: int) -> Figure:
+    finding, quality = (_percentile(row.get(f"{name}_percentile"), patients) for name in ("finding", "quality"))
     words = Markup("<code>{}</code> finding {}, quality {}: {}")
     caption = words.format(row["image_id"], finding, quality, row.get("reason") or "nothing stands out")
     return Figure(data_uri(png), f"{row['image_id']}: image, and image with anomaly map", caption)
+
+
+def _percentile(value: float | None, patients: int) -> str:
+    """Return a percentile in words: "45", "above 92" where patients cannot tell more, "–" where there is none."""
+    if value is None or value != value:
+        return "–"
+    is_highest = value >= 100 * patients / (patients + 1) - 1e-9
+    return f"{'above ' if is_highest else ''}{percentile(value, patients)}"
 
 
 def _pair_png(image: np.ndarray, anomaly_map: np.ndarray, scale: MapScale) -> bytes:

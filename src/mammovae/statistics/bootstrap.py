@@ -13,7 +13,7 @@ RESAMPLES = 2000
 """Resamples behind every interval."""
 FEWEST_PATIENTS = 10
 """Patients in each class that an interval needs; with fewer, it would reflect chance more than the score."""
-_CHUNK = 250
+_CELLS = 2**17  # weights held at once: what a processor's cache holds, at any number of images
 _GRID = np.linspace(0, 1, 101)
 
 
@@ -68,9 +68,9 @@ def check_finite(values: ArrayLike, what: str = "a score") -> Floats:
 
 
 def pearson(first: ArrayLike, second: ArrayLike) -> float | None:
-    """Return the linear correlation, -1 to 1; None for fewer than three pairs or where either is constant."""
+    """Return the linear correlation, -1 to 1; None for fewer than three pairs, or one constant or infinite."""
     a, b = check_finite(first), check_finite(second)
-    defined = a.size >= 3 and np.ptp(a) > 0 and np.ptp(b) > 0
+    defined = a.size >= 3 and all(np.isfinite(x).all() and np.ptp(x) > 0 for x in (a, b))
     return float(np.clip(np.corrcoef(a, b)[0, 1], -1, 1)) if defined else None
 
 
@@ -210,9 +210,9 @@ class PatientBootstrap:
         if self._enough(keep):
             images = np.flatnonzero(keep)
             images = images[np.argsort(-scores[images], kind="stable")]
-            ends = np.append(np.flatnonzero(np.diff(scores[images])), images.size - 1)
-            curves = [_rates(w, self.finding[images], ends) for weights in self._weights(images) for w in weights]
-            low, high = np.nanpercentile(np.array(curves), [2.5, 97.5], axis=0)
+            ends = _ends_of_ties(scores[images])
+            curves = [_rates(weights, self.finding[images], ends) for weights in self._weights(images)]
+            low, high = np.nanpercentile(np.concatenate(curves), [2.5, 97.5], axis=0)
         return RocCurve(self.auroc(scores, keep), false, true, _GRID, low, high)
 
     def _checked(self, scores: ArrayLike, keep: Bools | None) -> tuple[Floats, Bools]:
@@ -226,17 +226,30 @@ class PatientBootstrap:
         return all(np.unique(group).size >= FEWEST_PATIENTS for group in groups)
 
     def _weights(self, images: Integers) -> Iterator[Floats]:
-        for start in range(0, len(self._counts), _CHUNK):
-            yield self._counts[start : start + _CHUNK, self._patient[images]].astype(float)
+        """Yield how often each image is drawn, a row a resample, some resamples at a time."""
+        patient, rows = self._patient[images], max(1, _CELLS // max(1, images.size))
+        for start in range(0, len(self._counts), rows):
+            yield self._counts[start : start + rows].take(patient, axis=1).astype(float)
 
     def _aurocs(self, scores: Floats, keep: Bools) -> Iterator[Floats]:
+        from scipy.sparse import csr_array  # here, as most who import this module resample nothing
+
+        def by_patient(rows: Integers, images: Integers) -> csr_array:
+            shape = (places.size + 1, self._counts.shape[1])
+            return csr_array((np.ones(rows.size), (rows, self._patient[images])), shape)
+
         healthy, positive = np.flatnonzero(keep & ~self.finding), np.flatnonzero(keep & self.finding)
         healthy = healthy[np.argsort(scores[healthy])]
-        left, right = (np.searchsorted(scores[healthy], scores[positive], side) for side in ("left", "right"))
-        for lower, upper in zip(self._weights(healthy), self._weights(positive), strict=True):
-            below = np.pad(np.cumsum(lower, axis=1), ((0, 0), (1, 0)))
-            wins = np.einsum("rp,rp->r", upper, below[:, left] + below[:, right]) / 2
-            yield _ratio(wins, below[:, -1] * upper.sum(axis=1))
+        sides = [np.searchsorted(scores[healthy], scores[positive], side) for side in ("left", "right")]
+        # Healthy images are summed between the places of findings among them, by patient, before any resample.
+        places, place = np.unique(np.concatenate(sides), return_inverse=True)
+        between = by_patient(np.searchsorted(places, np.arange(healthy.size), "right"), healthy)
+        findings = by_patient(place, np.tile(positive, 2))  # each counts twice: for wins, and for wins and ties
+        rows = max(1, _CELLS // max(places.size, self._counts.shape[1]))
+        for start in range(0, len(self._counts), rows):
+            counts = np.ascontiguousarray(self._counts[start : start + rows].T, float)
+            below, drawn = np.cumsum(between @ counts, axis=0), findings @ counts
+            yield _ratio((drawn * below).sum(axis=0), below[-1] * drawn.sum(axis=0))
 
     def _estimate(self, value: float | None, draws: Iterator[Floats], keep: Bools) -> Estimate:
         """Return a value with its interval where there are patients enough; else the draws are never made."""
@@ -260,7 +273,7 @@ def signed(value: float, digits: int = 2) -> str:
 def _average_precisions(scores: Floats, finding: Bools, weights: Floats) -> Floats:
     """Return the average precision of each row of weights (R, N)."""
     order = np.argsort(-scores, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), order.size - 1)
+    ends = _ends_of_ties(scores[order])
     true = np.cumsum(weights[:, order] * finding[order], axis=1)[:, ends]
     flagged = np.cumsum(weights[:, order], axis=1)[:, ends]
     precision = np.divide(true, flagged, out=np.zeros_like(true), where=flagged > 0)
@@ -268,10 +281,18 @@ def _average_precisions(scores: Floats, finding: Bools, weights: Floats) -> Floa
 
 
 def _rates(weights: Floats, finding: Bools, ends: Integers) -> Floats:
-    """Return the true-positive rates on the grid of one resample; weights and finding are in order of falling score."""
-    true, false = (np.append(0, np.cumsum(weights * mask)[ends]) for mask in (finding, ~finding))
-    is_defined = true[-1] and false[-1]
-    return np.interp(_GRID, false / false[-1], true / true[-1]) if is_defined else np.full(_GRID.size, np.nan)
+    """Return the true-positive rates on the grid of each resample (R, N); columns are in order of falling score."""
+    true, false = (np.cumsum(weights * mask, axis=1)[:, ends] for mask in (finding, ~finding))
+    rates = np.full((len(weights), _GRID.size), np.nan)
+    for row in np.flatnonzero((true[:, -1] > 0) & (false[:, -1] > 0)):
+        steps = (np.append(0, counts[row]) / counts[row, -1] for counts in (false, true))
+        rates[row] = np.interp(_GRID, *steps)
+    return rates
+
+
+def _ends_of_ties(ordered: Floats) -> Integers:
+    """Return the last place of each run of equal scores; no differences, for that of two infinite ones is NaN."""
+    return np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), ordered.size - 1)
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:

@@ -218,9 +218,14 @@ def _groups(headline: Floats, rows: "DataFrame", arms: Arms) -> dict[str, Floats
 
 def _masks_by_name(rows: "DataFrame", column: str) -> dict[str, Bools]:
     """Return for each name in a column of lists which images hold it; a missing cell is an empty list."""
-    cells = rows.get(column, [])
-    names = [[] if cell is None or isinstance(cell, float) else [str(name) for name in cell] for cell in cells]
-    return {name: np.array([name in cell for cell in names]) for name in sorted(set().union(*names))}
+    holders: dict[str, list[int]] = {}
+    for number, cell in enumerate(rows.get(column, [])):
+        for name in () if cell is None or isinstance(cell, float) else cell:
+            holders.setdefault(str(name), []).append(number)
+    masks = {name: np.zeros(len(rows), bool) for name in sorted(holders)}
+    for name, mask in masks.items():
+        mask[holders[name]] = True
+    return masks
 
 
 def _texts(rows: "DataFrame", column: str) -> "NDArray[Any]":

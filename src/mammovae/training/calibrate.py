@@ -7,7 +7,7 @@ import pandas as pd
 
 from mammovae.config import InputError
 from mammovae.data.dataset import Data
-from mammovae.detection.calibration import CALIBRATION
+from mammovae.detection.calibration import CALIBRATION, PATIENT
 from mammovae.detection.detector import Detector
 from mammovae.detection.quality import MEASURES, Quality, thumbnails
 from mammovae.models.run import Run
@@ -17,10 +17,11 @@ from mammovae.storage import atomic_write
 
 _SHAM_IMAGES, _SHAM_AUROC = 32, 0.55
 _FEWEST_FOR_QUALITY, _MOST_FOR_QUALITY, _MOST_FOR_MAPS = 10, 2000, 256
+_BATCH = 64  # images held at once while they are shrunk to thumbnails
 
 
 def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Write the healthy scores that percentiles are read from; return the scales of maps.
+    """Write the healthy scores that percentiles are read from; return the scales of maps and the number of patients.
 
     What one pixel in a thousand exceeds: map_scales of each single map on validation images, by which maps are added up
     (calibration images may not decide that, or p-values would not hold), map_scale of the sum on calibration images.
@@ -42,11 +43,13 @@ def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, A
         quality.save(run.path)
         if len(calibration):
             scores["quality"] = quality.score(quality.normal_scores(*_quality_inputs(data, calibration)))
+    scores[PATIENT] = pd.factorize(data.index["patient_id"].iloc[calibration])[0]
     with atomic_write(run.path / CALIBRATION) as partial:
         scores.to_parquet(partial, index=False)
     if not len(calibration):
         fused_maps = detector.fused_maps(data, train[:_MOST_FOR_MAPS])
-    return {"map_scales": dict(detector.scales), "map_scale": _level([fused_maps])}
+    scales = {"map_scales": dict(detector.scales), "map_scale": _level([fused_maps])}
+    return scales | {"calibration_patients": int(scores[PATIENT].nunique())}
 
 
 def _level(maps: list[np.ndarray]) -> float:
@@ -84,4 +87,7 @@ def check_insertion_artefacts(run: Run, data: Data, positions: np.ndarray) -> No
 def _quality_inputs(data: Data, positions: np.ndarray) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Return what the quality score is made of: measures, thumbnails and outlines."""
     measures = data.measurements.iloc[positions][[name for name in MEASURES if name in data.measurements]]
-    return measures.reset_index(drop=True), *thumbnails(data.images[positions], data.masks[positions])
+    batches = np.array_split(positions, np.arange(_BATCH, len(positions), _BATCH))
+    parts = [thumbnails(data.images[batch], data.masks[batch]) for batch in batches]
+    images, outlines = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return measures.reset_index(drop=True), images, outlines

@@ -14,13 +14,14 @@ import torch
 from pydantic import InstanceOf
 
 from mammovae.arguments import AnyPath, Devices, checked
-from mammovae.config import MemberName, PresetName, TrainSettings, UsageError, suggest
+from mammovae.config import InputError, MemberName, PresetName, TrainSettings, UsageError, suggest
 from mammovae.data.dataset import Data
 from mammovae.detection.detector import reconstruct
 from mammovae.generation.latent_density import DENSITY, LatentDensity
 from mammovae.models.base import HISTORY, WEIGHTS, Member
 from mammovae.models.run import CONFIG, MEMBERS, Run, build_members
 from mammovae.report.charts import loss_curves
+from mammovae.report.formatting import plural
 from mammovae.report.images import image_grid
 from mammovae.report.style import save
 from mammovae.storage import StageFolder, atomic_write, code_hash, digest, file_hash, read_manifest, write_text
@@ -30,6 +31,8 @@ from mammovae.training.leakage import record_training_images
 from mammovae.training.loop import fit
 
 _OF_RAW_DATA = ("stored_as", "phantoms", "white")  # of a DATA folder's manifest: what files scored later share
+
+_FEWEST_PATIENTS = 2  # of calibration: the images of one say nothing of how patients differ
 
 
 @checked
@@ -80,7 +83,11 @@ class _Job:
     group: ProcessGroup
 
     def check(self) -> None:
-        """Raise UsageError for images that do not fit a member, or a score or map that no member makes."""
+        """Raise UsageError for images that do not fit a member, a score or map that no member makes, or no calibration.
+
+        The last is an InputError, of a run that detects; one that only generates does without.
+        """
+        self._check_calibration()
         scores, maps = {"map_peak"}, set()
         for member in self.members.values():
             self.data.batch(self.parts["train"][:1], member.size)
@@ -94,6 +101,15 @@ class _Job:
                 if name not in names:
                     remedy = f"choose {suggest(name, sorted(names))}, or add its member"
                     raise UsageError(f"no member makes {name!r}, which {field} asks for: {remedy}")
+
+    def _check_calibration(self) -> None:
+        patients = self.data.index["patient_id"].iloc[self.parts["calibration"]].nunique()
+        if patients < _FEWEST_PATIENTS and any(member.detects for member in self.members.values()):
+            problem = f"{self.data.path} has calibration images of {plural(patients, 'healthy patient')} that match"
+            remedy = "prepare more patients, or these with another --seed"
+            if self.chosen.include == "healthy" and self.data.index["healthy"].isna().any():
+                remedy += ", or train with --include unlabelled"
+            raise InputError(f"{problem}, and percentiles need {_FEWEST_PATIENTS}: {remedy}")
 
     def fit(self, name: str) -> pd.DataFrame:
         """Fit a member, for the run's number of epochs or its own; all processes call this."""
