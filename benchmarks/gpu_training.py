@@ -48,6 +48,11 @@ CASES = (
 )
 
 
+def cases(study: Study) -> tuple[Case, ...]:
+    """Return what is measured: of the least work, a member with and one without inserted lesions."""
+    return CASES if len(study.scale.settings) < 2 else (CASES[0], CASES[3])
+
+
 class Fitted(NamedTuple):
     """What a fit gave; rate: images a second in the last epoch; steps: of each epoch."""
 
@@ -128,7 +133,7 @@ def race(study: Study, case: Case, **values: Any) -> tuple[float, float]:
 
 def against_plain_loops(study: Study) -> Iterator[Row]:
     """Every member of the presets against a plain eager loop, in float32 and TF32."""
-    for case in CASES:
+    for case in cases(study):
         for precision in ("32", "tf32") if study.on_gpu else ("32",):
             usual, ours = race(study, case, precision=precision)
             note = "usual: lesions drawn before" if case.member == "lesion_segmenter" else ""
@@ -137,7 +142,7 @@ def against_plain_loops(study: Study) -> Iterator[Row]:
 
 def operations(study: Study) -> Iterator[Row]:
     """Kernels and waits a step of ours: what the second of two epochs adds, divided by its steps."""
-    for case in CASES:
+    for case in cases(study):
         counts = []
         for epochs in (1, 2):
             kinds = [torch.profiler.ProfilerActivity.CPU]
@@ -160,7 +165,9 @@ _KINDS = {
 
 def precisions(study: Study) -> Iterator[Row]:
     """Images a second of ours and the loss after two epochs in each precision; usual: in float32."""
-    for case in (CASES[0], CASES[1], CASES[-1]):
+    for case in cases(study):  # lesions take the time of the CPU, whatever the precision
+        if case.member == "lesion_segmenter":
+            continue
         usual = None
         for precision in PRECISIONS if study.on_gpu else PRECISIONS[:2]:
             fitted = fit_ours(study, case, precision=precision)
@@ -172,7 +179,7 @@ def precisions(study: Study) -> Iterator[Row]:
 
 def recorded(study: Study) -> Iterator[Row]:
     """Ours with and without cuda_graphs, in turns, and how far the weights then differ."""
-    for case in CASES:
+    for case in cases(study):
         rates: dict[bool, list[float]] = {False: [], True: []}
         weights = {}
         for _ in range(study.scale.rounds):
