@@ -65,6 +65,16 @@ def test_the_rate_holds_for_several_alike_images_a_patient(names: list[str], sim
         assert shares.mean() > 1 / 101 + 2.6 * shares.std() / np.sqrt(simulations)
 
 
+def test_the_rate_holds_where_few_patients_have_many_scores() -> None:
+    rng, names = np.random.default_rng(0), list("abcd")
+    shares = []
+    for _ in range(300):
+        healthy, new = (dict(zip(names, rng.standard_t(3, size=(4, count)), strict=True)) for count in (8, 50))
+        shares.append(flagged(Calibration(healthy, names).p_value(new), 1 / 9).mean())
+    # Fitted to the calibration images themselves, the distributions would give 0.165.
+    assert 0.06 < np.mean(shares) <= 1 / 9 + 2.6 * np.std(shares) / np.sqrt(300)
+
+
 def test_a_p_value_adds_up_the_share_of_each_patients_images_at_or_above() -> None:
     healthy = {"a": np.array([1.0, 5.0, 2.0, 3.0, 4.0, 9.0]), "patient": np.array([7, 7, 3, 3, 3, 5])}
     p = Calibration(healthy, ["a"]).p_value({"a": np.array([0.0, 4.0, 4.5, 10.0])})

@@ -9,7 +9,8 @@ from mammovae.config import InputError
 
 _TAIL, _TAIL_VALUES = 0.2, 20  # share of the values that an exponential tail describes; of many, no more than 20
 _REACH = 4.0  # bandwidths beyond which a value adds nothing to the distribution function
-_GROUPS, _NODES = 256, 256  # in how many means values are held, and places at which their distribution is tabulated
+_GROUP_ENDS = ndtr(np.linspace(-5, 5, 256))  # ranks between which values are held as their mean
+_NODES = 256  # places at which their distribution is tabulated
 _STEP = 1e-9  # least rise of the normal score from one node to the next
 
 
@@ -72,7 +73,8 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def _bandwidth(values: np.ndarray, floor: float) -> float:
-    deviation, (low, high) = values.std(), np.percentile(values, (25, 75))
+    quartiles = np.array([0.25, 0.75]) * (len(values) - 1)
+    deviation, (low, high) = values.std(), np.interp(quartiles, np.arange(len(values)), values)
     widths = 1.06 * len(values) ** -0.2 * np.array([min(deviation, (high - low) / 1.349), deviation])
     # Equal scores have no scale: take a thousandth of their size.
     return float(max(widths[0], floor) or widths[1] or 1e-3 * abs(values[0]) or 1e-3)
@@ -80,7 +82,7 @@ def _bandwidth(values: np.ndarray, floor: float) -> float:
 
 def _group(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the means of neighbouring values (few values: the values), narrow in rank towards the ends; and shares."""
-    ranks = np.round(len(values) * ndtr(np.linspace(-5, 5, _GROUPS))).astype(int)
+    ranks = np.round(len(values) * _GROUP_ENDS).astype(int)
     starts = np.unique(np.concatenate([[0], ranks, [len(values)]]))
     counts = np.diff(starts)
     return np.add.reduceat(values, starts[:-1]) / counts, counts / len(values)
