@@ -113,7 +113,10 @@ def test_a_run_folder_holds_what_the_document_says(run: Path) -> None:
     history = pd.read_csv(run / "members" / "vae" / "history.csv")
     compare(documented("RUN/members/NAME/history.csv"), cells(history))
     compare(documented("RUN/calibration.parquet"), cells(pd.read_parquet(run / "calibration.parquet")))
-    compare(documented("RUN/training_images.json"), items(json.loads((run / "training_images.json").read_text())))
+    compare(
+        documented("RUN/private/training_images.json"),
+        items(json.loads((run / "private" / "training_images.json").read_text())),
+    )
 
 
 def test_generated_folders_and_scores_hold_what_the_document_says(

@@ -21,6 +21,8 @@ Place = Annotated[str | Path, arguments.TO_PATH, _PATH]
 OptionalPlace = Annotated[Place | None, _PATH]
 Places = Annotated[Place, Parameter(required=True, help="Files and folders to look at.")]
 DataFolder = Annotated[Place, Parameter(help="A folder that mammovae prepare (or generate) wrote.")]
+_SEVERAL = "Folders that mammovae prepare (or generate) wrote, read as one."
+DataFolders = Annotated[Place, Parameter(required=True, help=_SEVERAL)]
 RunFolder = Annotated[Place, Parameter(help="A folder that mammovae train wrote.")]
 Out = Annotated[Place, Parameter(help="Where the result goes; the same command again completes it.")]
 _OTHER_VIEW = "A folder of images of the other view, to insert as a fault; by default the data's, or phantoms."
@@ -159,17 +161,16 @@ def prepare(  # noqa: PLR0913
 
 @checked
 def train(
-    data: DataFolder,
-    /,
-    *,
+    *data: DataFolders,
     preset: Preset,
     out: Out,
     devices: arguments.Devices | None = None,
     settings: TrainFlags = TrainSettings(),
 ) -> Result:
-    """Train a preset on the healthy training images of a DATA folder.
+    """Train a preset on the healthy training images of a DATA folder, or of several.
 
-    Interrupted, the same command resumes from the last checkpoint and ends with the very same weights.
+    Interrupted, the same command resumes from the last checkpoint and ends with the very same weights. Several folders
+    give what one with the rows of all would give: a patient of two of them is in one split, and copies are used once.
 
     Example: mammovae train DATA --preset original --out RUN --side R --view MLO --limit 1000
 
@@ -183,8 +184,9 @@ def train(
     from mammovae.training.distributed import ProcessGroup
     from mammovae.training.train import train_on
 
-    facts = train_on(Data.open(data), Path(out), preset, config.preset(preset, settings.given()), devices=devices)
+    facts = train_on(Data.open(*data), Path(out), preset, config.preset(preset, settings.given()), devices=devices)
     summary = f"trained on {facts['images']['train']} images in {facts['seconds']:.0f} s: {out}"
+    summary = "\n".join([*facts["joined"], summary])
     return Result(Path(out), facts, summary if ProcessGroup.join().rank == 0 else "")
 
 
@@ -301,7 +303,8 @@ def evaluate(
     from mammovae.report.formatting import headline
 
     metrics = evaluate(Path(run), Path(data), Path(out), protocol, seed)
-    return Result(Path(out), metrics, f"{headline(metrics)}\nreport: {Path(out) / 'report.html'}")
+    lines = [headline(metrics), *metrics["notes"], f"report: {Path(out) / 'report.html'}"]
+    return Result(Path(out), metrics, "\n".join(lines))
 
 
 @checked
@@ -358,7 +361,7 @@ def stress(
     words = f"mean AUROC {metrics['quality_auroc_mean']:.2f}, mean recall {metrics['quality_recall_5_mean']:.2f}"
     faults = f"inserted faults in {metrics['quality_n_healthy']} healthy images: {words} at 5 % review"
     places = f"look at {Path(out) / 'faults.png'} and {Path(out) / 'detectability.png'}"
-    return Result(Path(out), metrics, f"{faults}\n{places}")
+    return Result(Path(out), metrics, "\n".join([faults, *metrics["notes"], places]))
 
 
 @checked

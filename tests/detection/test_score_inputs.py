@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mammovae.config import UsageError
-from mammovae.detection.score_inputs import distinct_names, list_files
+from mammovae.data.index import distinct_names
+from mammovae.detection.score_inputs import list_files
 
 
 def touch(*paths: Path) -> None:

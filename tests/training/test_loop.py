@@ -69,9 +69,9 @@ def test_nothing_but_the_result_is_left(small: Path) -> None:
         "members/vae/history.csv",
         "members/vae/model.safetensors",
         "private/reconstructions.png",
+        "private/training_images.json",
         "quality_reference.parquet",
         "quality_templates.safetensors",
-        "training_images.json",
     ]
 
 

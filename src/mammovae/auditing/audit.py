@@ -41,7 +41,8 @@ def audit(
     inputs |= {"generated": str(artificial.path.resolve()), "images": file_hash(artificial.path / "images.npy")}
     with StageFolder(out, "audit", {"seed": seed, "utility": utility}, inputs) as stage:
         if not stage.done:
-            unseen = exclude_training_images(opened, real, healthy_of(opened, real, "test"))
+            # The run's own data, whose splits answer for its test images where the run's record is not there.
+            unseen, _ = exclude_training_images(opened, real, healthy_of(opened, real, "test"))
             held, train = real_images(opened, real, unseen, artificial.size)
             mode = artificial.manifest.get("sampling", {}).get("mode")
             arm = "generated" if mode is None else f"{opened.manifest['preset']}, {mode}"

@@ -1,4 +1,4 @@
-"""A DATA folder opened: its index, its memory-mapped images, and batches of tensors from them."""
+"""A DATA folder opened, or several as one: its index, its memory-mapped images, and batches of tensors from them."""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from mammovae.config import InputError, TrainSettings, UsageError
 from mammovae.data import index
 from mammovae.data.copies import set_aside
 from mammovae.data.geometry import Geometry
+from mammovae.data.joined import Folder, JoinedArray, join, mapped, named_file
 from mammovae.data.measurements import MEASUREMENTS
 from mammovae.data.sources import SOURCES, Source
 from mammovae.data.split import include_unlabelled
@@ -43,59 +44,86 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Data:
-    """A finished DATA folder: row i of images and masks belongs to row i of index."""
+    """A finished DATA folder, or several as one: row i of images and masks belongs to row i of index."""
 
-    path: Path
+    paths: tuple[Path, ...]
     manifest: dict[str, Any]
     index: pd.DataFrame
-    images: np.ndarray  # uint16 (N, S, S), memory-mapped
-    masks: np.ndarray  # uint8 (N, S, S), 1 inside the breast
+    images: np.ndarray | JoinedArray  # uint16 (N, S, S), memory-mapped
+    masks: np.ndarray | JoinedArray  # uint8 (N, S, S), 1 inside the breast
+    patients: np.ndarray  # object (N,): kind of data set and patient_id in the image's own folder, "mias:012"
+    starts: tuple[int, ...]  # the first row of each folder, and the number of rows
 
     @classmethod
     @checked
-    def open(cls, path: Annotated[str | Path, TO_PATH]) -> "Data":
-        """Open a folder that prepare or generate finished; InputError says what else it is."""
-        path = Path(path)
+    def open(cls, *paths: Annotated[str | Path, TO_PATH]) -> "Data":
+        """Open a folder that prepare or generate finished, or several as one; InputError says what else it is.
+
+        `mammovae.data.joined.join` says what becomes of patients, copies and image_ids that several folders have.
+        """
+        resolved = [Path(path).resolve() for path in paths]
+        if len(set(resolved)) < len(paths):
+            twice = next(path for path, place in zip(paths, resolved, strict=True) if resolved.count(place) > 1)
+            raise UsageError(f"{twice} is named twice: name each DATA folder once")
+        parts = [cls._open(Path(path)) for path in paths]
+        if len(parts) == 1:
+            return parts[0]
+        images, masks = (JoinedArray([getattr(part, name) for part in parts]) for name in ("images", "masks"))
+        manifest, frame = join([Folder(part.path, part.manifest, part.index, part.patients) for part in parts], images)
+        starts = (0, *(int(end) for end in np.cumsum([len(part.index) for part in parts])))
+        patients = np.concatenate([part.patients for part in parts])
+        return cls(tuple(part.path for part in parts), manifest, frame, images, masks, patients, starts)
+
+    @classmethod
+    def _open(cls, path: Path) -> "Data":
         manifest = read_manifest(path, *WRITERS)
         # Of generated images, prepared says which settings their prepared images stand for.
         manifest = manifest | {"settings": manifest.get("prepared", manifest["settings"])}
-        arrays = []
-        for name in ("images.npy", "masks.npy"):
-            try:
-                arrays.append(np.load(path / name, mmap_mode="r"))
-            except (OSError, ValueError) as error:
-                raise InputError(f"cannot open {path / name}: {error}; prepare the data again") from error
+        images, masks = (_open_array(path / name) for name in ("images.npy", "masks.npy"))
         frame = index.read(path / "index.parquet")
-        if not len(frame) == len(arrays[0]) == len(arrays[1]):
-            raise InputError(f"{path} has {len(frame)} rows and {len(arrays[0])} images: prepare the data again")
-        return cls(path, manifest, frame, *arrays)
+        if not len(frame) == len(images) == len(masks):
+            raise InputError(f"{path} has {len(frame)} rows and {len(images)} images: prepare the data again")
+        patients = (f"{manifest['inputs']['kind']}:" + frame["patient_id"]).to_numpy(object)
+        return cls((path,), manifest, frame, images, masks, patients, (0, len(frame)))
 
     def __getstate__(self) -> dict[str, Any]:
         """Name the memory-mapped files instead of holding their pixels: another process opens them itself."""
-        paths = {name: Path(str(v.filename)) for name, v in vars(self).items() if isinstance(v, np.memmap)}
-        return vars(self) | paths
+        return vars(self) | {name: named_file(getattr(self, name)) for name in ("images", "masks")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Open the memory-mapped files that __getstate__ named."""
-        opened = {
-            name: np.load(state[name], mmap_mode="r") for name in ("images", "masks") if isinstance(state[name], Path)
-        }
-        vars(self).update(state | opened)
+        vars(self).update(state | {name: mapped(state[name]) for name in ("images", "masks")})
+
+    @property
+    def path(self) -> Path:
+        """The folder, of commands that take one."""
+        (path,) = self.paths
+        return path
+
+    @property
+    def name(self) -> str:
+        """The folder, or folders, in a sentence."""
+        return ", ".join(map(str, self.paths))
 
     @cached_property
     def measurements(self) -> pd.DataFrame:
-        """What prepare measured for the quality score, float64, a row an image; null where it failed."""
-        try:
-            return pd.read_parquet(self.path / MEASUREMENTS)
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {self.path / MEASUREMENTS}: {error}; prepare the data again") from error
+        """What prepare measured for the quality score, float64, a row an image; null where it failed.
+
+        Of several folders, what all of them measured.
+        """
+        tables = [_read_measurements(path) for path in self.paths]
+        measured = [list(table) for table in tables if len(table.columns)]  # nothing is where every image failed
+        shared = [name for name in measured[0] if all(name in names for names in measured)] if measured else []
+        rows = map(range, np.diff(self.starts).tolist())
+        parts = [table.reindex(index=part, columns=shared) for table, part in zip(tables, rows, strict=True)]
+        return pd.concat(parts, ignore_index=True)
 
     def check_prepared_as(self, settings: dict[str, Any]) -> None:
         """Refuse, with UsageError, data whose geometry is not that of the data a run was trained on."""
         stretch, expected = self.manifest["settings"]["stretch"], settings["stretch"]
         if stretch != expected:
             stretches = f"with stretch {stretch}, the run's data with {expected}"
-            raise UsageError(f"{self.path} was prepared {stretches}: prepare alike")
+            raise UsageError(f"{self.name} was prepared {stretches}: prepare alike")
 
     @property
     def source(self) -> Source:
@@ -111,7 +139,8 @@ class Data:
     def digest(self) -> str:
         """A hash of the index as it is held, so that another split is another input."""
         held = self.index[["image_id", "patient_id", "split", "healthy"]].to_json(orient="values")
-        return hashlib.sha256((file_hash(self.path / "index.parquet") + held).encode()).hexdigest()
+        on_disk = "".join(file_hash(path / "index.parquet") for path in self.paths)
+        return hashlib.sha256((on_disk + held).encode()).hexdigest()
 
     def select(self, split: str, *, side: str | None = None, view: str | None = None) -> np.ndarray:
         """Return the positions of the usable images of a split, in the index's order."""
@@ -151,7 +180,7 @@ class Data:
             hint = "check --side, --view and how the data was split"
             if unknown and settings.include == "healthy":
                 hint = f"{unknown} images are of unknown health: --include unlabelled trains on them too"
-            raise InputError(f"{self.path} has no image to train on that matches; {hint}")
+            raise InputError(f"{self.name} has no image to train on that matches; {hint}")
         return parts
 
     def geometries(self, positions: np.ndarray) -> list[Geometry]:
@@ -170,8 +199,13 @@ class Data:
 
     @cached_property
     def others(self) -> np.ndarray:
-        """The position of the other breast of each image, int (N,): usable, as index.other_breasts finds it; or -1."""
-        return index.other_breasts(self.index, (self.index["status"] == "ok").to_numpy(bool))
+        """The position of the other breast of each image, int (N,): usable, as index.other_breasts finds it; or -1.
+
+        In the same folder, by the patient_ids that it has there.
+        """
+        folder = np.repeat(np.arange(len(self.paths)), np.diff(self.starts))
+        frame = self.index.assign(patient_id=self.patients, folder=folder)
+        return index.other_breasts(frame, (frame["status"] == "ok").to_numpy(bool))
 
     def batch(self, positions: np.ndarray, size: int, other: bool = False) -> Batch:
         """Return the images at positions for a network of size pixels; with other, their other breasts too."""
@@ -199,6 +233,20 @@ class Data:
         """Return the size of a prepared pixel at the detector, in mm; where the source's is unknown, a guess."""
         source, scale = (self.index[name].iloc[position] for name in ("mm_per_pixel", "scale_y"))
         return guessed_mm_per_pixel(self.masks[position]) if pd.isna(source) else float(source / scale)
+
+
+def _open_array(file: Path) -> np.ndarray:
+    try:
+        return np.load(file, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot open {file}: {error}; prepare the data again") from error
+
+
+def _read_measurements(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path / MEASUREMENTS)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path / MEASUREMENTS}: {error}; prepare the data again") from error
 
 
 def conditions(frame: pd.DataFrame) -> np.ndarray:

@@ -1,7 +1,8 @@
 """The index of a DATA folder: a row an image, its schema and its checks."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
@@ -125,6 +126,29 @@ def printable(text: str) -> str:
     return _NOT_PRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def distinct_names(names: Sequence[str], *longer: Callable[[int], str]) -> list[str]:
+    """Return names of which no two are equal.
+
+    Those that occur more than once are each replaced by the first of the longer forms, called with their numbers, that
+    tells them apart; what is equal even then gets #2, #3 and so on, in order.
+    """
+    distinct = list(names)
+    for form in longer:
+        counts = Counter(distinct)
+        if len(counts) == len(distinct):
+            return distinct
+        distinct = [form(number) if counts[name] > 1 else name for number, name in enumerate(distinct)]
+    taken, copies = set(distinct), Counter[str]()
+    for number, name in enumerate(distinct):
+        copies[name] += 1
+        if copies[name] > 1:
+            while f"{name}#{copies[name]}" in taken:
+                copies[name] += 1
+            distinct[number] = f"{name}#{copies[name]}"
+            taken.add(distinct[number])
+    return distinct
+
+
 def _free(name: str, taken: set[str | None]) -> str:
     """Return the name, numbered where it is taken, and take it."""
     number, free = 1, name
@@ -226,10 +250,11 @@ def _to_pandas(arrow: pa.Table) -> pd.DataFrame:
 def other_breasts(frame: pd.DataFrame, usable: np.ndarray) -> np.ndarray:
     """Return the row of the other breast of each row, int (N,): -1 where there is none, or more than one.
 
-    The same patient and view, the other side, both usable (bool, (N,)); the same study where frame has studies. Where
-    several images could be meant, as in a patient with several examinations, none is taken.
+    The same patient and view, the other side, both usable (bool, (N,)); the same study where frame has studies, and the
+    same folder where it has a column of them: patients of two hospitals may have one number. Where several images could
+    be meant, as in a patient with several examinations, none is taken.
     """
-    names = [name for name in ("patient_id", "study_id", "view", "side") if name in frame]
+    names = [name for name in ("folder", "patient_id", "study_id", "view", "side") if name in frame]
     is_known = usable & frame[["patient_id", "view", "side"]].notna().all(axis=1).to_numpy(bool)
     known = frame[names].astype(object).fillna("").assign(row=np.arange(len(frame)))[is_known]
     alone = known.drop_duplicates(names, keep=False)

@@ -33,10 +33,10 @@ def find_patients(frame: pd.DataFrame, digests: ArrayLike) -> Patients:
     several studies, a placeholder (ANONYMOUS, 0) on several, and one study id on several patients. The cost is linear.
     """
     patients, studies, notes = _without_empty_words(frame["patient_id"], frame["study_id"])
-    component = _components((patients, studies, np.asarray(digests, object)), len(frame))
-    named = _first_of_each(component, patients)
-    names = named.where(named.notna(), _first_of_each(component, studies))
-    names = names.where(names.notna(), _first_of_each(component, frame["image_id"]))
+    component = connected_rows((patients, studies, np.asarray(digests, object)), len(frame))
+    named = first_of_each(component, patients)
+    names = named.where(named.notna(), first_of_each(component, studies))
+    names = names.where(names.notna(), first_of_each(component, frame["image_id"]))
     names = pd.Series(names.to_numpy(object), frame.index, frame["patient_id"].dtype)
     is_joined = (patients.notna() & (patients != names)).fillna(False).to_numpy(bool)
     remarks = np.full(len(frame), None, object)
@@ -52,8 +52,11 @@ def find_patients(frame: pd.DataFrame, digests: ArrayLike) -> Patients:
     return Patients(names, remarks, bool(named[is_ok].notna().all()), notes)
 
 
-def _components(ids: Iterable[ArrayLike], count: int) -> NDArray[np.integer]:
-    """Return the number of the component of each of count rows: rows with an equal id of some kind are in one."""
+def connected_rows(ids: Iterable[ArrayLike], count: int) -> NDArray[np.integer]:
+    """Return the number of the component of each of count rows: rows with an equal id of some kind are in one.
+
+    ids hold an array (count,) a kind of id, null where a row has none.
+    """
     rows, nodes, size = [], [], count
     for values in ids:
         codes, distinct = pd.factorize(np.asarray(values, object))
@@ -66,7 +69,7 @@ def _components(ids: Iterable[ArrayLike], count: int) -> NDArray[np.integer]:
     return connected_components(graph, directed=False)[1][:count]
 
 
-def _first_of_each(component: NDArray[np.integer], ids: pd.Series) -> pd.Series:
+def first_of_each(component: NDArray[np.integer], ids: pd.Series) -> pd.Series:
     """Return the first id, in sorted order, of each row's component; None where none of its rows has one."""
     known = pd.DataFrame({"component": component, "id": ids.to_numpy(object)}).dropna()
     distinct = known.drop_duplicates().sort_values("id").drop_duplicates("component")

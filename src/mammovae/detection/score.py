@@ -16,12 +16,12 @@ from pydantic import Field
 from mammovae.arguments import AnyPath, Cluster, Rate, Seconds, Workers, checked
 from mammovae.config import InputError, UsageError, White
 from mammovae.data.dataset import WRITERS, Data
-from mammovae.data.index import printable
+from mammovae.data.index import distinct_names, printable
 from mammovae.data.laterality import against_header
 from mammovae.data.prepare_image import PreparedImage
 from mammovae.detection import map_files
 from mammovae.detection.detector import Detection, Detector
-from mammovae.detection.score_inputs import ImageFile, distinct_names, list_files, prepare_file
+from mammovae.detection.score_inputs import ImageFile, list_files, prepare_file
 from mammovae.detection.score_rows import COLUMNS, IDENTITY, PreparedImages, ScoreRowBuilder
 from mammovae.imageio.image_kind import kind_of_name
 from mammovae.journal import Journal
@@ -90,11 +90,12 @@ def score(  # noqa: PLR0913
                         page.add(image.row, image.suspicion, *image.shown)
                 progress.advance(len(task.keys))
         by_key = inputs.refused | {tuple(entry["key"]): entry["row"] for entry in journal.entries()}
-        rows = [row for key in sorted(by_key) if (row := by_key[key]) is not None]
+        keys = [key for key in sorted(by_key) if by_key[key] is not None]
+        rows = [row for key in keys if (row := by_key[key]) is not None]
         if not rows:
             journal.delete()
             raise _no_image(paths)
-        table = scorer.rows.add_bilateral(pd.DataFrame(rows))
+        table = scorer.rows.add_bilateral(pd.DataFrame(rows), [folder for folder, _ in keys])
         table = table.reindex(columns=[*COLUMNS, *(name for name in table if name not in COLUMNS)])
         write_csv(table, out)
         if review is not None:

@@ -3,8 +3,7 @@
 import os
 import sys
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ class ImageFile(NamedTuple):
     """A file to score.
 
     image_id is its path below the folder or archive given, or its name, without the suffix of an image format (the dots
-    of a UID stay); where several would be the same, `distinct_names` tells them apart.
+    of a UID stay); where several would be the same, `index.distinct_names` tells them apart.
     """
 
     image_id: str
@@ -97,29 +96,6 @@ def _stamp(path: Path) -> Stamp:
 
 def _names(source: str) -> tuple[str, str]:
     return printable(without_suffix(source)), printable(source)
-
-
-def distinct_names(names: Sequence[str], *longer: Callable[[int], str]) -> list[str]:
-    """Return names of which no two are equal.
-
-    Those that occur more than once are each replaced by the first of the longer forms, called with their numbers, that
-    tells them apart; what is equal even then gets #2, #3 and so on, in order.
-    """
-    distinct = list(names)
-    for form in longer:
-        counts = Counter(distinct)
-        if len(counts) == len(distinct):
-            return distinct
-        distinct = [form(number) if counts[name] > 1 else name for number, name in enumerate(distinct)]
-    taken, copies = set(distinct), Counter[str]()
-    for number, name in enumerate(distinct):
-        copies[name] += 1
-        if copies[name] > 1:
-            while f"{name}#{copies[name]}" in taken:
-                copies[name] += 1
-            distinct[number] = f"{name}#{copies[name]}"
-            taken.add(distinct[number])
-    return distinct
 
 
 def prepare_file(image: ImageFile, *, size: int, stretch: bool, white: int | None) -> PreparedImage | None:

@@ -90,12 +90,15 @@ class ScoreRowBuilder:
         normal_scores = self.quality.normal_scores(table, *thumbnails(prepared.images, prepared.masks))
         return self.quality.columns(normal_scores), self.quality.reasons(normal_scores)
 
-    def add_bilateral(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Add the columns that need the patient's other breast of the same view, for a run with bilateral scores."""
+    def add_bilateral(self, table: pd.DataFrame, folders: Sequence[int]) -> pd.DataFrame:
+        """Add the columns that need the patient's other breast of the same view, for a run with bilateral scores.
+
+        folders (n,): the number of each row's DATA folder; patients of two folders are never paired.
+        """
         is_scored = table["finding"].notna().to_numpy() if "finding" in table else np.zeros(len(table), bool)
         if not self.finding.bilateral or not is_scored.any():
             return table
-        scored = table[is_scored]
+        scored = table.assign(folder=folders)[is_scored]
         partner = other_breasts(scored, np.ones(len(scored), bool))
         raw = {name: scored[name].to_numpy(np.float64) for name in self.finding.one_sided.names}
         for name in self.finding.bilateral:

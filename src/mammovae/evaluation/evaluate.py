@@ -42,7 +42,7 @@ def evaluate(run: AnyPath, data: AnyPath, out: AnyPath, protocol: Protocol, seed
             write_csv(table.drop(columns="position"), stage.out / "scores.csv")
             baselines = {name: label for name, label in BASELINES.items() if name in table}
             metrics = detection_metrics(table, score_labels(opened), baselines)
-            write_json(stage.out / "metrics.json", {"protocol": protocol, **metrics.metrics()})
+            write_json(stage.out / "metrics.json", {"protocol": protocol, "notes": notes, **metrics.metrics()})
             selection = ImageSelection(protocol, seed, notes)
             write_page(stage.out / "report.html", build_page(opened, prepared, table, metrics, selection))
             stage.finish()
@@ -95,12 +95,11 @@ def select_test_images(
     """Return the test images of the run's side and view, and notes on their choice for the report.
 
     full: all of them. original: 20 healthy ones and 20 with findings, drawn at random; fewer where there are fewer.
-    Images whose patient or pixels the run was trained on are left out of both. InputError when none is left.
+    Images whose patient or pixels the run was trained on are left out of both, where its private/ says which they are.
+    InputError when none is left.
     """
     tested = data.select("test", side=run.settings.side, view=run.settings.view)
-    positions = exclude_training_images(run, data, tested)
-    left_out = len(tested) - len(positions)
-    notes = [f"{left_out:,} test images left out, as the run was trained on their patients"] if left_out else []
+    positions, notes = exclude_training_images(run, data, tested)
     if not len(positions):
         which = " ".join(filter(None, [run.settings.side, run.settings.view, "test image"]))
         raise InputError(f"{data.path} has no {which} to evaluate" + "".join(f" ({note})" for note in notes))

@@ -35,7 +35,7 @@ def stress(
     opened, prepared = Run.open(run), Data.open(data)
     prepared.check_prepared_as(opened.manifest["prepared"])
     positions = prepared.select("test", side=opened.settings.side, view=opened.settings.view)
-    positions = exclude_training_images(opened, prepared, positions[prepared.healthy(positions)])
+    positions, notes = exclude_training_images(opened, prepared, positions[prepared.healthy(positions)])
     if not len(positions):
         raise InputError(f"{prepared.path} has no healthy test image to insert faults and lesions into")
     if (quality := Quality.open(opened.path)) is None:
@@ -48,7 +48,8 @@ def stress(
             lesions = with_identity(lesion_rows(opened, prepared, positions, seed), prepared)
             detected = fault_metrics(faults)
             write_stress(stage.out, faults, lesions, detected)
-            write_json(stage.out / "metrics.json", detected.metrics() | lesion_metrics(lesions))
+            metrics = {"notes": notes} | detected.metrics() | lesion_metrics(lesions)
+            write_json(stage.out / "metrics.json", metrics)
             stage.finish()
         return read_json(stage.out / "metrics.json")
 

@@ -52,7 +52,7 @@ def fit(
         if member.bilateral:  # only pairs of breasts in the same part
             parts = {name: positions[np.isin(data.others[positions], positions)] for name, positions in parts.items()}
             if not len(parts["train"]):
-                missing = f"{data.path} has no healthy pair of breasts to train {folder.name} on"
+                missing = f"{data.name} has no healthy pair of breasts to train {folder.name} on"
                 raise InputError(f"{missing}: omit it from members")
         with _deterministic(), retain_freed_memory():
             _Training(member, data, parts, folder, settings, group).run()

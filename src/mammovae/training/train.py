@@ -44,7 +44,7 @@ def train_on(
     cache: AnyPath | None = None,
     devices: Devices | None = None,
 ) -> dict[str, Any]:
-    """Do mammovae train for an opened DATA folder, whose splits may be another's; return the manifest.
+    """Do mammovae train for an opened DATA folder (or several), whose splits may be another's; return the manifest.
 
     cache is a folder of trained members by the hash of all that makes them, which other attempts use too.
     """
@@ -61,7 +61,7 @@ def train_on(
     if group.rank:
         return job.follow()
     with group.leading():
-        inputs = {"data": str(data.path.resolve()), "index": data.digest}
+        inputs = {"data": ", ".join(str(path.resolve()) for path in data.paths), "index": data.digest}
         with StageFolder(out, "train", {"preset": preset} | chosen.model_dump(), inputs) as stage:
             if not stage.done:
                 write_text(out / CONFIG, tomli_w.dumps(chosen.model_dump(exclude_none=True)))
@@ -160,6 +160,7 @@ class _Job:
             "parameters": {name: sum(p.numel() for p in one.parameters()) for name, one in self.members.items()},
             "weights": {name: file_hash(self._folder(name) / WEIGHTS) for name in self.members},
             "prepared": data.manifest["settings"] | {name: data.manifest[name] for name in _OF_RAW_DATA},
+            "joined": data.manifest.get("joined", []),
             **scales,
         }
 
