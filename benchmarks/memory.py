@@ -5,33 +5,60 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 PROC = Path("/proc")
 INTERVAL_S = 0.1
 """Time between two readings: a shorter peak may be missed."""
 
 
-def watched(command: list[str]) -> tuple[float, float]:
-    """Run a command; return its seconds and its peak in MB, summed over its process tree."""
-    peaks, ended = [0], threading.Event()
+class Watch(NamedTuple):
+    """A command that ran: when it began (time.time), its seconds, exit status and last words, and readings.
+
+    readings: (time, bytes of its process tree).
+    """
+
+    begin: float
+    seconds: float
+    status: int
+    words: str
+    readings: list[tuple[float, int]]
+
+    def peak_mb(self, begin: float = 0.0, end: float = float("inf")) -> float:
+        """Return the highest reading in MB, of all or between two times."""
+        return max((held for when, held in self.readings if begin <= when < end), default=0) / 1e6
+
+
+def watch(command: list[str], limit_mb: float = float("inf")) -> Watch:
+    """Run a command; it is killed when it holds more than the limit."""
+    readings: list[tuple[float, int]] = []
+    ended = threading.Event()
     with tempfile.TemporaryFile("w+") as output:
-        begin = time.perf_counter()
+        begin, counter = time.time(), time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
 
         def read_memory() -> None:
             while not ended.wait(INTERVAL_S):
-                peaks.append(sum(map(anonymous, tree(process.pid))))
+                readings.append((time.time(), sum(map(anonymous, tree(process.pid)))))
+                if readings[-1][1] > 1e6 * limit_mb:
+                    process.kill()
 
         watcher = threading.Thread(target=read_memory)
         watcher.start()
         status = process.wait()
-        seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - counter
         ended.set()
         watcher.join()
-        if status:
-            output.seek(0)
-            raise RuntimeError(f"{' '.join(command)} failed: {output.read().strip()[-2000:]}")
-    return seconds, max(peaks) / 1e6
+        output.seek(0)
+        return Watch(begin, seconds, status, output.read().strip()[-2000:], readings)
+
+
+def watched(command: list[str]) -> tuple[float, float]:
+    """Run a command; return its seconds and its peak in MB, summed over its process tree."""
+    run = watch(command)
+    if run.status:
+        raise RuntimeError(f"{' '.join(command)} failed: {run.words}")
+    return run.seconds, run.peak_mb()
 
 
 def tree(root: int) -> list[int]:

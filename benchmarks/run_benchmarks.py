@@ -44,6 +44,7 @@ ROWS: dict[str, str] = {
     "score": "score_speed",
     "score-dicom": "score_speed",
     "growth": "growth",
+    "size": "size",
     "overhead": "overhead",
     "listing": "tree_listing",
     "start-help": "start",

@@ -20,8 +20,15 @@ PATIENTS = 64
 """Phantom patients, of four images each, that all rows are made from."""
 
 
+def is_done(folder: Path) -> bool:
+    """Say whether a command finished its folder."""
+    return (folder / MANIFEST).is_file() and read_json(folder / MANIFEST)["state"] == "done"
+
+
 def phantoms(folder: Path, size: int, patients: int = PATIENTS) -> Path:
-    """Prepare phantoms at a size, a third of the patients with findings; return their DATA folder."""
+    """Prepare phantoms at a size, a third of the patients with findings; return their DATA folder, kept if finished."""
+    if is_done(folder / "data"):
+        return folder / "data"
     mammovae.phantom(
         out=folder / "raw", layout="vindr-png", patients=patients, size=max(256, 4 * size), finding_share=0.3
     )
@@ -34,7 +41,7 @@ def write_data(source: Path, out: Path, count: int, seed: int = 0) -> Path:
 
     Each copy of the phantoms is a little darker, each image by another factor, so that no two scores need be equal.
     """
-    if (out / MANIFEST).is_file():
+    if is_done(out):
         return out
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)

@@ -105,7 +105,7 @@ def test_training_resumes_with_the_same_folders_and_refuses_others(
 
 
 def test_no_folder_and_a_folder_named_twice_are_refused(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(mv.UsageError, match="there is no DATA folder: name one or more"):
+    with pytest.raises(mv.UsageError, match="give at least 1"):
         mv.train(out=tmp_path / "run", preset="tiny")
     (tmp_path / "link").symlink_to(folders[0])
     with pytest.raises(mv.UsageError, match="is named twice"):
