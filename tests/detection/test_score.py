@@ -15,7 +15,7 @@ from PIL import Image
 
 import mammovae as mv
 from mammovae.config import InputError, UsageError
-from mammovae.detection import score, score_inputs
+from mammovae.detection import score, score_inputs, scorer
 from mammovae.detection.map_files import map_name
 
 
@@ -114,7 +114,7 @@ def test_a_data_folder_is_scored_in_the_same_parts_after_an_interruption(
     run: Path, trapped_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mv.score(run, trapped_data, out=tmp_path / "whole.csv")
-    real, seen = score._Scorer._score_data, []
+    real, seen = scorer.Scorer._score_data, []
 
     def counted(self: Any, task: Any, data: Any) -> object:
         if seen:
@@ -124,7 +124,7 @@ def test_a_data_folder_is_scored_in_the_same_parts_after_an_interruption(
 
     out = tmp_path / "s.csv"
     with monkeypatch.context() as context:
-        context.setattr(score._Scorer, "_score_data", counted)
+        context.setattr(scorer.Scorer, "_score_data", counted)
         with pytest.raises(KeyboardInterrupt):
             mv.score(run, trapped_data, out=out)
     assert (tmp_path / ".s.csv.rows.jsonl").read_text().count('"row"') == score.PART
@@ -191,6 +191,29 @@ def test_few_files_have_the_rows_that_they_have_among_many(
     many = lines_by_name(tmp_path / "many.csv")
     assert list(few) == ["image_id", "image-03", "image-00", "broken"]
     assert all(many[name] == line for name, line in few.items())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_files_scored_together_as_on_a_gpu_have_their_rows_and_one_that_fails_costs_no_other_its_row(
+    run: Path, images: Path, undisturbed: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    real, sizes = scorer.Scorer._score_files, []
+
+    def fail_on_one(self: Any, tasks: Any, results: Any) -> Any:
+        sizes.append(len(tasks))
+        if fails and "image-03" in {task.image_ids[0] for task in tasks}:
+            raise RuntimeError("out of memory")
+        return real(self, tasks, results)
+
+    monkeypatch.setattr(score, "files_scored_here", lambda count: 5)
+    monkeypatch.setattr(scorer.Scorer, "_score_files", fail_on_one)
+    (tmp_path / "alone.csv").write_bytes(undisturbed)
+    mv.score(run, images, out=tmp_path / "s.csv", workers=2)
+    together, alone = (pd.read_csv(tmp_path / name) for name in ("s.csv", "alone.csv"))
+    assert max(sizes) == 5 and (sizes.count(1) > 1) == fails
+    is_failed = (together["image_id"] == "image-03").to_numpy() & fails
+    assert together.loc[is_failed, "finding"].isna().all() and together.loc[is_failed, "reason"].notna().all()
+    pd.testing.assert_frame_equal(together[~is_failed], alone[~is_failed], rtol=1e-5)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -9,15 +9,21 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from mammovae.config import InputError
-from mammovae.data.dataset import Batch, Data, to_tensors
+from mammovae.data.dataset import Batch, Data
 from mammovae.models.anomaly_maps import smooth
+from mammovae.models.precision import float32_products
 from mammovae.models.run import Run, device
+from mammovae.models.stored_batch import StoredBatch
 
-_BATCH = 16
+BATCH_SIZES = {"cpu": 16, "cuda": 128}
+"""Images that are scored at once, by the type of the device."""
 
 
 class Detection(NamedTuple):
-    """Raw scores of n images, float64 (n,) by name, the members' anomaly maps and the fused map, float32 (n, s, s)."""
+    """Raw scores of n images, float64 (n,) by name, the members' anomaly maps and the fused map, float32 (n, s, s).
+
+    There are members' maps only where they were asked for.
+    """
 
     scores: dict[str, np.ndarray]
     maps: dict[str, np.ndarray]
@@ -59,30 +65,53 @@ class Detector(nn.Module):
         fused_map = torch.stack(scaled).mean(dim=0)
         return scores | {"map_peak": fused_map.amax(dim=(1, 2, 3))}, maps, fused_map
 
-    @torch.inference_mode()
     def detect(
-        self, images: np.ndarray, masks: np.ndarray, others: tuple[np.ndarray, np.ndarray] | None = None
+        self,
+        images: np.ndarray,
+        masks: np.ndarray,
+        others: tuple[np.ndarray, np.ndarray] | None = None,
+        with_maps: bool = False,
     ) -> Detection:
         """Score prepared images, uint16 (n, S, S), and masks; others: the other breasts', masks empty for none."""
-        batches: dict[int, Batch] = {}
-        for size in {member.size for member in self.run.members.values()}:
-            batch = Batch(*to_tensors(images, masks, size))
-            if others is not None:
-                other, other_mask = to_tensors(*others, size)
-                batch = batch._replace(other=other, other_mask=other_mask)
-            batches[size] = batch.to(device())
-        scores, maps, fused_map = self(batches)
-        raw = {name: values.double().cpu().numpy() for name, values in scores.items()}
-        arrays = {name: values[:, 0].cpu().numpy() for name, values in maps.items()}
-        return Detection(raw, arrays, fused_map[:, 0].cpu().numpy())
+        return self._fetch(self._compute(images, masks, others), with_maps)
 
-    def detect_batches(self, data: Data, positions: np.ndarray) -> Iterator[tuple[np.ndarray, Detection]]:
-        """Yield (positions, Detection) of a DATA folder's images, 16 at a time."""
+    def detect_batches(
+        self, data: Data, positions: np.ndarray, with_maps: bool = False
+    ) -> Iterator[tuple[np.ndarray, Detection]]:
+        """Yield (positions, Detection) of a DATA folder's images, as many at a time as suit the device."""
         is_bilateral = any(member.bilateral for member in self.run.members.values())
-        for start in range(0, len(positions), _BATCH):
-            part = positions[start : start + _BATCH]
+        size, under_way = BATCH_SIZES[device().type], None
+        for start in range(0, len(positions), size):
+            part = positions[start : start + size]
             others = data.other_breasts(part) if is_bilateral else None
-            yield part, self.detect(data.images[part], data.masks[part], others)
+            computed = self._compute(data.images[part], data.masks[part], others)
+            # A GPU computes this batch while the one before is fetched and used.
+            if under_way is not None:
+                yield under_way[0], self._fetch(under_way[1], with_maps)
+            under_way = part, computed
+        if under_way is not None:
+            yield under_way[0], self._fetch(under_way[1], with_maps)
+
+    @torch.inference_mode()
+    def _compute(
+        self, images: np.ndarray, masks: np.ndarray, others: tuple[np.ndarray, np.ndarray] | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """Return what forward does of images that go to the device as they are stored."""
+        stored = StoredBatch.of(np.array(images), np.array(masks))
+        if others is not None:
+            other = StoredBatch.of(*others)
+            stored = stored._replace(others=other.images, other_masks=other.masks)
+        stored = stored.to(device())
+        with float32_products("ieee"):
+            return self({size: stored.to_batch(size) for size in {one.size for one in self.run.members.values()}})
+
+    @torch.inference_mode()
+    def _fetch(self, computed: tuple[dict[str, Tensor], dict[str, Tensor], Tensor], with_maps: bool) -> Detection:
+        """Return what was computed, from the device in as few pieces as there are kinds of it."""
+        scores, maps, fused_map = computed
+        values = torch.stack(list(scores.values())).cpu().double().numpy()
+        arrays = {name: part[:, 0].cpu().numpy() for name, part in maps.items()} if with_maps else {}
+        return Detection(dict(zip(scores, values, strict=True)), arrays, fused_map[:, 0].cpu().numpy())
 
     def fused_maps(self, data: Data, positions: np.ndarray) -> np.ndarray:
         """Return the fused maps of a DATA folder's images, float32 (n, s, s)."""

@@ -1,31 +1,29 @@
 """Apply a run to images: scores.csv and anomaly maps from files, folders or DATA folders."""
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from pydantic import Field
 
 from mammovae.arguments import AnyPath, Cluster, Rate, Seconds, Workers, checked
 from mammovae.config import InputError, UsageError, White
 from mammovae.data.dataset import WRITERS, Data
 from mammovae.data.index import distinct_names, printable
-from mammovae.data.laterality import against_header
 from mammovae.data.prepare_image import PreparedImage
 from mammovae.detection import map_files
-from mammovae.detection.detector import Detection, Detector
+from mammovae.detection.detector import BATCH_SIZES
 from mammovae.detection.score_inputs import ImageFile, list_files, prepare_file
-from mammovae.detection.score_rows import COLUMNS, IDENTITY, PreparedImages, ScoreRowBuilder
-from mammovae.imageio.image_kind import kind_of_name
+from mammovae.detection.score_rows import COLUMNS
+from mammovae.detection.scorer import Key, ScoredImage, Scorer, Task, identities_of
 from mammovae.journal import Journal
-from mammovae.models.run import Run
+from mammovae.models.run import device
 from mammovae.parallel import pool
 from mammovae.parallel.allocator import retain_freed_memory
 from mammovae.parallel.worker import call_safely
@@ -36,8 +34,6 @@ from mammovae.version import __version__
 
 MIN_FILES_FOR_WORKERS = 8  # fewer files than this are not worth a network in every worker process
 PART = 64  # images of a DATA folder that one task scores
-
-Key = tuple[int, int]  # a row's place in the table: number of the DATA folder (files follow the last), position there
 
 
 @checked
@@ -56,9 +52,9 @@ def score(  # noqa: PLR0913
 ) -> pd.DataFrame:
     """Do mammovae score, and return the table.
 
-    Each file is read and prepared by a worker process, which also scores it and writes its map (of fewer than eight
-    files, this process does that), or by the workers of a Dask cluster, which must see the same paths and compute on
-    their CPU. DATA folders are scored 16 images at a time, on the first GPU where there is one. Rows are kept in
+    Each file is read and prepared by a worker process, which also scores it and writes its map, or by the workers of a
+    Dask cluster, which must see the same paths and compute on their CPU. On a GPU, and of fewer than eight files, this
+    process scores what its workers prepare, and DATA folders too, many images at a time. Rows are kept in
     .NAME.rows.jsonl beside out, from which the same call resumes after an interruption.
 
     image_ids are distinct: those of a DATA folder's index, and paths below the folders given without the suffix of an
@@ -70,7 +66,7 @@ def score(  # noqa: PLR0913
     if maps is not None:
         map_files.check_folder(maps)
     out.parent.mkdir(parents=True, exist_ok=True)
-    scorer = _Scorer(run, flag, maps, review is not None, white)
+    scorer = Scorer(run, flag, maps, review is not None, white)
     inputs = _Inputs.open(paths, [path for path in (out, maps, review) if path is not None])
     if not inputs.tasks and not inputs.refused:
         raise _no_image(paths)
@@ -116,119 +112,13 @@ def _no_image(paths: list[Path]) -> InputError:
     return InputError(f"there is no image in {places}: name an image or a folder")
 
 
-class _Task(NamedTuple):
-    """One image file, or some of the images of a DATA folder (its path)."""
-
-    keys: tuple[Key, ...]
-    image_ids: tuple[str, ...]
-    place: ImageFile | Path
-
-
-class _ScoredImage(NamedTuple):
-    """The result for one image, with its prepared image and map where the review page needs them; row None: it is none.
-
-    None is a row for a file without an image's suffix whose content is no image's.
-    """
-
-    key: Key
-    row: dict[str, Any] | None
-    suspicion: float = 0.0
-    shown: tuple[np.ndarray, np.ndarray] | None = None
-
-
-@dataclass
-class _Scorer:
-    """Scores tasks in any process: it is pickled as the run's path, and opens the run where it arrives."""
-
-    path: Path
-    rate: float | None
-    maps: Path | None
-    has_review: bool
-    white: int | None  # of files that do not state their range; by default the run's
-
-    def __post_init__(self) -> None:
-        self.run = Run.open(self.path)
-        self.rows, self.detector = ScoreRowBuilder(self.run, self.rate), Detector(self.run)
-        prepared = self.run.manifest["prepared"]
-        white = prepared.get("white") if self.white is None else self.white
-        self.preparing = {"size": prepared["size"], "stretch": prepared["stretch"], "white": white}
-        self.kinds: Sequence[str] = prepared.get("kinds", ["mammogram"])
-        self._data: dict[Path, Data] = {}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle absolute paths: a worker elsewhere has another working directory."""
-        maps = None if self.maps is None else self.maps.absolute()
-        return _Scorer, (self.path.absolute(), self.rate, maps, self.has_review, self.white)
-
-    def __call__(self, task: _Task) -> list[_ScoredImage]:
-        if isinstance(task.place, ImageFile):
-            return self.score_prepared(task, prepare_file(task.place, **self.preparing))
-        if task.place not in self._data:
-            self._data[task.place] = Data.open(task.place)
-        return self._score_data(task, self._data[task.place])
-
-    def score_prepared(self, task: _Task, result: PreparedImage | None) -> list[_ScoredImage]:
-        """Score one file's image, None if it is none."""
-        if result is None:
-            return [_ScoredImage(task.keys[0], None)]
-        assert isinstance(task.place, ImageFile)
-        identity = {"image_id": task.image_ids[0], "source": task.place.source}
-        identity |= {key: result.fields.get(key) for key in ("patient_id", "side", "view")}
-        kind = result.fields.get("kind") or kind_of_name(Path(task.place.name).name)
-        identity["reason"] = _joined(result.fields["reason"], self._remark_on_kind(kind))
-        is_wrong = against_header(identity["side"], result.chest_wall, self.rows.convention)
-        measures = result.measurements | {"against_header": float(is_wrong)}
-        shape = (result.fields["rows"], result.fields["columns"])
-        images, masks = result.image[None], result.mask[None]
-        prepared = PreparedImages(images, masks, [identity], [measures], [result.geometry], [shape])
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # A file's scores are the same bytes in any process and beside any other load.
-        try:
-            detection = self.detector.detect(images, masks)
-        finally:
-            torch.set_num_threads(threads)
-        return self._scored_images(task.keys, prepared, detection)
-
-    def _remark_on_kind(self, kind: str | None) -> str | None:
-        """Say that an image is of a kind that the run was not trained on."""
-        if kind is None or kind in self.kinds:
-            return None
-        return f"its kind is {kind}, and the run knows {' and '.join(self.kinds)} only"
-
-    def _score_data(self, task: _Task, data: Data) -> list[_ScoredImage]:
-        positions = np.array([position for _, position in task.keys])
-        frame = data.index.iloc[positions].assign(image_id=list(task.image_ids))
-        measures = data.measurements.iloc[positions].to_dict("records") if self.rows.quality else [{}] * len(positions)
-        shapes = list(zip(frame["rows"].astype(int), frame["columns"].astype(int), strict=True))
-        images, masks, geometries = data.images[positions], data.masks[positions], data.geometries(positions)
-        identities = _identities(frame)
-        for identity, kind in zip(identities, frame["kind"].astype(object), strict=True):
-            identity["reason"] = _joined(identity["reason"], self._remark_on_kind(None if pd.isna(kind) else kind))
-        prepared = PreparedImages(images, masks, identities, measures, geometries, shapes)
-        parts = [detection for _, detection in self.detector.detect_batches(data, positions)]
-        scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in parts[0].scores}
-        fused_map = np.concatenate([part.fused_map for part in parts])
-        return self._scored_images(task.keys, prepared, Detection(scores, {}, fused_map))
-
-    def _scored_images(self, keys: Sequence[Key], prepared: PreparedImages, detection: Detection) -> list[_ScoredImage]:
-        scored = []
-        for number, (row, suspicion) in enumerate(self.rows.rows(prepared, detection)):
-            image, anomaly_map = prepared.images[number], detection.fused_map[number]
-            if self.maps is not None:
-                source = (prepared.geometries[number], prepared.shapes[number])
-                map_files.save_maps(self.maps, row["image_id"], image, anomaly_map, source, self.rows.level)
-            shown = (np.array(image), anomaly_map) if self.has_review else None
-            scored.append(_ScoredImage(keys[number], row, suspicion, shown))
-        return scored
-
-
 @dataclass
 class _Inputs:
     """What a call is given: its tasks, and the rows of images that could not be listed or that prepare refused."""
 
     data: list[Data]
     files: list[ImageFile]
-    tasks: list[_Task] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
     refused: dict[Key, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
@@ -262,7 +152,7 @@ class _Inputs:
         for number, (image, image_id) in enumerate(zip(self.files, image_ids[start:], strict=True)):
             key = (len(self.data), number)
             if image.problem is None:
-                self.tasks.append(_Task((key,), (image_id,), image))
+                self.tasks.append(Task((key,), (image_id,), image))
             else:
                 self.refused[key] = {"image_id": image_id, "source": image.source, "reason": image.problem}
 
@@ -272,28 +162,17 @@ class _Inputs:
         for start in range(0, len(ok), PART):
             rows = ok[start : start + PART]
             keys = tuple((number, row) for row in rows)
-            self.tasks.append(_Task(keys, tuple(image_ids[row] for row in rows), folder.path.resolve()))
+            self.tasks.append(Task(keys, tuple(image_ids[row] for row in rows), folder.path.resolve()))
         frame = folder.index[status == "failed"].assign(image_id=[image_ids[row] for row in failed])
-        self.refused |= zip([(number, row) for row in failed], _identities(frame), strict=True)
+        self.refused |= zip([(number, row) for row in failed], identities_of(frame), strict=True)
 
 
-def _job_key(scorer: _Scorer, inputs: _Inputs) -> str:
+def _job_key(scorer: Scorer, inputs: _Inputs) -> str:
     """Return a hash of all that rows depend on: only rows of the same job are resumed from."""
     settings = (__version__, file_hash(scorer.run.path / MANIFEST), scorer.rate, str(scorer.maps), scorer.white)
     images = [(task.image_ids[0], task.place) for task in inputs.tasks if isinstance(task.place, ImageFile)]
     files = [(image_id, str(image.file), image.source, image.stamp) for image_id, image in images]
     return digest(settings, files, [(str(folder.path.resolve()), folder.digest) for folder in inputs.data])
-
-
-def _identities(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the first columns of scores.csv for rows of the index, and the warning on each; null is None."""
-    names = [*IDENTITY, "reason"]
-    rows = frame[names].itertuples(index=False, name=None)
-    return [{name: None if pd.isna(value) else value for name, value in zip(names, row, strict=True)} for row in rows]
-
-
-def _joined(*remarks: str | None) -> str | None:
-    return "; ".join(filter(None, remarks)) or None
 
 
 def _finished_keys(journal: Journal, has_review: bool) -> set[Key]:
@@ -305,8 +184,8 @@ def _finished_keys(journal: Journal, has_review: bool) -> set[Key]:
 
 
 def _run_tasks(
-    scorer: _Scorer, tasks: list[_Task], workers: int | None, cluster: str | None, timeout: float | None
-) -> Iterator[tuple[_Task, list[_ScoredImage]]]:
+    scorer: Scorer, tasks: list[Task], workers: int | None, cluster: str | None, timeout: float | None
+) -> Iterator[tuple[Task, list[ScoredImage]]]:
     """Run tasks on the cluster, or here: DATA folders by all threads of this process, files by worker processes."""
     if cluster is None:
         with retain_freed_memory():
@@ -321,23 +200,51 @@ def _run_tasks(
             yield task, result
         elif isinstance(task.place, ImageFile):
             row = {"image_id": task.image_ids[0], "source": task.place.source, "reason": printable(str(result))}
-            yield task, [_ScoredImage(task.keys[0], row)]
+            yield task, [ScoredImage(task.keys[0], row)]
         else:  # its images were read before: the machine fails, not a file
             raise result
 
 
 def _run_in_workers(
-    scorer: _Scorer, tasks: list[_Task], where: Mapping[str, Any]
-) -> Iterator[tuple[_Task, list[_ScoredImage] | InputError]]:
-    """Score tasks in workers; few files are prepared there and scored here, where the networks are."""
-    if where["cluster"] is not None or len(tasks) >= MIN_FILES_FOR_WORKERS:
+    scorer: Scorer, tasks: list[Task], where: Mapping[str, Any]
+) -> Iterator[tuple[Task, list[ScoredImage] | InputError]]:
+    """Score tasks in workers; on a GPU, and of few files, they are prepared there and scored here."""
+    together = 0 if where["cluster"] is not None else files_scored_here(len(tasks))
+    if not together:
         yield from pool.map_unordered(scorer, tasks, **where)
         return
-    by_file = {task.place: task for task in tasks}
+    by_file, waiting = {task.place: task for task in tasks}, list[tuple[Task, PreparedImage | None]]()
     for image, result in pool.map_unordered(partial(prepare_file, **scorer.preparing), by_file, **where):
-        task = by_file[image]
-        score = partial(scorer.score_prepared, task)
-        yield task, result if isinstance(result, InputError) else call_safely(score, result)
+        if isinstance(result, InputError):
+            yield by_file[image], result
+            continue
+        waiting.append((by_file[image], result))
+        if len(waiting) == together:
+            yield from _score_together(scorer, waiting)
+            waiting = []
+    yield from _score_together(scorer, waiting)
+
+
+def files_scored_here(count: int) -> int:
+    """Return how many of count files this process scores at a time; 0: the workers that prepare them score them."""
+    if device().type == "cuda":
+        return BATCH_SIZES["cuda"]
+    # On a CPU one by one, so that a file's row does not depend on what else is scored.
+    return 1 if count < MIN_FILES_FOR_WORKERS else 0
+
+
+def _score_together(
+    scorer: Scorer, prepared: list[tuple[Task, PreparedImage | None]]
+) -> Iterator[tuple[Task, list[ScoredImage] | InputError]]:
+    """Score the images of files in one batch; where that fails, each alone, so that one does not cost the others."""
+    result = call_safely(scorer.score_prepared, prepared)
+    if not isinstance(result, InputError):
+        yield from zip([task for task, _ in prepared], result, strict=True)
+    elif len(prepared) == 1:
+        yield prepared[0][0], result
+    else:
+        for one in prepared:
+            yield from _score_together(scorer, [one])
 
 
 @contextmanager

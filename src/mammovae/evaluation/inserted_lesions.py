@@ -83,7 +83,8 @@ def _scored(detector: Detector, data: Data, jobs: Sequence[_Job]) -> pd.DataFram
     for start in range(0, len(jobs), _BATCH):
         batch = jobs[start : start + _BATCH]
         positions, images = np.array([job.position for job in batch]), np.stack([job.image for job in batch])
-        scores, maps, fused = detector.detect(images, data.masks[positions], data.other_breasts(positions))
+        others = data.other_breasts(positions)
+        scores, maps, fused = detector.detect(images, data.masks[positions], others, with_maps=True)
         for number, (position, _, kind, insertion) in enumerate(batch):
             row: dict[str, object] = {"position": position, "kind": kind, "diameter_mm": np.nan, "contrast": np.nan}
             row |= {name: float(values[number]) for name, values in scores.items()}

@@ -29,7 +29,8 @@ def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, A
     """
     detector = Detector(run)
     train, validation, calibration = (parts[split] for split in ("train", "validation", "calibration"))
-    batches = detector.detect_batches(data, (validation if len(validation) else train)[:_MOST_FOR_MAPS])
+    mapped_images = (validation if len(validation) else train)[:_MOST_FOR_MAPS]
+    batches = detector.detect_batches(data, mapped_images, with_maps=True)
     single_maps = [detection.maps for _, detection in batches]
     detector.scales = {name: _level([maps[name] for maps in single_maps]) for name in run.settings.maps}
     # Scores and fused maps from one pass of the networks; there are maps for the first images alone.

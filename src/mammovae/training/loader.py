@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from mammovae.data.dataset import Batch, Data
 from mammovae.models.base import Member
 from mammovae.models.noise import image_keys
+from mammovae.models.stored_batch import HeldImages, StoredBatch, stored_batch
 from mammovae.perturbations.lesions import insert_random_lesion
 from mammovae.training.distributed import ProcessGroup, without_main_module
-from mammovae.training.stored_batch import HeldImages, StoredBatch, stored_batch
 
 _SHARE_HELD = 0.6  # of a GPU's free memory: the rest is for the network
 _MOST_WORKERS = 8

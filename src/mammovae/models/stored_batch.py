@@ -1,4 +1,4 @@
-"""The images of a training step as a DATA folder stores them, from the memory map or held on a device."""
+"""Images as a DATA folder stores them, from the memory map or held on a device, on the way to a network."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
