@@ -31,6 +31,7 @@ BLOCKS = [
 
 def execute(language: str, text: str, folder: Path) -> None:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment["CUDA_VISIBLE_DEVICES"] = ""  # a block with --devices 2 would need two GPUs
     command = [sys.executable, "-c", text] if language == "python" else ["bash", "-euo", "pipefail", "-c", text]
     answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert answer.returncode == 0, f"{text}\n{answer.stdout}\n{answer.stderr}"

@@ -13,7 +13,7 @@ from mammovae.config import ResidualVaeSettings, SamplingMode
 from mammovae.generation.samplers import INTERPOLATION_STEPS, LatentSampler, to_uint16
 from mammovae.imageio.read import read
 from mammovae.models.pyramid_vae import PyramidVae
-from mammovae.models.run import Run
+from mammovae.models.run import Run, device
 
 SMALL: dict[str, Any] = {
     "epochs": 2,
@@ -74,7 +74,7 @@ def test_an_interpolation_leads_from_one_training_image_to_another(generating: P
     np.testing.assert_allclose(steps, np.broadcast_to(steps[0], steps.shape), atol=1e-5)
     member = opened.members["pyramid_vae"]
     assert isinstance(member, PyramidVae)
-    ends = member.posterior(data.batch(np.array(origins[0]), 64))[0].detach().numpy()
+    ends = member.posterior(data.batch(np.array(origins[0]), 64).to(device()))[0].detach().cpu().numpy()
     np.testing.assert_allclose(z[[0, -1]], ends, atol=1e-5)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,16 @@ SMALL: dict[str, Any] = small_settings(*NAMES) | {
 }
 TOLERANCE = 1e-6
 """Relative, of every loss of every member in every epoch: as near as the rounding of sums in float32 allows."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_the_cpu() -> Iterator[None]:
+    """Without GPUs, of which two processes would need two; so the one that they are compared with is without, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        patch.setattr("torch.cuda.is_available", lambda: False)
+        patch.setattr("torch.cuda.device_count", lambda: 0)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from tests.training.kill_within_epoch import kill_within_epoch
 import mammovae as mv
 from mammovae.config import TrainSettings
 from mammovae.models.noise import StepContext, step_keys
+from mammovae.models.run import device
 from mammovae.models.vae import Vae
 from mammovae.training import loop, step
 
@@ -50,8 +51,8 @@ def test_the_history_has_a_row_an_epoch_with_the_elbo_and_its_parts(small: Path)
 def test_the_history_is_the_mean_over_images_of_the_members_own_losses(small: Path, trapped_data: Path) -> None:
     run, data = mv.Run.open(small), mv.Data.open(trapped_data)
     positions = data.for_training(run.settings)["validation"]
-    batch = data.batch(positions, 32)
-    contexts = [StepContext.of(step_keys(0, epoch, positions, 0)) for epoch in range(50)]
+    batch = data.batch(positions, 32).to(device())
+    contexts = [StepContext.of(step_keys(0, epoch, positions, 0).to(device())) for epoch in range(50)]
     with torch.no_grad():
         loss = np.mean([run.members["vae"].losses(batch, context)["loss"].mean().item() for context in contexts])
     recorded = pd.read_csv(small / "members" / "vae" / "history.csv")["validation_loss"].iloc[-1]
@@ -85,8 +86,8 @@ def test_half_precision_is_for_the_steps_and_not_for_the_validation(
         self._half = torch.bfloat16  # as on a GPU
 
     def recorded(self: Vae, batch: Any, context: Any) -> dict[str, torch.Tensor]:
-        seen.add((self.training, torch.is_autocast_enabled("cpu")))
-        with torch.autocast("cpu", enabled=False):
+        seen.add((self.training, torch.is_autocast_enabled(device().type)))
+        with torch.autocast(device().type, enabled=False):
             return losses(self, batch, context)
 
     monkeypatch.setattr(step.TrainingStep, "__init__", begin_in_half)
