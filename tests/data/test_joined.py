@@ -200,6 +200,25 @@ def test_breasts_of_one_patient_id_in_two_folders_are_no_pair(tmp_path: Path) ->
     assert mv.Data.open(first, second).others.tolist() == [-1, 2, 1, -1, 5, 4]
 
 
+def test_scores_that_compare_the_breasts_of_a_patient_take_both_from_one_folder(
+    folders: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    settings = SETTINGS | {"epochs": 1, "fused_bilateral": [f"{SETTINGS['fused'][0]}_bilateral"]}
+    run = mv.train(*folders[:2], out=tmp_path / "run", preset="tiny", settings=mv.TrainSettings(**settings)).path
+    places = [
+        small_data(tmp_path / name, [row(f"{name}{side}", "1", "test", side) for side in sides], pixels)
+        for name, sides, pixels in (("A", "L", [0]), ("B", "R", [1]), ("C", "LR", [2, 3]))
+    ]
+    table = mv.score(run, *places, out=tmp_path / "scores.csv")["table"].set_index("image_id")
+    raw = table[SETTINGS["fused"][0]]
+    alone = mv.score(run, places[2], out=tmp_path / "alone.csv")["table"].set_index("image_id")
+    names = [name for name in table if name.startswith("finding")]
+    assert len(raw) == 4
+    pd.testing.assert_frame_equal(table.loc[["CL", "CR"], names], alone[names])
+    without = mv.score(run, places[0], out=tmp_path / "one.csv")["table"].set_index("image_id")
+    pd.testing.assert_frame_equal(table.loc[["AL"], names], without[names])
+
+
 def test_of_copies_in_two_folders_one_is_used_and_contradicting_ones_never(tmp_path: Path) -> None:
     rows = [
         row("a", "1"),
@@ -235,10 +254,17 @@ def test_an_image_that_differs_only_beside_its_middle_row_is_no_copy(tmp_path: P
     images, masks = breasts(1)
     other = images.copy()
     other[0, 3, 3] += 1
-    places = [
-        write_data(tmp_path / name, [row(name, name)], part, masks) for name, part in (("A", images), ("B", other))
-    ]
-    assert not mv.Data.open(*places).manifest["duplicates"]
+    twice, both = np.repeat(images, 2, axis=0), np.repeat(masks, 2, axis=0)
+    first = write_data(tmp_path / "A", [row("a", "1"), row("b", "2")], twice, both)
+    data = mv.Data.open(first, write_data(tmp_path / "B", [row("c", "3")], other, masks))
+    assert not data.manifest["duplicates"] and data.index["split"].tolist() == ["train"] * 3
+
+
+def test_images_that_failed_are_no_copies_though_both_are_blank(tmp_path: Path) -> None:
+    failed = row("a", "1", "unused", status="failed"), row("b", "2", "unused", status="failed")
+    blank, (_, masks) = np.zeros((1, 32, 32), np.uint16), breasts(1)
+    data = mv.Data.open(*(write_data(tmp_path / one["image_id"], [one], blank, masks) for one in failed))
+    assert not data.manifest["duplicates"] and data.index["patient_id"].tolist() == ["1", "2"]
 
 
 def test_measurements_are_those_that_all_folders_have_though_every_image_of_one_failed(tmp_path: Path) -> None:

@@ -210,7 +210,8 @@ def _shared_pixels(
         start = 0
         for array in images.parts:
             for first in range(0, len(array), _CHUNK):
-                rows = array[first : first + _CHUNK, images.shape[1] // 2]
+                # A map of its own, so that the pages that were looked at are given back with it.
+                rows = mapped(named_file(array))[first : first + _CHUNK, images.shape[1] // 2]
                 middles[start : start + len(rows)] = [_hashed(row) for row in rows]
                 start += len(rows)
                 progress.advance(len(rows))
@@ -291,7 +292,7 @@ def _notes(patients: int, moved: int, copies: int) -> list[str]:
     notes = list[str]()
     if patients:
         known = f"{plural(patients, 'patient')} of several folders, by id, study or pixels"
-        notes.append(f"{known}: {plural(moved, 'image')} went to the most held-out of their splits")
+        notes.append(f"{known}, are each in the most held out of their splits, which moved {plural(moved, 'image')}")
     if copies:
         words = "unused: copies of another folder's images, or contradicting their health"
         notes.append(f"{plural(copies, 'image')} {words}")
