@@ -66,10 +66,10 @@ def test_the_rate_holds_for_several_alike_images_a_patient(names: list[str], sim
 
 
 def test_the_rate_holds_where_few_patients_have_many_scores() -> None:
-    rng, names = np.random.default_rng(0), list("abcd")
+    rng, names = np.random.default_rng(0), ["a", "b", "c", "d"]
     shares = []
     for _ in range(300):
-        healthy, new = (dict(zip(names, rng.standard_t(3, size=(4, count)), strict=True)) for count in (8, 50))
+        healthy, new = ({name: rng.standard_t(3, size=count) for name in names} for count in (8, 50))
         shares.append(flagged(Calibration(healthy, names).p_value(new), 1 / 9).mean())
     # Fitted to the calibration images themselves, the distributions would give 0.165.
     assert 0.06 < np.mean(shares) <= 1 / 9 + 2.6 * np.std(shares) / np.sqrt(300)
