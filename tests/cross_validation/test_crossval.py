@@ -79,6 +79,9 @@ def test_every_image_is_scored_once_beside_the_original_preset_and_the_baselines
         assert (folds / name).stat().st_size > 0
     page = (folds / "report.html").read_text()
     assert f"{metrics['auroc']:.2f}" in page and "no diagnosis" in page.lower()
+    healthy = f"the {int((table['healthy'] == True).sum())} healthy test images"  # noqa: E712 - null among them
+    assert f"inserted into {healthy}" in page and f"raw files of {healthy}" in page
+    assert f"Among the {metrics['n_healthy']:,} healthy images of patients without any finding" in page
 
 
 def test_selection_is_made_by_inserted_lesions_and_likelihood_alone(folds: Path) -> None:

@@ -106,8 +106,33 @@ def test_numbers_in_the_text_are_those_given(page: ParsedPage, parts: Parts) -> 
     metrics = parts["detection"]["metrics"]
     for row in (*metrics.scores, *metrics.baselines, *metrics.differences, *sum(metrics.tables.values(), ())):
         assert row.text in page.words
-    assert f"{metrics.headline.n_healthy} healthy images and {metrics.headline.n_finding} with a finding" in page.words
     assert "51,125,505" in page.words and "too few" in page.words
+
+
+def test_captions_say_how_many_and_which_healthy_images_were_compared(page: ParsedPage) -> None:
+    rows = table()
+    rows = rows[rows["healthy"].notna()]
+    affected = rows["patient_id"].isin(rows.loc[~rows["healthy"].astype(bool), "patient_id"])
+    healthy, finding = rows["healthy"].astype(bool), int((~rows["healthy"].astype(bool)).sum())
+    unaffected, controls = int((healthy & ~affected).sum()), int((healthy & affected).sum())
+    assert 0 < unaffected < healthy.sum()
+    which = f"{unaffected} healthy images of patients without any finding"
+    assert f"{which} and {finding} with a finding" in page.words
+    assert f"the images with that category against the same {which}" in page.words
+    assert f"Spearman: rank correlation with the headline among the {which}" in page.words
+    assert f"the findings against the {controls} healthy images whose patient has one elsewhere" in page.words
+    assert "all healthy images" not in page.words
+
+
+def test_the_patients_counted_are_those_behind_the_headline(plain: Parts) -> None:
+    rows = table(60).assign(patient_affected=lambda frame: frame["patient_id"].isin(frame["patient_id"][:20]))
+    metrics = detection_metrics(rows, {"loss": "Loss"}, resamples=20)
+    known = rows[rows["healthy"].notna()]
+    is_finding = ~known["healthy"].astype(bool)
+    affected = known["patient_affected"] | known["patient_id"].isin(known.loc[is_finding, "patient_id"])
+    behind = known.loc[is_finding | ~affected, "patient_id"].nunique()
+    assert behind == metrics.n_patients < known["patient_id"].nunique()
+    assert f"of {behind} patients together" in words(plain, detection={"metrics": metrics})
 
 
 def test_no_patient_is_named(html: str) -> None:
@@ -133,6 +158,13 @@ def test_an_empty_report_says_why_each_section_is_empty() -> None:
 def test_data_without_findings_gets_no_detection_figures(plain: Parts) -> None:
     metrics = detection_metrics(table(30, findings=False), {"loss": "Loss"}, resamples=20)
     absent = "No detection figures: the data has no image with a finding."
+    assert absent in words(plain, detection={"metrics": metrics})
+
+
+def test_data_whose_healthy_images_are_all_of_affected_patients_gets_no_detection_figures(plain: Parts) -> None:
+    rows = table(30).assign(patient_affected=True)
+    metrics = detection_metrics(rows, {"loss": "Loss"}, resamples=20)
+    absent = "No detection figures: the data has no healthy image of a patient without any finding"
     assert absent in words(plain, detection={"metrics": metrics})
 
 

@@ -17,6 +17,7 @@ from mammovae.models.run import Run
 from mammovae.report import page as pages
 from mammovae.report.charts import detectability_chart, fault_chart, froc_curve
 from mammovae.report.evaluation_page import correlation_texts, detection_charts
+from mammovae.report.formatting import UNAFFECTED
 from mammovae.report.page import Block, Figure, Section, Table, Text
 from mammovae.report.style import save
 from mammovae.report.summary_text import LIMITS, summarise_detection
@@ -53,12 +54,13 @@ def write_pooled_report(out: Path, data: Data, runs: list[Run]) -> dict[str, Any
     page = pages.Page(
         "mammovae cross-validation",
         f"mammovae: {manifest['inputs']['kind']}, preset {run['preset']}, {len(runs)} folds",
-        f"Every image is scored by networks that never saw {seen}." + (" Phantoms, no patients." if phantoms else ""),
+        f"Each image counted here is scored by networks that never saw {seen}."
+        + (" Phantoms, no patients." if phantoms else ""),
         [],
         Section("what", "What this is, and what it cannot say", [Text(_INTRODUCTION)]),
         [
             Section("detection", "Detection", _detection(pooled, results, by_patient)),
-            _calibration_section(pooled.calibration),
+            _calibration_section(pooled.calibration, int(pooled.table["healthy"].fillna(False).sum())),
             _localisation_section(out, pooled.localisation),
             _lesions_section(pooled.lesions),
             _faults_section(pooled.fault_metrics),
@@ -75,9 +77,9 @@ def _detection(pooled: PooledMetrics, results: pd.DataFrame, by_patient: bool) -
     metrics, headline = pooled.detection, pooled.detection.headline
     unit = "whole patients" if by_patient else "images (patients are unknown)"
     words = Markup(
-        "<b>{}</b> AUROC of the finding score, {} healthy images of patients without any finding and {} with a "
-        "finding; 95 % interval over {:,} resamples of {}, stratified by fold"
-    ).format(headline.text, headline.n_healthy, headline.n_finding, metrics.resamples, unit)
+        "<b>{}</b> AUROC of the finding score, {} healthy images {} and {} with a finding; 95 % interval over {:,} "
+        "resamples of {}, stratified by fold"
+    ).format(headline.text, headline.n_healthy, UNAFFECTED, headline.n_finding, metrics.resamples, unit)
     less_loss = next(row for row in metrics.differences if row.name == REFERENCE_LOSS)
     affected = pooled.extra[f"auroc_affected_minus_{REFERENCE_LOSS}"]
     raw = pooled.extra[f"auroc_minus_{REFERENCE_LOSS}_raw"]
@@ -96,19 +98,21 @@ def _detection(pooled: PooledMetrics, results: pd.DataFrame, by_patient: bool) -
         Table(
             ("Score", "Healthy", "With finding", "AUROC", "Affected-patient controls", "AUROC against them"),
             [[int(cell) if isinstance(cell, float) else cell for cell in row] for row in shown.to_numpy()],
-            "All scores and groups, against healthy images of patients without any finding, and against "
-            "affected-patient controls: healthy images whose patient has a finding elsewhere. A score that compares "
-            "the two breasts may claim a gain in the first alone.",
+            f"Scores, baselines and groups against healthy images {UNAFFECTED}, and against affected-patient controls: "
+            "healthy images whose patient has a finding elsewhere. A score that compares the two breasts may claim a "
+            "gain in the first alone. By patient: a patient's highest finding score, and the row counts patients.",
         ),
     ]
     labels = {row.name: row.label for row in metrics.baselines} | {"density": "Density"}
     if correlations := [(labels[name], text) for name, text in correlation_texts(metrics).items()]:
         caption = "A score that mostly follows brightness, size or density says little of lesions."
-        headers = ("Among healthy images, the finding score against", "Spearman correlation")
+        among = f"Among the {headline.n_healthy:,} healthy images {UNAFFECTED}, the finding score against"
+        headers = (among, "Spearman correlation")
         blocks.append(Table(headers, correlations, caption))
     if pooled.predictive:
         caption = (
-            "Flags at a stated false-positive rate, counted by image, and at that rate the share of flagged images "
+            "Flags at a stated false-positive rate, counted by image (the specificity among healthy images "
+            f"{UNAFFECTED}), and at that rate the share of flagged images "
             f"that would show a cancer where {1000 * PREVALENCE:g} in 1,000 do, if cancers were flagged as often as "
             "these findings (benign ones are among them): few, at any rate."
         )
@@ -117,10 +121,13 @@ def _detection(pooled: PooledMetrics, results: pd.DataFrame, by_patient: bool) -
     return blocks
 
 
-def _calibration_section(rows: Sequence[Mapping[str, float]]) -> Section:
-    """Return stated false-positive rates beside the realised ones."""
+def _calibration_section(rows: Sequence[Mapping[str, float]], n_healthy: int) -> Section:
+    """Return stated false-positive rates beside the realised ones, on so many healthy test images."""
     headers = ("Stated rate", "Realised", "99 % range from", "to", "Calibration patients a fold")
-    caption = "Healthy test images flagged, beside the beta-binomial range for one calibration of as many patients."
+    caption = (
+        f"The share flagged of all {n_healthy:,} healthy test images, those of affected patients too, beside the "
+        "beta-binomial range for one calibration of as many patients."
+    )
     table = Table(headers, _texts(rows, _CALIBRATION), caption)
     absent = f"There are too few calibration patients a fold to promise a rate of {max(RATES):g}."
     return Section("calibration", "Calibration", [table] if rows else [], absent)
@@ -140,7 +147,7 @@ def _localisation_section(out: Path, places: Localisation | None) -> Section:
         ("chance: the lesions’ share of the breast", f"{places.chance.value:.2f}"),
     ]
     caption = f"Anomaly maps against annotated regions, {count} images with a position."
-    share = "Share of annotated lesions marked, at false marks a healthy image."
+    share = f"Share of annotated lesions marked, at false marks an image: counted on healthy images {UNAFFECTED}."
     table = Table(("Measure", "Value (95 % interval)"), rows, caption)
     return Section("localisation", "Localisation", [table, Figure.chart(chart, "FROC curve.", share, "medium")])
 
@@ -148,8 +155,9 @@ def _localisation_section(out: Path, places: Localisation | None) -> Section:
 def _lesions_section(lesions: pd.DataFrame) -> Section:
     """Return how many inserted lesions are detected, and pointed at, by size and contrast."""
     caption = (
-        "Lesions of 2 to 40 mm inserted into healthy test images (a family that nothing was trained on or chosen by), "
-        "all kinds together. By chance 0.05 of scores, and hardly any maximum."
+        f"Lesions of 2 to 40 mm inserted into the {int((lesions['kind'] == '').sum()):,} healthy test images (a family "
+        "that nothing was trained on or chosen by), kinds in turn and all together; a breast without room for a size "
+        "has none of it. By chance 0.05 of scores, and hardly any maximum."
     )
     chart = detectability_chart(detected_share(lesions), detected_share(lesions, "hit"))
     figure = Figure.chart(chart, "Share detected by size and contrast.", caption)
@@ -163,8 +171,8 @@ def _faults_section(faults: FaultMetrics | None) -> Section:
         return Section("quality", title, [], "No quality score: there were too few training images to fit one.")
     table, means = faults.table(), faults.mean
     words = (
-        f"Faults inserted into the raw files of healthy test images. Mean AUROC of the quality score "
-        f"{means['auroc'].text}, mean recall at 5 % review {means['recall_5'].text}."
+        f"Faults inserted into the raw files of the {faults.n_healthy:,} healthy test images. Mean AUROC of the "
+        f"quality score {means['auroc'].text}, mean recall at 5 % review {means['recall_5'].text}."
     )
     rows = [
         [row["fault"].replace("_", " "), row["n"], f"{row['refused']:.2f}", *(row[f"{name}_text"] for name in means)]

@@ -13,7 +13,7 @@ from mammovae.models.base import HISTORY
 from mammovae.models.run import Run
 from mammovae.report import evaluation_page as sections
 from mammovae.report.evaluation_page import ExampleImage
-from mammovae.report.formatting import duration
+from mammovae.report.formatting import UNAFFECTED, duration
 from mammovae.report.images import MapScale
 from mammovae.report.page import Facts, Page, Section, limits_section, provenance_section
 from mammovae.report.summary_text import LIMITS
@@ -53,7 +53,7 @@ def score_label(name: str) -> str:
 def build_page(run: Run, data: Data, table: pd.DataFrame, metrics: DetectionMetrics, selection: ImageSelection) -> Page:
     """Return the page of an evaluation; table is scores_table's."""
     prepared, manifest, settings = data.manifest, run.manifest, run.settings
-    by_patient, headline, score_name = prepared["by_patient"], metrics.headline, _score_label(run)
+    by_patient, score_name = prepared["by_patient"], _score_label(run)
     kind = prepared["inputs"]["kind"] + (" (phantoms, no patients)" if prepared["phantoms"] else "")
     parts = data.parts(settings)
     candidates = (parts["validation"], parts["train"], table["position"].to_numpy())
@@ -62,7 +62,7 @@ def build_page(run: Run, data: Data, table: pd.DataFrame, metrics: DetectionMetr
         "data set": kind,
         "preset": manifest["preset"],
         "trained on": f"{manifest['images']['train']:,} images",
-        "tested on": f"{headline.n_healthy:,} healthy, {headline.n_finding:,} with findings",
+        "tested on": _tested_on(metrics),
     }
     provenance = {
         "run": {key: manifest[key] for key in ("written", "versions", "git_commit", "machine", "weights")},
@@ -89,6 +89,14 @@ def build_page(run: Run, data: Data, table: pd.DataFrame, metrics: DetectionMetr
             provenance_section(provenance),
         ],
     )
+
+
+def _tested_on(metrics: DetectionMetrics) -> str:
+    headline, controls = metrics.headline, metrics.affected.get(metrics.headline.name)
+    healthy = f"{headline.n_healthy:,} healthy {UNAFFECTED}"
+    if controls is not None:
+        healthy += f", {controls.n_healthy:,} healthy of patients with one elsewhere"
+    return f"{healthy}, {headline.n_finding:,} with findings"
 
 
 def _data_section(run: Run, data: Data) -> Section:

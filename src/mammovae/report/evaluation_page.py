@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from mammovae.report import charts, summary_text
 from mammovae.report import page as pages
-from mammovae.report.formatting import value
+from mammovae.report.formatting import UNAFFECTED, value
 from mammovae.report.images import UNIT, MapScale, case_panel, grey, map_legend
 from mammovae.report.page import Block, Cell, Facts, Figure, Images, Section, Table, Text
-from mammovae.statistics.bootstrap import signed
+from mammovae.statistics.bootstrap import FEWEST_PATIENTS, signed
 from mammovae.statistics.detection_metrics import DetectionMetrics
 
 if TYPE_CHECKING:
@@ -23,17 +23,18 @@ if TYPE_CHECKING:
 ImageArray = NDArray[np.generic]
 """Images (N, S, S) of any integer type, or floats in 0..1: all shown on that one scale."""
 _TABLES = {
-    "category": "By category of finding: all healthy images against the images with that category.",
-    "severity": "By severity of the finding: all healthy images against the images with findings of that severity.",
-    "size": "By size of the largest finding, where its extent is known: all healthy images against those images.",
-    "density": "By breast density: healthy images and images with a finding of that density.",
-    "vendor": "By vendor: healthy images and images with a finding of that vendor.",
+    "category": "By category of finding: the images with that category against {healthy}.",
+    "severity": "By severity of the finding: the images with findings of that severity against {healthy}.",
+    "size": "By size of the largest finding, where its extent is known: the images with such a finding against "
+    "{healthy}.",
+    "density": f"By breast density: images with a finding against healthy images {UNAFFECTED}, both of that density.",
+    "vendor": f"By vendor: images with a finding against healthy images {UNAFFECTED}, both of that vendor.",
 }
 _NO_TABLE = {
     "category": "No table by category: the data names no category of finding.",
     "density": "No table by density: the data gives no breast density.",
 }
-_AFFECTED = "Affected-patient controls: the same findings against healthy images whose patient has a finding elsewhere."
+_AFFECTED = "Affected-patient controls: the findings against the {:,} healthy images whose patient has one elsewhere."
 _SHOWN_PAIRS, _SHOWN_GENERATED, _COLUMNS, _COLUMNS_BESIDE = 16, 24, 8, 6
 
 
@@ -62,7 +63,7 @@ def introduction(unlabelled: bool = False, by_patient: bool = True) -> Section:
     )
     unit = "whole patients" if by_patient else "images, as patients are unknown (not by patient)"
     figures = Markup(
-        "Every figure below stands with the number of images behind it and, where there are enough patients, a 95 % "
+        "A figure of detection stands with the number of images behind it and, where there are enough patients, a 95 % "
         'interval from resamples of {}. What the figures leave open is listed under <a href="#limits">What it cannot '
         "say</a>."
     ).format(unit)
@@ -154,22 +155,27 @@ def detection_section(
     if metrics is None or not metrics.headline.n_finding or not metrics.headline.n_healthy:
         reason = "no image was scored"
         if metrics is not None:
-            lacking = "image with a finding" if not metrics.headline.n_finding else "healthy image to compare with"
+            unaffected = "healthy image of a patient without any finding, to compare with"
+            lacking = unaffected if metrics.headline.n_finding else "image with a finding"
             reason = f"the data has no {lacking}"
         return Section("detection", "Detection", [], f"No detection figures: {reason}.")
     row = metrics.headline
     label = summary_text.lowered(row.label or row.name)
     words = Markup(
-        "<b>{}</b> AUROC of the {} with its 95 % interval, {:,} healthy images and {:,} with a finding{}"
-    ).format(row.text, label, row.n_healthy, row.n_finding, "" if by_patient else ", not by patient")
+        "<b>{}</b> AUROC of the {} with its 95 % interval, {:,} healthy images {} and {:,} with a finding{}"
+    ).format(row.text, label, row.n_healthy, UNAFFECTED, row.n_finding, "" if by_patient else ", not by patient")
+    healthy = f"the same {row.n_healthy:,} healthy images {UNAFFECTED}"
     blocks: list[Block] = [
         Text(words, "headline"),
         *map(Text, summary_text.summarise_detection(metrics, by_patient)),
         *detection_charts(metrics, score_label, by_patient),
         _scores_table(metrics),
     ]
-    tables = [("Score", _AFFECTED, tuple(metrics.affected.values()))] if metrics.affected else []
-    tables += [(name.capitalize(), _TABLES[name], rows) for name, rows in metrics.tables.items()]
+    controls = tuple(metrics.affected.values())
+    tables = [("Score", _AFFECTED.format(controls[0].n_healthy), controls)] if controls else []
+    tables += [
+        (name.capitalize(), _TABLES[name].format(healthy=healthy), rows) for name, rows in metrics.tables.items()
+    ]
     for heading, caption, rows in tables:
         blocks.append(pages.estimates_table([(row.label or row.name, row) for row in rows], caption, heading))
     blocks += [Text(reason, "absent") for name, reason in _NO_TABLE.items() if name not in metrics.tables]
@@ -183,19 +189,21 @@ def detection_charts(metrics: DetectionMetrics, score_label: str, by_patient: bo
     note = pages.not_by_patient(by_patient)
     points = Figure.chart(
         charts.score_points(metrics.groups, score_label),
-        "Every image's score as a point, in strips by group, with the median of each group.",
-        "Every scored image as a point. An image with findings of several categories is in the strip of each." + note,
+        "The score of each image of known health as a point, in strips by group, with the median of each group.",
+        "Each image of known health as a point. One with findings of several categories is in the strip of each."
+        + note,
     )
     curves = Figure.chart(
         charts.roc(metrics.curve, metrics.baseline_curves),
         "ROC curve of the headline score with its band, and those of the trivial baselines.",
-        "ROC curve with its pointwise 95 % band; thin lines are trivial baselines, which see no more than brightness, "
-        f"size or a linear model.{note}",
+        f"ROC curve against the healthy images {UNAFFECTED}, with its pointwise 95 % band; thin lines are trivial "
+        f"baselines, which see no more than brightness, size or a linear model.{note}",
     )
     forest = Figure.chart(
         charts.auroc_forest([*metrics.scores, *metrics.baselines, *itertools.chain(*metrics.tables.values())]),
         "AUROCs with their intervals, one under another, for scores, baselines, categories and densities.",
-        f"All AUROCs in one column. Bars are 95 % intervals; no bar: fewer than 10 patients in a group.{note}",
+        f"AUROCs against healthy images {UNAFFECTED}, in one column. Bars are 95 % intervals; no bar: fewer than "
+        f"{FEWEST_PATIENTS} patients in a group.{note}",
     )
     return [points, curves, forest]
 
@@ -229,9 +237,10 @@ def _case(case: ExampleImage, scale: MapScale) -> Figure:
 
 def _scores_table(metrics: DetectionMetrics) -> Table:
     caption = (
-        "The score, and trivial baselines that a useful score must beat. Difference: the headline minus the baseline, "
-        "in the same resamples. Spearman: rank correlation with the headline among healthy images; near ±1, they "
-        "measure the same."
+        f"The score, and trivial baselines that a useful score must beat, against healthy images {UNAFFECTED}. "
+        "Difference: the headline minus the baseline, in the same resamples. Spearman: rank correlation with the "
+        "headline among the "
+        f"{metrics.headline.n_healthy:,} healthy images {UNAFFECTED}; near ±1, they measure the same."
     )
     correlations = correlation_texts(metrics)
     rows = [(Cell(row.label or row.name, bold=True), *pages.estimate_cells(row), "", "") for row in metrics.scores]

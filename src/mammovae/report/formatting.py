@@ -4,6 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+UNAFFECTED = "of patients without any finding"
+"""Which healthy images the findings are compared with, where nothing else is said."""
+
 
 def duration(seconds: float) -> str:
     """Return a time as its two largest units: "8 s", "9 min 31 s", "2 h 5 min", "3 d 4 h"."""
@@ -55,6 +58,6 @@ def headline(metrics: Mapping[str, Any]) -> str:
 
     healthy, finding = metrics["n_healthy"], metrics["n_finding"]
     if metrics["auroc"] is None:
-        return f"no AUROC: {healthy:,} healthy images and {finding:,} with a finding, and both are needed"
+        return f"no AUROC: {healthy:,} healthy images {UNAFFECTED} and {finding:,} with a finding, and both are needed"
     row = Estimate(metrics["auroc"], metrics["auroc_low"], metrics["auroc_high"], healthy, finding)
-    return f"AUROC {row.text}, {healthy:,} healthy images and {finding:,} with a finding"
+    return f"AUROC {row.text}, {healthy:,} healthy images {UNAFFECTED} and {finding:,} with a finding"

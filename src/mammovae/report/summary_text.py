@@ -1,5 +1,6 @@
 """Figures of detection as plain sentences, and what no such study can say."""
 
+from mammovae.report.formatting import UNAFFECTED
 from mammovae.statistics.bootstrap import FEWEST_PATIENTS, Estimate, signed
 from mammovae.statistics.detection_metrics import DetectionMetrics
 
@@ -35,9 +36,11 @@ def summarise_detection(metrics: DetectionMetrics, by_patient: bool) -> list[str
         ends = f"{signed(row.low)} to {signed(row.high)}"
         interval = f"95 % interval {ends} over {metrics.resamples:,} resamples of {unit}"
     lines = [
-        f"Of one image with a finding and one healthy image, drawn at random, the {lowered(row.label)} is higher for "
+        f"Of one image with a finding and one of the healthy images {UNAFFECTED}, drawn at random, the "
+        f"{lowered(row.label)} is higher for "
         f"the one with the finding {100 * row.value:.0f} times in 100: AUROC {signed(row.value)}, {interval}, from "
-        f"{row.n_healthy:,} healthy images and {row.n_finding:,} with a finding of {metrics.n_patients:,} {whose}.",
+        f"{row.n_healthy:,} healthy images {UNAFFECTED} and {row.n_finding:,} with a finding: of "
+        f"{metrics.n_patients:,} {whose} together.",
         _compared(row, 0.5, _GUESSING),
     ]
     if metrics.differences:
@@ -46,14 +49,14 @@ def summarise_detection(metrics: DetectionMetrics, by_patient: bool) -> list[str
     rho, label = max(correlations, key=lambda pair: abs(pair[0] or 0), default=(None, ""))
     if rho is not None and abs(rho) >= _FOLLOWS:
         lines.append(
-            f"Among healthy images the score goes with {lowered(label)} (Spearman {signed(rho)}): "
+            f"Among these healthy images the score goes with {lowered(label)} (Spearman {signed(rho)}): "
             "to that extent it measures the same thing, whatever its name."
         )
     second = metrics.affected.get(row.name)
     if second is not None and second.value is not None:
         lines.append(
-            "Healthy here are the images of patients without any finding. Against the other healthy images, whose "
-            f"patient has a finding elsewhere, it is {second.text}, with {second.n_healthy:,} of them. A score that "
+            f"Against the other healthy images, whose patient has a finding elsewhere, it is {second.text}, with "
+            f"{second.n_healthy:,} of them. A score that "
             "compares the two breasts of a patient should be read from the first figure alone."
         )
     if (precision := metrics.average_precision).value is not None:

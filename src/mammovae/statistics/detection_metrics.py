@@ -43,6 +43,7 @@ class DetectionMetrics:
     """The headline's values by group: healthy (of unaffected, of affected patients), finding, then each category."""
     n_unknown: int
     n_patients: int
+    """Patients behind the headline."""
     resamples: int
 
     @property
@@ -166,7 +167,7 @@ def detection_metrics(
         correlations=_correlations(headline, {name: values[name] for name in baselines}, rows, arms.unaffected),
         groups=_groups(headline, rows, arms),
         n_unknown=int((~known).sum()),
-        n_patients=len(set(patients)),
+        n_patients=len(set(patients[main])),
         resamples=resamples,
     )
 
