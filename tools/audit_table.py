@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from mammovae.auditing.subsampling import MEASURES
+from mammovae.auditing.audit_result import MEASURES
 from mammovae.report.audit_charts import number_texts
 from mammovae.statistics.bootstrap import Estimate
 

@@ -12,6 +12,7 @@ from mammovae.auditing.distances import (
     kernel_distance,
     ks_distance,
     ledoit_wolf,
+    mean_square_distance,
     prdc,
     standardise,
     two_sample_auroc,
@@ -36,26 +37,65 @@ def test_standardised_by_the_reference_alone_and_constant_features_count_for_not
     assert np.allclose(second, [[0, 0, 0], [FARTHEST, 0, 0]])
 
 
-def test_kernel_distance_is_what_the_sums_say():
+def test_kernel_distance_is_what_the_sums_over_pairs_of_two_groups_say():
     x, y = normal(5, seed=1), normal(5, seed=2) + 1
+    of_x, of_y = list("aabbc"), list("adeff")
     k = lambda a, b: (a @ b / 6 + 1) ** 3  # noqa: E731
-    within = sum(k(s[i], s[j]) for s in (x, y) for i in range(5) for j in range(5) if i != j) / 20
-    across = sum(k(a, b) for a in x for b in y) / 25
-    assert kernel_distance(x, y) == pytest.approx(within - 2 * across)
+
+    def mean(s, t, of_s, of_t):
+        return np.mean([k(a, b) for a, g in zip(s, of_s, strict=True) for b, h in zip(t, of_t, strict=True) if g != h])
+
+    wanted = mean(x, x, of_x, of_x) + mean(y, y, of_y, of_y) - 2 * mean(x, y, of_x, of_y)
+    assert kernel_distance(x, y, of_x, of_y) == pytest.approx(wanted)
 
 
 def test_kernel_distance_is_zero_on_average_for_one_distribution():
-    found = np.array([kernel_distance(normal(20, seed=seed), normal(20, seed=1000 + seed)) for seed in range(400)])
-    assert abs(found.mean()) < 3 * found.std() / np.sqrt(len(found))
-    assert found.min() < 0  # unbiased
-    assert kernel_distance(normal(20, seed=1), normal(20, seed=2) + 1) > 3 * found.std()
+    names = own(20, "real"), own(20)
+    found = [kernel_distance(normal(20, seed=seed), normal(20, seed=1000 + seed), *names) for seed in range(400)]
+    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(len(found))
+    assert min(found) < 0  # unbiased
+    assert kernel_distance(normal(20, seed=1), normal(20, seed=2) + 1, *names) > 3 * np.std(found)
 
 
-def test_kernel_distance_wants_equal_numbers():
+@pytest.mark.parametrize("sizes", [[2] * 10, [1, 1, 1, 2, 2, 3, 4, 6]], ids=["pairs", "one to six"])
+def test_kernel_distance_of_women_alike_in_all_their_images_is_zero_too_and_blind_to_them_it_is_not(sizes):
+    # As L and R of mammograms: half of the variance is between women.
+    rng, (n, patients) = np.random.default_rng(0), (sum(sizes), np.repeat(np.arange(len(sizes)), sizes))
+    honest, blind = [], []
+    for _ in range(400):
+        x, y = ((rng.normal(size=(len(sizes), 6))[patients] + rng.normal(size=(n, 6))) / np.sqrt(2) for _ in range(2))
+        honest.append(kernel_distance(x, y, patients, patients + n))
+        blind.append(kernel_distance(x, y, own(n, "real"), own(n)))
+    error = np.std(honest) / np.sqrt(len(honest))
+    assert abs(np.mean(honest)) < 3 * error < 10 * error < np.mean(blind)
+
+
+def test_kernel_distance_leaves_an_image_and_what_was_made_of_it_out_across_the_sets_too():
+    x = normal(20)
+    assert kernel_distance(x, x, own(20), own(20)) == pytest.approx(0, abs=1e-9)
+    assert kernel_distance(x, x, own(20), own(20, "real")) < -0.3  # each is beside itself, as chance would not have it
+
+
+def test_kernel_distance_wants_equal_numbers_and_pairs_of_two_patients():
     with pytest.raises(InputError, match="5 and 6"):
-        kernel_distance(normal(5), normal(6))
+        kernel_distance(normal(5), normal(6), own(5), own(6))
     with pytest.raises(InputError, match="at least 2"):
-        kernel_distance(normal(1), normal(1))
+        kernel_distance(normal(1), normal(1), own(1), own(1))
+    with pytest.raises(InputError, match="all pairs of images are of one patient"):
+        kernel_distance(normal(5), normal(5), [7] * 5, own(5))
+    with pytest.raises(InputError, match="one group an image"):
+        kernel_distance(normal(5), normal(5), own(6), own(4))
+
+
+def test_the_mean_square_distance_is_of_pairs_of_two_groups():
+    x, names = normal(9, 3), list("aabcccdef")
+    pairs = [
+        np.square(a - b).sum() for a, g in zip(x, names, strict=True) for b, h in zip(x, names, strict=True) if g != h
+    ]
+    assert mean_square_distance(x, names) == pytest.approx(np.mean(pairs))
+    assert mean_square_distance(x, own(9)) == pytest.approx(2 * x.var(axis=0, ddof=1).sum())
+    with pytest.raises(InputError, match="of one patient"):
+        mean_square_distance(x, ["a"] * 9)
 
 
 def test_ledoit_wolf_is_what_the_paper_s_sums_give():
@@ -200,7 +240,9 @@ def test_the_same_seed_gives_the_same_and_the_order_of_features_does_not_matter(
     assert found == pytest.approx(two_sample_auroc(x[:, ::-1], y[:, ::-1] * 1.0, own(30, "real"), own(30), 3))
 
 
-@pytest.mark.parametrize("measure", [frechet_distance, prdc, kernel_distance])
+@pytest.mark.parametrize(
+    "measure", [frechet_distance, prdc, lambda x, y: kernel_distance(x, y, own(len(x)), own(len(y)))]
+)
 def test_sets_that_do_not_fit_or_lack_a_value_are_refused(measure):
     with pytest.raises(InputError, match="do not fit"):
         measure(normal(10, 3), normal(10, 4))
@@ -220,5 +262,5 @@ def test_every_measure_tells_blurred_images_from_others_and_not_images_from_imag
     assert two_sample_auroc(real, blurry, *names) > 0.95
     x, near, far = standardise(real, alike, blurry)
     assert frechet_distance(x, far) > 2 * frechet_distance(x, near)
-    assert kernel_distance(x, far) > 5 * abs(kernel_distance(x, near))
+    assert kernel_distance(x, far, *names) > 5 * abs(kernel_distance(x, near, *names))
     assert prdc(x, near).coverage > 0.8 > 0.4 > prdc(x, far).coverage

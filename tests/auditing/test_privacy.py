@@ -1,16 +1,20 @@
 """Copies are found, whatever was done to hide them; images of others are not called copies; membership shows or not."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from mammovae.auditing.privacy import (
+    Neighbours,
     copied_by_chance,
     descriptor,
     exact_copies,
     membership_auroc,
     nearest_neighbours,
     perceptual_copies,
+    pixel_hashes,
 )
 from mammovae.config import InputError
 
@@ -79,6 +83,24 @@ def test_nearest_agrees_with_a_search_of_all_pairs():
     assert np.array_equal(index, apart.argmin(axis=1))
 
 
+def test_nearest_among_subsets_agrees_with_a_search_among_them_alone():
+    rng = np.random.default_rng(0)
+    x, reference = (rng.normal(size=(n, 7)).astype(np.float32) for n in (50, 60))
+    pairs = Neighbours(x, reference)
+    for _ in range(5):
+        rows, columns = rng.permutation(50)[:20], rng.permutation(60)[:9]
+        assert np.array_equal(pairs.distances(rows, columns), nearest_neighbours(x[rows], reference[columns])[0])
+
+
+def test_nearest_takes_memory_by_the_sum_of_both_sets_and_not_by_their_product():
+    x, reference = (np.random.default_rng(n).normal(size=(n, 8)).astype(np.float32) for n in (4_000, 40_000))
+    tracemalloc.start()
+    nearest_neighbours(x, reference, (np.arange(len(x)), np.arange(len(reference))))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * len(x) * len(reference) / 3
+
+
 def test_nearest_passes_over_the_same_patient_and_says_when_nobody_is_left():
     x, reference = np.array([[0.0], [10.0]]), np.array([[0.0], [4.0], [9.0]])
     distance, index = nearest_neighbours(x, reference, (["a", "b"], ["a", "a", "b"]))
@@ -100,9 +122,10 @@ def test_exact_copies_are_found_and_nothing_else(breast_images):
     made[1, 32, 5] += 1  # inside the breast
     made[2][masks[2] == 0] = 77  # outside alone
     made[4:] = stored(breast_images(2, seed=1)[0])
-    assert exact_copies(made, masks, reference, masks).tolist() == [True, False, True, True, False, False]
-    assert exact_copies((reference - 0.4) / 65535, masks, reference, masks).all()  # rounded, as when written
-    assert exact_copies(reference[:3], np.zeros_like(masks[:3]), reference, masks).all()  # other masks, same square
+    known = pixel_hashes(reference, masks)
+    assert exact_copies(pixel_hashes(made, masks), known).tolist() == [True, False, True, True, False, False]
+    assert exact_copies(pixel_hashes((reference - 0.4) / 65535, masks), known).all()  # rounded, as when written
+    assert exact_copies(pixel_hashes(reference[:3], np.zeros_like(masks[:3])), known).all()  # other masks, same square
 
 
 def test_disguised_copies_are_found_and_new_images_are_not(breast_images):

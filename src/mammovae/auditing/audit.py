@@ -8,21 +8,19 @@ import numpy as np
 from mammovae import config
 from mammovae.arguments import AnyPath, checked
 from mammovae.auditing.audit_report import AuditContext, AuditedSets, write_audit_report
-from mammovae.auditing.image_set import ImageSet
+from mammovae.auditing.image_set import BLUR, FoldImages, ImageSet, MeasuredSet, sample_groups
 from mammovae.auditing.latent_space import latent_view
-from mammovae.auditing.subsampling import BLURRED, audit_sets
+from mammovae.auditing.subsampling import audit_sets
 from mammovae.config import InputError, PresetName, Seed
 from mammovae.data.dataset import Data
 from mammovae.evaluation.evaluate import scores_table, select_test_images, stage_inputs
-from mammovae.generation.samplers import DERIVED, to_uint16
+from mammovae.generation.samplers import DERIVED
 from mammovae.models.base import Generator
 from mammovae.models.run import Run
 from mammovae.statistics.bootstrap import Estimate, PatientBootstrap
 from mammovae.storage import StageFolder, file_hash, read_json, write_json
 from mammovae.training.leakage import exclude_training_images
 from mammovae.training.train import train_on
-
-_BATCH = 64
 
 
 @checked
@@ -43,19 +41,19 @@ def audit(
         if not stage.done:
             # The run's own data, whose splits answer for its test images where the run's record is not there.
             unseen, _ = exclude_training_images(opened, real, healthy_of(opened, real, "test"))
-            held, train = real_images(opened, real, unseen, artificial.size)
             mode = artificial.manifest.get("sampling", {}).get("mode")
             arm = "generated" if mode is None else f"{opened.manifest['preset']}, {mode}"
-            arms = {arm: generated_images(opened, artificial), BLURRED: held.blurred({0: _encoder(opened)})}
+            made = {arm: generated_images(opened, artificial, seed)}
+            images = fold_images(opened, real, unseen, made, seed)
             n_failed = int((artificial.index["status"] != "ok").sum())
-            sets = AuditedSets(held, train, arms, [arm] if mode in DERIVED else [], n_failed)
-            title, names = f"Audit of {len(arms[arm]):,} generated images", ("versions", "git_commit", "weights")
+            sets = AuditedSets([images], [arm] if mode in DERIVED else [], n_failed)
+            title, names = f"Audit of {len(made[arm]):,} generated images", ("versions", "git_commit", "weights")
             provenance = opened.settings.model_dump(exclude_none=True) | {"seed": seed}
             provenance |= {name: opened.manifest[name] for name in names}
             context = AuditContext(title, real.manifest["by_patient"], real.manifest["phantoms"], provenance)
-            latent = None if opened.generator is None else latent_view(opened, train, held, {arm: arms[arm]}, seed)
+            latent = None if opened.generator is None else latent_view(opened, images.train, images.held, made, seed)
             used = None if utility is None else measure_utility(stage.out, real, artificial, utility, seed)
-            result = audit_sets(held, train, arms, seed)
+            result = audit_sets(sets.folds, seed)
             metrics = write_audit_report(stage.out, sets, result, context, latent, used)
             write_json(stage.out / "metrics.json", metrics)
             stage.finish()
@@ -72,30 +70,23 @@ def healthy_of(run: Run, data: Data, split: str) -> np.ndarray:
     return positions[data.healthy(positions)]
 
 
-def real_images(run: Run, data: Data, held: np.ndarray, size: int, fold: int = 0) -> tuple[ImageSet, ImageSet]:
-    """Return the held-out images at positions and the run's training images, at size."""
+def fold_images(run: Run, data: Data, held: np.ndarray, generated: dict[str, MeasuredSet], seed: int) -> FoldImages:
+    """Return the held-out images at positions, the run's training images and generated sets, at the size of these."""
     if not len(held):
         raise InputError(f"{data.path} has no healthy test image that {run.path} has not seen: nothing to audit by")
-    train = data.for_training(run.settings)["train"]
-    return _image_set(run, data, held, size, fold), _image_set(run, data, train, size, fold)
+    size = next(iter(generated.values())).size
+    patients = data.index["patient_id"].iloc[held].astype(str).to_numpy(str)
+    real = MeasuredSet.measured(ImageSet.of(data, held[sample_groups(patients, seed)], size, seed), _encoder(run))
+    train = ImageSet.of(data, data.for_training(run.settings)["train"], size, seed)
+    return FoldImages(real, train, generated, real.measure(_encoder(run), BLUR))
 
 
-def generated_images(run: Run, generated: Data, fold: int = 0) -> ImageSet:
+def generated_images(run: Run, generated: Data, seed: int) -> MeasuredSet:
     """Return the usable images of a generated DATA folder."""
     usable = np.flatnonzero((generated.index["status"] == "ok").to_numpy(bool))
     if not len(usable):
         raise InputError(f"{generated.path} has no usable image: nothing to audit")
-    return _image_set(run, generated, usable, generated.size, fold)
-
-
-def _image_set(run: Run, data: Data, positions: np.ndarray, size: int, fold: int) -> ImageSet:
-    images, masks = np.empty((2, len(positions), size, size), np.uint16)
-    for start, (_, batch) in zip(range(0, len(positions), _BATCH), data.batches(positions, size, _BATCH), strict=True):
-        images[start : start + _BATCH] = to_uint16(batch.image[:, 0].numpy())
-        masks[start : start + _BATCH] = batch.mask[:, 0].numpy()
-    groups = data.index["patient_id"].iloc[positions].astype(str).tolist()
-    # Real and generated images alike are encoded without their side, view and density, so that none is favoured.
-    return ImageSet.of(images, masks.astype(np.uint8), groups, _encoder(run), fold)
+    return MeasuredSet.measured(ImageSet.of(generated, usable, generated.size, seed), _encoder(run))
 
 
 def measure_utility(out: Path, real: Data, generated: Data, preset: PresetName, seed: int) -> dict[str, Estimate]:

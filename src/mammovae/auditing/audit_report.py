@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mammovae.auditing.image_set import ImageSet
-from mammovae.auditing.privacy import copied_by_chance, nearest_neighbours
+from mammovae.auditing.audit_result import BLURRED, REAL_REFERENCE, AuditResult
+from mammovae.auditing.image_set import FoldImages, ImageSet, one_each
+from mammovae.auditing.privacy import Copies, copied_by_chance, nearest_neighbours
 from mammovae.auditing.spectrum import frequencies
-from mammovae.auditing.subsampling import BLURRED, REAL_REFERENCE, AuditResult
 from mammovae.report import audit_page as sections
 from mammovae.report.audit_page import Conclusion, LatentView
 from mammovae.report.page import Conclusions, Facts, Page, limits_section, provenance_section, write_page
@@ -26,12 +26,9 @@ _SHOWN, _PAIRS = 12, 12
 
 @dataclass(frozen=True)
 class AuditedSets:
-    """The sets of images that an audit compares: held-out and training images, and the generated sets by name."""
+    """The sets of images that an audit compares, by fold."""
 
-    held: ImageSet
-    train: ImageSet
-    arms: Mapping[str, ImageSet]
-    """Generated sets, the one that the others are compared with last, and BLURRED."""
+    folds: Sequence[FoldImages]
     derived: Sequence[str]
     """Arms whose images are each derived from patients' images."""
     n_failed: int
@@ -39,8 +36,12 @@ class AuditedSets:
 
     @property
     def generated(self) -> list[str]:
-        """Names of the generated sets."""
-        return [arm for arm in self.arms if arm != BLURRED]
+        """Names of the generated sets, the one that the others are compared with last."""
+        return list(self.folds[0].generated)
+
+    def made(self, arm: str) -> list[ImageSet]:
+        """Return a generated set, by fold."""
+        return [fold.generated[arm] for fold in self.folds]
 
     def key(self, arm: str) -> str:
         """Return the prefix of an arm's keys in metrics.json; a single generated set has none."""
@@ -76,27 +77,31 @@ def write_audit_report(
     metrics = _metrics(sets, result) | flatten_estimates(estimates)
     metrics |= flatten_estimates({f"utility_{key}": estimate for key, estimate in used.items()})
     metrics["conclusions"] = [f"{heading}: {sentence}" for heading, sentence, _ in conclusions]
-    planned, folds = list(differences.values()), len(np.unique(sets.held.fold)) > 1
-    best = sets.arms[sets.generated[-1]]
-    real, arms = {"real images": sets.held}, [REAL_REFERENCE, *sets.arms]
-    images = {name: _spaced(one.images) for name, one in (real | dict(sets.arms)).items() if name != BLURRED}
-    bands = {name: _band(one.spectra) for name, one in (real | dict(sets.arms)).items()}
-    distances = _distances(sets.held, sets.train, best)
-    label = f"distance of an image of {sets.generated[-1]} to the nearest image"
+    planned, best = list(differences.values()), sets.generated[-1]
+    arms, held = [REAL_REFERENCE, *sets.generated, BLURRED], [fold.held for fold in sets.folds]
+    images = {"real images": _spaced(held)} | {arm: _spaced(sets.made(arm)) for arm in sets.generated}
+    measured = {"real images": [one.measures for one in held]}
+    measured |= {arm: [fold.generated[arm].measures for fold in sets.folds] for arm in sets.generated}
+    measured[BLURRED] = [fold.blurred for fold in sets.folds]
+    bands = {name: _band(np.concatenate([one.spectra for one in parts])) for name, parts in measured.items()}
+    note = "Drawn from the first fold's run." if len(sets.folds) > 1 else ""
+    label = f"distance of an image of {best} to the nearest image"
     rows = [(name.replace("_", " "), row) for name, row in used.items()]
     page = Page(
         "mammovae audit of generated images",
         context.title,
         "Compared with real images of patients whom the network never saw."
         + (" Phantoms, no patients." if context.phantoms else ""),
-        [Conclusions(conclusions), Facts(_facts(sets, result, folds))],
+        [Conclusions(conclusions), Facts(_facts(sets, result))],
         sections.introduction(context.by_patient, bool(sets.derived), not context.phantoms),
         [
             sections.measures_section(arms, result.rows(), planned, sets.derived, context.by_patient),
             sections.images_section(images, sets.derived),
-            sections.spectrum_section(frequencies(sets.held.images.shape[-1]), bands),
-            sections.nearest_section(_closest(best, sets.train), distances, label, bool(sets.derived)),
-            replace(sections.latent_section(latent), note="Drawn from the first fold's run." if folds else ""),
+            sections.spectrum_section(frequencies(held[0].size), bands),
+            sections.nearest_section(
+                _closest(sets, result.near[best], best), _distances(sets, best), label, bool(sets.derived)
+            ),
+            replace(sections.latent_section(latent), note=note),
             sections.utility_section(rows, context.by_patient),
             limits_section(sections.LIMITS),
             provenance_section(context.provenance, "Settings, versions and seeds."),
@@ -120,8 +125,9 @@ def _metrics(sets: AuditedSets, result: AuditResult) -> dict[str, Any]:
         counts = (result.exact[arm], *result.reached[arm])
         keys = ("exact_copies", "training_patients_reached", "held_out_patients_reached")
         metrics |= {f"{sets.key(arm)}{key}": number for key, number in zip(keys, counts, strict=True)}
-    metrics |= {"n_real": len(sets.held), "n_train": len(sets.train)}
-    return metrics | {"n_generated": len(sets.arms[sets.generated[-1]]), "n_failed": sets.n_failed}
+    metrics |= {"n_real": sum(len(fold.held) for fold in sets.folds)}
+    metrics |= {"n_train": sum(len(fold.train) for fold in sets.folds)}
+    return metrics | {"n_generated": sum(map(len, sets.made(sets.generated[-1]))), "n_failed": sets.n_failed}
 
 
 def _differences(sets: AuditedSets, result: AuditResult) -> dict[str, tuple[str, Estimate]]:
@@ -137,15 +143,16 @@ def _differences(sets: AuditedSets, result: AuditResult) -> dict[str, tuple[str,
     }
 
 
-def _facts(sets: AuditedSets, result: AuditResult, folds: bool) -> dict[str, str]:
-    patients = [len(np.unique(one.groups)) for one in (sets.held, sets.train)]
-    repeated = ", some in several folds" if folds else ""
-    usable = ", ".join(f"{len(sets.arms[arm]):,}" for arm in sets.generated)
+def _facts(sets: AuditedSets, result: AuditResult) -> dict[str, str]:
+    real, train = ([getattr(fold, name) for fold in sets.folds] for name in ("held", "train"))
+    patients = [len(np.unique(np.concatenate([one.groups for one in parts]))) for parts in (real, train)]
+    repeated = ", some in several folds" if len(sets.folds) > 1 else ""
+    usable = ", ".join(f"{sum(map(len, sets.made(arm))):,}" for arm in sets.generated)
     return {
-        "real": f"{len(sets.held):,} held-out images of {patients[0]:,} patients" + repeated,
+        "real": f"{sum(map(len, real)):,} held-out images of {patients[0]:,} patients" + repeated,
         "trained on": f"{patients[1]:,} patients",
         "generated": f"{usable} usable, {sets.n_failed:,} failed",
-        "a subsample": f"{result.n:,} against as many",
+        "a subsample": f"{result.n:,} against as many; one image a patient: {result.few:,} against as many",
     }
 
 
@@ -154,31 +161,34 @@ def _band(spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return spectra.mean(axis=0), low, high
 
 
-def _spaced(images: np.ndarray) -> np.ndarray:
-    """Return evenly spaced images, so that all folds are shown."""
-    return images[np.linspace(0, len(images) - 1, min(_SHOWN, len(images))).round().astype(int)]
+def _spaced(parts: Sequence[ImageSet]) -> np.ndarray:
+    """Return evenly spaced images of a set, so that all folds are shown."""
+    places = [(part, row) for part in parts for row in range(len(part))]
+    shown = np.linspace(0, len(places) - 1, min(_SHOWN, len(places))).round().astype(int)
+    return np.concatenate([part.images(np.array([row])) for part, row in (places[place] for place in shown)])
 
 
-def _closest(generated: ImageSet, train: ImageSet) -> list[tuple[np.ndarray, np.ndarray, str]]:
+def _closest(sets: AuditedSets, near: Sequence[Copies], arm: str) -> list[tuple[np.ndarray, np.ndarray, str]]:
     """Return the generated images nearest to a training image of their own fold, the closest first."""
+    places = [(distance, fold, row) for fold, one in enumerate(near) for row, distance in enumerate(one.train_distance)]
     pairs = []
-    for fold in np.unique(generated.fold):
-        images, training = generated[generated.fold == fold], train[train.fold == fold]
-        distances, indices = nearest_neighbours(images.coarse, training.coarse)
-        pairs += list(zip(distances, images.images, training.images[indices], strict=True))
-    pairs.sort(key=lambda pair: pair[0])
-    return [(image, training, f"distance {distance:.2f}") for distance, image, training in pairs[:_PAIRS]]
+    for distance, fold, row in sorted(places)[:_PAIRS]:
+        images, nearest = sets.folds[fold], near[fold].train_row[row]
+        generated = images.generated[arm].images(np.array([row]))[0]
+        pairs.append((generated, images.train.images(np.array([nearest]))[0], f"distance {distance:.2f}"))
+    return pairs
 
 
-def _distances(held: ImageSet, train: ImageSet, generated: ImageSet) -> dict[str, np.ndarray]:
-    """Return the distance of each generated image to the nearest of equally many training and held-out images."""
+def _distances(sets: AuditedSets, arm: str) -> dict[str, np.ndarray]:
+    """Return the distance of each generated image to the nearest of equally many training and held-out patients."""
     distances: dict[str, list[np.ndarray]] = {"training images": [], "held-out images": []}
-    for fold in np.unique(generated.fold):
-        images, sides = generated[generated.fold == fold], [real[real.fold == fold] for real in (train, held)]
-        n = min(len(side) for side in sides)
-        for name, side in zip(distances, sides, strict=True):
-            chosen = np.random.default_rng(int(fold)).permutation(len(side))[:n]
-            distances[name].append(nearest_neighbours(images.coarse, side.coarse[chosen])[0])
+    for number, fold in enumerate(sets.folds):
+        rng = np.random.default_rng(number)
+        # One image a patient: others of the same add less than those of another.
+        sides = [(side, one_each(side.groups, side.sample, rng)) for side in (fold.train, fold.held)]
+        n = min(len(rows) for _, rows in sides)
+        for found, (side, rows) in zip(distances.values(), sides, strict=True):
+            found.append(nearest_neighbours(fold.generated[arm].coarse, side.coarse[rows[:n]])[0])
     return {name: np.concatenate(parts) for name, parts in distances.items()}
 
 

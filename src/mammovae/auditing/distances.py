@@ -43,19 +43,51 @@ def standardise(reference: ArrayLike, *others: ArrayLike) -> tuple[Floats, ...]:
     return tuple(np.clip((x - centre) / scale, -FARTHEST, FARTHEST) for x in sets)
 
 
-def kernel_distance(first: ArrayLike, second: ArrayLike) -> float:
+def kernel_distance(first: ArrayLike, second: ArrayLike, first_groups: ArrayLike, second_groups: ArrayLike) -> float:
     """Return the unbiased squared maximum mean discrepancy with the kernel (x.y / F + 1)^3; 0 on average if alike.
 
     The KID of Binkowski et al., "Demystifying MMD GANs" (ICLR 2018), on features of our own; it may be negative.
-    InputError unless both sets have the same number, at least 2, so that two distances compare.
+    Groups (n,), (m,): patients, or a name of its own for an image that has none. Pairs of one group are left out, in a
+    set and across the two: a woman's images are alike, and counted as a pair they look like a set of its own kind.
+    InputError unless both sets have the same number, at least 2, so that two distances compare, and where all pairs of
+    a set, or all across, are of one group.
     """
     x, y = _sets(first, second)
     n = len(x)
     if n != len(y) or n < 2:
         raise InputError(f"the sets have {n} and {len(y)} images: give the same number, at least 2, in each")
-    inner, outer, cross = ((a @ b.T / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
-    within = sum(kernel.sum() - np.trace(kernel) for kernel in (inner, outer)) / (n * (n - 1))
-    return float(within - 2 * cross.mean())
+    groups = _checked_groups(x, y, first_groups, second_groups)
+    one, two, cross = (
+        _mean_kernel(a, b, of_a, of_b)
+        for a, b, of_a, of_b in ((x, x, *groups[:1] * 2), (y, y, *groups[1:] * 2), (x, y, *groups))
+    )
+    return one + two - 2 * cross
+
+
+def _mean_kernel(x: Floats, y: Floats, x_groups: Integers, y_groups: Integers) -> float:
+    """Return the mean kernel of the pairs of two groups."""
+    is_pair = x_groups[:, None] != y_groups
+    if not (count := np.count_nonzero(is_pair)):
+        raise InputError("all pairs of images are of one patient: give images of two patients, or more, in each set")
+    base = x @ y.T / x.shape[1] + 1
+    return float((base * base * base).sum(where=is_pair) / count)
+
+
+def mean_square_distance(x: ArrayLike, groups: ArrayLike) -> float:
+    """Return the mean squared distance of two images of a set (n, D) that are of two groups (n,), patients say.
+
+    InputError where all are of one.
+    """
+    x, (code,) = np.asarray(x, float), common_codes(groups)
+    sizes = np.bincount(code)
+    if len(sizes) < 2:
+        raise InputError("all images are of one patient: give images of two patients, or more")
+    members = np.zeros((len(sizes), x.shape[1]))
+    np.add.at(members, code, x)
+    squares, sums = np.bincount(code, np.square(x).sum(axis=1)), np.square(members).sum(axis=1)
+    # Over the ordered pairs of a set, |a - b|^2 sums to twice n times the sum of |x|^2 less |the sum of x|^2.
+    total = len(x) * squares.sum() - np.square(members.sum(axis=0)).sum()
+    return float(2 * (total - (sizes * squares - sums).sum()) / (len(x) ** 2 - np.square(sizes).sum()))
 
 
 def ledoit_wolf(x: ArrayLike) -> tuple[Floats, float]:
@@ -132,10 +164,7 @@ def two_sample_auroc(
     """
     x, y = _sets(real, fake)
     rows, is_fake = np.concatenate([x, y]), np.arange(len(x) + len(y)) >= len(x)
-    names = np.concatenate([np.asarray(groups).astype(str) for groups in (real_groups, fake_groups)])
-    if len(names) != len(rows):
-        raise InputError(f"{len(names)} groups for {len(rows)} images: give one group an image")
-    fold = _folds(np.unique(names, return_inverse=True)[1], is_fake, seed)
+    fold = _folds(np.concatenate(_checked_groups(x, y, real_groups, fake_groups)), is_fake, seed)
     aurocs, pairs = [], []
     for test in fold == np.arange(fold.max() + 1)[:, None]:
         scores = _discriminant(rows[~test], is_fake[~test], rows[test])
@@ -164,6 +193,20 @@ def _discriminant(train: Floats, is_fake: Bools, test: Floats) -> Floats:
     means = [train[part].mean(axis=0) for part in (~is_fake, is_fake)]
     covariance, _ = ledoit_wolf(train - np.where(is_fake[:, None], means[1], means[0]))
     return test @ np.linalg.solve(covariance + 1e-6 * np.eye(len(covariance)), means[1] - means[0])
+
+
+def common_codes(*names: ArrayLike) -> list[Integers]:
+    """Return whole numbers for several arrays of names (n,), the same for the same name."""
+    parts = [np.asarray(part).astype(str) for part in names]
+    codes = np.unique(np.concatenate(parts), return_inverse=True)[1]
+    return np.split(codes, np.cumsum([len(part) for part in parts])[:-1])
+
+
+def _checked_groups(x: Floats, y: Floats, x_groups: ArrayLike, y_groups: ArrayLike) -> list[Integers]:
+    groups = common_codes(x_groups, y_groups)
+    if (count := sum(map(len, groups))) != len(x) + len(y) or len(groups[0]) != len(x):
+        raise InputError(f"{count} groups for {len(x) + len(y)} images: give one group an image")
+    return groups
 
 
 def _sets(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:

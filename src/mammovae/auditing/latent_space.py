@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from mammovae.auditing.image_set import ImageSet
+from mammovae.auditing.image_set import ImageSet, MeasuredSet, Measures
 from mammovae.generation.samplers import LatentSampler
 from mammovae.models.run import Run, device
 from mammovae.report.audit_page import LatentView
@@ -13,15 +13,16 @@ from mammovae.report.audit_page import LatentView
 _ROWS, _REACH, _STEPS = 5, 2.0, 7
 
 
-def latent_view(run: Run, train: ImageSet, real: ImageSet, arms: Mapping[str, ImageSet], seed: int) -> LatentView:
+def latent_view(run: Run, train: ImageSet, real: MeasuredSet, arms: Mapping[str, MeasuredSet], seed: int) -> LatentView:
     """Decode a run's most active dimensions and an interpolation of two samples, and project real and generated images.
 
     No image shown starts from a patient's: dimensions are moved around the training latents' mean, and the way leads
-    from one sample of the fitted distribution to another. A dimension is as active as the training images' means
-    differ in it.
+    from one sample of the fitted distribution to another. A dimension is as active as the means of the training
+    images, or of their sample, differ in it.
     """
-    assert train.latents is not None and real.latents is not None
-    centre, deviation = train.latents.mean(axis=0), train.latents.std(axis=0)
+    assert run.generator is not None
+    learnt = train.latents(train.sample, run.generator[1])
+    centre, deviation = learnt.mean(axis=0), learnt.std(axis=0)
     active = np.argsort(-deviation)[:_ROWS]
     moves = np.linspace(-_REACH, _REACH, _STEPS)
     z = np.tile(centre, (len(active), _STEPS, 1))
@@ -29,7 +30,7 @@ def latent_view(run: Run, train: ImageSet, real: ImageSet, arms: Mapping[str, Im
     traversals = _decode(run, z.reshape(-1, len(centre)), seed)
     ends = LatentSampler(run, "latent", seed).latents(np.arange(2)).double().numpy()
     share = np.linspace(0, 1, _STEPS)[:, None]
-    points, labels, variance = _project(real, arms)
+    points, labels, variance = _project(real.measures, {arm: one.measures for arm, one in arms.items()})
     return LatentView(
         traversals=traversals.reshape(len(active), _STEPS, *traversals.shape[1:]),
         row_labels=[f"dimension {dimension}" for dimension in active],
@@ -52,7 +53,7 @@ def _decode(run: Run, z: np.ndarray, seed: int) -> np.ndarray:
     return images[:, 0].float().cpu().numpy()
 
 
-def _project(real: ImageSet, arms: Mapping[str, ImageSet]) -> tuple[np.ndarray, list[str], tuple[float, float]]:
+def _project(real: Measures, arms: Mapping[str, Measures]) -> tuple[np.ndarray, list[str], tuple[float, float]]:
     """Return points (N, 2) on the real images' first two principal axes, their labels, and the axes' shares."""
     assert real.latents is not None
     mean = real.latents.mean(axis=0)
@@ -60,5 +61,5 @@ def _project(real: ImageSet, arms: Mapping[str, ImageSet]) -> tuple[np.ndarray, 
     shares = values**2 / max(float((values**2).sum()), 1e-12)
     sets = {"real": real} | {arm: images for arm, images in arms.items() if images.latents is not None}
     points = [(images.latents - mean) @ axes[:2].T for images in sets.values()]
-    labels = [name for name, images in sets.items() for _ in range(len(images))]
+    labels = [name for name, images in sets.items() for _ in images.groups]
     return np.concatenate(points), labels, (float(shares[0]), float(shares[1]))

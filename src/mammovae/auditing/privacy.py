@@ -2,13 +2,14 @@
 
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import hypergeom
 
+from mammovae.auditing.distances import common_codes
 from mammovae.auditing.radiomics import inside_breast, pairs
 from mammovae.config import InputError
 from mammovae.statistics import Bools, Floats, Integers
@@ -16,7 +17,7 @@ from mammovae.statistics.bootstrap import auroc
 
 GRID = 32
 """Rows and columns of what is compared: coarse enough that a shift of a few pixels hardly counts."""
-_CHUNK = 512
+_BLOCK = 2**24  # distances that are held at a time
 
 
 class Copies(NamedTuple):
@@ -45,33 +46,50 @@ def nearest_neighbours(
     """Return the distance to, and the row of, the nearest row of reference (M, D) for each row of x (N, D).
 
     exclude_same: names (N,) and (M,), patients say; rows of the same name are passed over. Where none is left the
-    distance is infinite and the row -1.
+    distance is infinite and the row -1. Takes time by N times M, and memory by their sum.
     """
     distance, index = np.full(len(x), np.inf), np.full(len(x), -1)
     if not len(reference):
         return distance, index
-    names = None if exclude_same is None else [np.asarray(part).astype(str) for part in exclude_same]
-    for start in range(0, len(x), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        # |a - b|^2 without |a|^2, which changes no order.
-        order = np.square(reference).sum(axis=1) - 2 * x[part] @ reference.T
-        if names is not None:
-            order[names[0][part, None] == names[1]] = np.inf
-        best = order.argmin(axis=1)
-        exists = np.isfinite(order[np.arange(len(best)), best])
-        index[part] = np.where(exists, best, -1)
-        # Computed anew, as the shortened form rounds small distances away.
-        distance[part] = np.where(exists, np.linalg.norm(x[part] - reference[best], axis=1), np.inf)
+    groups = None if exclude_same is None else common_codes(*exclude_same)
+    squares = _squares(reference)
+    step = max(1, _BLOCK // len(reference))
+    for start in range(0, len(x), step):
+        part = slice(start, start + step)
+        order = _order(x[part], reference, squares)
+        if groups is not None:
+            order[groups[0][part, None] == groups[1]] = np.inf
+        distance[part], index[part] = _nearest(order, x[part], reference)
     return distance, index
 
 
-def exact_copies(images: np.ndarray, masks: np.ndarray, reference: np.ndarray, reference_masks: np.ndarray) -> Bools:
-    """Say of each image whether a reference has the same pixels, in the whole image or inside the breast: bool (N,).
+class Neighbours:
+    """The distances of images x (N, D) to images of reference (M, D), to be asked for subsets of both again and again.
 
-    Compared as stored, in uint16; floats in 0..1 are rounded to it. By SHA-256, so that only hashes are held.
+    Takes memory by N times M.
     """
-    known = {key for pair in zip(reference, reference_masks, strict=True) for key in _hashes(*pair)}
-    return np.array([not known.isdisjoint(_hashes(*pair)) for pair in zip(images, masks, strict=True)], bool)
+
+    def __init__(self, x: np.ndarray, reference: np.ndarray) -> None:
+        self._x, self._reference = x, reference
+        self._orders = _order(x, reference, _squares(reference))
+
+    def distances(self, rows: Integers, columns: Integers) -> Floats:
+        """Return the distance of each image at rows to the nearest of the reference's at columns, not empty."""
+        return _nearest(self._orders[np.ix_(rows, columns)], self._x[rows], self._reference[columns])[0]
+
+
+def pixel_hashes(images: np.ndarray, masks: np.ndarray) -> list[tuple[bytes, bytes]]:
+    """Return SHA-256 of each image's pixels (N, S, S), of the whole image and of the breast in its mask alone.
+
+    As stored, in uint16; floats in 0..1 are rounded to it.
+    """
+    return [_hashes(*pair) for pair in pairs(images, masks)]
+
+
+def exact_copies(hashes: Iterable[tuple[bytes, bytes]], reference: Iterable[tuple[bytes, bytes]]) -> Bools:
+    """Say of each image's pixel_hashes whether a reference has the same pixels, in all or in the breast: bool (N,)."""
+    known = {key for pair in reference for key in pair}
+    return np.array([not known.isdisjoint(pair) for pair in hashes], bool)
 
 
 def perceptual_copies(
@@ -131,7 +149,30 @@ def _area_means(size: int) -> Floats:
     return np.maximum(overlap, 0) * GRID / size
 
 
-def _hashes(image: np.ndarray, mask: np.ndarray) -> Iterator[bytes]:
+def _hashes(image: np.ndarray, mask: np.ndarray) -> tuple[bytes, bytes]:
     stored = image if image.dtype == np.uint16 else np.rint(np.clip(image, 0, 1) * 65535).astype(np.uint16)
-    for pixels in (stored, np.where(np.asarray(mask) > 0, stored, 0)):
-        yield hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).digest()
+    whole, inside = (
+        hashlib.sha256(pixels.tobytes()).digest()
+        for pixels in (stored, np.where(np.asarray(mask) > 0, stored, np.uint16(0)))
+    )
+    return whole, inside
+
+
+def _squares(x: np.ndarray) -> np.ndarray:
+    return np.einsum("ij,ij->i", x, x)
+
+
+def _order(x: np.ndarray, reference: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Return |a - b|^2 without |a|^2, which changes no order, for each row a of x and b of reference."""
+    order = x @ reference.T
+    order *= -2
+    order += squares
+    return order
+
+
+def _nearest(order: np.ndarray, x: np.ndarray, reference: np.ndarray) -> tuple[Floats, Integers]:
+    best = order.argmin(axis=1)
+    exists = np.isfinite(order[np.arange(len(best)), best])
+    # Computed anew, as the shortened form rounds small distances away.
+    distance = np.linalg.norm(x - reference[best], axis=1)
+    return np.where(exists, distance, np.inf), np.where(exists, best, -1)

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from mammovae.auditing.audit import generated_images, healthy_of, real_images
+from mammovae.auditing.audit import fold_images, generated_images, healthy_of
 from mammovae.auditing.audit_report import AuditContext, AuditedSets, write_audit_report
-from mammovae.auditing.image_set import ImageSet, concatenate
+from mammovae.auditing.image_set import FoldImages, MeasuredSet
 from mammovae.auditing.latent_space import latent_view
-from mammovae.auditing.subsampling import BLURRED, audit_sets
+from mammovae.auditing.subsampling import audit_sets
 from mammovae.config import PresetName, SamplingMode, TrainSettings
 from mammovae.cross_validation import reference
 from mammovae.data.dataset import Data
@@ -46,8 +46,7 @@ def audit_generators(
     size = next(getattr(chosen, name).size for name in chosen.members if issubclass(MEMBERS[name], Generator))
     if usual.vae.size != size:
         usual = usual.merged({"vae": {"size": size}})
-    real: list[tuple[ImageSet, ImageSet]] = []
-    generated: dict[str, list[ImageSet]] = {}
+    audited: list[FoldImages] = []
     runs, failed = [], 0
     for number, fold in enumerate(folds):
         folder = out / f"fold-{number}"
@@ -57,7 +56,7 @@ def audit_generators(
         assert run.generator is not None
         runs.append(run)
         held = np.concatenate([healthy_of(run, fold, split) for split in ("test", "calibration")])
-        real.append(real_images(run, fold, held, run.generator[1].size, number))
+        generated: dict[str, MeasuredSet] = {}
         for which, mode in ARMS:
             name = f"{preset if which == 'preset' else reference.REFERENCE_PRESET}, {mode}"
             source = fold if mode in DERIVED else None
@@ -65,16 +64,14 @@ def audit_generators(
             generate_from(sampler, folder / name.replace(", ", "-"), len(fold.for_training(chosen)["train"]))
             opened = Data.open(folder / name.replace(", ", "-"))
             failed += int((opened.index["status"] != "ok").sum())
-            generated.setdefault(name, []).append(generated_images(run, opened, number))
-    held, train = (concatenate([pair[part] for pair in real]) for part in (0, 1))
-    arms = {name: concatenate(parts) for name, parts in generated.items()}
-    arms[BLURRED] = held.blurred({number: run.generator and run.generator[1] for number, run in enumerate(runs)})
-    sets = AuditedSets(held, train, arms, [f"{reference.REFERENCE_PRESET}, vary"], failed)
+            generated[name] = generated_images(run, opened, chosen.seed + number)
+        audited.append(fold_images(run, fold, held, generated, chosen.seed + number))
+    sets = AuditedSets(audited, [f"{reference.REFERENCE_PRESET}, vary"], failed)
     # The latent space shown is that of the first fold's run.
-    last = {sets.generated[-1]: generated[sets.generated[-1]][0]}
-    latent = latent_view(runs[0], real[0][1], real[0][0], last, chosen.seed)
+    first, best = audited[0], sets.generated[-1]
+    latent = latent_view(runs[0], first.train, first.held, {best: first.generated[best]}, chosen.seed)
     settings = chosen.model_dump(exclude_none=True)
     settings |= {name: runs[0].manifest[name] for name in ("versions", "git_commit", "machine")}
     title = f"Generated images, {data.manifest['inputs']['kind']}, {len(folds)} folds"
     context = AuditContext(title, data.manifest["by_patient"], data.manifest["phantoms"], settings)
-    return write_audit_report(out, sets, audit_sets(held, train, arms, chosen.seed), context, latent)
+    return write_audit_report(out, sets, audit_sets(audited, chosen.seed), context, latent)
