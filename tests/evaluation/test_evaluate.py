@@ -68,7 +68,9 @@ def test_the_report_is_there_and_shows_the_same_figure(evaluation: Path) -> None
     metrics = json.loads((evaluation / "metrics.json").read_text())
     page = (evaluation / "report.html").read_text()
     assert f"{metrics['auroc']:.2f}" in page
-    healthy = f"{metrics['n_healthy']} healthy of patients without any finding, {metrics['n_healthy_affected']} healthy of"
+    healthy = (
+        f"{metrics['n_healthy']} healthy of patients without any finding, {metrics['n_healthy_affected']} healthy of"
+    )
     assert f"{healthy} patients with one elsewhere, {metrics['n_finding']} with findings" in page
     assert "derived from one patient" in page and "no diagnosis" in page.lower()
 
