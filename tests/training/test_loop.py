@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.models.small_members import small_settings
 from tests.training.kill_within_epoch import kill_within_epoch
 
 import mammovae as mv
@@ -224,6 +225,16 @@ def test_a_loss_that_explodes_stops_with_advice(trapped_data: Path, tmp_path: Pa
         mv.train(
             trapped_data, out=tmp_path / "run", preset="tiny", settings=mv.TrainSettings(**SMALL, learning_rate=1e6)
         )
+
+
+def test_a_run_without_a_network_that_reconstructs_goes_the_whole_way(trapped_data: Path, tmp_path: Path) -> None:
+    chosen = small_settings("denoiser") | {"members": ["denoiser"]}
+    chosen |= {"fused": ["denoising_peak"], "maps": ["denoising"]}
+    settings = mv.TrainSettings(**chosen, epochs=1, limit=12)
+    run = mv.train(trapped_data, out=tmp_path / "run", preset="detect", settings=settings).path
+    assert not (run / "private" / "reconstructions.png").exists()
+    mv.evaluate(run, trapped_data, out=tmp_path / "evaluation")
+    assert "No reconstructions" in (tmp_path / "evaluation" / "report.html").read_text()
 
 
 def test_damaged_weights_are_named(small: Path, trapped_data: Path, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from mammovae.config import InputError
 from mammovae.data.dataset import Batch, Data
 from mammovae.models.anomaly_maps import smooth
 from mammovae.models.precision import float32_products
@@ -143,12 +142,13 @@ class Detector(nn.Module):
         return table
 
 
-def reconstruct(run: Run, data: Data, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return images and a run's reconstructions of them without noise, float32 (n, S, S) in [0, 1] each."""
+def reconstruct(run: Run, data: Data, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return images and their reconstructions without noise, float32 (n, S, S) in [0, 1]; None if no member makes any."""
+    member = next(iter(run.members.values())) if run.autoencoder is None else run.autoencoder[1]
+    batch = data.batch(positions, member.size)
+    images = batch.image[:, 0].numpy()
     if run.autoencoder is None:
-        raise InputError(f"{run.path} has no member that reconstructs: train with residual_vae")
-    _, member = run.autoencoder
-    batch = data.batch(positions, member.size).to(next(member.parameters()).device)
+        return images, None
     with torch.inference_mode():
-        reconstruction = member.reconstruct(batch)
-    return batch.image[:, 0].cpu().numpy(), reconstruction[:, 0].cpu().numpy()
+        reconstruction = run.autoencoder[1].reconstruct(batch.to(device()))
+    return images, reconstruction[:, 0].cpu().numpy()

@@ -171,9 +171,10 @@ def _cases(run: Run, data: Data, table: pd.DataFrame, score_name: str, count: in
     positions = np.array([row["position"] for _, row in picked])
     maps = Detector(run).fused_maps(data, positions)
     images, reconstructions = reconstruct(run, data, positions)
+    shown = [None] * len(images) if reconstructions is None else reconstructions
     shrink = data.size / images.shape[-1]
     cases = []
-    for (group, row), image, reconstruction, anomaly_map in zip(picked, images, reconstructions, maps, strict=True):
+    for (group, row), image, reconstruction, anomaly_map in zip(picked, images, shown, maps, strict=True):
         geometry = data.geometry(row["position"])
         boxes = [
             tuple((edge + 0.5) / shrink - 0.5 for edge in geometry.box_to_prepared(*box))

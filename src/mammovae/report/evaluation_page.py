@@ -110,7 +110,7 @@ def training_section(
 
 def reconstructions_section(originals: ImageArray | None = None, reconstructions: ImageArray | None = None) -> Section:
     """Return rows of up to eight originals, each row above its reconstructions."""
-    absent = "No reconstructions: no image was set aside to show."
+    absent = "No reconstructions: no network of the run makes any, or no image was set aside to show."
     if originals is None or reconstructions is None:
         return Section("reconstructions", "Reconstructions", [], absent)
     figures = []

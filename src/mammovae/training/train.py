@@ -149,10 +149,12 @@ class _Job:
         check_insertion_artefacts(run, data, parts["validation"])
         scales = calibrate(run, data, parts)
         shown = (parts["validation"] if len(parts["validation"]) else parts["train"])[:8]
-        images = np.concatenate(reconstruct(run, data, shown))
         (run.path / "private").mkdir(exist_ok=True)
-        grid = image_grid(images, len(shown), row_labels=["image", "reconstruction"])
-        save(grid, run.path / "private" / "reconstructions.png")
+        images, reconstructions = reconstruct(run, data, shown)
+        if reconstructions is not None:
+            pairs = np.concatenate([images, reconstructions])
+            grid = image_grid(pairs, len(shown), row_labels=["image", "reconstruction"])
+            save(grid, run.path / "private" / "reconstructions.png")
         record_training_images(run, data, np.concatenate(list(parts.values())))
         return {
             "training_seconds": round(sum(float(history["seconds"].sum()) for history in histories.values()), 1),
