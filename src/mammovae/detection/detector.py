@@ -143,7 +143,7 @@ class Detector(nn.Module):
 
 
 def reconstruct(run: Run, data: Data, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return images and their reconstructions without noise, float32 (n, S, S) in [0, 1]; None if no member makes any."""
+    """Return images and reconstructions without noise, float32 (n, S, S) in [0, 1]; None if no member makes any."""
     member = next(iter(run.members.values())) if run.autoencoder is None else run.autoencoder[1]
     batch = data.batch(positions, member.size)
     images = batch.image[:, 0].numpy()
