@@ -21,6 +21,9 @@ _SIDE = 192
 class ReviewPage:
     """Keeps the most suspicious of any number of images, and no more than it will show."""
 
+    MARK = "the most suspicious first"
+    """What the title of every such page ends with."""
+
     def __init__(self, level: float, shown: int = SHOWN) -> None:
         """level: the value of anomaly maps that one healthy pixel in a thousand exceeds."""
         self._scale, self._shown = MapScale.of_healthy(level), shown
@@ -66,7 +69,7 @@ class ReviewPage:
         )
         page = Page(
             "mammovae review page",
-            f"{len(figures)} of {total:,} images, the most suspicious first",
+            f"{len(figures)} of {total:,} images, {self.MARK}",
             f"Percentiles are places among healthy calibration images. All rows are in {table}.",
             [],
             Section("what", "How to read this page", [Text(words)]),
