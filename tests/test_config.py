@@ -7,8 +7,9 @@ import pytest
 import tomli_w
 from pydantic import ValidationError
 
-from mammovae.config import PRESETS, PrepareSettings, TrainSettings, UsageError, VaeSettings, preset
-from mammovae.models.run import build_members
+from mammovae.config import PRESETS, InputError, PrepareSettings, TrainSettings, UsageError, VaeSettings, preset
+from mammovae.models.run import MEMBERS, build_members
+from mammovae.models.vae import Vae
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -63,6 +64,16 @@ def test_a_mistake_is_one_sentence_that_helps(values: dict, sentence: str) -> No
 def test_an_unknown_preset_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="no preset 'orignal': choose 'original'"):
         preset("orignal")
+
+
+def test_a_network_that_no_memory_holds_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Huge(Vae):
+        def __init__(self, settings: VaeSettings) -> None:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setitem(MEMBERS, "vae", Huge)
+    with pytest.raises(InputError, match="^vae does not fit into this machine's memory: make it smaller$"):
+        build_members(PRESETS["tiny"])
 
 
 def test_settings_are_frozen() -> None:

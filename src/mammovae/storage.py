@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a disk that is full, and of a user's share of it."""
+_NEAR_BEGIN = 4096  # bytes of a file in which it is known as a result that may be written anew
 _FORMULA = re.compile(r"'*(?:[=+\-@]|\\t|\\r)")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # and what is no character at all
 
@@ -53,6 +54,17 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
                 _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_replaceable(name: str, path: Path, mark: str) -> None:
+    """Refuse, with UsageError, to write over a folder, or over a file that does not hold mark near its begin."""
+    if path.is_dir():
+        raise UsageError(f"--{name} {path} is a folder: name a file to write")
+    if path.exists():
+        with path.open("rb") as file:
+            is_ours = mark.encode() in file.read(_NEAR_BEGIN)
+        if not is_ours:
+            raise UsageError(f"--{name} {path} is another file, which would be lost: name a new one")
 
 
 @contextmanager
@@ -288,7 +300,8 @@ def read_manifest(folder: Path, *commands: str) -> dict[str, Any]:
     kind = {"prepare": "a DATA folder", "train": "a RUN folder"}.get(command, f"a folder of {command}")
     path = folder / MANIFEST
     if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}: name {kind} that mammovae {command} wrote")
+        what = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
+        raise InputError(f"{what}: name {kind} that mammovae {command} wrote")
     if not path.is_file():
         raise InputError(f"{folder} is not {kind}: it has no {MANIFEST}")
     manifest = read_json(path)

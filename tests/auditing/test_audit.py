@@ -184,6 +184,8 @@ def test_folders_that_do_not_belong_together_are_refused(
         mv.audit(generated, run, trapped_data, out=tmp_path / "audit")
     with pytest.raises(mv.InputError, match="was not trained on"):
         mv.audit(generated, tiny, trapped_data, out=tmp_path / "audit")
+    with pytest.raises(mv.UsageError, match="both as the generated and as the real images"):
+        mv.audit(trapped_data, run, trapped_data, out=tmp_path / "audit")
     assert not (tmp_path / "audit").exists()
 
 

@@ -84,6 +84,31 @@ def test_every_image_is_scored_once_beside_the_original_preset_and_the_baselines
     assert f"Among the {metrics['n_healthy']:,} healthy images of patients without any finding" in page
 
 
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        ({"other_view": "nowhere"}, "there is no file or folder nowhere"),
+        ({"other_view": "empty"}, "there is no image in empty"),
+        ({"cache": "file"}, "--cache file is a file"),
+        ({"settings": mv.TrainSettings(fused=("nonsense",))}, "no member makes 'nonsense', which fused asks for"),
+        ({"settings": mv.TrainSettings(members=("lesion_segmenter",))}, "lesion_segmenter learns from residual_vae"),
+        ({"settings": mv.TrainSettings(denoiser={"size": 256})}, "images of 128 px do not fit a network of 256 px"),  # pyrefly: ignore
+        ({"folds": 900}, "22 patients cannot be dealt to 900 folds"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_cannot_be_done_is_said_before_anything_is_written(
+    data: Path, call: dict, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(mv.UsageError) as error:
+        mv.crossval(data, out="out", **call)
+    assert str(error.value).startswith(sentence)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
+
+
 def test_selection_is_made_by_inserted_lesions_and_likelihood_alone(folds: Path) -> None:
     selection = json.loads((folds / "selection.json").read_text())
     assert selection["scores"]["denoising_peak"]["sham"] == pytest.approx(0.5, abs=0.01)

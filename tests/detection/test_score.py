@@ -374,3 +374,36 @@ def test_a_name_that_says_a_kind_is_believed(run: Path, films: tuple[Path, Path]
     table = mv.score(run, recombined, low_energy, out=tmp_path / "s.csv")["table"]
     is_remarked = table["reason"].fillna("").str.contains("its kind is contrast_enhanced")
     assert is_remarked.tolist() == [True, False] and table["finding"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "sentence"),
+    [
+        ({"out": "image.png"}, "--out image.png is another file, which would be lost"),
+        ({"out": "data/manifest.json"}, "--out data/manifest.json is another file"),
+        ({"out": "data"}, "--out data is a folder"),
+        ({"out": "new.csv", "review": "image.png"}, "--review image.png is another file"),
+        ({"out": "new.csv", "review": "data"}, "--review data is a folder"),
+        ({"out": "new.csv", "review": "./new.csv"}, "--out and --review are both"),
+        ({"out": "new", "maps": "new"}, "--out and --maps are both"),
+        ({"out": "new.csv", "maps": "data"}, "--maps data holds other files"),
+    ],
+)
+def test_no_output_replaces_an_input_or_anything_but_an_earlier_result(
+    run: Path, trapped_raw: Path, tmp_path: Path, outputs: dict, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "image.png").write_bytes(b"an image")
+    (tmp_path / "data" / "manifest.json").write_text("{}")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as error:
+        mv.score(run, "image.png", **outputs)
+    assert str(error.value).startswith(sentence)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_earlier_results_are_written_anew(run: Path, trapped_raw: Path, tmp_path: Path) -> None:
+    image = next(path for path in sorted(trapped_raw.rglob("*.dicom")) if path.stat().st_size > 2000)
+    for _ in range(2):
+        mv.score(run, image, out=tmp_path / "scores.csv", review=tmp_path / "review.html", maps=tmp_path / "maps")

@@ -207,6 +207,20 @@ def test_a_path_that_does_not_exist_stops_scoring_before_any_work(
     assert not (tmp_path / "scores.csv").exists()
 
 
+def test_a_folder_of_the_other_view_without_images_stops_a_stress_test_before_any_work(
+    run: Path, trapped_data: Path, tmp_path: Path
+) -> None:
+    for place, sentence in (("gone", "there is no file or folder"), ("", "there is no image in")):
+        with pytest.raises(mv.UsageError, match=sentence):
+            mv.stress(run, trapped_data, out=tmp_path / "stress", other_view=tmp_path / place)
+    assert not (tmp_path / "stress").exists()
+
+
+def test_a_file_is_no_folder(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(mv.InputError, match=r"config.toml is no folder: name a RUN folder"):
+        mv.Run.open(run / "config.toml")
+
+
 def test_a_healthy_map_exceeds_the_stated_level_once_in_a_thousand_pixels_of_breast(
     run: Path, trapped_data: Path
 ) -> None:

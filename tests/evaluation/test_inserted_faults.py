@@ -11,7 +11,7 @@ import pytest
 
 import mammovae as mv
 from mammovae.config import UsageError
-from mammovae.evaluation.inserted_faults import _Columns, _Donors, _images_in, _jobs
+from mammovae.evaluation.inserted_faults import _Columns, _Donors, _jobs, images_of_other_view
 
 
 @pytest.mark.parametrize("left_out", [[], [0], [9], [0, 1, 2], [2, 3, 7], [8, 9], list(range(10))])
@@ -74,8 +74,8 @@ def test_images_of_another_view_are_known_by_suffix_or_content(trapped_raw: Path
     shutil.copy(files[0], tmp_path / "1.2.840.7")
     shutil.copy(files[1], tmp_path / "b.dcm")
     (tmp_path / "notes.txt").write_text(json.dumps({"no": "image"}))
-    assert [Path(str(file)).name for file in _images_in(tmp_path, 1)] == ["1.2.840.7", "b.dcm"]
+    assert [Path(str(file)).name for file in images_of_other_view(tmp_path, 1)] == ["1.2.840.7", "b.dcm"]
     (tmp_path / "1.2.840.7").unlink()
     (tmp_path / "b.dcm").unlink()
     with pytest.raises(UsageError, match="there is no image in"):
-        _images_in(tmp_path, 1)
+        images_of_other_view(tmp_path, 1)

@@ -11,7 +11,7 @@ from mammovae.auditing.audit_report import AuditContext, AuditedSets, write_audi
 from mammovae.auditing.image_set import BLUR, FoldImages, ImageSet, MeasuredSet, sample_groups
 from mammovae.auditing.latent_space import latent_view
 from mammovae.auditing.subsampling import audit_sets
-from mammovae.config import InputError, PresetName, Seed
+from mammovae.config import InputError, PresetName, Seed, UsageError
 from mammovae.data.dataset import Data
 from mammovae.evaluation.evaluate import scores_table, select_test_images, stage_inputs
 from mammovae.generation.samplers import DERIVED
@@ -29,6 +29,8 @@ def audit(
 ) -> dict[str, Any]:
     """Do mammovae audit, and return what metrics.json says (flat keys, intervals as KEY_low and KEY_high)."""
     opened, real, artificial = Run.open(run), Data.open(data), Data.open(generated)
+    if artificial.path.resolve() == real.path.resolve():
+        raise UsageError(f"{real.path} is given both as the generated and as the real images: name two folders")
     real.check_prepared_as(opened.manifest["prepared"])
     if real.digest != opened.manifest["inputs"]["index"]:
         raise InputError(f"{opened.path} was not trained on {real.path} as it is now split: name its own DATA folder")

@@ -22,13 +22,13 @@ from mammovae.detection.detector import Detector
 from mammovae.detection.quality import REFERENCE_MEASUREMENTS, TEMPLATES, Quality
 from mammovae.evaluation.baselines import PcaResidual, blob_map, image_statistics
 from mammovae.evaluation.evaluate import identity
-from mammovae.evaluation.inserted_faults import score_inserted_faults
+from mammovae.evaluation.inserted_faults import images_of_other_view, score_inserted_faults
 from mammovae.evaluation.inserted_lesions import points_at_lesion
 from mammovae.evaluation.lesion_masks import lesion_masks
 from mammovae.evaluation.stress import lesion_rows
 from mammovae.models.run import Run
 from mammovae.storage import StageFolder, atomic_write, code_hash, digest, file_hash, read_json, write_json
-from mammovae.training.train import train_on
+from mammovae.training.train import check_settings, train_on
 
 
 @checked
@@ -57,13 +57,17 @@ def crossval(  # noqa: PLR0913
     opened = Data.open(data)
     if other_view is not None and only_generates(chosen):
         raise UsageError("a preset that only generates is evaluated without inserted faults: omit --other-view")
+    if cache.exists() and not cache.is_dir():
+        raise UsageError(f"--cache {cache} is a file: name a folder")
+    images_of_other_view(other_view)  # that there are any is known before hours of training
     fold_of = assign_folds(opened.index, folds, chosen.seed, set_aside(opened.index, opened.manifest))
+    splits = [split_fold(opened.index, fold_of, fold, chosen.seed) for fold in range(folds)]
+    parts = [replace(opened, index=frame) for frame in splits]
+    check_settings(parts[0], chosen)
     inputs = {"data": str(opened.path.resolve()), "index": opened.digest}
     asked = {"preset": preset, "folds": folds, "other_view": None if other_view is None else str(other_view)}
     with StageFolder(out, "crossval", asked | chosen.model_dump(), inputs) as stage:
         if not stage.done:
-            splits = [split_fold(opened.index, fold_of, fold, chosen.seed) for fold in range(folds)]
-            parts = [replace(opened, index=frame) for frame in splits]
             if only_generates(chosen):
                 metrics = audit_generators(stage.out, opened, parts, preset, chosen, cache)
             else:
@@ -113,10 +117,11 @@ def _faults(run: Run, data: Data, healthy: np.ndarray, folder: Path, attempt: _A
     if quality is None:
         return
     fitted = [file_hash(run.path / name) for name in (REFERENCE_MEASUREMENTS, TEMPLATES)]
-    donors = None if attempt.other_view is None else attempt.other_view.resolve()
+    place = None if attempt.other_view is None else attempt.other_view.resolve()
     code = code_hash("imageio", "data", "perturbations", "detection", "evaluation")
-    cached = attempt.cache / f"faults-{digest(code, data.digest, healthy, seed, donors, fitted)}.parquet"
-    _once(cached, lambda: score_inserted_faults(quality, data, healthy, seed, attempt.other_view))
+    cached = attempt.cache / f"faults-{digest(code, data.digest, healthy, seed, place, fitted)}.parquet"
+    donors = images_of_other_view(attempt.other_view)
+    _once(cached, lambda: score_inserted_faults(quality, data, healthy, seed, donors))
     _once(folder / "faults.parquet", lambda: pd.read_parquet(cached))
 
 

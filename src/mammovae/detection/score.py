@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ from mammovae.parallel.allocator import retain_freed_memory
 from mammovae.parallel.worker import call_safely
 from mammovae.report.progress import Progress
 from mammovae.report.review_page import SHOWN, ReviewPage
-from mammovae.storage import MANIFEST, acquire_lock, digest, file_hash, write_csv
+from mammovae.storage import MANIFEST, acquire_lock, check_replaceable, digest, file_hash, write_csv
 from mammovae.version import __version__
 
 MIN_FILES_FOR_WORKERS = 8  # fewer files than this are not worth a network in every worker process
@@ -61,10 +62,7 @@ def score(  # noqa: PLR0913
     image format. Where several would be the same, each keeps its suffix; if that does not tell them apart, its path is
     given as a whole. `mammovae.detection.map_files.map_name` says from an image_id what its maps are called.
     """
-    if out.is_dir():
-        raise UsageError(f"--out {out} is a folder: name the CSV file to write")
-    if maps is not None:
-        map_files.check_folder(maps)
+    _check_outputs(out, maps, review)
     out.parent.mkdir(parents=True, exist_ok=True)
     scorer = Scorer(run, flag, maps, review is not None, white)
     inputs = _Inputs.open(paths, [path for path in (out, maps, review) if path is not None])
@@ -98,6 +96,19 @@ def score(  # noqa: PLR0913
             _write_review(review, page, rows, out)
         journal.delete()
     return table
+
+
+def _check_outputs(out: Path, maps: Path | None, review: Path | None) -> None:
+    """Refuse, with UsageError, outputs that are one and the same or would replace anything but an earlier result."""
+    places = {name: place.resolve() for name, place in (("out", out), ("maps", maps), ("review", review)) if place}
+    for (first, one), (second, other) in combinations(places.items(), 2):
+        if one == other:
+            raise UsageError(f"--{first} and --{second} are both {one}: name two places")
+    check_replaceable("out", out, ",".join(IDENTITY))
+    if review is not None:
+        check_replaceable("review", review, ReviewPage.MARK)
+    if maps is not None:
+        map_files.check_folder(maps)
 
 
 def _write_review(path: Path, page: ReviewPage, rows: list[dict[str, Any]], table: Path) -> None:

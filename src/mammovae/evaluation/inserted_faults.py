@@ -57,16 +57,16 @@ def score_inserted_faults(
     data: Data,
     positions: np.ndarray,
     seed: int,
-    other_view: Path | None = None,
+    other_view: Sequence[RawFile] = (),
     workers: int | None = None,
 ) -> pd.DataFrame:
     """Score healthy images untouched and with each fault: position, fault ("" untouched), quality, refused, reason.
 
-    other_view: a folder of images of the view that an image is not; without it those of the data set serve, else
+    other_view: images of the view that an image is not; without any those of the data set serve, else
     phantoms. Reads the raw files anew: UsageError when they are not where prepare found them. A refusal by prepare
     counts as a detection (quality infinite).
     """
-    jobs = _jobs(data, positions, seed, [] if other_view is None else _images_in(other_view, workers))
+    jobs = _jobs(data, positions, seed, other_view)
     manifest = data.manifest
     preparing = {"size": data.size, "stretch": manifest["settings"]["stretch"], "white": manifest.get("white")}
     corrupt = partial(corrupt_and_prepare, **preparing, convention=manifest["stored_as"], seed=seed)
@@ -220,8 +220,10 @@ class _RawFiles:
         return file
 
 
-def _images_in(folder: Path, workers: int | None) -> list[RawFile]:
+def images_of_other_view(folder: Path | None, workers: int | None = None) -> list[RawFile]:
     """Return the images of a folder or zip archive; worker processes look into files without an image's suffix."""
+    if folder is None:
+        return []
     files = [image for image in list_files([folder], []) if image.problem is None]
     doubtful = [image.file for image in files if not image.is_named_image]
     answers = dict(pool.map_unordered(is_image, doubtful, workers=workers))

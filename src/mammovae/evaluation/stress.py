@@ -13,7 +13,12 @@ from mammovae.detection.calibration import FusedScore
 from mammovae.detection.detector import Detector
 from mammovae.detection.quality import Quality
 from mammovae.evaluation.evaluate import stage_inputs
-from mammovae.evaluation.inserted_faults import FaultMetrics, fault_metrics, score_inserted_faults
+from mammovae.evaluation.inserted_faults import (
+    FaultMetrics,
+    fault_metrics,
+    images_of_other_view,
+    score_inserted_faults,
+)
 from mammovae.evaluation.inserted_lesions import detectability
 from mammovae.models.run import Run
 from mammovae.report.charts import detectability_chart, fault_chart
@@ -40,10 +45,11 @@ def stress(
         raise InputError(f"{prepared.path} has no healthy test image to insert faults and lesions into")
     if (quality := Quality.open(opened.path)) is None:
         raise InputError(f"{opened.path} has no quality score: it was trained on too few images")
+    donors = images_of_other_view(other_view, workers)
     settings = {"seed": seed, "other_view": None if other_view is None else str(other_view)}
     with StageFolder(out, "stress", settings, stage_inputs(opened, prepared)) as stage:
         if not stage.done:
-            faults = score_inserted_faults(quality, prepared, positions, seed, other_view, workers)
+            faults = score_inserted_faults(quality, prepared, positions, seed, donors, workers)
             faults = with_identity(faults, prepared)
             lesions = with_identity(lesion_rows(opened, prepared, positions, seed), prepared)
             detected = fault_metrics(faults)

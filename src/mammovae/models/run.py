@@ -43,7 +43,12 @@ def build_members(settings: TrainSettings) -> dict[str, Member]:
                 raise UsageError(f"{name} learns from {missing[0]}: name both in members")
             with torch.random.fork_rng():  # the caller's own random numbers go on undisturbed
                 torch.manual_seed(settings.seed)
-                members[name] = kind(getattr(settings, name), *(members[needed] for needed in kind.needs))
+                try:
+                    members[name] = kind(getattr(settings, name), *(members[needed] for needed in kind.needs))
+                except RuntimeError as error:
+                    if "memory" not in str(error):
+                        raise
+                    raise InputError(f"{name} does not fit into this machine's memory: make it smaller") from error
     return members
 
 

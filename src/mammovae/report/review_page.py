@@ -22,6 +22,9 @@ _SIDE = 192
 class ReviewPage:
     """Keeps the most suspicious of any number of images, and no more than it will show."""
 
+    MARK = "the most suspicious first"
+    """What the title of every such page ends with."""
+
     def __init__(self, level: float, patients: int, shown: int = SHOWN) -> None:
         """level: the value of anomaly maps that one healthy pixel in a thousand exceeds; patients: of calibration."""
         self._scale, self._patients, self._shown = MapScale.of_healthy(level), patients, shown
@@ -68,7 +71,7 @@ class ReviewPage:
         )
         page = Page(
             "mammovae review page",
-            f"{len(figures)} of {total:,} images, the most suspicious first",
+            f"{len(figures)} of {total:,} images, {self.MARK}",
             "Percentiles are places among healthy calibration images, of "
             f"{plural(self._patients, 'patient')}. All rows are in {table}.",
             [],

@@ -71,6 +71,11 @@ def train_on(
     return group.broadcast(facts)
 
 
+def check_settings(data: Data, chosen: TrainSettings) -> None:
+    """Raise UsageError for settings that do not fit the images or each other; InputError where there are no images."""
+    _Job(data, data.for_training(chosen), chosen, build_members(chosen), Path(), ProcessGroup()).check()
+
+
 @dataclass(frozen=True)
 class _Job:
     """A training under way: its images, its settings, its members, its RUN folder, and the processes that do it."""
