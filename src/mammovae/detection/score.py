@@ -21,7 +21,7 @@ from mammovae.data.prepare_image import PreparedImage
 from mammovae.detection import map_files
 from mammovae.detection.detector import BATCH_SIZES
 from mammovae.detection.score_inputs import ImageFile, list_files, prepare_file
-from mammovae.detection.score_rows import COLUMNS
+from mammovae.detection.score_rows import COLUMNS, IDENTITY
 from mammovae.detection.scorer import Key, ScoredImage, Scorer, Task, identities_of
 from mammovae.journal import Journal
 from mammovae.models.run import device
