@@ -177,7 +177,7 @@ def test_what_a_process_raises_is_raised_where_it_was_started() -> None:
 def test_devices_that_cannot_be_are_one_sentence(
     trapped_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(mv.UsageError, match="devices is 0: give at least 1"):
+    with pytest.raises(mv.UsageError, match="setting 'devices' cannot be 0: "):
         mv.train(trapped_data, out=tmp_path / "run", preset="tiny", devices=0)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(mv.UsageError, match="devices is 3, but there are 2 GPUs on this machine"):

@@ -40,8 +40,6 @@ class ProcessGroup:
     @classmethod
     def join(cls, devices: int | None = None) -> "ProcessGroup":
         """Return this process's place, once it has joined the others; devices: what was asked for on this machine."""
-        if devices is not None and devices < 1:
-            raise UsageError(f"devices is {devices}: give at least 1")
         is_started = all(name in os.environ for name in _ENVIRONMENT)
         group = cls(*(int(os.environ[name]) for name in _ENVIRONMENT)) if is_started else cls()
         if group.size > 1 and devices not in (None, group.local_size):
