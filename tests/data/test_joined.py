@@ -84,7 +84,11 @@ def test_training_on_two_folders_gives_the_weights_of_one_folder_that_holds_the_
     tables = [mv.score(run, first, second, out=tmp_path / f"{run.name}.csv")["table"] for run in (joined, single)]
     pd.testing.assert_frame_equal(*tables)
     of_whole = mv.score(single, whole, out=tmp_path / "whole.csv")["table"]
-    pd.testing.assert_frame_equal(tables[0].drop(columns="source"), of_whole.drop(columns="source"))
+    joined, whole = (table.drop(columns="source").set_index("image_id") for table in (tables[0], of_whole))
+    # Images fall into other batches, which round otherwise; a percentile is steep where few images calibrate.
+    places = [name for name in whole if name.endswith("_percentile")]
+    np.testing.assert_allclose(joined[places], whole[places], atol=0.01)
+    pd.testing.assert_frame_equal(joined.drop(columns=places), whole.drop(columns=places))
 
 
 def test_training_resumes_with_the_same_folders_and_refuses_others(
