@@ -48,18 +48,21 @@ class Scale:
     rounds: int
     settings: dict[str, Any]  # beside the presets'
     size: int = 128
+    is_least: bool = False  # two members stand for all
 
     @classmethod
     def here(cls, tiny: bool) -> "Scale":
         """Return how much is done on this machine."""
         if tiny:
-            vae = {"size": 32, "filters": [4, 8], "latent": 4}
             blocks = {"size": 32, "widths": [4, 8]}
-            small = {"vae": vae, "residual_vae": blocks, "denoiser": blocks, "lesion_segmenter": blocks}
-            small["pyramid_vae"] = blocks | {"bands": 2, "texture": [4, 4]}
-            return cls(6, 96, 16, 4, 128, 1, 1, small, 32)
+            small = dict.fromkeys(("residual_vae", "denoiser", "lesion_segmenter"), blocks)
+            small |= {"vae": {"size": 32, "filters": [4, 8], "latent": 4}}
+            small |= {"pyramid_vae": blocks | {"bands": 2, "texture": [4, 4]}}
+            return cls(6, 96, 16, 4, 128, 1, 1, small, 32, is_least=True)
         if device().type == "cpu":
-            return cls(8, 200, 32, 4, 256, 2, 1, {"vae": {"latent": 32}})
+            half = {"size": 64}
+            small = dict.fromkeys(("residual_vae", "denoiser", "lesion_segmenter", "pyramid_vae"), half)
+            return cls(6, 96, 16, 4, 256, 1, 1, small | {"vae": half | {"latent": 32}}, 64)
         return cls(16, 16_000, 4096, 64, 1024, 128, 2, {})
 
 

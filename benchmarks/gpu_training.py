@@ -50,7 +50,7 @@ CASES = (
 
 def cases(study: Study) -> tuple[Case, ...]:
     """Return what is measured: of the least work, a member with and one without inserted lesions."""
-    return CASES if len(study.scale.settings) < 2 else (CASES[0], CASES[3])
+    return (CASES[0], CASES[3]) if study.scale.is_least else CASES
 
 
 class Fitted(NamedTuple):
