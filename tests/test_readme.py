@@ -93,9 +93,18 @@ def test_readme_is_read_in_five_minutes() -> None:
     assert len((ROOT / "README.md").read_text().split()) <= 1000
 
 
+def slugs(text: str) -> set[str]:
+    """The names by which headings are linked to."""
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize(
     "page", sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")]), ids=lambda page: page.name
 )
 def test_every_image_and_page_that_is_linked_is_there(page: Path) -> None:
     for target in re.findall(r"\]\(([^)h][^)]*)\)", page.read_text()):
-        assert (page.parent / target).exists(), target
+        path, _, heading = target.partition("#")
+        file = page.parent / path if path else page
+        assert file.exists(), target
+        assert not heading or heading in slugs(file.read_text()), target
