@@ -9,79 +9,87 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from scipy.special import logsumexp
+from torch import Tensor
 
 from mammovae.config import InputError
 from mammovae.data.dataset import Data
+from mammovae.generation.gaussian_mixture import ONLY, Posteriors, choose_mixture
 from mammovae.models.base import Generator
-from mammovae.statistics import Floats
+from mammovae.statistics import Floats, Integers
 from mammovae.storage import atomic_write
 
 DENSITY = "density.safetensors"
-COMPONENTS = (1, 2, 4, 8)
-"""Numbers of components tried; 1 with a full covariance is the multivariate normal distribution."""
-_MIN_IMAGES = 100  # a component of fewer images would reveal them; nor may it have fewer images than dimensions
-_PRIOR = 10  # so many vectors of the overall variance are added to those of a diagonal component
-_ITERATIONS, _STARTS, _SAMPLES = 100, 3, 4
+_MOST_IMAGES, _MOST_PIXELS = 20_000, 2**26
+"""Of the training images that are encoded, drawn at random: seconds on two cores, 4,096 images of 128 px."""
 
 
 @dataclass(frozen=True)
 class LatentDensity:
     """A Gaussian mixture over latent vectors whose mean is linear in the condition (side, view, breast density).
 
-    weights (K,); means (K, d); factors (K, d, d): lower triangular, L L' the covariance; slopes (6, d): change of the
-    mean with the condition; conditions (n, 6): those of the training images, to sample from; held_out: mean
-    log-likelihood of a validation latent vector in nats, by the name of each distribution that was tried.
+    weights (K,); means (K, d); loadings (K, d, q) and diagonal (K, d): W and D of a component's covariance
+    W W' + diag(D); slopes (6, d): change of the mean with the condition; conditions (m, 6): each that a training image
+    has, and counts (m,): how many have it; held_out: mean log-likelihood of a validation latent vector in nats, by the
+    name of each distribution that was tried.
     """
 
     weights: Floats
     means: Floats
-    factors: Floats
+    loadings: Floats
+    diagonal: Floats
     slopes: Floats
     conditions: NDArray[np.float32]
+    counts: Integers
     held_out: dict[str, float]
 
     @classmethod
     def fit(cls, member: Generator, data: Data, parts: dict[str, np.ndarray], batch_size: int, seed: int) -> Self:
         """Fit to the aggregate posterior of the training images, and choose by the likelihood of validation images.
 
-        Full (shrunk) and diagonal covariances are tried, with 1, 2, 4 and 8 components while each has 100 images and as
-        many images as dimensions; one full covariance without validation images. A distribution fitted after training
-        in place of N(0, I): Ghosh et al., "From variational to deterministic autoencoders" (ICLR 2020).
+        Where there are more images than can be encoded in some seconds, that many are drawn at random. A distribution
+        fitted after training in place of N(0, I): Ghosh et al., "From variational to deterministic autoencoders" (ICLR
+        2020).
         """
-        mean, variance = _latents(member, data, parts["train"], batch_size)
-        conditions = data.conditions[parts["train"]]
-        slopes = _slopes(mean, conditions)
-        centred = mean - conditions @ slopes
-        if not len(parts["validation"]):
-            return cls(*_mixture(centred, variance, 1, True, seed), slopes, conditions, {})
-        held_mean, held_variance = _latents(member, data, parts["validation"], batch_size)
-        held_mean = held_mean - data.conditions[parts["validation"]] @ slopes
-        # Both parts of q(z | x) matter: a validation vector is sampled around its mean.
-        noise = np.random.default_rng(seed).standard_normal((_SAMPLES, *held_mean.shape))
-        samples = (held_mean + np.sqrt(held_variance) * noise).reshape(-1, held_mean.shape[1])
-        most = len(centred) // max(_MIN_IMAGES, centred.shape[1])
-        tried = [(kind, count) for kind in ("full", "diagonal") for count in COMPONENTS if count <= max(1, most)]
-        fits = {f"{kind} {count}": _mixture(centred, variance, count, kind == "full", seed) for kind, count in tried}
-        held_out = {name: float(_log_density(samples, *fit).mean()) for name, fit in fits.items()}
-        return cls(*fits[max(held_out, key=held_out.__getitem__)], slopes, conditions, held_out)
+        most = min(_MOST_IMAGES, max(1, _MOST_PIXELS // member.size**2))
+        drawn = _thin(parts["train"], most, seed)
+        posteriors = _posteriors(member, data, drawn, batch_size)
+        slopes = _slopes(posteriors.mean, data.conditions[drawn])
+        _subtract(posteriors.mean, data.conditions[drawn], slopes)
+        held_out = None
+        if len(parts["validation"]):
+            positions = _thin(parts["validation"], max(1, most // 2), seed)
+            held_out = _posteriors(member, data, positions, batch_size)
+            _subtract(held_out.mean, data.conditions[positions], slopes)
+        mixture, likelihoods = choose_mixture(posteriors, held_out, seed)
+        fitted = {name: getattr(mixture, name).cpu().numpy() for name in _OF_MIXTURE}
+        known, counts = np.unique(data.conditions[parts["train"]], axis=0, return_counts=True)
+        return cls(**fitted, slopes=slopes, conditions=known, counts=counts, held_out=likelihoods)
+
+    def sample_conditions(self, rngs: list[np.random.Generator]) -> NDArray[np.float32]:
+        """Sample the condition of a training image with each random generator, (n, 6)."""
+        ends = np.cumsum(self.counts)
+        places = np.array([rng.integers(ends[-1]) for rng in rngs])
+        return self.conditions[np.searchsorted(ends, places, side="right")]
 
     def sample(self, conditions: NDArray[np.float32], rngs: list[np.random.Generator], temperature: float) -> Floats:
         """Sample a latent vector for each condition (n, 6) with a random generator each, float64 (n, d).
 
         temperature multiplies the distance from the component's mean: below 1, samples are more alike.
         """
-        latents = np.empty((len(conditions), self.means.shape[1]))
-        for row, rng in enumerate(rngs):
-            component = rng.choice(len(self.weights), p=self.weights)
-            noise = rng.standard_normal(self.means.shape[1])
-            latents[row] = self.means[component] + temperature * (self.factors[component] @ noise)
-        return latents + conditions @ self.slopes
+        dimensions, rank = self.loadings.shape[1:]
+        components = np.array([rng.choice(len(self.weights), p=self.weights) for rng in rngs])
+        noise = np.stack([rng.standard_normal(rank + dimensions) for rng in rngs])
+        latents = np.sqrt(self.diagonal[components]) * noise[:, rank:]
+        for component in np.unique(components):
+            rows = components == component
+            # Matrix times vector for each row: a product of matrices would round by how many rows it has.
+            latents[rows] += (self.loadings[component] @ noise[rows, :rank, None])[:, :, 0]
+        return self.means[components] + temperature * latents + conditions @ self.slopes
 
     @property
     def name(self) -> str:
-        """The chosen covariance and number of components, "full 1" without validation images."""
-        return max(self.held_out, key=self.held_out.__getitem__) if self.held_out else "full 1"
+        """The chosen kind of covariance and number of components."""
+        return max(self.held_out, key=self.held_out.__getitem__) if self.held_out else ONLY
 
     def save(self, path: Path) -> None:
         """Write to path as safetensors in one step."""
@@ -100,100 +108,42 @@ class LatentDensity:
             raise InputError(f"{path} holds no fitted distribution ({error}): train the run again") from error
 
 
-_ARRAYS = ("weights", "means", "factors", "slopes", "conditions")
+_OF_MIXTURE = ("weights", "means", "loadings", "diagonal")
+_ARRAYS = (*_OF_MIXTURE, "slopes", "conditions", "counts")
 
 
-def _latents(member: Generator, data: Data, positions: np.ndarray, batch_size: int) -> tuple[Floats, Floats]:
-    """Return means and variances of the posteriors, (n, d) each."""
+def _thin(positions: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Return at most so many positions, in order, each as likely as the other."""
+    if len(positions) <= most:
+        return positions
+    return np.sort(np.random.default_rng(seed).choice(positions, most, replace=False))
+
+
+def _posteriors(member: Generator, data: Data, positions: np.ndarray, batch_size: int) -> Posteriors:
+    """Return the posteriors of the images at positions, on the member's device."""
     device = next(member.parameters()).device
+    # Convolutions are twice as fast with the channels last, and stay so once the weights are.
+    member.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+    posteriors = Posteriors(*(torch.empty(len(positions), member.dimensions, device=device) for _ in range(2)))
     with torch.inference_mode():
-        batches = data.batches(positions, member.size, batch_size)
-        posteriors = [member.posterior(batch.to(device)) for _, batch in batches]
-    mean, variance = (torch.cat(part).double().cpu().numpy() for part in zip(*posteriors, strict=True))
-    return mean, variance
+        for start, (_, batch) in enumerate(data.batches(positions, member.size, batch_size)):
+            rows = slice(start * batch_size, (start + 1) * batch_size)
+            for array, values in zip(posteriors, member.posterior(batch.to(device)), strict=True):
+                array[rows] = values
+    return posteriors
 
 
-def _slopes(mean: Floats, conditions: NDArray[np.float32]) -> Floats:
-    """Return the change of the latent mean with the condition, (6, d), by ridge regression."""
-    centred = conditions - conditions.mean(axis=0)
+def _slopes(mean: Tensor, conditions: NDArray[np.float32]) -> Floats:
+    """Return the change of the latent mean with the condition, float64 (6, d), by ridge regression."""
+    centred = (conditions - conditions.mean(axis=0)).astype(np.float64)
+    products = np.zeros((centred.shape[1], mean.shape[1]))
+    for start in range(0, len(mean), 1024):
+        rows = slice(start, start + 1024)
+        products += centred[rows].T @ mean[rows].double().cpu().numpy()
     ridge = 0.1 * len(conditions) * np.eye(centred.shape[1])
-    return np.linalg.solve(centred.T @ centred + ridge, centred.T @ (mean - mean.mean(axis=0)))
+    return np.linalg.solve(centred.T @ centred + ridge, products)
 
 
-def _mixture(mean: Floats, variance: Floats, count: int, full: bool, seed: int) -> tuple[Floats, Floats, Floats]:
-    """Return weights, means and Cholesky factors of a mixture fitted to posteriors N(mean, variance), (n, d) each.
-
-    Expectation-maximisation, best of three starts: Dempster, Laird & Rubin (J. R. Stat. Soc. B 39, 1977).
-    """
-    fits = []
-    for start in range(_STARTS if count > 1 else 1):
-        rng = np.random.default_rng([seed, count, start])
-        centres = mean[rng.choice(len(mean), count, replace=False)]
-        nearest = ((mean[:, None] - centres[None]) ** 2).sum(axis=2).argmin(axis=1)
-        shares, previous = np.eye(count)[nearest], -np.inf
-        for _ in range(_ITERATIONS):
-            fit = _maximise(mean, variance, shares, full)
-            # The expectation over vectors drawn from the posteriors, not the value at their means alone.
-            logs = np.log(fit[0]) + _component_logs(mean, *fit[1:]) - _expected_excess(variance, fit[2])
-            log_sums = logsumexp(logs, axis=1, keepdims=True)
-            likelihood, shares = float(log_sums.mean()), np.exp(logs - log_sums)
-            if likelihood - previous < 1e-4:
-                break
-            previous = likelihood
-        fits.append((likelihood, fit))
-    return max(fits, key=lambda entry: entry[0])[1]
-
-
-def _maximise(mean: Floats, variance: Floats, shares: Floats, full: bool) -> tuple[Floats, Floats, Floats]:
-    """Return weights, means and Cholesky factors for given shares (n, K) of each vector in each component."""
-    totals = shares.sum(axis=0) + 1e-3  # an empty component still has a weight
-    means = shares.T @ mean / totals[:, None]
-    overall = mean.var(axis=0)
-    factors = []
-    for component, total in enumerate(totals):
-        share, centred = shares[:, component], mean - means[component]
-        within = np.diag(share @ variance / total)
-        if full:
-            covariance = within + _shrink(centred, share, total)
-        else:
-            spread = share @ centred**2 / total
-            weight = total / (total + _PRIOR)
-            covariance = within + np.diag(weight * spread + (1 - weight) * overall)
-        factors.append(np.linalg.cholesky(covariance + 1e-6 * np.diag(overall + 1e-6)))
-    return np.asarray(totals / totals.sum()), np.asarray(means), np.stack(factors).astype(np.float64)
-
-
-def _shrink(centred: Floats, share: Floats, total: float) -> Floats:
-    """Return the covariance of weighted vectors, shrunk towards its own diagonal, at least by d / (d + n).
-
-    The lower bound protects small training sets: samples of a covariance that n vectors span all lie between those
-    very images (measured in docs/generation-results.md). Above it the intensity is that of Schäfer & Strimmer (Stat.
-    Appl. Genet. Mol. Biol. 4, 2005, target D): the summed variance of the off-diagonal elements over their summed
-    squares.
-    """
-    covariance = (centred * share[:, None]).T @ centred / total
-    squares = (centred**2 * share[:, None]).T @ centred**2 / total
-    off_diagonal = ~np.eye(len(covariance), dtype=bool)
-    noise = ((squares - covariance**2) / max(total - 1, 1))[off_diagonal].sum()
-    lowest = len(covariance) / (len(covariance) + total)
-    intensity = np.clip(noise / max((covariance[off_diagonal] ** 2).sum(), 1e-12), lowest, 1)
-    return (1 - intensity) * covariance + intensity * np.diag(np.diag(covariance))
-
-
-def _expected_excess(variance: Floats, factors: Floats) -> Floats:
-    """Return half the trace of each posterior's covariance times each component's inverse, (n, K)."""
-    inverses = [np.square(np.linalg.inv(factor)).sum(axis=0) for factor in factors]
-    return 0.5 * np.stack([variance @ inverse for inverse in inverses], axis=1)
-
-
-def _component_logs(z: Floats, means: Floats, factors: Floats) -> Floats:
-    """Return the log-density of vectors (n, d) in each component, (n, K), in nats."""
-    logs = []
-    for mean, factor in zip(means, factors, strict=True):
-        white = np.linalg.solve(factor, (z - mean).T)
-        logs.append(-0.5 * ((white**2).sum(axis=0) + len(mean) * np.log(2 * np.pi)) - np.log(np.diag(factor)).sum())
-    return np.stack(logs, axis=1)
-
-
-def _log_density(z: Floats, weights: Floats, means: Floats, factors: Floats) -> Floats:
-    return np.asarray(logsumexp(np.log(weights) + _component_logs(z, means, factors), axis=1))
+def _subtract(mean: Tensor, conditions: NDArray[np.float32], slopes: Floats) -> None:
+    """Take from latent means (n, d), in place, what their conditions (n, 6) explain."""
+    mean.addmm_(torch.from_numpy(conditions).to(mean), torch.from_numpy(slopes).to(mean), alpha=-1)

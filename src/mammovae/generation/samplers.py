@@ -152,7 +152,7 @@ class LatentSampler:
         elif not self.member.conditional:
             chosen = np.tile(np.where((known == known[0]).all(axis=0), known[0], 0), (len(numbers), 1))
         else:
-            chosen = np.stack([known[_rng(self.seed, int(number), 2).integers(len(known))] for number in numbers])
+            chosen = self.distribution.sample_conditions([_rng(self.seed, int(number), 2) for number in numbers])
         for name, value in self.requested.items():
             code, columns = _CODES[name, value]
             chosen[:, columns] = 0
