@@ -127,6 +127,8 @@ class _Fold:
                 f"{min(map(len, images.generated.values())):,} generated images of {origins:,} origins are too few to "
                 f"audit by (there must be {FEWEST} such patients): hold out more healthy images, or generate more"
             )
+        if len(np.unique(images.train.groups)) < 2:
+            raise InputError("the run was trained on one patient's images: no membership can be inferred")
         self.measures = {REAL_REFERENCE: held}
         for arm, one in drawn.items():
             # Nobody of the real patients, whatever another generator's files are called.

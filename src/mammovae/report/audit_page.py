@@ -75,6 +75,10 @@ class LatentView:
 def introduction(by_patient: bool = True, derived: bool = False, shows_patients: bool = False) -> Section:
     """Return how to read a page; derived: some images start from a patient’s; shows_patients: it shows real images."""
     unit = "patients" if by_patient else "images"
+    one_each = (
+        "Two images of one woman are alike. Figures that depend on the number of images are taken of one image a "
+        "patient; the kernel distance and the spread leave out pairs of one patient."
+    )
     words = Markup(
         "<strong>Research software, no diagnosis.</strong> A network learned from real mammograms and made new ones. "
         "This page asks whether they look like real ones, whether they vary as much, and whether they give away the "
@@ -85,7 +89,8 @@ def introduction(by_patient: bool = True, derived: bool = False, shows_patients:
     unknown = "" if by_patient else " (patients are unknown: not by patient)"
     terms = {
         "Real vs real": f"Two halves of the real {unit} against each other: the reference of every figure. No "
-        "generated set can be asked for more.",
+        "generated set can be asked for more. The kernel distance of two such halves is 0 on average.",
+        **({"One image a patient": one_each} if by_patient else {}),
         "Intervals": f"From 2.5 to 97.5 % of subsamples of half of the {unit}, drawn without replacement{unknown}.",
         "Kernel distance": "The primary figure of realism. It is not an FID, which falls with the number of images "
         "alone, and cannot be set beside one.",
