@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import mammovae as mv
@@ -114,17 +115,17 @@ def test_a_data_folder_is_scored_in_the_same_parts_after_an_interruption(
     run: Path, trapped_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mv.score(run, trapped_data, out=tmp_path / "whole.csv")
-    real, seen = scorer.Scorer._score_data, []
+    real, seen = scorer.Scorer._score_part, []
 
-    def counted(self: Any, task: Any, data: Any) -> object:
+    def counted(self: Any, task: Any, *rest: Any) -> object:
         if seen:
             raise KeyboardInterrupt
         seen.append(task)
-        return real(self, task, data)
+        return real(self, task, *rest)
 
     out = tmp_path / "s.csv"
     with monkeypatch.context() as context:
-        context.setattr(scorer.Scorer, "_score_data", counted)
+        context.setattr(scorer.Scorer, "_score_part", counted)
         with pytest.raises(KeyboardInterrupt):
             mv.score(run, trapped_data, out=out)
     assert (tmp_path / ".s.csv.rows.jsonl").read_text().count('"row"') == score.PART
@@ -213,7 +214,36 @@ def test_files_scored_together_as_on_a_gpu_have_their_rows_and_one_that_fails_co
     assert max(sizes) == 5 and (sizes.count(1) > 1) == fails
     is_failed = (together["image_id"] == "image-03").to_numpy() & fails
     assert together.loc[is_failed, "finding"].isna().all() and together.loc[is_failed, "reason"].notna().all()
-    pd.testing.assert_frame_equal(together[~is_failed], alone[~is_failed], rtol=1e-5)
+    # A rank jumps where a calibration image scores as this one does, and it may be this very image.
+    patients = mv.Run.open(run).manifest["calibration_patients"]
+    assert (together["finding_p"] - alone["finding_p"])[~is_failed].abs().max() < 1.01 / (patients + 1)
+    ranks = ["finding_p", "finding_percentile", "reason"]
+    pd.testing.assert_frame_equal(
+        together[~is_failed].drop(columns=ranks), alone[~is_failed].drop(columns=ranks), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        together["finding_percentile"][~is_failed], alone["finding_percentile"][~is_failed], atol=0.01
+    )
+
+
+def test_where_files_are_scored_is_decided_by_the_device_and_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [score.files_scored_here(count) for count in (1, 7, 8, 1000)] == [1, 1, 0, 0]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert score.files_scored_here(1) == score.files_scored_here(1000) == 32
+
+
+def test_files_scored_together_are_resumed_from_where_they_were(
+    run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "files_scored_here", lambda count: 5)
+    with monkeypatch.context() as context:
+        interrupt_after(7, context)
+        with pytest.raises(KeyboardInterrupt):
+            mv.score(run, images, out=tmp_path / "s.csv", workers=1)
+    with monkeypatch.context() as context:
+        again = interrupt_after(100, context)
+        table = mv.score(run, images, out=tmp_path / "s.csv", workers=1)["table"]
+    assert len(again) == 6 and len(table) == 13 and table["finding"].notna().sum() == 11
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -10,7 +10,6 @@ from PIL import Image
 
 import mammovae as mv
 from mammovae.detection.detector import Detector
-from mammovae.evaluation.baselines import PcaResidual, image_statistics
 from mammovae.evaluation.evaluate import scores_table, select_test_images
 
 
@@ -90,23 +89,6 @@ def test_evaluating_the_same_run_twice_gives_the_same_scores(run: Path, trapped_
     opened, data = mv.Run.open(run), mv.Data.open(trapped_data)
     positions, _ = select_test_images(opened, data, "full", 0)
     pd.testing.assert_frame_equal(scores_table(opened, data, positions), scores_table(opened, data, positions))
-
-
-def test_a_pca_explains_what_it_was_fitted_on_better_than_noise(trapped_data: Path) -> None:
-    data = mv.Data.open(trapped_data)
-    train, test = data.select("train"), data.select("test")
-    pca = PcaResidual().fit(data, train)
-    assert pca.score_samples(data, train).mean() < pca.score_samples(data, test).mean()
-    np.testing.assert_allclose(pca.components_ @ pca.components_.T, np.eye(len(pca.components_)), atol=1e-6)
-
-
-def test_trivial_scores_are_what_they_say(trapped_data: Path) -> None:
-    data = mv.Data.open(trapped_data)
-    scores = image_statistics(data, data.select("test")[:3])
-    for number, position in enumerate(data.select("test")[:3]):
-        inside = data.masks[position] == 1
-        assert scores["breast_area"][number] == pytest.approx(inside.mean())
-        assert scores["mean_grey"][number] == pytest.approx(data.images[position][inside].mean() / 65535)
 
 
 def test_maps_stay_inside_the_breast(run: Path, trapped_data: Path) -> None:

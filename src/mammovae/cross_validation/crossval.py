@@ -20,7 +20,7 @@ from mammovae.data.split import assign_folds, split_fold
 from mammovae.detection.calibration import Calibration, FusedScore
 from mammovae.detection.detector import Detector
 from mammovae.detection.quality import REFERENCE_MEASUREMENTS, TEMPLATES, Quality
-from mammovae.evaluation.baselines import PcaResidual, blob_map, image_statistics
+from mammovae.evaluation.baselines import PcaResidual, blob_maps, image_statistics
 from mammovae.evaluation.evaluate import identity
 from mammovae.evaluation.inserted_faults import images_of_other_view, score_inserted_faults
 from mammovae.evaluation.inserted_lesions import points_at_lesion
@@ -144,19 +144,27 @@ def _scores(run: Run, data: Data, positions: np.ndarray, fold: int, folder: Path
     parts = data.parts(run.settings)
     pca = PcaResidual().fit(data, parts["train"])
     healthy = Calibration({"pca_residual": pca.score_samples(data, parts["calibration"])}, ["pca_residual"])
-    blob_maps = np.stack([blob_map(data, int(position)) for position in positions])
+    blobs, blob_hits = _blobs(data, positions)
     baselines = {
         **image_statistics(data, positions),
         "pca_residual": healthy.normal_scores({"pca_residual": pca.score_samples(data, positions)})[:, 0],
-        "blobs": blob_maps.max(axis=(1, 2)).astype(np.float64),
+        "blobs": blobs,
         "original_reconstruction_loss": reference_raw["reconstruction_loss"],
     }
     breasts = np.concatenate([batch.mask[:, 0].numpy() for _, batch in data.batches(positions, detector.size, 64)])
     with atomic_write(folder / "maps.npz") as partial:
         lesions = lesion_masks(data, positions, detector.size)
         np.savez_compressed(partial, maps=maps, lesions=lesions, breasts=breasts > 0)
-    lesions = lesion_masks(data, positions, blob_maps.shape[-1])
-    hits = [points_at_lesion(blobs, lesion) for blobs, lesion in zip(blob_maps, lesions, strict=True)]
-    table = identity(data, positions).assign(fold=fold)
-    table["blob_hit"] = np.where(lesions.any(axis=(1, 2)), np.array(hits, dtype=float), np.nan)
+    table = identity(data, positions).assign(fold=fold, blob_hit=blob_hits)
     return table.assign(**FusedScore(run).columns(raw), **raw, **baselines)
+
+
+def _blobs(data: Data, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the blob filter's score of images, and whether its maximum lies in a lesion; NaN where none is known."""
+    scores, hits = np.full((2, len(positions)), np.nan)
+    for number, blobs in enumerate(blob_maps(data, positions)):
+        scores[number] = blobs.max()
+        lesion = lesion_masks(data, positions[number : number + 1], len(blobs))[0]
+        if lesion.any():
+            hits[number] = points_at_lesion(blobs, lesion)
+    return scores, hits

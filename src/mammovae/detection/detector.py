@@ -1,6 +1,7 @@
 """The members of a run as one torch module: from prepared images to scores, anomaly maps and reconstructions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,8 @@ from mammovae.models.precision import float32_products
 from mammovae.models.run import Run, device
 from mammovae.models.stored_batch import StoredBatch
 
-BATCH_SIZES = {"cpu": 16, "cuda": 128}
-"""Images that are scored at once, by the type of the device."""
+_CPU_BATCH = 16  # images that stay in a core's caches
+_GPU_PIXELS = 2**21  # of a batch on a GPU: 128 images of 128 px, a few GB at the widest layers
 
 
 class Detection(NamedTuple):
@@ -27,6 +28,24 @@ class Detection(NamedTuple):
     scores: dict[str, np.ndarray]
     maps: dict[str, np.ndarray]
     fused_map: np.ndarray
+
+
+class _Begun(NamedTuple):
+    """A detection that a GPU may still compute: tensors of the host that are filled once it has."""
+
+    names: list[str]
+    scores: Tensor  # (k, n)
+    maps: dict[str, Tensor]
+    fused_map: Tensor
+    arrived: torch.cuda.Event | None
+
+    def result(self) -> Detection:
+        """Return it, once it is there."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        scores = dict(zip(self.names, self.scores.double().numpy(), strict=True))
+        maps = {name: values[:, 0].numpy() for name, values in self.maps.items()}
+        return Detection(scores, maps, self.fused_map[:, 0].numpy())
 
 
 class Detector(nn.Module):
@@ -64,6 +83,11 @@ class Detector(nn.Module):
         fused_map = torch.stack(scaled).mean(dim=0)
         return scores | {"map_peak": fused_map.amax(dim=(1, 2, 3))}, maps, fused_map
 
+    @property
+    def batch_size(self) -> int:
+        """The number of images that are scored at once."""
+        return _CPU_BATCH if device().type == "cpu" else max(1, _GPU_PIXELS // self.size**2)
+
     def detect(
         self,
         images: np.ndarray,
@@ -72,45 +96,63 @@ class Detector(nn.Module):
         with_maps: bool = False,
     ) -> Detection:
         """Score prepared images, uint16 (n, S, S), and masks; others: the other breasts', masks empty for none."""
-        return self._fetch(self._compute(images, masks, others), with_maps)
+        return self._begin(images, masks, others, with_maps).result()
 
     def detect_batches(
         self, data: Data, positions: np.ndarray, with_maps: bool = False
     ) -> Iterator[tuple[np.ndarray, Detection]]:
-        """Yield (positions, Detection) of a DATA folder's images, as many at a time as suit the device."""
+        """Yield (positions, Detection) of a DATA folder's images, batch_size at a time."""
+        batches = self._batches(positions)
+        yield from zip(batches, self._detect_each(data, batches, with_maps), strict=True)
+
+    def detect_parts(self, data: Data, parts: Sequence[np.ndarray]) -> Iterator[Detection]:
+        """Yield the Detection, without members' maps, of each part of a DATA folder's images: positions (n,), n > 0."""
+        batches = [self._batches(part) for part in parts]
+        detections = self._detect_each(data, chain.from_iterable(batches), with_maps=False)
+        for own in batches:
+            found = list(islice(detections, len(own)))
+            scores = {name: np.concatenate([one.scores[name] for one in found]) for name in found[0].scores}
+            yield Detection(scores, {}, np.concatenate([one.fused_map for one in found]))
+
+    def _batches(self, positions: np.ndarray) -> list[np.ndarray]:
+        return [positions[start : start + self.batch_size] for start in range(0, len(positions), self.batch_size)]
+
+    def _detect_each(self, data: Data, batches: Iterable[np.ndarray], with_maps: bool) -> Iterator[Detection]:
+        """Yield each batch's Detection; by then the next is begun, for a GPU to work while this one is used."""
         is_bilateral = any(member.bilateral for member in self.run.members.values())
-        size, under_way = BATCH_SIZES[device().type], None
-        for start in range(0, len(positions), size):
-            part = positions[start : start + size]
-            others = data.other_breasts(part) if is_bilateral else None
-            computed = self._compute(data.images[part], data.masks[part], others)
-            # A GPU computes this batch while the one before is fetched and used.
-            if under_way is not None:
-                yield under_way[0], self._fetch(under_way[1], with_maps)
-            under_way = part, computed
-        if under_way is not None:
-            yield under_way[0], self._fetch(under_way[1], with_maps)
+        begun: _Begun | None = None
+        for positions in batches:
+            others = data.other_breasts(positions) if is_bilateral else None
+            following = self._begin(data.images[positions], data.masks[positions], others, with_maps)
+            if begun is not None:
+                yield begun.result()
+            begun = following
+        if begun is not None:
+            yield begun.result()
 
     @torch.inference_mode()
-    def _compute(
-        self, images: np.ndarray, masks: np.ndarray, others: tuple[np.ndarray, np.ndarray] | None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """Return what forward does of images that go to the device as they are stored."""
-        stored = StoredBatch.of(np.array(images), np.array(masks))
+    def _begin(
+        self, images: np.ndarray, masks: np.ndarray, others: tuple[np.ndarray, np.ndarray] | None, with_maps: bool
+    ) -> _Begun:
+        """Have images scored, which go to the device as they are stored; on a GPU this returns while it computes."""
+        # What can be written to, which not every array that is given can.
+        stored = StoredBatch.of(*(np.require(part, requirements=("C", "W")) for part in (images, masks)))
         if others is not None:
             other = StoredBatch.of(*others)
             stored = stored._replace(others=other.images, other_masks=other.masks)
         stored = stored.to(device())
         with float32_products("ieee"):
-            return self({size: stored.to_batch(size) for size in {one.size for one in self.run.members.values()}})
-
-    @torch.inference_mode()
-    def _fetch(self, computed: tuple[dict[str, Tensor], dict[str, Tensor], Tensor], with_maps: bool) -> Detection:
-        """Return what was computed, from the device in as few pieces as there are kinds of it."""
-        scores, maps, fused_map = computed
-        values = torch.stack(list(scores.values())).cpu().double().numpy()
-        arrays = {name: part[:, 0].cpu().numpy() for name, part in maps.items()} if with_maps else {}
-        return Detection(dict(zip(scores, values, strict=True)), arrays, fused_map[:, 0].cpu().numpy())
+            sizes = {member.size for member in self.run.members.values()}
+            scores, maps, fused_map = self({size: stored.to_batch(size) for size in sizes})
+        # In as few pieces as there are kinds of it, and at once: later, a copy would wait for the next batch too.
+        values = torch.stack(list(scores.values())).to("cpu", non_blocking=True)
+        maps = {name: part.to("cpu", non_blocking=True) for name, part in maps.items() if with_maps}
+        fused_map = fused_map.to("cpu", non_blocking=True)
+        arrived = None
+        if device().type == "cuda":
+            arrived = torch.cuda.Event()
+            arrived.record()
+        return _Begun(list(scores), values, maps, fused_map, arrived)
 
     def fused_maps(self, data: Data, positions: np.ndarray) -> np.ndarray:
         """Return the fused maps of a DATA folder's images, float32 (n, s, s)."""
@@ -149,6 +191,6 @@ def reconstruct(run: Run, data: Data, positions: np.ndarray) -> tuple[np.ndarray
     images = batch.image[:, 0].numpy()
     if run.autoencoder is None:
         return images, None
-    with torch.inference_mode():
+    with torch.inference_mode(), float32_products("ieee"):
         reconstruction = run.autoencoder[1].reconstruct(batch.to(device()))
     return images, reconstruction[:, 0].cpu().numpy()

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import combinations
+from itertools import combinations, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,6 @@ from mammovae.data.dataset import WRITERS, Data
 from mammovae.data.index import distinct_names, printable
 from mammovae.data.prepare_image import PreparedImage
 from mammovae.detection import map_files
-from mammovae.detection.detector import BATCH_SIZES
 from mammovae.detection.score_inputs import ImageFile, list_files, prepare_file
 from mammovae.detection.score_rows import COLUMNS, IDENTITY
 from mammovae.detection.scorer import Key, ScoredImage, Scorer, Task, identities_of
@@ -34,7 +34,8 @@ from mammovae.storage import MANIFEST, acquire_lock, check_replaceable, digest, 
 from mammovae.version import __version__
 
 MIN_FILES_FOR_WORKERS = 8  # fewer files than this are not worth a network in every worker process
-PART = 64  # images of a DATA folder that one task scores
+PART = 64  # images of a DATA folder that one task scores, or a batch where that is more
+_FILES_ON_GPU = 32  # prepared files that wait for each other: an interruption costs them
 
 
 @checked
@@ -65,7 +66,9 @@ def score(  # noqa: PLR0913
     _check_outputs(out, maps, review)
     out.parent.mkdir(parents=True, exist_ok=True)
     scorer = Scorer(run, flag, maps, review is not None, white)
-    inputs = _Inputs.open(paths, [path for path in (out, maps, review) if path is not None])
+    part_size = max(PART, scorer.detector.batch_size)
+    inputs = _Inputs.open(paths, [path for path in (out, maps, review) if path is not None], part_size)
+    scorer.folders |= {folder.path.resolve(): folder for folder in inputs.data}
     if not inputs.tasks and not inputs.refused:
         raise _no_image(paths)
     for folder in inputs.data:
@@ -133,7 +136,7 @@ class _Inputs:
     refused: dict[Key, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, paths: list[Path], outputs: list[Path]) -> "_Inputs":
+    def open(cls, paths: list[Path], outputs: list[Path], part_size: int) -> "_Inputs":
         """Open the DATA folders and list the image files, before any work is done."""
         data: dict[Path, Data] = {}
         others: list[Path] = []
@@ -146,10 +149,10 @@ class _Inputs:
             else:
                 raise UsageError(f"{path} was written by mammovae {command}: name images, or a DATA folder")
         inputs = cls(list(data.values()), list_files(others, outputs))
-        inputs._add_tasks()
+        inputs._add_tasks(part_size)
         return inputs
 
-    def _add_tasks(self) -> None:
+    def _add_tasks(self, part_size: int) -> None:
         names = [folder.index["image_id"].tolist() for folder in self.data]
         places = [f"{printable(str(folder.path))}/" for folder in self.data]
         full = [(name, f"{place}{name}") for place, part in zip(places, names, strict=True) for name in part]
@@ -158,7 +161,7 @@ class _Inputs:
         image_ids = distinct_names(short, lambda number: full[number][0], lambda number: full[number][1])
         start = 0
         for number, folder in enumerate(self.data):
-            self._add_data(number, folder, image_ids[start : start + len(folder.index)])
+            self._add_data(number, folder, image_ids[start : start + len(folder.index)], part_size)
             start += len(folder.index)
         for number, (image, image_id) in enumerate(zip(self.files, image_ids[start:], strict=True)):
             key = (len(self.data), number)
@@ -167,11 +170,11 @@ class _Inputs:
             else:
                 self.refused[key] = {"image_id": image_id, "source": image.source, "reason": image.problem}
 
-    def _add_data(self, number: int, folder: Data, image_ids: list[str]) -> None:
+    def _add_data(self, number: int, folder: Data, image_ids: list[str], part_size: int) -> None:
         status = folder.index["status"].to_numpy(object)
         ok, failed = (np.flatnonzero(status == kind).tolist() for kind in ("ok", "failed"))
-        for start in range(0, len(ok), PART):
-            rows = ok[start : start + PART]
+        for start in range(0, len(ok), part_size):
+            rows = ok[start : start + part_size]
             keys = tuple((number, row) for row in rows)
             self.tasks.append(Task(keys, tuple(image_ids[row] for row in rows), folder.path.resolve()))
         frame = folder.index[status == "failed"].assign(image_id=[image_ids[row] for row in failed])
@@ -200,9 +203,9 @@ def _run_tasks(
     """Run tasks on the cluster, or here: DATA folders by all threads of this process, files by worker processes."""
     if cluster is None:
         with retain_freed_memory():
-            for task in tasks:
-                if not isinstance(task.place, ImageFile):
-                    yield task, scorer(task)
+            parts = [(task.place, task) for task in tasks if not isinstance(task.place, ImageFile)]
+            for folder, own in groupby(parts, key=itemgetter(0)):
+                yield from scorer.score_parts(folder, [task for _, task in own])
         tasks = [task for task in tasks if isinstance(task.place, ImageFile)]
     where = {"workers": workers, "cluster": cluster, "timeout": timeout}
     results = _run_in_workers(scorer, tasks, where)
@@ -239,7 +242,7 @@ def _run_in_workers(
 def files_scored_here(count: int) -> int:
     """Return how many of count files this process scores at a time; 0: the workers that prepare them score them."""
     if device().type == "cuda":
-        return BATCH_SIZES["cuda"]
+        return _FILES_ON_GPU
     # On a CPU one by one, so that a file's row does not depend on what else is scored.
     return 1 if count < MIN_FILES_FOR_WORKERS else 0
 

@@ -1,6 +1,6 @@
 """A run's scorer of image files and DATA folders, in this process or in a worker."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,7 +60,7 @@ class Scorer:
         white = prepared.get("white") if self.white is None else self.white
         self.preparing = {"size": prepared["size"], "stretch": prepared["stretch"], "white": white}
         self.kinds: Sequence[str] = prepared.get("kinds", ["mammogram"])
-        self._data: dict[Path, Data] = {}
+        self.folders: dict[Path, Data] = {}  # opened already, by the place that tasks name
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle absolute paths: a worker elsewhere has another working directory."""
@@ -71,9 +71,15 @@ class Scorer:
         """Return what is of each of the task's images."""
         if isinstance(task.place, ImageFile):
             return self.score_prepared([(task, prepare_file(task.place, **self.preparing))])[0]
-        if task.place not in self._data:
-            self._data[task.place] = Data.open(task.place)
-        return self._score_data(task, self._data[task.place])
+        return next(self.score_parts(task.place, [task]))[1]
+
+    def score_parts(self, folder: Path, tasks: Sequence[Task]) -> Iterator[tuple[Task, list[ScoredImage]]]:
+        """Yield parts of a DATA folder with what is of their images."""
+        if folder not in self.folders:
+            self.folders[folder] = Data.open(folder)
+        data, parts = self.folders[folder], [np.array([row for _, row in task.keys]) for task in tasks]
+        for task, rows, detection in zip(tasks, parts, self.detector.detect_parts(data, parts), strict=True):
+            yield task, self._score_part(task, data, rows, detection)
 
     def score_prepared(self, prepared: Sequence[tuple[Task, PreparedImage | None]]) -> list[list[ScoredImage]]:
         """Score the images of files together, None where a file holds none; return what is of each file."""
@@ -112,8 +118,7 @@ class Scorer:
             return None
         return f"its kind is {kind}, and the run knows {' and '.join(self.kinds)} only"
 
-    def _score_data(self, task: Task, data: Data) -> list[ScoredImage]:
-        positions = np.array([position for _, position in task.keys])
+    def _score_part(self, task: Task, data: Data, positions: np.ndarray, detection: Detection) -> list[ScoredImage]:
         frame = data.index.iloc[positions].assign(image_id=list(task.image_ids))
         measures = data.measurements.iloc[positions].to_dict("records") if self.rows.quality else [{}] * len(positions)
         shapes = list(zip(frame["rows"].astype(int), frame["columns"].astype(int), strict=True))
@@ -122,10 +127,7 @@ class Scorer:
         for identity, kind in zip(identities, frame["kind"].astype(object), strict=True):
             identity["reason"] = _joined(identity["reason"], self._remark_on_kind(None if pd.isna(kind) else kind))
         prepared = PreparedImages(images, masks, identities, measures, geometries, shapes)
-        parts = [detection for _, detection in self.detector.detect_batches(data, positions)]
-        scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in parts[0].scores}
-        fused_map = np.concatenate([part.fused_map for part in parts])
-        return self._scored_images(task.keys, prepared, Detection(scores, {}, fused_map))
+        return self._scored_images(task.keys, prepared, detection)
 
     def _scored_images(self, keys: Sequence[Key], prepared: PreparedImages, detection: Detection) -> list[ScoredImage]:
         scored = []

@@ -12,7 +12,7 @@ from mammovae.config import InputError, Protocol, Seed
 from mammovae.data.dataset import Data
 from mammovae.detection.calibration import FusedScore
 from mammovae.detection.detector import Detector
-from mammovae.evaluation.baselines import PcaResidual, blob_map, image_statistics
+from mammovae.evaluation.baselines import PcaResidual, blob_maps, image_statistics
 from mammovae.evaluation.evaluation_report import ImageSelection, build_page, score_labels
 from mammovae.evaluation.lesion_masks import sizes_mm
 from mammovae.models.run import Run
@@ -66,7 +66,7 @@ def scores_table(run: Run, data: Data, positions: np.ndarray) -> pd.DataFrame:
     """
     raw = Detector(run).table(data, positions)
     table = identity(data, positions).assign(**FusedScore(run).columns(raw), **raw, **image_statistics(data, positions))
-    table["blobs"] = [float(blob_map(data, int(position)).max()) for position in positions]
+    table["blobs"] = [float(blobs.max()) for blobs in blob_maps(data, positions)]
     train = data.parts(run.settings)["train"]
     if len(train) > 1:
         table["pca_residual"] = PcaResidual().fit(data, train).score_samples(data, positions)

@@ -1,7 +1,8 @@
 """Lesions inserted into healthy prepared images, scored beside the images untouched."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,6 @@ from mammovae.perturbations.lesions import (
 
 SIZES_MM = (2.0, 5.0, 10.0, 20.0, 40.0)
 CONTRASTS = (0.1, 0.2, 0.4, 0.8)
-_BATCH = 16
 
 
 class _Job(NamedTuple):
@@ -45,16 +45,19 @@ def score_inserted_lesions(
     (whether its maximum lies in the lesion), and chance, the lesion's share of the breast. Bilateral scores compare
     with the other breast untouched.
     """
-    jobs: list[_Job] = []
+    return _scored(detector, data, _random_jobs(data, positions, family, seed, draws))
+
+
+def _random_jobs(data: Data, positions: np.ndarray, family: LesionFamily, seed: int, draws: int) -> Iterator[_Job]:
     for position in map(int, positions):
         image, mask, mm_per_pixel = data.images[position], data.masks[position], data.mm_per_pixel(position)
-        jobs.append(_Job(position, image))
+        yield _Job(position, image)
         for number, kind in enumerate(LESION_KINDS * draws):
             insertion = insert_random_lesion(image, mask, mm_per_pixel, family, [seed, position, number], [kind])
             if insertion is not None:
-                jobs.append(_Job(position, insertion.image, kind, insertion))
-                jobs += [_Job(position, insertion.sham, "sham", insertion)] if number == 0 else []
-    return _scored(detector, data, jobs)
+                yield _Job(position, insertion.image, kind, insertion)
+                if number == 0:
+                    yield _Job(position, insertion.sham, "sham", insertion)
 
 
 def detectability(detector: Detector, data: Data, positions: np.ndarray, seed: int) -> pd.DataFrame:
@@ -62,26 +65,27 @@ def detectability(detector: Detector, data: Data, positions: np.ndarray, seed: i
 
     The rows are those of score_inserted_lesions; a size for which a breast has no room is left out.
     """
-    jobs: list[_Job] = []
+    rows = _scored(detector, data, _jobs_of_every_size(data, positions, seed))
+    factor = np.where(rows["kind"] == "calcification", CALCIFICATION_CONTRAST, 1.0)
+    return rows.assign(contrast=np.round(rows["contrast"] / factor, 6))
+
+
+def _jobs_of_every_size(data: Data, positions: np.ndarray, seed: int) -> Iterator[_Job]:
     for turn, position in enumerate(map(int, positions)):
         image, mask, mm_per_pixel = data.images[position], data.masks[position] > 0, data.mm_per_pixel(position)
-        jobs.append(_Job(position, image))
+        yield _Job(position, image)
         for row, column in np.ndindex(len(SIZES_MM), len(CONTRASTS)):
             kind = LESION_KINDS[(turn + row + column) % len(LESION_KINDS)]
             contrast = CONTRASTS[column] * (CALCIFICATION_CONTRAST if kind == "calcification" else 1)
             spec = LesionSpec(kind, "test", SIZES_MM[row], contrast, seed + 1000 * turn + 10 * row + column)
             with suppress(ValueError):  # no room
                 insertion = insert_lesion(image, mask, mm_per_pixel, spec)
-                jobs.append(_Job(position, insertion.image, kind, insertion))
-    rows = _scored(detector, data, jobs)
-    factor = np.where(rows["kind"] == "calcification", CALCIFICATION_CONTRAST, 1.0)
-    return rows.assign(contrast=np.round(rows["contrast"] / factor, 6))
+                yield _Job(position, insertion.image, kind, insertion)
 
 
-def _scored(detector: Detector, data: Data, jobs: Sequence[_Job]) -> pd.DataFrame:
+def _scored(detector: Detector, data: Data, jobs: Iterator[_Job]) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
-    for start in range(0, len(jobs), _BATCH):
-        batch = jobs[start : start + _BATCH]
+    while batch := list(islice(jobs, detector.batch_size)):  # made as they are scored: each holds images of its own
         positions, images = np.array([job.position for job in batch]), np.stack([job.image for job in batch])
         others = data.other_breasts(positions)
         scores, maps, fused = detector.detect(images, data.masks[positions], others, with_maps=True)

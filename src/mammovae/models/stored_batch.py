@@ -30,8 +30,9 @@ class StoredBatch(NamedTuple):
 
     def to(self, device: torch.device) -> "StoredBatch":
         """Return the batch on a device."""
-        # From pinned memory a GPU fetches while Python goes on; the way back has to be waited for.
-        parts = (None if part is None else part.to(device, non_blocking=device.type == "cuda") for part in self)
+        parts = [part if part is None or device.type != "cuda" else part.pin_memory() for part in self]
+        # From pinned memory a GPU fetches while Python goes on, behind what it is still computing.
+        parts = [part if part is None else part.to(device, non_blocking=True) for part in parts]
         return StoredBatch(*parts)  # pyrefly: ignore[bad-argument-type]
 
     def to_batch(self, size: int) -> Batch:
