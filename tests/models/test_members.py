@@ -153,7 +153,8 @@ def test_a_mirrored_pair_leaves_bilateral_scores_calm_and_a_lesion_in_one_breast
     frame["patient_id"] = frame["study_id"] = [f"patient-{row // 2}" for row in range(len(twice))]
     frame["view"] = "MLO"
     images, masks = data.images[twice].copy(), data.masks[twice]
-    pair = replace(data, index=frame, images=images, masks=masks)
+    rows_of = {"patients": frame["patient_id"].to_numpy(object), "starts": (0, len(twice))}
+    pair = replace(data, index=frame, images=images, masks=masks, **rows_of)
     rows = np.arange(len(twice))
     calm = detector.table(pair, rows)
     for name in SETTINGS["fused_bilateral"] + ["normalised_peak_bilateral", "lesion_segmenter_peak_bilateral"]:
