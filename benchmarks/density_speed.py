@@ -70,4 +70,6 @@ def repeated_images(size: int, images: int) -> Data:
     kinds = {"side": ["L", "R"], "view": ["CC", "MLO"], "density": list("ABCD")}
     index = pd.DataFrame({name: rng.choice(values, images) for name, values in kinds.items()})
     shape = (images, size, size)
-    return Data(Path(), {}, index, np.broadcast_to(one, shape), np.broadcast_to(whole, shape))
+    patients = np.arange(images).astype(str).astype(object)
+    pixels, masks = np.broadcast_to(one, shape), np.broadcast_to(whole, shape)
+    return Data((Path(),), {}, index, pixels, masks, patients, (0, images))

@@ -156,11 +156,11 @@ def test_every_figure_stands_beside_its_reference_with_an_interval(
 def test_what_the_images_are_of_use_for_is_measured_on_the_same_real_images(
     generated: Path, trapped_data: Path, tmp_path: Path
 ) -> None:
-    from mammovae.auditing.audit import measure_utility
+    from mammovae.auditing.audit import measure_utility, utility_settings
 
     images, masks = breast_images(trapped_data, "train")
-    made = cheat(generated, images, masks, tmp_path / "made")
-    used = measure_utility(tmp_path, mv.Data.open(trapped_data), mv.Data.open(made), "tiny", 0)
+    sets = mv.Data.open(trapped_data), mv.Data.open(cheat(generated, images, masks, tmp_path / "made"))
+    used = measure_utility(tmp_path, *sets, "tiny", utility_settings(*sets, "tiny", 0))
     real, other, difference = used.values()
     assert real.value is not None and other.value is not None
     assert real.n_healthy == other.n_healthy and real.n_finding == other.n_finding > 0
@@ -186,6 +186,14 @@ def test_folders_that_do_not_belong_together_are_refused(
         mv.audit(generated, tiny, trapped_data, out=tmp_path / "audit")
     with pytest.raises(mv.UsageError, match="both as the generated and as the real images"):
         mv.audit(trapped_data, run, trapped_data, out=tmp_path / "audit")
+    assert not (tmp_path / "audit").exists()
+
+
+def test_a_preset_that_the_images_are_too_small_for_is_refused_before_anything_is_written(
+    generated: Path, tiny: Path, held_out_data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(mv.UsageError, match="128"):
+        mv.audit(generated, tiny, held_out_data, out=tmp_path / "audit", utility="detect")
     assert not (tmp_path / "audit").exists()
 
 

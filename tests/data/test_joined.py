@@ -108,6 +108,17 @@ def test_training_resumes_with_the_same_folders_and_refuses_others(
             mv.train(*others, out=tmp_path / "run", preset="tiny", settings=settings)
 
 
+def test_too_few_calibration_patients_in_all_folders_are_refused(tmp_path: Path) -> None:
+    splits = (["train", "validation", "calibration"], ["train", "train", "train"])
+    folders = [
+        small_data(tmp_path / name, [row(f"{name}{i}", f"{name}{i}", split) for i, split in enumerate(own)], [0, 1, 2])
+        for name, own in zip("AB", splits, strict=True)
+    ]
+    with pytest.raises(mv.InputError, match=r"A, \S*B have calibration images of 1 healthy patient"):
+        mv.train(*folders, out=tmp_path / "run", preset="tiny", settings=mv.TrainSettings(**SETTINGS))
+    assert not (tmp_path / "run").exists()
+
+
 def test_no_folder_and_a_folder_named_twice_are_refused(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
     with pytest.raises(mv.UsageError, match="give at least 1"):
         mv.train(out=tmp_path / "run", preset="tiny")

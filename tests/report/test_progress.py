@@ -55,6 +55,19 @@ def test_work_whose_first_piece_takes_long_is_announced_before_it_is_done() -> N
         assert log.getvalue() == "preparing: 0 of 20 images (0 %), time left unknown\n"
 
 
+@pytest.mark.parametrize("total", [20, None])
+def test_of_processes_that_train_together_the_first_alone_writes(
+    total: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = io.StringIO(), io.StringIO()
+    for rank, log in enumerate(logs):
+        monkeypatch.setenv("RANK", str(rank))
+        with Progress("comparing folders", total, stream=log) as progress:
+            progress.advance(20)
+    first, other = (log.getvalue() for log in logs)
+    assert "20" in first and other == ""
+
+
 def test_work_of_unknown_size_is_announced_at_once_and_counted(clock: Clock) -> None:
     log = io.StringIO()
     with Progress("listing", None, unit="files", stream=log) as progress:

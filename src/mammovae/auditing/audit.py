@@ -11,7 +11,7 @@ from mammovae.auditing.audit_report import AuditContext, AuditedSets, write_audi
 from mammovae.auditing.image_set import BLUR, FoldImages, ImageSet, MeasuredSet, sample_groups
 from mammovae.auditing.latent_space import latent_view
 from mammovae.auditing.subsampling import audit_sets
-from mammovae.config import InputError, PresetName, Seed, UsageError
+from mammovae.config import InputError, PresetName, Seed, TrainSettings, UsageError
 from mammovae.data.dataset import Data
 from mammovae.evaluation.evaluate import scores_table, select_test_images, stage_inputs
 from mammovae.generation.samplers import DERIVED
@@ -20,7 +20,7 @@ from mammovae.models.run import Run
 from mammovae.statistics.bootstrap import Estimate, PatientBootstrap
 from mammovae.storage import StageFolder, file_hash, read_json, write_json
 from mammovae.training.leakage import exclude_training_images
-from mammovae.training.train import train_on
+from mammovae.training.train import check_settings, train_on
 
 
 @checked
@@ -33,10 +33,13 @@ def audit(
         raise UsageError(f"{real.path} is given both as the generated and as the real images: name two folders")
     real.check_prepared_as(opened.manifest["prepared"])
     if real.digest != opened.manifest["inputs"]["index"]:
-        raise InputError(f"{opened.path} was not trained on {real.path} as it is now split: name its own DATA folder")
+        own = opened.manifest["inputs"]["data"]
+        problem = f"{opened.path} was not trained on {real.path} as it is now split, but on {own}"
+        raise InputError(f"{problem}: name its own DATA folder (a run of several folders cannot be audited)")
     maker = artificial.manifest.get("run", {}).get("weights", opened.manifest["weights"])
     if maker != opened.manifest["weights"]:
         raise InputError(f"{artificial.path} was made by another run than {opened.path}: name the one that made it")
+    chosen = None if utility is None else utility_settings(real, artificial, utility, seed)
     inputs = stage_inputs(opened, real)
     inputs |= {"generated": str(artificial.path.resolve()), "images": file_hash(artificial.path / "images.npy")}
     with StageFolder(out, "audit", {"seed": seed, "utility": utility}, inputs) as stage:
@@ -54,7 +57,11 @@ def audit(
             provenance |= {name: opened.manifest[name] for name in names}
             context = AuditContext(title, real.manifest["by_patient"], real.manifest["phantoms"], provenance)
             latent = None if opened.generator is None else latent_view(opened, images.train, images.held, made, seed)
-            used = None if utility is None else measure_utility(stage.out, real, artificial, utility, seed)
+            used = (
+                None
+                if utility is None or chosen is None
+                else measure_utility(stage.out, real, artificial, utility, chosen)
+            )
             result = audit_sets(sets.folds, seed)
             metrics = write_audit_report(stage.out, sets, result, context, latent, used)
             write_json(stage.out / "metrics.json", metrics)
@@ -91,14 +98,23 @@ def generated_images(run: Run, generated: Data, seed: int) -> MeasuredSet:
     return MeasuredSet.measured(ImageSet.of(generated, usable, generated.size, seed), _encoder(run))
 
 
-def measure_utility(out: Path, real: Data, generated: Data, preset: PresetName, seed: int) -> dict[str, Estimate]:
-    """Train a preset on generated and on as many real images, and evaluate both on the same real test images."""
+def utility_settings(real: Data, generated: Data, preset: PresetName, seed: int) -> TrainSettings:
+    """Return a preset's settings for as many real as generated images; an error where it can be trained on neither."""
     numbers = [len(data.for_training(config.preset(preset))["train"]) for data in (real, generated)]
     chosen = config.preset(preset, {"limit": min(numbers), "seed": seed})
+    for data in (real, generated):
+        check_settings(data, chosen)
+    return chosen
+
+
+def measure_utility(
+    out: Path, real: Data, generated: Data, preset: PresetName, chosen: TrainSettings
+) -> dict[str, Estimate]:
+    """Train a preset on generated and on as many real images, and evaluate both on the same real test images."""
     tables = []
     for name, data in (("real", real), ("generated", generated)):
         train_on(data, out / f"utility-{name}", preset, chosen)
-        positions, _ = select_test_images(Run.open(out / "utility-real"), real, "full", seed)
+        positions, _ = select_test_images(Run.open(out / "utility-real"), real, "full", chosen.seed)
         table = scores_table(Run.open(out / f"utility-{name}"), real, positions)
         tables.append(table[table["healthy"].notna()])
     bootstrap = PatientBootstrap(tables[0]["patient_id"].astype(str), ~tables[0]["healthy"].to_numpy(bool))

@@ -1,5 +1,6 @@
 """Progress of long work: a bar with the time left on a terminal, a plain line now and then elsewhere."""
 
+import os
 import sys
 from threading import Timer
 from time import monotonic
@@ -16,13 +17,15 @@ class Progress:
     Writes to standard error, so that results can be piped; says nothing when total is 0. Work that an earlier call had
     finished is given as done and does not count towards the rate. On a terminal one bar within another is a line of its
     own; elsewhere there is a line after a second, then one at most every 10 s and one at the end, also when an error
-    stops the work. A total of None is unknown: the first line comes at once.
+    stops the work. A total of None is unknown: the first line comes at once. Of processes that train together, as
+    torchrun numbers them, the first alone writes.
     """
 
     def __init__(
         self, what: str, total: int | None, unit: str = "images", done: int = 0, stream: TextIO | None = None
     ) -> None:
-        self.what, self.total, self.unit, self.done = what, total, unit, done
+        self.what, self.unit, self.done = what, unit, done
+        self.total = total if os.environ.get("RANK", "0") == "0" else 0
         self._first, self._note, self._stream = done, "", stream or sys.stderr
         self._bar: Any = None
         self._task: Any = None

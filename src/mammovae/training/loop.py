@@ -111,8 +111,7 @@ class _Training:
         if self._group.broadcast((self._folder / CHECKPOINT).exists()):
             self._resume()
         steps = math.ceil(len(self._train) / self._settings.batch_size)
-        total = self._settings.epochs * steps if self._group.rank == 0 else 0  # the others show nothing
-        done = len(self.rows) * steps + self._sums.steps
+        total, done = self._settings.epochs * steps, len(self.rows) * steps + self._sums.steps
         with Progress(f"training {self._folder.name}", total, unit="steps", done=done) as progress:
             for epoch in range(len(self.rows), self._settings.epochs):
                 self._epoch(epoch, progress)

@@ -110,7 +110,8 @@ class _Job:
     def _check_calibration(self) -> None:
         patients = self.data.index["patient_id"].iloc[self.parts["calibration"]].nunique()
         if patients < _FEWEST_PATIENTS and any(member.detects for member in self.members.values()):
-            problem = f"{self.data.path} has calibration images of {plural(patients, 'healthy patient')} that match"
+            owner = f"{self.data.name} {'has' if len(self.data.paths) == 1 else 'have'}"
+            problem = f"{owner} calibration images of {plural(patients, 'healthy patient')} that match"
             remedy = "prepare more patients, or these with another --seed"
             if self.chosen.include == "healthy" and self.data.index["healthy"].isna().any():
                 remedy += ", or train with --include unlabelled"
