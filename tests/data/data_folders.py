@@ -14,6 +14,7 @@ from mammovae.data.measurements import MEASUREMENTS
 from mammovae.storage import MANIFEST, provenance, write_json
 
 Row = Mapping[str, Any]
+_SPLITS = ("train", "train", "train", "validation", "calibration", "test")
 
 
 def row(image_id: str, patient_id: str, split: str = "train", side: str = "L", **more: Any) -> Row:
@@ -51,3 +52,28 @@ def breasts(count: int, seed: int = 0, size: int = 32) -> tuple[np.ndarray, np.n
     """Return prepared images, uint16, of which no two are equal, and masks."""
     images, masks = make_breast_images(count, size, seed)
     return (images * 65535).round().astype(np.uint16), masks
+
+
+def small_data(folder: Path, rows: list[Row], pixels: list[int], **facts: Any) -> Path:
+    """Write a folder whose images are those of the numbers, the same number the same pixels."""
+    images, masks = breasts(12, 7)
+    return write_data(folder, rows, images[pixels], masks[pixels], **facts)
+
+
+def two_folders_and_both(place: Path) -> tuple[Path, Path, Path]:
+    """Write two folders of both breasts of patients in all splits, and a third with the rows of the first and second."""
+    rows = _pairs("a", 12), _pairs("b", 18)
+    pixels = breasts(24, 1), breasts(36, 2)
+    names = place / "A", place / "B"
+    first, second = (write_data(name, own, *part) for name, own, part in zip(names, rows, pixels, strict=True))
+    images, masks = (np.concatenate(parts) for parts in zip(*pixels, strict=True))
+    return first, second, write_data(place / "C", rows[0] + rows[1], images, masks)
+
+
+def _pairs(name: str, patients: int) -> list[Row]:
+    """Return rows of both breasts of some patients, in all splits."""
+    return [
+        row(f"{name}{number}{side}", f"{name}{number}", _SPLITS[number % len(_SPLITS)], side)
+        for number in range(patients)
+        for side in "LR"
+    ]
