@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import mammovae as mv
-from mammovae.detection import detector as detectors
 from mammovae.detection.detector import Detector
 
 MEMBERS = ("vae", "residual_vae", "denoiser", "lesion_segmenter", "bilateral_vae")
@@ -51,7 +50,7 @@ def test_scores_and_maps_are_the_same_in_batches_of_any_size(
 ) -> None:
     positions = np.concatenate([data.select(split) for split in ("train", "test")])[:40]
     scores, maps = tables(several, data, positions)
-    monkeypatch.setattr(detectors, "_CPU_BATCH", batch)
+    monkeypatch.setattr(Detector, "batch_size", batch)
     others, other_maps = tables(several, data, positions)
     assert "pair_error_bilateral" in scores and np.isfinite(scores["map_peak"]).all()
     assert_alike(others, scores, 1e-5)
@@ -61,7 +60,7 @@ def test_scores_and_maps_are_the_same_in_batches_of_any_size(
 def test_parts_are_detected_as_by_themselves_and_in_their_order(
     several: Path, data: mv.Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(detectors, "_CPU_BATCH", 3)
+    monkeypatch.setattr(Detector, "batch_size", 3)
     detector, positions = Detector(mv.Run.open(several)), data.select("train")
     parts = [positions[:7], positions[9:10], positions[20:17:-1]]
     for part, found in zip(parts, detector.detect_parts(data, parts), strict=True):
@@ -85,15 +84,16 @@ def test_images_that_cannot_be_written_to_are_scored_as_they_are(several: Path, 
     assert (detector.detect(data.images[part], data.masks[part]).fused_map == copies.fused_map).all()
 
 
-def test_a_gpu_is_given_batches_of_as_many_pixels_whatever_the_size(
+def test_batches_have_as_many_pixels_whatever_the_size_but_sixteen_images_on_a_cpu(
     several: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detector = Detector(mv.Run.open(several))
-    assert detector.batch_size == 16
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert detector.batch_size * detector.size**2 == 2**21
-    detector.size = 4096
-    assert detector.batch_size == 1
+    detector, sizes = Detector(mv.Run.open(several)), (64, 128, 4096)
+    numbers = []
+    for is_on_gpu in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=is_on_gpu: there)
+        for detector.size in sizes:
+            numbers.append(detector.batch_size)
+    assert numbers == [32, 16, 16, 512, 128, 1]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
