@@ -26,18 +26,16 @@ SCORE = "import sys, mammovae; mammovae.score(sys.argv[1], sys.argv[2], out=sys.
 def after_training(study: Study) -> Iterator[Row]:
     """Seconds from the last weights of a training to each file that follows."""
     for name in PRESETS:
-        begin = time.perf_counter()
         run = study.run(name)
-        total = time.perf_counter() - begin
-        images = read_json(run / "manifest.json")["images"]
+        manifest = read_json(run / "manifest.json")
         last = max(path.stat().st_mtime for path in run.glob("members/*/model.safetensors"))
         for stage, file in MILESTONES.items():
             if (run / file).is_file():
                 done = (run / file).stat().st_mtime
-                work = f"{name}, after training on {images['train']} images: {stage}"
+                work = f"{name}, after training on {manifest['images']['train']} images: {stage}"
                 yield Row("after", work, "s", ours=max(0.0, done - last))
                 last = done
-        yield Row("after", f"{name}, one epoch and all that follows", "s", ours=total)
+        yield Row("after", f"{name}, one epoch and all that follows", "s", ours=manifest["seconds"])
 
 
 def best_of(call: int, run: Path, paths: list[Path], out: Path) -> float:

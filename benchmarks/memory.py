@@ -25,8 +25,10 @@ class Watch(NamedTuple):
     readings: list[tuple[float, int]]
 
     def peak_mb(self, begin: float = 0.0, end: float = float("inf")) -> float:
-        """Return the highest reading in MB, of all or between two times."""
-        return max((held for when, held in self.readings if begin <= when < end), default=0) / 1e6
+        """Return the highest reading in MB, of all or between two times; where there is none, the one next to them."""
+        between = [held for when, held in self.readings if begin <= when < end]
+        nearest = sorted(self.readings, key=lambda reading: abs(reading[0] - begin))[:1]
+        return max(between or [held for _, held in nearest], default=0) / 1e6
 
 
 def watch(command: list[str], limit_mb: float = float("inf")) -> Watch:

@@ -3,7 +3,7 @@
 python benchmarks/size.py --out FOLDER [--rows 100 1000 10000 100000] [--preset original detect] [--size PX]
 
 One epoch is trained, then all is done that comes after it: density and calibration, score of the whole DATA folder,
-evaluate, generate. Each stage is a command in a process of its own. FOLDER/size.json holds every figure as it comes;
+evaluate, generate. Each stage is a command in a process of its own. FOLDER/size-PX.json holds every figure as it comes;
 the same command again goes on where it was interrupted, and a stage that failed is tried once more.
 """
 
@@ -71,12 +71,12 @@ class Study:
         data, run = self.data(rows), self.run(name, rows)
         for stage, words in self._commands(name, data, run).items():
             phases = PHASES if stage == "train" else (stage,)
-            if all("seconds" in known.get(phase, {}) for phase in phases):
+            if "seconds" in known.get(phases[-1], {}):
                 continue
             if stage != "train" and "failed" in known["training"]:
                 break
             out = run.parent / words[-1]
-            shutil.rmtree(out, ignore_errors=True)
+            remove(out)
             print(f"{name}, {rows:,} rows: {stage} ...", file=sys.stderr, flush=True)
             done = watch(materials.command(*words[:-1], "--out", out), LIMIT_MB)
             # generate ends with a status too where a network is so bad that no image is any good.
@@ -105,6 +105,15 @@ class Study:
         return commands
 
 
+def remove(out: Path) -> None:
+    """Remove what a command began: its folder, or its file with the journal beside it."""
+    for path in (out, *out.parent.glob(f".{out.name}.*")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def last_words(done: Watch) -> str:
     """Return why a command failed."""
     if done.peak_mb() > LIMIT_MB:
@@ -119,13 +128,14 @@ def figure(done: Watch, begin: float = 0.0, end: float = float("inf")) -> dict[s
 
 
 def train_phases(done: Watch, run: Path) -> Figures:
-    """Return the figures of train's phases, told apart by when it wrote its files; a phase without a file is empty."""
+    """Return the figures of train's phases, told apart by when it wrote its files; one without a file is left out."""
     ends = [max(path.stat().st_mtime for path in (run / "members").rglob(WEIGHTS))]
     for name in (DENSITY, CALIBRATION):
         file = run / name
         ends.append(max(file.stat().st_mtime, ends[-1]) if file.is_file() else ends[-1])
     bounds = [done.begin, *ends, done.begin + done.seconds]
-    return {phase: figure(done, *part) for phase, part in zip(PHASES, pairwise(bounds), strict=True)}
+    parts = zip(PHASES, pairwise(bounds), strict=True)
+    return {phase: figure(done, *part) for phase, part in parts if part[1] > part[0]}
 
 
 def scaling(figures: dict[int, Figures], stage: str) -> float | None:
@@ -149,7 +159,10 @@ def table(name: str, figures: dict[int, Figures]) -> list[str]:
         growth, text = scaling(figures, stage), f"{stage:<14}"
         for count in rows:
             cell = figures[count].get(stage, {})
-            text += f"{cell['seconds']:>9.1f} s{cell['mb']:>6,} MB" if "seconds" in cell else f"{'failed':>20}"
+            if "seconds" in cell:
+                text += f"{cell['seconds']:>9.1f} s{cell['mb']:>6,} MB"
+            else:
+                text += f"{'failed' if cell else '-':>20}"
         lines.append(text + (f"{'-':>12}" if growth is None else f"{growth:>12.2f}"))
         failed = {count: figures[count].get(stage, {}).get("failed") for count in rows}
         lines += [f"  {count:,} rows: {why}" for count, why in failed.items() if why]

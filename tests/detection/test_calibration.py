@@ -122,11 +122,13 @@ def test_asking_takes_little_memory_however_many_were_calibrated_on() -> None:
 
 def test_a_rate_that_cannot_be_promised_is_refused_with_what_is_needed() -> None:
     calibration = Calibration(random_scores(np.random.default_rng(0), 20), NAMES)
-    with pytest.raises(
-        UsageError, match=r"20 healthy calibration patients: choose 0\.0476 or more, or calibrate on 99"
-    ):
+    for rate in (0.01, 0.0476):
+        with pytest.raises(UsageError, match=r"20 healthy calibration patients: choose 0\.0477 or more"):
+            calibration.check_rate(rate)
+    with pytest.raises(UsageError, match="or calibrate on 99"):
         calibration.check_rate(0.01)
-    calibration.check_rate(1 / 21)
+    for rate in (0.0477, 1 / 21):
+        calibration.check_rate(rate)
 
 
 def test_percentiles_follow_the_fused_score() -> None:

@@ -60,6 +60,7 @@ def test_of_processes_that_train_together_the_first_alone_writes(
     total: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logs = io.StringIO(), io.StringIO()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     for rank, log in enumerate(logs):
         monkeypatch.setenv("RANK", str(rank))
         with Progress("comparing folders", total, stream=log) as progress:

@@ -154,3 +154,16 @@ def test_interrupted_before_its_end_and_repeated_a_training_leaves_the_same_reco
         mv.train(data, out=tmp_path / "run", preset="tiny", settings=settings)
     mv.train(data, out=tmp_path / "run", preset="tiny", settings=settings)
     assert (tmp_path / "run" / TRAINING_IMAGES).read_bytes() == (trained / TRAINING_IMAGES).read_bytes()
+
+
+def test_images_named_alike_of_unknown_patients_are_not_left_out(tmp_path: Path) -> None:
+    def unknown(folder: Path, seed: int) -> mv.Data:
+        rows = [row(f"{n:03d}", f"{n:03d}", SPLITS[n % len(SPLITS)]) for n in range(12)]
+        return mv.Data.open(write_data(folder, rows, *breasts(12, seed), by_patient=False))
+
+    data, elsewhere, again = (unknown(tmp_path / name, seed) for name, seed in (("A", 1), ("B", 2), ("C", 1)))
+    settings = mv.TrainSettings(**SETTINGS)
+    run = mv.Run.open(mv.train(data.path, out=tmp_path / "run", preset="tiny", settings=settings).path)
+    test = data.select("train")
+    assert exclude_training_images(run, elsewhere, test)[0].tolist() == test.tolist()
+    assert not len(exclude_training_images(run, again, test)[0]), "the same pixels are known"

@@ -1,5 +1,6 @@
 """A training step: what is recorded computes what is not, and arithmetic is as asked for."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +55,32 @@ def test_a_step_whose_inputs_lie_in_the_same_memory_every_time_is_the_plain_step
     recorded = trained(name, data, cuda_graphs=True)
     assert len(places) == 1, "whole batches lie in the same memory"
     torch.testing.assert_close(recorded, plain, rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_kind_of_device_goes_on_as_its_own(trapped_data: Path) -> None:
+    data, steps = mv.Data.open(trapped_data), list[TrainingStep]()
+    chosen = TrainSettings(**small_settings("vae"), batch_size=6)
+    for _ in range(2):
+        member = build_members(chosen)["vae"].train()
+        steps.append(TrainingStep(member, chosen, ProcessGroup(), CPU))
+    own, other = steps
+    rows = shard_epoch(data.select("train")[:12], 6, 0, ProcessGroup())
+    first, second = (
+        (batch, keys, place) for place, batch, keys in BatchDataset(data, own.member, 0, CPU).on_device(rows)
+    )
+    own(*first)
+    # As a GPU leaves it: contiguous, the rate on the device, and made to be recorded.
+    states = deepcopy({name: part.state_dict() for name, part in own.parts.items()})
+    adam = states["optimizer"]
+    for moments in adam["state"].values():
+        moments |= {
+            name: moments[name].clone(memory_format=torch.contiguous_format) for name in ("exp_avg", "exp_avg_sq")
+        }
+    adam["param_groups"][0] |= {"lr": torch.tensor(chosen.learning_rate), "capturable": True}
+    other.load(states)
+    for step in steps:
+        step(*second)
+    torch.testing.assert_close(other.member.state_dict(), own.member.state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("precision", ["32", "tf32"])

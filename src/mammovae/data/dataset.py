@@ -18,6 +18,7 @@ from mammovae.data.copies import set_aside
 from mammovae.data.geometry import Geometry
 from mammovae.data.joined import Folder, JoinedArray, join, mapped, named_file
 from mammovae.data.measurements import MEASUREMENTS
+from mammovae.data.patients import made_up_patients
 from mammovae.data.sources import SOURCES, Source
 from mammovae.data.split import include_unlabelled
 from mammovae.storage import file_hash, read_manifest
@@ -51,7 +52,8 @@ class Data:
     index: pd.DataFrame
     images: np.ndarray | JoinedArray  # uint16 (N, S, S), memory-mapped
     masks: np.ndarray | JoinedArray  # uint8 (N, S, S), 1 inside the breast
-    patients: np.ndarray  # object (N,): kind of data set and patient_id in the image's own folder, "mias:012"
+    patients: np.ndarray
+    """Object (N,): kind of data set and patient_id in the image's own folder, "mias:012"; None where none is known."""
     starts: tuple[int, ...]  # the first row of each folder, and the number of rows
 
     @classmethod
@@ -84,6 +86,7 @@ class Data:
         if not len(frame) == len(images) == len(masks):
             raise InputError(f"{path} has {len(frame)} rows and {len(images)} images: prepare the data again")
         patients = (f"{manifest['inputs']['kind']}:" + frame["patient_id"]).to_numpy(object)
+        patients[made_up_patients(frame, manifest["by_patient"])] = None
         return cls((path,), manifest, frame, images, masks, patients, (0, len(frame)))
 
     def __getstate__(self) -> dict[str, Any]:

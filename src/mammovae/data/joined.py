@@ -95,7 +95,7 @@ def mapped(value: Any) -> Any:
 def join(folders: Sequence[Folder], images: JoinedArray) -> tuple[dict[str, Any], pd.DataFrame]:
     """Return the manifest and the index of folders read as one, row after row; UsageError when they do not agree.
 
-    image_ids that several folders use get their folder's name before them. Images that share a patient, a study (both
+    image_ids that several folders use get their folder's path before them. Images that share a patient, a study (both
     of one kind of data set) or, across folders, their pixels are one patient's. A patient whom the folders put into
     several splits is in the most held out of them (HELD_OUT), so that nothing is trained on that any folder tests; what
     was unused stays so. Of images with the same pixels in several folders one is used, and none where their healthy
@@ -149,7 +149,8 @@ def _setting(folder: Folder, key: str) -> Any:
     source = SOURCES.get(folder.manifest["inputs"]["kind"])
     if key == "healthy" and (source is None or not source.healthy_rules):
         return None
-    return folder.manifest["settings"].get(key)
+    value = folder.manifest["settings"].get(key)
+    return sorted(value) if isinstance(value, list) else value
 
 
 def _join_manifests(folders: Sequence[Folder]) -> dict[str, Any]:
@@ -251,18 +252,11 @@ def _one_patient(folders: Sequence[Folder], groups: NDArray[np.integer]) -> NDAr
     for number, folder in enumerate(folders):
         # Where prepare knew no patient, it called the patient as it called the image: no other folder means the same.
         own = (f"{number}/" + folder.index["patient_id"]).to_numpy(object)
-        patients.append(np.where(_made_up(folder), own, folder.patients))
+        patients.append(np.where(pd.isna(folder.patients), own, folder.patients))
         kind = folder.manifest["inputs"]["kind"]
         studies.append((f"{kind}:" + folder.index["study_id"]).to_numpy(object))
     shared = np.where(groups >= 0, groups, np.nan)
     return connected_rows((np.concatenate(patients), np.concatenate(studies), shared), sum(map(len, patients)))
-
-
-def _made_up(folder: Folder) -> NDArray[np.bool_]:
-    """Say of each row whether its patient_id is an image's name, for want of a patient."""
-    if folder.manifest["by_patient"]:
-        return np.zeros(len(folder.index), bool)
-    return folder.index["patient_id"].isin(set(folder.index["image_id"])).to_numpy(bool)
 
 
 def _patient_names(
@@ -270,7 +264,7 @@ def _patient_names(
 ) -> pd.Series:
     """Return the patient_id of each row: the first in sorted order of its patient's own, as prepare chooses."""
     ids, dtype = frame["patient_id"], frame["patient_id"].dtype
-    known = ids.mask(np.concatenate([_made_up(folder) for folder in folders]))
+    known = ids.mask(pd.isna(np.concatenate([folder.patients for folder in folders])))
     names = first_of_each(patient, known)
     names = names.where(names.notna(), first_of_each(patient, ids)).to_numpy(object)
     _, rows, patient_number = np.unique(patient, return_index=True, return_inverse=True)

@@ -52,6 +52,16 @@ def find_patients(frame: pd.DataFrame, digests: ArrayLike) -> Patients:
     return Patients(names, remarks, bool(named[is_ok].notna().all()), notes)
 
 
+def made_up_patients(frame: pd.DataFrame, by_patient: bool) -> NDArray[np.bool_]:
+    """Say of each row of an index whether its patient_id is an image's name, for want of a patient: (N,).
+
+    by_patient: whether all patients are known, as a DATA folder's manifest says.
+    """
+    if by_patient:
+        return np.zeros(len(frame), bool)
+    return frame["patient_id"].isin(set(frame["image_id"])).to_numpy(bool)
+
+
 def connected_rows(ids: Iterable[ArrayLike], count: int) -> NDArray[np.integer]:
     """Return the number of the component of each of count rows: rows with an equal id of some kind are in one.
 

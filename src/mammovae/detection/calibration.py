@@ -123,10 +123,12 @@ class Calibration:
     def check_rate(self, rate: float) -> None:
         """Raise UsageError when the calibration patients are too few for a false-positive rate."""
         n = self.n_patients
-        if not 0 < rate < 1 or rate < 1 / (n + 1):
+        least = 1 / (n + 1)
+        if not 0 < rate < 1 or not flagged(np.array(least), rate):
             refusal = f"a false-positive rate of {rate:g} cannot be promised with {n} healthy calibration patients"
             n_needed = int(np.ceil(1 / max(rate, 1e-9))) - 1
-            raise UsageError(f"{refusal}: choose {1 / (n + 1):.3g} or more, or calibrate on {n_needed}")
+            rounded = np.ceil(least * 1e4) / 1e4
+            raise UsageError(f"{refusal}: choose {rounded:g} or more, or calibrate on {n_needed}")
 
     def _table(self, scores: pd.DataFrame | Mapping[str, np.ndarray]) -> np.ndarray:
         return np.stack([np.asarray(scores[name], np.float64) for name in self.names], axis=1)

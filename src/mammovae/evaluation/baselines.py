@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mammovae.data.dataset import Data
-from mammovae.models.run import device
+from mammovae.models.run import device as network_device
 
 PCA_COMPONENTS = 64
 PCA_SIZE = 128
@@ -39,7 +39,7 @@ def blob_maps(data: Data, positions: np.ndarray) -> Iterator[np.ndarray]:
     """
     size = divisor_at_most(BLOB_SIZE, data.size)
     for _, batch in data.batches(positions, size, _BLOB_BATCH):
-        inputs = batch.to(device())
+        inputs = batch.to(network_device())
         yield from _blob_responses(inputs.image[:, 0].double(), inputs.mask[:, 0] > 0).float().cpu().numpy()
 
 
@@ -49,7 +49,7 @@ def _blob_responses(images: Tensor, masks: Tensor) -> Tensor:
     # The breast's mean outside it, so that the skin line is not the brightest blob of all.
     means = (images * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
     filled = torch.where(masks, images, means[:, None, None])
-    narrow, second, wide = (matrix.to(images.device) for matrix in _gaussians(images.shape[-1]))
+    narrow, second, wide = _gaussians(images.shape[-1], images.device)
     response = -(second @ filled @ narrow.T + narrow @ filled @ second.T) * inside
     energy = (wide @ response.square() @ wide.T) / (wide @ inside @ wide.T).clamp(min=1e-3)
     inner = masks
@@ -60,7 +60,7 @@ def _blob_responses(images: Tensor, masks: Tensor) -> Tensor:
 
 
 @cache
-def _gaussians(size: int) -> tuple[Tensor, Tensor, Tensor]:
+def _gaussians(size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Return the blob filter's Gaussian, its second derivative and the wide Gaussian as matrices (size, size).
 
     Each is SciPy's filter along an axis, its edges included: at these widths a product is faster than a convolution.
@@ -68,7 +68,8 @@ def _gaussians(size: int) -> tuple[Tensor, Tensor, Tensor]:
     unit, axes = size / BLOB_SIZE, np.eye(size)
     filters = ((4, 0), (4, 2), (32, 0))
     narrow, second, wide = (
-        torch.from_numpy(ndimage.gaussian_filter1d(axes, width * unit, axis=0, order=order)) for width, order in filters
+        torch.from_numpy(ndimage.gaussian_filter1d(axes, width * unit, axis=0, order=order)).to(device)
+        for width, order in filters
     )
     return narrow, second, wide
 

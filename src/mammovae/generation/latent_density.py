@@ -19,8 +19,8 @@ from mammovae.statistics import Floats, Integers
 from mammovae.storage import atomic_write
 
 DENSITY = "density.safetensors"
-_MOST_IMAGES, _MOST_PIXELS = 20_000, 2**26
-"""Of the training images that are encoded, drawn at random: seconds on two cores, 4,096 images of 128 px."""
+_MOST_IMAGES, _MOST_PIXELS, _MOST_NUMBERS = 20_000, 2**26, 2**27
+"""Of the training images that are encoded, drawn at random: 4,096 of 128 px, and latent numbers of 1 GB in all."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LatentDensity:
         fitted after training in place of N(0, I): Ghosh et al., "From variational to deterministic autoencoders" (ICLR
         2020).
         """
-        most = min(_MOST_IMAGES, max(1, _MOST_PIXELS // member.size**2))
+        most = min(_MOST_IMAGES, max(1, _MOST_PIXELS // member.size**2), max(1, _MOST_NUMBERS // member.dimensions))
         drawn = _thin(parts["train"], most, seed)
         posteriors = _posteriors(member, data, drawn, batch_size)
         slopes = _slopes(posteriors.mean, data.conditions[drawn])

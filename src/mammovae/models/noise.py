@@ -21,7 +21,12 @@ def image_keys(seed: int, epoch: int, positions: Sequence[int] | np.ndarray) -> 
 
 def step_keys(seed: int, epoch: int, positions: np.ndarray, step: int) -> Tensor:
     """Return the keys of a batch's images and, behind them, one for what all of the step's images share, (n + 1,)."""
-    return image_keys(seed, epoch, np.append(positions, -1 - step))
+    return image_keys(seed, epoch, step_places(positions, step))
+
+
+def step_places(positions: np.ndarray, step: int) -> np.ndarray:
+    """Return the positions of a batch's images and, behind them, what stands for the step itself, (n + 1,)."""
+    return np.append(positions, -1 - step)
 
 
 class ImageNoise:

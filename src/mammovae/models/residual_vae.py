@@ -83,17 +83,26 @@ class ResidualVae(GridCoder, Autoencoder):
 
     def finalize_fit(self, batches: Iterable[tuple[Batch, ImageNoise]]) -> None:
         """Keep mean and whitening axes of the posterior means of the training images, for the Mahalanobis distance."""
+        # Sums over batches, of what is left when the first batch's mean is taken off, so that nothing cancels.
+        count, origin = 0, torch.zeros_like(self.latent_mean, dtype=torch.float64)
+        sums, products = torch.zeros_like(origin), origin.new_zeros(len(origin), len(origin))
         with torch.no_grad():
-            greys = (standardise_in_mask(batch.image, batch.mask) for batch, _ in batches)
-            z = torch.cat([self.encode_grid(grey)[0].flatten(1) for grey in greys]).double()
-        mean = z.mean(dim=0)
-        covariance = (z - mean).T @ (z - mean) / max(len(z) - 1, 1)
+            for batch, _ in batches:
+                z = self.encode_grid(standardise_in_mask(batch.image, batch.mask))[0].flatten(1).double()
+                if not count:
+                    origin = z.mean(dim=0)
+                z -= origin
+                sums += z.sum(dim=0)
+                products.addmm_(z.T, z)
+                count += len(z)
+        mean = sums / count
+        covariance = (products - count * torch.outer(mean, mean)) / max(count - 1, 1)
         # Fewer images than dimensions leave directions without any spread: shrink towards the mean variance.
-        shrinkage = min(0.9, z.shape[1] / (z.shape[1] + len(z)))
+        shrinkage = min(0.9, len(mean) / (len(mean) + count))
         target = covariance.diagonal().mean().clamp(min=1e-6)
         covariance = (1 - shrinkage) * covariance + shrinkage * target * torch.eye(len(covariance)).to(covariance)
         values, vectors = torch.linalg.eigh(covariance)
-        self.latent_mean.copy_(mean)
+        self.latent_mean.copy_(origin + mean)
         self.latent_axes.copy_(vectors / values.sqrt())
 
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -25,7 +25,8 @@ class Progress:
         self, what: str, total: int | None, unit: str = "images", done: int = 0, stream: TextIO | None = None
     ) -> None:
         self.what, self.unit, self.done = what, unit, done
-        self.total = total if os.environ.get("RANK", "0") == "0" else 0
+        is_follower = "LOCAL_WORLD_SIZE" in os.environ and os.environ.get("RANK", "0") != "0"
+        self.total = 0 if is_follower else total
         self._first, self._note, self._stream = done, "", stream or sys.stderr
         self._bar: Any = None
         self._task: Any = None

@@ -17,7 +17,7 @@ from mammovae.storage import atomic_write
 
 _SHAM_IMAGES, _SHAM_AUROC = 32, 0.55
 _FEWEST_FOR_QUALITY, _MOST_FOR_QUALITY, _MOST_FOR_MAPS = 10, 2000, 256
-_BATCH = 64  # images held at once while they are shrunk to thumbnails
+_BATCH = 256  # images held at once while they are shrunk to thumbnails
 
 
 def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -43,7 +43,9 @@ def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, A
         quality = Quality.fit(*_quality_inputs(data, chosen))
         quality.save(run.path)
         if len(calibration):
-            scores["quality"] = quality.score(quality.normal_scores(*_quality_inputs(data, calibration)))
+            parts_of_it = np.array_split(calibration, range(_BATCH, len(calibration), _BATCH))
+            found = [quality.score(quality.normal_scores(*_quality_inputs(data, part))) for part in parts_of_it]
+            scores["quality"] = np.concatenate(found)
     scores[PATIENT] = pd.factorize(data.index["patient_id"].iloc[calibration])[0]
     with atomic_write(run.path / CALIBRATION) as partial:
         scores.to_parquet(partial, index=False)

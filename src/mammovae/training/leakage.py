@@ -17,11 +17,11 @@ _UNCHECKED = f"whether the run was trained on these patients could not be checke
 def record_training_images(run: Run, data: Data, positions: np.ndarray) -> None:
     """Write hashes of the patients and prepared pixels at positions into the run's folder private/.
 
-    A patient of several joined folders is recorded by the patient_id of each.
+    A patient of several joined folders is recorded by the patient_id of each; where no patient is known, pixels alone.
     """
     learnt = data.index["patient_id"].iloc[positions]
     is_theirs = data.index["patient_id"].isin(set(learnt)).to_numpy(bool)
-    patients = {_hash_patient(name) for name in data.patients[is_theirs]}
+    patients = {_hash_patient(name) for name in data.patients[is_theirs] if name is not None}
     pixels = {_hash_pixels(data.images[place]) for place in positions}
     write_json(run.path / TRAINING_IMAGES, {"patients": sorted(patients), "pixels": sorted(pixels)})
 
@@ -37,7 +37,7 @@ def exclude_training_images(run: Run, data: Data, positions: np.ndarray) -> tupl
         return positions, [] if is_own else [_UNCHECKED]
     seen = {name: set(hashes) for name, hashes in read_json(run.path / TRAINING_IMAGES).items()}
     is_new = [
-        _hash_patient(data.patients[place]) not in seen["patients"]
+        (data.patients[place] is None or _hash_patient(data.patients[place]) not in seen["patients"])
         and _hash_pixels(data.images[place]) not in seen["pixels"]
         for place in positions
     ]

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mammovae.data.dataset import Batch, Data
 from mammovae.models.base import Member
-from mammovae.models.noise import image_keys
+from mammovae.models.noise import image_keys, step_places
 from mammovae.models.stored_batch import HeldImages, StoredBatch, stored_batch
 from mammovae.perturbations.lesions import insert_random_lesion
 from mammovae.training.distributed import ProcessGroup, without_main_module
@@ -72,11 +72,11 @@ class BatchDataset:
             self._held = HeldImages(self._data, positions, self._device, self._bilateral)
 
     def on_device(self, steps: Sequence[StepRows]) -> Iterator[tuple[StepRows, Batch, Tensor]]:
-        """Yield the rows of each step of one epoch with their batch and their keys: see step_keys."""
+        """Yield the rows of each step of one epoch with their batch and their keys, as step_keys gives them."""
         if not steps:
             return
         # Of all steps at once, for a GPU waits for each thing that it is sent.
-        places = np.concatenate([np.append(rows.positions, -1 - rows.step) for rows in steps])
+        places = np.concatenate([step_places(rows.positions, rows.step) for rows in steps])
         keys = image_keys(self._seed, steps[0].epoch, places).to(self._device)
         ends = np.cumsum([len(rows.positions) + 1 for rows in steps]).tolist()
         for rows, batch, end in zip(steps, self._stored(steps), ends, strict=True):
@@ -143,7 +143,10 @@ class _ImagesOnDisk(Dataset):
 
 def _has_room(device: torch.device, size: int) -> bool:
     """Say whether a device is a GPU with room for so many bytes beside a network."""
-    return device.type == "cuda" and size <= _SHARE_HELD * torch.cuda.mem_get_info(device)[0]
+    if device.type != "cuda":
+        return False
+    torch.cuda.empty_cache()  # what an earlier member's images took is free, and the device does not know it
+    return size <= _SHARE_HELD * torch.cuda.mem_get_info(device)[0]
 
 
 def _worker_count(device: torch.device) -> int:

@@ -185,8 +185,7 @@ class _Training:
     def _resume(self) -> None:
         """Go on from the checkpoint."""
         saved = torch.load(self._folder / CHECKPOINT, map_location=device(), weights_only=True)
-        for name, part in self._step.parts.items():
-            part.load_state_dict(saved[name])
+        self._step.load(saved)
         self.rows, self._seconds = saved["history"], saved["seconds"]
         self._sums.load_state(saved["epoch_sums"])
 

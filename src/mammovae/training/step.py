@@ -1,6 +1,6 @@
 """One step of a training: the losses of a batch, their gradients, and the change of the weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -49,6 +49,18 @@ class TrainingStep:
         self._batch_size = settings.batch_size
         self.parts: dict[str, Any] = {"member": member, "optimizer": adam}
         self.parts |= {"schedule": self.schedule, "scaler": self._scaler}
+
+    def load(self, states: Mapping[str, Any]) -> None:
+        """Go on from states of the parts, which may come from another kind of device."""
+        options = [(group["lr"], group["capturable"]) for group in self._optimizer.param_groups]
+        for name, part in self.parts.items():
+            part.load_state_dict(states[name])
+        for group, (rate, is_capturable) in zip(self._optimizer.param_groups, options, strict=True):
+            group["capturable"], loaded = is_capturable, float(group["lr"])
+            group["lr"] = rate.fill_(loaded) if isinstance(rate, Tensor) else loaded
+        for weights, state in self._optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):  # where the weights lie in another order, these have to as well
+                state[name] = torch.empty_like(weights).copy_(state[name])
 
     def losses(self, batch: Batch, keys: Tensor, rows: StepRows) -> Losses:
         """Return the member's losses of this process's rows of a batch, (n,) each, in training or in evaluation."""
