@@ -1,6 +1,6 @@
 """Ratios against the usual way, each measured in one run on the same work.
 
-make bench                                                  every row, half an hour on two cores
+make bench                                                  every row, half an hour and more on two cores
 python benchmarks/run_benchmarks.py prepare-jp2 [ROW ...] [--json FILE]     these rows alone
 
 Every row runs in a process of its own. Times are the best of rounds taken in turns, so that noise hits both alike.

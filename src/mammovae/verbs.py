@@ -84,6 +84,9 @@ def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> Result:
     from mammovae.storage import atomic_write
 
     folder = Path(out)
+    report, evaluation = folder / "report.html", folder / "evaluation"
+    if report.exists() and not evaluation.is_dir():
+        raise config.UsageError(f"{report} is another file, which would be lost: name a new --out")
     raw, data, run, generated = (folder / name for name in ("raw", "data", "run", "generated"))
     # Enough that the test split has the ten patients of each kind without which there is no interval.
     phantom(out=raw, patients=120, size=384, seed=seed, finding_share=0.5)
@@ -92,10 +95,10 @@ def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> Result:
     generate(run, out=generated, count=100, seed=seed)
     audit(generated, run, data, out=folder / "audit", seed=seed)
     score(run, data, out=folder / "scores.csv")
-    metrics = evaluate(run, data, out=folder / "evaluation", seed=seed)
-    with atomic_write(folder / "report.html") as partial:
-        partial.write_bytes((folder / "evaluation" / "report.html").read_bytes())
-    return Result(folder, metrics, f"report: {folder / 'report.html'}")
+    metrics = evaluate(run, data, out=evaluation, seed=seed)
+    with atomic_write(report) as partial:
+        partial.write_bytes((evaluation / "report.html").read_bytes())
+    return Result(folder, metrics, f"report: {report}")
 
 
 @checked
