@@ -27,8 +27,9 @@ class Watch(NamedTuple):
     def peak_mb(self, begin: float = 0.0, end: float = float("inf")) -> float:
         """Return the highest reading in MB, of all or between two times; where there is none, the one next to them."""
         between = [held for when, held in self.readings if begin <= when < end]
-        nearest = sorted(self.readings, key=lambda reading: abs(reading[0] - begin))[:1]
-        return max(between or [held for _, held in nearest], default=0) / 1e6
+        if not between and self.readings:
+            between = [min(self.readings, key=lambda reading: abs(reading[0] - begin))[1]]
+        return max(between, default=0) / 1e6
 
 
 def watch(command: list[str], limit_mb: float = float("inf")) -> Watch:

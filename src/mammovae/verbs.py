@@ -81,12 +81,11 @@ def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> Result:
 
     Example: mammovae demo --out runs/demo
     """
-    from mammovae.storage import atomic_write
+    from mammovae.storage import atomic_write, check_replaceable
 
     folder = Path(out)
     report, evaluation = folder / "report.html", folder / "evaluation"
-    if report.exists() and not evaluation.is_dir():
-        raise config.UsageError(f"{report} is another file, which would be lost: name a new --out")
+    check_replaceable("out", report, "<title>mammovae: ")
     raw, data, run, generated = (folder / name for name in ("raw", "data", "run", "generated"))
     # Enough that the test split has the ten patients of each kind without which there is no interval.
     phantom(out=raw, patients=120, size=384, seed=seed, finding_share=0.5)

@@ -156,11 +156,11 @@ def test_every_figure_stands_beside_its_reference_with_an_interval(
 def test_what_the_images_are_of_use_for_is_measured_on_the_same_real_images(
     generated: Path, trapped_data: Path, tmp_path: Path
 ) -> None:
-    from mammovae.auditing.audit import measure_utility, utility_settings
+    from mammovae.auditing.audit import measure_utility
 
     images, masks = breast_images(trapped_data, "train")
     sets = mv.Data.open(trapped_data), mv.Data.open(cheat(generated, images, masks, tmp_path / "made"))
-    used = measure_utility(tmp_path, *sets, "tiny", utility_settings(*sets, "tiny", 0))
+    used = measure_utility(tmp_path, *sets, "tiny", 0)
     real, other, difference = used.values()
     assert real.value is not None and other.value is not None
     assert real.n_healthy == other.n_healthy and real.n_finding == other.n_finding > 0

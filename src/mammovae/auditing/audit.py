@@ -39,7 +39,8 @@ def audit(
     maker = artificial.manifest.get("run", {}).get("weights", opened.manifest["weights"])
     if maker != opened.manifest["weights"]:
         raise InputError(f"{artificial.path} was made by another run than {opened.path}: name the one that made it")
-    chosen = None if utility is None else utility_settings(real, artificial, utility, seed)
+    if utility is not None:
+        _utility_settings(real, artificial, utility, seed)  # refused before anything is written
     inputs = stage_inputs(opened, real)
     inputs |= {"generated": str(artificial.path.resolve()), "images": file_hash(artificial.path / "images.npy")}
     with StageFolder(out, "audit", {"seed": seed, "utility": utility}, inputs) as stage:
@@ -57,11 +58,7 @@ def audit(
             provenance |= {name: opened.manifest[name] for name in names}
             context = AuditContext(title, real.manifest["by_patient"], real.manifest["phantoms"], provenance)
             latent = None if opened.generator is None else latent_view(opened, images.train, images.held, made, seed)
-            used = (
-                None
-                if utility is None or chosen is None
-                else measure_utility(stage.out, real, artificial, utility, chosen)
-            )
+            used = None if utility is None else measure_utility(stage.out, real, artificial, utility, seed)
             result = audit_sets(sets.folds, seed)
             metrics = write_audit_report(stage.out, sets, result, context, latent, used)
             write_json(stage.out / "metrics.json", metrics)
@@ -98,7 +95,7 @@ def generated_images(run: Run, generated: Data, seed: int) -> MeasuredSet:
     return MeasuredSet.measured(ImageSet.of(generated, usable, generated.size, seed), _encoder(run))
 
 
-def utility_settings(real: Data, generated: Data, preset: PresetName, seed: int) -> TrainSettings:
+def _utility_settings(real: Data, generated: Data, preset: PresetName, seed: int) -> TrainSettings:
     """Return a preset's settings for as many real as generated images; an error where it can be trained on neither."""
     numbers = [len(data.for_training(config.preset(preset))["train"]) for data in (real, generated)]
     chosen = config.preset(preset, {"limit": min(numbers), "seed": seed})
@@ -107,14 +104,12 @@ def utility_settings(real: Data, generated: Data, preset: PresetName, seed: int)
     return chosen
 
 
-def measure_utility(
-    out: Path, real: Data, generated: Data, preset: PresetName, chosen: TrainSettings
-) -> dict[str, Estimate]:
+def measure_utility(out: Path, real: Data, generated: Data, preset: PresetName, seed: int) -> dict[str, Estimate]:
     """Train a preset on generated and on as many real images, and evaluate both on the same real test images."""
-    tables = []
+    chosen, tables = _utility_settings(real, generated, preset, seed), []
     for name, data in (("real", real), ("generated", generated)):
         train_on(data, out / f"utility-{name}", preset, chosen)
-        positions, _ = select_test_images(Run.open(out / "utility-real"), real, "full", chosen.seed)
+        positions, _ = select_test_images(Run.open(out / "utility-real"), real, "full", seed)
         table = scores_table(Run.open(out / f"utility-{name}"), real, positions)
         tables.append(table[table["healthy"].notna()])
     bootstrap = PatientBootstrap(tables[0]["patient_id"].astype(str), ~tables[0]["healthy"].to_numpy(bool))

@@ -17,7 +17,7 @@ from mammovae.storage import atomic_write
 
 _SHAM_IMAGES, _SHAM_AUROC = 32, 0.55
 _FEWEST_FOR_QUALITY, _MOST_FOR_QUALITY, _MOST_FOR_MAPS = 10, 2000, 256
-_BATCH = 256  # images held at once while they are shrunk to thumbnails
+_BATCH = 64  # images held at once while they are shrunk to thumbnails
 
 
 def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -43,9 +43,8 @@ def calibrate(run: Run, data: Data, parts: dict[str, np.ndarray]) -> dict[str, A
         quality = Quality.fit(*_quality_inputs(data, chosen))
         quality.save(run.path)
         if len(calibration):
-            parts_of_it = np.array_split(calibration, range(_BATCH, len(calibration), _BATCH))
-            found = [quality.score(quality.normal_scores(*_quality_inputs(data, part))) for part in parts_of_it]
-            scores["quality"] = np.concatenate(found)
+            inputs = (_quality_inputs(data, batch) for batch in _batches(calibration))
+            scores["quality"] = np.concatenate([quality.score(quality.normal_scores(*one)) for one in inputs])
     scores[PATIENT] = pd.factorize(data.index["patient_id"].iloc[calibration])[0]
     with atomic_write(run.path / CALIBRATION) as partial:
         scores.to_parquet(partial, index=False)
@@ -87,10 +86,13 @@ def check_insertion_artefacts(run: Run, data: Data, positions: np.ndarray) -> No
             raise InputError(f"{problem} allowed): it has learnt the insertion and not lesions; omit it from members")
 
 
+def _batches(positions: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(positions, range(_BATCH, len(positions), _BATCH))
+
+
 def _quality_inputs(data: Data, positions: np.ndarray) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """Return what the quality score is made of: measures, thumbnails and outlines."""
     measures = data.measurements.iloc[positions][[name for name in MEASURES if name in data.measurements]]
-    batches = np.array_split(positions, np.arange(_BATCH, len(positions), _BATCH))
-    parts = [thumbnails(data.images[batch], data.masks[batch]) for batch in batches]
+    parts = [thumbnails(data.images[batch], data.masks[batch]) for batch in _batches(positions)]
     images, outlines = (np.concatenate(part) for part in zip(*parts, strict=True))
     return measures.reset_index(drop=True), images, outlines
