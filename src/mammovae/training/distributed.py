@@ -182,6 +182,10 @@ def _take_part(folder: Path, group: ProcessGroup, threads: int) -> None:
         with suppress(FileExistsError):
             os.link(partial, folder / "failure")
         os._exit(1)  # without the clean-up of a process group that has lost a partner
+    # Nor by the interpreter's end: threads of torch that are alive then abort the process now and then, its work done.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _die_with_parent() -> None:
