@@ -194,15 +194,18 @@ class DenoiserSettings(MemberSettings):
 class LesionSegmenterSettings(MemberSettings):
     """The shape of a network that marks inserted lesions."""
 
-    widths: _SeveralWidths = (8, 24, 48, 64)
+    size: int = Field(256, ge=16, le=4096)
+    """Rows and columns of the network's images, in pixels."""
+    widths: _SeveralWidths = (24, 48, 64, 96, 128)
+    """Channels at each level; the first one works on images of half the size."""
     kinds: Annotated[tuple[LesionKind, ...], AfterValidator(_distinct)] = Field(
-        ("mass", "spiculated", "asymmetry"), min_length=1
+        ("mass", "spiculated", "distortion", "asymmetry"), min_length=1
     )
-    """Lesions inserted for it to learn from; at 128 px specks and distortions cannot be seen, and only confuse."""
+    """Lesions inserted for it to learn from."""
     patch_size: int | None = Field(None, ge=16, le=4096)
     """Side of the overlapping patches that it works on, in pixels; without it, on whole images."""
-    epochs: _Epochs | None = None
-    """Passes over the training images, where they are not the run's."""
+    presentations: int | None = Field(None, ge=1, le=1_000_000_000)
+    """Images shown to it in all, with new lesions each time; without it, those of the run's epochs."""
 
 
 class BilateralVaeSettings(MemberSettings):
@@ -247,7 +250,8 @@ class TrainSettings(Settings):
     """Keep the step size, or let it fall to 0 along half a cosine (Loshchilov & Hutter, SGDR, ICLR 2017)."""
     precision: Literal["32", "tf32", "16-mixed", "bf16-mixed"] = "32"
     """Arithmetic of training steps on a GPU: float32, its products with 10 bits of mantissa, or half precision where
-    that is safe; validation and scores are in float32 always, and so is a CPU."""
+    that is safe; on a CPU float32, and "bf16-mixed" where it has matrix units for it. Validation and scores are in
+    float32 always."""
     cuda_graphs: bool = False
     """On a single GPU, record a step once and replay it, which spares launching its operations one by one; off because
     it was not measured, and not used with "16-mixed", whose scale a recorded step could not change."""
@@ -270,7 +274,7 @@ class TrainSettings(Settings):
     denoiser: DenoiserSettings = DenoiserSettings()
     lesion_segmenter: LesionSegmenterSettings = LesionSegmenterSettings()
     patch_segmenter: LesionSegmenterSettings = LesionSegmenterSettings(
-        size=512, patch_size=128, kinds=("mass", "spiculated", "calcification", "distortion", "asymmetry")
+        size=512, patch_size=256, kinds=("mass", "spiculated", "calcification", "distortion", "asymmetry")
     )
     bilateral_vae: BilateralVaeSettings = BilateralVaeSettings()
     pyramid_vae: PyramidVaeSettings = PyramidVaeSettings()
@@ -283,7 +287,7 @@ PRESETS: dict[str, TrainSettings] = {
         **_COSINE,
         epochs=40,
         members=("residual_vae", "denoiser", "lesion_segmenter"),
-        lesion_segmenter=LesionSegmenterSettings(epochs=120),
+        lesion_segmenter=LesionSegmenterSettings(presentations=24_000),
         fused=("normalised_peak", "denoising_local_peak", "lesion_segmenter_peak"),
         maps=("normalised", "denoising_local", "lesion_segmenter"),
     ),

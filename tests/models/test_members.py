@@ -105,7 +105,7 @@ def test_scores_are_the_same_alone_in_a_batch_from_data_from_files_and_without_t
 
 def with_lesion(data: Data, position: int, contrast: float, mm: float = 15) -> tuple[np.ndarray, np.ndarray]:
     image, mask = data.images[position], data.masks[position] > 0
-    planting = insert_lesion(image, mask, data.mm_per_pixel(position), LesionSpec("mass", "test", mm, contrast, 5))
+    planting = insert_lesion(image, mask, float(data.mm_per_pixel(np.array([position]))[0]), LesionSpec("mass", "test", mm, contrast, 5))
     return planting.image, planting.sham
 
 

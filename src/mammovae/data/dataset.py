@@ -33,8 +33,8 @@ class Batch(NamedTuple):
     mask: torch.Tensor
     other: torch.Tensor | None = None  # the same patient's other breast in the same view, all 0 where there is none
     other_mask: torch.Tensor | None = None
-    lesion: torch.Tensor | None = None  # the region of an inserted lesion, 0 to 1
     condition: torch.Tensor | None = None  # what is known of each image, (n, 6): see conditions
+    mm_per_pixel: torch.Tensor | None = None  # the size of a pixel at the detector, (n,)
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
@@ -232,10 +232,18 @@ class Data:
             part = positions[start : start + batch_size]
             yield part, self.batch(part, size, other)
 
-    def mm_per_pixel(self, position: int) -> float:
-        """Return the size of a prepared pixel at the detector, in mm; where the source's is unknown, a guess."""
-        source, scale = (self.index[name].iloc[position] for name in ("mm_per_pixel", "scale_y"))
-        return guessed_mm_per_pixel(self.masks[position]) if pd.isna(source) else float(source / scale)
+    def mm_per_pixel(self, positions: np.ndarray) -> np.ndarray:
+        """Return the size of prepared pixels at the detector, float64 (n,), in mm; where it is unknown, a guess."""
+        sizes = self._known_mm_per_pixel[positions]
+        for number in np.flatnonzero(np.isnan(sizes)):
+            sizes[number] = guessed_mm_per_pixel(self.masks[positions[number]])
+        return sizes
+
+    @cached_property
+    def _known_mm_per_pixel(self) -> np.ndarray:
+        """The size of each prepared pixel as the source says it, float64 (N,), NaN where it does not."""
+        source, scale = (self.index[name].to_numpy(np.float64, na_value=np.nan) for name in ("mm_per_pixel", "scale_y"))
+        return source / scale
 
 
 def _open_array(file: Path) -> np.ndarray:

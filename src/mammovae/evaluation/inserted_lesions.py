@@ -49,8 +49,8 @@ def score_inserted_lesions(
 
 
 def _random_jobs(data: Data, positions: np.ndarray, family: LesionFamily, seed: int, draws: int) -> Iterator[_Job]:
-    for position in map(int, positions):
-        image, mask, mm_per_pixel = data.images[position], data.masks[position], data.mm_per_pixel(position)
+    for position, mm_per_pixel in zip(map(int, positions), data.mm_per_pixel(positions).tolist(), strict=True):
+        image, mask = data.images[position], data.masks[position]
         yield _Job(position, image)
         for number, kind in enumerate(LESION_KINDS * draws):
             insertion = insert_random_lesion(image, mask, mm_per_pixel, family, [seed, position, number], [kind])
@@ -71,8 +71,9 @@ def detectability(detector: Detector, data: Data, positions: np.ndarray, seed: i
 
 
 def _jobs_of_every_size(data: Data, positions: np.ndarray, seed: int) -> Iterator[_Job]:
-    for turn, position in enumerate(map(int, positions)):
-        image, mask, mm_per_pixel = data.images[position], data.masks[position] > 0, data.mm_per_pixel(position)
+    sizes = data.mm_per_pixel(positions).tolist()
+    for turn, (position, mm_per_pixel) in enumerate(zip(map(int, positions), sizes, strict=True)):
+        image, mask = data.images[position], data.masks[position] > 0
         yield _Job(position, image)
         for row, column in np.ndindex(len(SIZES_MM), len(CONTRASTS)):
             kind = LESION_KINDS[(turn + row + column) % len(LESION_KINDS)]

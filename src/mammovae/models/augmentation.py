@@ -41,13 +41,18 @@ def augment_with_parameters(batch: Batch, noise: ImageNoise) -> tuple[Batch, Ten
     return batch._replace(image=image * mask, mask=mask), parameters
 
 
-def augment(batch: Batch, noise: ImageNoise) -> Batch:
-    """Shift, scale, rotate and re-expose each image at random; the other breast on its own, as another exposure."""
+def augment(batch: Batch, noise: ImageNoise, mirrored: bool = False) -> Batch:
+    """Shift, scale, rotate and re-expose each image at random; the other breast on its own, as another exposure.
+
+    If mirrored, half of the images are turned upside down as well, the chest wall where it was.
+    """
     grid = _affine_grid(batch.image, noise)
+    if mirrored:
+        turned = torch.where(noise.uniform(1, 1, 1) < 0.5, -grid[..., 1:], grid[..., 1:])
+        grid = torch.cat([grid[..., :1], turned], dim=3)
     gamma = torch.exp(GAMMA * (2 * noise.uniform(1, 1, 1) - 1))
-    lesion = None if batch.lesion is None else _moved(batch.lesion, grid)
     image, mask = _moved(batch.image, grid).clamp(0, 1) ** gamma, _moved(batch.mask, grid, "nearest")
-    moved = batch._replace(image=image, mask=mask, lesion=lesion)
+    moved = batch._replace(image=image, mask=mask)
     if batch.other is None or batch.other_mask is None:
         return moved
     grid = _affine_grid(batch.other, noise)

@@ -24,15 +24,15 @@ ELBO_PARTS = {"reconstruction": "reconstruction (nats)", "kl": "KL divergence (n
 
 
 class Member(nn.Module):
-    """A network that describes itself; constructed from its own settings and the members that it needs, in order."""
+    """A network that describes itself; constructed from its own settings."""
 
     name: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]] = ()
-    """Members that are trained before it, for it learns from what they compute."""
     bilateral: ClassVar[bool] = False
     """Whether it needs the other breast; then it trains on healthy pairs alone."""
     augmented: ClassVar[bool] = False
     """Whether its training images are moved and re-exposed at random."""
+    mirrored: ClassVar[bool] = False
+    """Whether they are turned upside down as well."""
     detects: ClassVar[bool] = True
     """Whether its scores are made to find lesions; a run without such a member only makes images."""
     reported: ClassVar[Mapping[str, str]] = {}
@@ -45,7 +45,7 @@ class Member(nn.Module):
     size: int
     """Rows and columns of its images, in pixels."""
     inserted_kinds: tuple[LesionKind, ...] = ()
-    """Kinds of lesions (family train) that are inserted into its training images."""
+    """Kinds of lesions that it inserts into its training images."""
 
     @abstractmethod
     def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:

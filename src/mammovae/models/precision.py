@@ -1,12 +1,32 @@
-"""How exactly a GPU multiplies float32 numbers, which is torch's to say for a whole process."""
+"""How exactly numbers are multiplied: float32 on a GPU, which is torch's to say for a whole process, and halves."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 Float32Products = Literal["ieee", "tf32"]
+
+
+def half_precision(precision: str, device: torch.device) -> torch.dtype | None:
+    """Return the type of 16 bits that a training's precision asks for on a device; None where float32 is faster there.
+
+    Of CPUs, those with matrix units for bfloat16 use it (Intel's AMX): others would imitate it slowly.
+    """
+    if device.type == "cpu":
+        return torch.bfloat16 if precision == "bf16-mixed" and _has_matrix_units() else None
+    return {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(precision)
+
+
+@cache
+def _has_matrix_units() -> bool:
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return False
 
 
 @contextmanager

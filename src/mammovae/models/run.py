@@ -31,7 +31,7 @@ MEMBERS: dict[str, type[Member]] = {
     "lesion_segmenter": LesionSegmenter,
     "patch_segmenter": PatchSegmenter,
 }
-"""Every kind of member by name, in the order of training: what another one needs comes before it."""
+"""Every kind of member by name, in the order of training."""
 
 
 def build_members(settings: TrainSettings) -> dict[str, Member]:
@@ -39,12 +39,10 @@ def build_members(settings: TrainSettings) -> dict[str, Member]:
     members: dict[str, Member] = {}
     for name, kind in MEMBERS.items():
         if name in settings.members:
-            if missing := [needed for needed in kind.needs if needed not in members]:
-                raise UsageError(f"{name} learns from {missing[0]}: name both in members")
             with torch.random.fork_rng():  # the caller's own random numbers go on undisturbed
                 torch.manual_seed(settings.seed)
                 try:
-                    members[name] = kind(getattr(settings, name), *(members[needed] for needed in kind.needs))
+                    members[name] = kind(getattr(settings, name))
                 except RuntimeError as error:
                     if "memory" not in str(error):
                         raise

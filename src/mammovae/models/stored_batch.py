@@ -6,7 +6,6 @@ from typing import NamedTuple, Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 from mammovae.data.dataset import Batch, Data, area_means
 
@@ -20,8 +19,8 @@ class StoredBatch(NamedTuple):
     masks: Tensor
     others: Tensor | None = None
     other_masks: Tensor | None = None
-    lesions: Tensor | None = None
     condition: Tensor | None = None  # float32 (n, 6)
+    mm_per_pixel: Tensor | None = None  # float32 (n,)
 
     @classmethod
     def of(cls, images: np.ndarray, masks: np.ndarray) -> Self:
@@ -42,17 +41,15 @@ class StoredBatch(NamedTuple):
         if self.others is not None and self.other_masks is not None:
             other, other_mask = area_means(_values(self.others), self.other_masks.float(), size)
             batch = batch._replace(other=other, other_mask=other_mask)
-        if self.lesions is not None:
-            # A pixel that a lesion touches counts, so that small things do not vanish from the target.
-            lesion = max_pool2d(self.lesions[:, None].float(), self.lesions.shape[-1] // size)
-            batch = batch._replace(lesion=lesion * mask)
+        if self.mm_per_pixel is not None:
+            batch = batch._replace(mm_per_pixel=self.mm_per_pixel * (self.images.shape[-1] // size))
         return batch
 
 
 def stored_batch(data: Data, positions: np.ndarray, bilateral: bool) -> StoredBatch:
     """Return the images at positions from the memory map; if bilateral, with their other breasts."""
     batch = StoredBatch.of(data.images[positions], data.masks[positions])
-    batch = batch._replace(condition=torch.from_numpy(data.conditions[positions]))
+    batch = batch._replace(condition=torch.from_numpy(data.conditions[positions]), mm_per_pixel=_sizes(data, positions))
     if bilateral:
         others = StoredBatch.of(*data.other_breasts(positions))
         batch = batch._replace(others=others.images, other_masks=others.masks)
@@ -73,6 +70,7 @@ class HeldImages:
             self._images[rows[0] : rows[-1] + 1] = part.images.to(device)
             self._masks[rows[0] : rows[-1] + 1] = part.masks.to(device)
         self._conditions = torch.from_numpy(data.conditions[positions]).to(device)
+        self._mm_per_pixel = _sizes(data, positions).to(device)
         self._others = torch.from_numpy(self._rows(data.others[positions])).to(device) if bilateral else None
 
     @staticmethod
@@ -85,7 +83,8 @@ class HeldImages:
         # Of all steps at once, for a GPU waits for each thing that it is sent.
         places = torch.from_numpy(self._rows(np.concatenate(steps))).to(self._device)
         for rows in places.split([len(positions) for positions in steps]):
-            batch = StoredBatch(self._images[rows], self._masks[rows], condition=self._conditions[rows])
+            batch = StoredBatch(self._images[rows], self._masks[rows])
+            batch = batch._replace(condition=self._conditions[rows], mm_per_pixel=self._mm_per_pixel[rows])
             if self._others is not None:
                 others = self._others[rows]
                 known, others = (others >= 0)[:, None, None], others.clamp(min=0)
@@ -95,6 +94,11 @@ class HeldImages:
     def _rows(self, positions: np.ndarray) -> np.ndarray:
         """Return where positions are held, int64 (n,), -1 for -1."""
         return np.where(positions < 0, -1, np.searchsorted(self._positions, positions))
+
+
+def _sizes(data: Data, positions: np.ndarray) -> Tensor:
+    """Return the size of each image's prepared pixels, float32 (n,), in mm."""
+    return torch.from_numpy(data.mm_per_pixel(positions).astype(np.float32))
 
 
 def _values(bits: Tensor) -> Tensor:

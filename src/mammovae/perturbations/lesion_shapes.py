@@ -1,4 +1,4 @@
-"""Shapes of inserted lesions: three families of generators that share nothing but their names.
+"""Shapes of inserted lesions: two families of generators that share nothing but their names.
 
 A shape is a function of a random generator, of positions `y`, `x` in units of the lesion's radius, and of that radius
 in mm. It gives the lesion's thickness, 0..1 with a peak near 1, and 0 at a radius of 1 and beyond.
@@ -46,16 +46,6 @@ def _segment(y: np.ndarray, x: np.ndarray, start: np.ndarray, end: np.ndarray) -
     return np.hypot(y - start[0] - share * along[0], x - start[1] - share * along[1]), share
 
 
-def oval_mass(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """Draw an oval with a wavy margin; from a flat disc with a sharp edge to a soft hill, even or mottled inside."""
-    y, x = _rotated(rng, y, x)
-    narrowed = x * (1 + 0.8 * rng.random())
-    r, angle = np.hypot(y, narrowed), np.arctan2(y, narrowed)
-    edge = 0.92 + np.clip(_waves(rng, angle, range(2, 8), 0.02 + 0.12 * rng.random()), -0.4, 0.08)
-    mottled = 1 + 0.3 * rng.random() * _smooth_noise(rng, y, x, 5.0)
-    return np.clip(1 - (r / edge) ** 2, 0, 1) ** float(rng.uniform(0.4, 1.6)) * np.clip(mottled, 0.3, 1.5) / 1.2
-
-
 def lobed_mass(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
     """Draw a union of three to five soft discs."""
     total = np.zeros_like(y)
@@ -72,18 +62,6 @@ def rugged_mass(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_m
     noise, fine, r = _smooth_noise(rng, y, x, 4.0), _smooth_noise(rng, y, x, 9.0), np.hypot(y, x)
     body = np.clip(0.72 + 0.12 * noise + 0.05 * fine - r, 0, None) / 0.72
     return np.clip(1.35 * body, 0, 1) ** 0.85 * np.clip((1 - r) * 8, 0, 1)
-
-
-def straight_star(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """Draw an oval core, large or hardly visible, with straight tapering spikes, few or many, fine or coarse."""
-    core, strength = rng.uniform(0.25, 0.6), rng.uniform(0.35, 0.85)
-    total = rng.uniform(0.5, 1.0) * oval_mass(rng, y / core, x / core, radius_mm)
-    for _ in range(int(rng.integers(8, 26))):
-        angle, length = 2 * np.pi * rng.random(), 0.5 + 0.48 * rng.random()
-        distance, share = _segment(y, x, np.zeros(2), length * np.array([np.sin(angle), np.cos(angle)]))
-        width = rng.uniform(0.025, 0.08) * (1 - 0.7 * share)
-        total = np.maximum(total, strength * (1 - 0.8 * share) * np.exp(-0.5 * (distance / width) ** 2))
-    return total * np.clip((1 - np.hypot(y, x)) * 10, 0, 1)
 
 
 def jagged_star(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
@@ -128,13 +106,6 @@ def _specks(
     return total
 
 
-def round_specks(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """Draw 5 to 12 round specks of 0.3-0.6 mm, denser in the middle."""
-    count = int(rng.integers(5, 13))
-    centres = np.clip(0.4 * rng.standard_normal((count, 2)), -0.9, 0.9)
-    return _specks(rng, y, x, centres, 0.5 * (0.3 + 0.3 * rng.random(count)) / radius_mm, 0.0)
-
-
 def oval_specks(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
     """Draw 8 to 20 slightly elongated specks of 0.2-0.5 mm, even over a disc."""
     count = int(rng.integers(8, 21))
@@ -150,14 +121,6 @@ def ductal_specks(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius
     along = 2 * rng.random(count) - 1
     centres = (along * np.array([np.sin(heading), np.cos(heading)])).T + 0.1 * rng.standard_normal((count, 2))
     return _specks(rng, y, x, centres, 0.5 * (0.15 + 0.65 * rng.random(count) ** 2) / radius_mm, 2.0)
-
-
-def lumpy_patch(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
-    """Draw a broad hill, round or elongated, steep or flat, uneven by smooth noise of two scales."""
-    turned, across = _rotated(rng, y, x)
-    hill = _window(turned * (1 + rng.random()), across, float(rng.uniform(0.7, 2.0)))
-    lumps = rng.uniform(0.1, 0.45) * _smooth_noise(rng, y, x, 4.0) + 0.2 * rng.random() * _smooth_noise(rng, y, x, 9.0)
-    return np.clip(hill * (0.75 + lumps), 0, 1)
 
 
 def clouded_patch(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radius_mm: float) -> np.ndarray:
@@ -176,11 +139,6 @@ def stranded_patch(rng: np.random.Generator, y: np.ndarray, x: np.ndarray, radiu
     return np.clip(body * (0.78 + 0.2 * strands), 0, 1) * np.clip((1 - np.hypot(y, x)) * 6, 0, 1)
 
 
-def pinch(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return an even pull towards the centre."""
-    return y * _window(y, x, 2.0), x * _window(y, x, 2.0)
-
-
 def twist(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return a pull that turns about the centre."""
     size = _window(y, x, 2.0)
@@ -197,9 +155,8 @@ def rays(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> tuple[np.nda
 
 _KINDS = ("mass", "spiculated", "calcification", "asymmetry")
 SHAPES: dict[str, dict[str, Shape]] = {
-    "train": dict(zip(_KINDS, (oval_mass, straight_star, round_specks, lumpy_patch), strict=True)),
     "validation": dict(zip(_KINDS, (lobed_mass, jagged_star, oval_specks, clouded_patch), strict=True)),
     "test": dict(zip(_KINDS, (rugged_mass, branching_star, ductal_specks, stranded_patch), strict=True)),
 }
 
-PULLS: dict[str, Pull] = {"train": pinch, "validation": twist, "test": rays}
+PULLS: dict[str, Pull] = {"validation": twist, "test": rays}

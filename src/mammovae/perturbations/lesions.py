@@ -10,12 +10,12 @@ from scipy.ndimage import distance_transform_edt, map_coordinates
 from mammovae.config import LesionKind
 from mammovae.perturbations.lesion_shapes import PULLS, SHAPES
 
-LesionFamily = Literal["train", "validation", "test"]
+LesionFamily = Literal["validation", "test"]
 
 # Their order is part of the random key: new kinds go at the end.
 LESION_KINDS: tuple[LesionKind, ...] = get_args(LesionKind)
 FAMILIES: tuple[LesionFamily, ...] = get_args(LesionFamily)
-"""Learn from the first, choose settings by the second, report the third: they share no shape, blending or number."""
+"""Choose settings by the first, report the second: they share no shape, blending or number, nor do training lesions."""
 
 MARGIN_MM = 3.0
 """Least distance between a lesion and the breast's edge."""
@@ -77,7 +77,6 @@ def _attenuate(values: np.ndarray, thickness: np.ndarray, rise: float, level: fl
 
 
 _BLENDINGS: dict[LesionFamily, Callable[[np.ndarray, np.ndarray, float, float], np.ndarray]] = {
-    "train": lambda values, thickness, rise, level: values + rise * thickness,
     "validation": lambda values, thickness, rise, level: values * (1 + rise / level * thickness),
     "test": _attenuate,
 }
@@ -102,7 +101,7 @@ def insert_lesion(image: np.ndarray, mask: np.ndarray, mm_per_pixel: float, spec
         arrays = f"{image.dtype} {image.shape} and {mask.shape}"
         raise ValueError(f"need a uint16 image and a mask of its shape, not {arrays}")
     mask = mask.astype(bool)
-    key = (FAMILIES.index(spec.family), LESION_KINDS.index(spec.kind))
+    key = (FAMILIES.index(spec.family) + 1, LESION_KINDS.index(spec.kind))
     rng, radius = np.random.default_rng(np.random.SeedSequence(spec.seed, spawn_key=key)), 0.5 * spec.diameter_mm
     centre, reach = _place(mask, mm_per_pixel, radius, rng), int(np.ceil(radius / mm_per_pixel)) + 2
     rows, columns = (

@@ -71,9 +71,10 @@ def check_insertion_artefacts(run: Run, data: Data, positions: np.ndarray) -> No
         if "distortion" in kinds:
             kinds = ("distortion",)
         shams: dict[int, np.ndarray] = {}
-        for position in map(int, positions[:_SHAM_IMAGES] if kinds else ()):
-            image, mask, mm = data.images[position], data.masks[position], data.mm_per_pixel(position)
-            insertion = insert_random_lesion(image, mask, mm, "train", [seed, position], kinds)
+        chosen = positions[: _SHAM_IMAGES if kinds else 0]
+        for position, mm in zip(map(int, chosen), data.mm_per_pixel(chosen).tolist(), strict=True):
+            image, mask = data.images[position], data.masks[position]
+            insertion = insert_random_lesion(image, mask, mm, "validation", [seed, position], kinds)
             if insertion is not None:
                 shams[position] = insertion.sham
         if not shams:

@@ -15,7 +15,6 @@ from mammovae.data.dataset import Batch, Data
 from mammovae.models.base import Member
 from mammovae.models.noise import image_keys, step_places
 from mammovae.models.stored_batch import HeldImages, StoredBatch, stored_batch
-from mammovae.perturbations.lesions import insert_random_lesion
 from mammovae.training.distributed import ProcessGroup, without_main_module
 
 _SHARE_HELD = 0.6  # of a GPU's free memory: the rest is for the network
@@ -47,24 +46,18 @@ class BatchDataset:
     """Batches with their random keys on a device, from images held there or from the memory map.
 
     From the memory map, batches for a GPU are made by worker processes, and cross over from pinned memory as they are
-    stored, while the GPU computes; what is gathered and inserted for a CPU would be taken from the network's own time,
-    and is done in between.
+    stored, while the GPU computes; what is gathered for a CPU would be taken from the network's own time, and is done
+    in between.
     """
 
     def __init__(self, data: Data, member: Member, seed: int, device: torch.device) -> None:
         self._data, self._seed, self._size, self._device = data, seed, member.size, device
-        self._disk = _ImagesOnDisk(data, member, seed)
-        self._can_be_held, self._bilateral = not member.inserted_kinds, member.bilateral
+        self._disk, self._bilateral = _ImagesOnDisk(data, member), member.bilateral
         self._held: HeldImages | None = None
         self._steps: list[StepRows] = []  # what the workers are asked for next
 
     def hold(self, positions: np.ndarray) -> None:
-        """Put the images at positions, all that will be asked for, on the device, where it is a GPU with room for them.
-
-        Not where lesions are inserted, which is not done there.
-        """
-        if not self._can_be_held:
-            return
+        """Put the images at positions, all that will be asked for, on the device, where it is a GPU with room for them."""
         if self._bilateral:
             positions = np.concatenate([positions, self._data.others[positions]])
         positions = np.unique(positions[positions >= 0])
@@ -114,31 +107,14 @@ class BatchDataset:
 
 
 class _ImagesOnDisk(Dataset):
-    """Images straight from the memory map, with lesions inserted where a member learns from them."""
+    """Images straight from the memory map."""
 
-    def __init__(self, data: Data, member: Member, seed: int) -> None:
-        self._data, self._seed = data, seed
-        self._kinds, self._bilateral = member.inserted_kinds, member.bilateral
+    def __init__(self, data: Data, member: Member) -> None:
+        self._data, self._bilateral = data, member.bilateral
 
     def __getitem__(self, index: StepRows) -> StoredBatch:
         """Return the images of a step."""
-        if self._kinds:
-            return self._with_lesions(index.positions, index.epoch)
         return stored_batch(self._data, index.positions, self._bilateral)
-
-    def _with_lesions(self, positions: np.ndarray, epoch: int) -> StoredBatch:
-        """Return a batch with none, one or two lesions inserted into each image."""
-        data, lesions = self._data, np.zeros((len(positions), self._data.size, self._data.size), np.uint8)
-        images, masks = np.array(data.images[positions]), np.array(data.masks[positions])
-        for number, position in enumerate(map(int, positions)):
-            key, mm = [self._seed, epoch, position], data.mm_per_pixel(position)
-            for lesion in range(int(np.random.default_rng(key).integers(3))):
-                seed = [*key, lesion]
-                insertion = insert_random_lesion(images[number], masks[number], mm, "train", seed, self._kinds)
-                if insertion is not None:
-                    images[number] = insertion.image
-                    lesions[number] |= insertion.lesion
-        return StoredBatch.of(images, masks)._replace(lesions=torch.from_numpy(lesions))
 
 
 def _has_room(device: torch.device, size: int) -> bool:

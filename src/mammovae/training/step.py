@@ -14,7 +14,7 @@ from mammovae.data.dataset import Batch
 from mammovae.models.augmentation import augment
 from mammovae.models.base import Member
 from mammovae.models.noise import StepContext
-from mammovae.models.precision import float32_products
+from mammovae.models.precision import float32_products, half_precision
 from mammovae.training.distributed import ProcessGroup
 from mammovae.training.loader import StepRows
 
@@ -41,8 +41,7 @@ class TrainingStep:
         adam = torch.optim.Adam(member.parameters(), lr=rate, fused=True, capturable=on_gpu)
         self._optimizer, is_constant = adam, settings.schedule == "constant"
         self.schedule = ConstantLR(adam, 1.0) if is_constant else CosineAnnealingLR(adam, settings.epochs)
-        halves = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
-        self._half = halves.get(settings.precision) if device.type == "cuda" else None
+        self._half = half_precision(settings.precision, device)
         self._is_tf32 = settings.precision == "tf32"
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._half == torch.float16)
         self._recorded = RecordedStep(self._change, adam, device) if is_recorded else None
@@ -68,7 +67,7 @@ class TrainingStep:
         is_half = self._half is not None and self.member.training  # a validation is in 32 bit, as the use will be
         with torch.autocast(self._device.type, self._half, enabled=is_half):
             if self.member.training and self.member.augmented:
-                batch = augment(batch, context.noise)
+                batch = augment(batch, context.noise, self.member.mirrored)
             image = batch.image.contiguous(memory_format=self._layout)
             return self.member.losses(batch._replace(image=image), context)
 

@@ -1,6 +1,7 @@
 """Train a run: fit its members, calibrate them, and write the figures that a person looks at."""
 
 import hashlib
+import math
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -118,8 +119,10 @@ class _Job:
             raise InputError(f"{problem}, and percentiles need {_FEWEST_PATIENTS}: {remedy}")
 
     def fit(self, name: str) -> pd.DataFrame:
-        """Fit a member, for the run's number of epochs or its own; all processes call this."""
-        epochs = getattr(getattr(self.chosen, name), "epochs", None) or self.chosen.epochs
+        """Fit a member, for the run's number of epochs or until it has seen enough images; all processes call this."""
+        presentations, epochs = getattr(getattr(self.chosen, name), "presentations", None), self.chosen.epochs
+        if presentations is not None:
+            epochs = math.ceil(presentations / len(self.parts["train"]))
         settings = self.chosen.model_copy(update={"epochs": epochs})
         return fit(self.members[name], self.data, self.parts, self._folder(name), settings, self.group)
 
@@ -178,11 +181,11 @@ class _Job:
     def _key(self, name: str) -> str:
         """Return a hash of what decides a member's weights, to the last bit, and its history.
 
-        That is the code, the settings, its own and those of the members that it needs; the images, with what is known
-        of them and with their places in the data, which noise is drawn by; and by what arithmetic it is computed.
+        That is the code, the run's settings and its own; the images, with what is known of them and with their places in
+        the data, which noise is drawn by; and by what arithmetic it is computed.
         """
         common = self.chosen.model_dump(exclude={*get_args(MemberName), "members", "fused", "fused_bilateral", "maps"})
-        settings = {part: getattr(self.chosen, part).model_dump() for part in (name, *MEMBERS[name].needs)}
+        settings = getattr(self.chosen, name).model_dump()
         code = code_hash("data", "perturbations", "models", "training")
         processor = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.get_num_threads()
         arithmetic = [torch.__version__, processor, self.group.size]
