@@ -97,7 +97,7 @@ class Study:
         if name != "original":
             given["limit"] = 2048
         if name == "detect":
-            given["lesion_segmenter"]["epochs"] = 1
+            given["lesion_segmenter"]["presentations"] = None
         mammovae.train(self.data(), out=out, preset=name, settings=TrainSettings(**given))
         return out
 

@@ -78,8 +78,8 @@ def fit_ours(study: Study, case: Case, epochs: int = 2, **values: Any) -> Fitted
 class PlainLoop:
     """The same network in an eager loop as one writes it at first, its images on the device as float32.
 
-    The original network is plain.py's; of the others the network itself is used, with its augmentation and its noise,
-    and lesions that are there already.
+    The original network is plain.py's; of the others the network itself is used, with its augmentation, its noise and
+    its lesions.
     """
 
     def __init__(self, study: Study, case: Case, settings: TrainSettings) -> None:
@@ -90,8 +90,7 @@ class PlainLoop:
         self.network: nn.Module = plain.Plain() if is_plain else build_members(settings)[case.member]
         self.network.to(device()).train()
         self.is_plain, self.forward = is_plain, self.network.__call__ if is_plain else self._losses
-        batch = data.batch(self.rows, getattr(settings, case.member).size).to(device())
-        self.batch = batch._replace(lesion=batch.mask * (batch.image > 0.7))
+        self.batch = data.batch(self.rows, getattr(settings, case.member).size).to(device())
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
         half = HALVES.get(settings.precision)
         self.half = half if device().type == "cuda" else None
@@ -100,7 +99,9 @@ class PlainLoop:
     def _losses(self, batch: Batch, keys: Tensor) -> Tensor:
         context = StepContext.of(keys)
         member: Any = self.network
-        return member.losses(augment(batch, context.noise) if member.augmented else batch, context)["loss"].mean()
+        return member.losses(augment(batch, context.noise, member.mirrored) if member.augmented else batch, context)[
+            "loss"
+        ].mean()
 
     def epoch(self) -> float:
         """Make an epoch and return its images a second."""
@@ -136,8 +137,7 @@ def against_plain_loops(study: Study) -> Iterator[Row]:
     for case in cases(study):
         for precision in ("32", "tf32") if study.on_gpu else ("32",):
             usual, ours = race(study, case, precision=precision)
-            note = "usual: lesions drawn before" if case.member == "lesion_segmenter" else ""
-            yield Row("train", f"{case}, {precision}; usual: plain eager loop", "images/s", usual, ours, note)
+            yield Row("train", f"{case}, {precision}; usual: plain eager loop", "images/s", usual, ours)
 
 
 def operations(study: Study) -> Iterator[Row]:
@@ -165,9 +165,7 @@ _KINDS = {
 
 def precisions(study: Study) -> Iterator[Row]:
     """Images a second of ours and the loss after two epochs in each precision; usual: in float32."""
-    for case in cases(study):  # lesions take the time of the CPU, whatever the precision
-        if case.member == "lesion_segmenter":
-            continue
+    for case in cases(study):
         usual = None
         for precision in PRECISIONS if study.on_gpu else PRECISIONS[:2]:
             fitted = fit_ours(study, case, precision=precision)

@@ -198,10 +198,12 @@ def digest(*values: Any) -> str:
 
 
 @cache
-def code_hash(*rooms: str) -> str:
-    """Return a hash of the source files of some rooms of mammovae: a cache must not hold what other code made."""
-    files = [path for room in rooms for path in sorted((Path(__file__).parent / room).rglob("*.py"))]
-    return digest({str(path.relative_to(Path(__file__).parent)): file_hash(path) for path in files})
+def code_hash(*places: str) -> str:
+    """Return a hash of rooms and source files of mammovae: a cache must not hold what other code made."""
+    package = Path(__file__).parent
+    parts = [package / place for place in places]
+    files = [path for part in parts for path in (sorted(part.rglob("*.py")) if part.is_dir() else [part])]
+    return digest({str(path.relative_to(package)): file_hash(path) for path in files})
 
 
 def acquire_lock(path: Path, out: Path) -> FileLock:

@@ -25,8 +25,8 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def small_settings(*names: str) -> dict[str, Any]:
-    """Return settings of a training of small members, with those that they need, by the first one's scores and maps."""
-    members = [name for name in MEMBERS if name in names or any(name in MEMBERS[other].needs for other in names)]
+    """Return settings of a training of small members, by the first one's scores and maps."""
+    members = [name for name in MEMBERS if name in names]
     shown = next((MEMBERS[name] for name in names if not MEMBERS[name].bilateral), MEMBERS["vae"])
     if shown is MEMBERS["vae"]:
         members = [name for name in MEMBERS if name in {*members, "vae"}]
@@ -40,14 +40,12 @@ def build(name: str, seed: int = 0) -> Member:
 
 
 def batch(count: int = 3) -> Batch:
-    """Return healthy images with other breasts, a lesion each, and conditions."""
+    """Return healthy images with other breasts and what is known of them."""
     images, masks = make_breast_images(2 * count, SIZE)
     image, mask = (torch.from_numpy(part.astype(np.float32))[:, None] for part in (images, masks))
-    lesion = torch.zeros(count, 1, SIZE, SIZE)
-    lesion[..., 14:18, 4:8] = 1
     condition = torch.tensor([[1.0, -1, 0, 1, 0, 0]]).repeat(count, 1)
     this, other = slice(None, count), slice(count, None)
-    return Batch(image[this], mask[this], image[other], mask[other], lesion * mask[this], condition)
+    return Batch(image[this], mask[this], image[other], mask[other], condition, torch.full((count,), 4.0))
 
 
 def only(images: Batch, row: int) -> Batch:

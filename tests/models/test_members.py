@@ -12,7 +12,7 @@ import pytest
 import mammovae as mv
 from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector
-from mammovae.perturbations import lesions
+from mammovae.perturbations import training_lesions
 from mammovae.perturbations.lesions import LesionSpec, insert_lesion
 from mammovae.training import calibrate
 
@@ -22,7 +22,7 @@ SETTINGS: dict[str, Any] = {
     "fused_bilateral": ["pair_peak_bilateral"],
     "residual_vae": {"size": 64, "widths": [8, 16, 16], "latent": 4},
     "denoiser": {"size": 64, "widths": [8, 16], "grid": 8},
-    "lesion_segmenter": {"size": 64, "widths": [8, 16], "epochs": 30, "kinds": ["mass"]},
+    "lesion_segmenter": {"size": 64, "widths": [8, 16], "presentations": 1170, "kinds": ["mass"]},
     "bilateral_vae": {"size": 64, "widths": [8, 16]},
 }
 FINDING = (
@@ -43,18 +43,15 @@ def marking(trapped_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A segmenter that has learnt enough to distinguish: large lesions alone, for 41 images of 64 px teach it no others."""
     out = tmp_path_factory.mktemp("marking") / "run"
     settings: dict[str, Any] = {
-        "members": ["residual_vae", "lesion_segmenter"],
+        "members": ["lesion_segmenter"],
         "fused": ["lesion_segmenter_peak"],
         "maps": ["lesion_segmenter"],
-        "epochs": 5,
         "batch_size": 4,
         "learning_rate": 4e-3,
-        "residual_vae": SETTINGS["residual_vae"],
-        "lesion_segmenter": {"size": 64, "widths": [16, 32], "epochs": 60, "kinds": ["mass"]},
+        "lesion_segmenter": {"size": 64, "widths": [16, 32], "presentations": 2400, "kinds": ["mass"]},
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lesions, "DIAMETERS_MM", (15.0, 40.0))
-        patch.setattr(lesions, "CONTRASTS", (0.3, 0.9))
+        patch.setitem(training_lesions.RADII_MM, "mass", (7.5, 20.0))
         mv.train(trapped_data, out=out, preset="detect", settings=mv.TrainSettings(**settings))
     return out
 
@@ -105,7 +102,9 @@ def test_scores_are_the_same_alone_in_a_batch_from_data_from_files_and_without_t
 
 def with_lesion(data: Data, position: int, contrast: float, mm: float = 15) -> tuple[np.ndarray, np.ndarray]:
     image, mask = data.images[position], data.masks[position] > 0
-    planting = insert_lesion(image, mask, float(data.mm_per_pixel(np.array([position]))[0]), LesionSpec("mass", "test", mm, contrast, 5))
+    planting = insert_lesion(
+        image, mask, float(data.mm_per_pixel(np.array([position]))[0]), LesionSpec("mass", "test", mm, contrast, 5)
+    )
     return planting.image, planting.sham
 
 
@@ -174,22 +173,12 @@ def test_a_segmenter_that_sees_what_was_inserted_without_a_lesion_is_refused(
     calibrate.check_insertion_artefacts(run, data, breast_images)
 
     def showing(image: np.ndarray, mask: np.ndarray, mm: float, *_: Any) -> Any:
-        planting = insert_lesion(image, mask > 0, mm, LesionSpec("mass", "train", 25.0, 2.0, 5))
+        planting = insert_lesion(image, mask > 0, mm, LesionSpec("mass", "validation", 25.0, 2.0, 5))
         return replace(planting, sham=planting.image)
 
     monkeypatch.setattr(calibrate, "insert_random_lesion", showing)
     with pytest.raises(mv.InputError, match="lesion_segmenter distinguishes sham insertions from raw images"):
         calibrate.check_insertion_artefacts(run, data, breast_images)
-
-
-def test_a_segmenter_without_the_vae_that_it_learns_from_is_refused(trapped_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(mv.UsageError, match="lesion_segmenter learns from residual_vae"):
-        mv.train(
-            trapped_data,
-            out=tmp_path / "run",
-            preset="detect",
-            settings=mv.TrainSettings(members=("lesion_segmenter",)),
-        )
 
 
 def test_a_score_or_map_that_no_member_makes_is_refused_before_any_training(trapped_data: Path, tmp_path: Path) -> None:

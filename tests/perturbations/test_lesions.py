@@ -22,7 +22,7 @@ PHANTOM = make_phantom(0, 3, "L", "MLO", size=256)
 
 
 def insert(
-    kind: Any = "mass", family: Any = "train", diameter_mm=16.0, contrast=0.5, seed=1, phantom=PHANTOM
+    kind: Any = "mass", family: Any = "validation", diameter_mm=16.0, contrast=0.5, seed=1, phantom=PHANTOM
 ) -> InsertedLesion:
     spec = LesionSpec(kind, family, diameter_mm, contrast, seed)
     return insert_lesion(phantom.image, phantom.mask, phantom.mm_per_pixel, spec)
@@ -102,7 +102,6 @@ def test_families_blend_differently_on_dark_and_bright_tissue():
         inserted = insert_lesion(flat, mask, 1.0, LesionSpec("asymmetry", family, 30, 0.2, 0))
         rise = inserted.image.astype(float) - inserted.sham
         ratio[family] = rise[::2][inserted.lesion[::2]].mean() / rise[1::2][inserted.lesion[1::2]].mean()
-    assert ratio["train"] == pytest.approx(1, abs=0.1)
     assert ratio["validation"] > 1.6
     assert ratio["test"] < 0.75
 
@@ -119,7 +118,7 @@ def test_calcifications_are_sub_millimetre_and_fade_in_coarse_pixels():
     peaks = []
     for size in (1024, 128):
         phantom = make_phantom(0, 3, "L", "CC", size=size)
-        inserted = insert("calcification", "train", contrast=1.0, phantom=phantom)
+        inserted = insert("calcification", "validation", contrast=1.0, phantom=phantom)
         rise = inserted.image.astype(float) - inserted.sham
         peaks.append(rise.max() / contrast_unit(phantom.image, phantom.mask))
         if size == 1024:
@@ -154,4 +153,4 @@ def test_a_breast_too_small_for_the_lesion_is_refused_with_the_width_that_fits()
     mask = np.zeros_like(PHANTOM.mask)
     mask[100:110, 40:50] = True
     with pytest.raises(ValueError, match="at most"):
-        insert_lesion(PHANTOM.image, mask, PHANTOM.mm_per_pixel, LesionSpec("mass", "train", 20, 1, 0))
+        insert_lesion(PHANTOM.image, mask, PHANTOM.mm_per_pixel, LesionSpec("mass", "validation", 20, 1, 0))

@@ -61,13 +61,12 @@ def test_images_held_on_a_device_give_the_batches_of_the_memory_map(
     member = build(name)  # of half the data's size: area means are taken on the way
     rows = positions(data, member)
     expected = batches(BatchDataset(data, member, 3, CPU), rows)
-    for place, batch, _ in expected if not member.inserted_kinds else ():
+    for place, batch, _ in expected:
         same_batch(batch, data.batch(place.positions, member.size, member.bilateral))
     monkeypatch.setattr(loader, "_has_room", lambda device, size: True)
     held = BatchDataset(data, member, 3, CPU)
     held.hold(rows)
-    if not member.inserted_kinds:
-        monkeypatch.setattr(held, "_disk", None)  # nor is it asked
+    monkeypatch.setattr(held, "_disk", None)  # nor is it asked
     assert_same(batches(held, rows), expected)
 
 

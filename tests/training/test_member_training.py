@@ -129,11 +129,11 @@ class PresetRun(NamedTuple):
     cache: Path
 
     def of(self, *members: str) -> TrainSettings:
-        """Return the preset's settings for some of its members, with what they need and one that reconstructs."""
+        """Return the preset's settings for some of its members, and one that reconstructs."""
         shown = MEMBERS[members[-1]]
         if not any(issubclass(MEMBERS[name], Autoencoder) for name in members):
             members = (next(n for n in self.chosen.members if issubclass(MEMBERS[n], Autoencoder)), *members)
-        names = [name for name in MEMBERS if name in members or any(name in MEMBERS[each].needs for each in members)]
+        names = [name for name in MEMBERS if name in members]
         scores = {"fused": [next(iter(shown.scores))], "maps": [shown.maps[0]]}
         return self.chosen.merged({"members": names, **scores})
 
@@ -144,8 +144,9 @@ def preset_run(
 ) -> PresetRun:
     folder, usual = tmp_path_factory.mktemp(request.param), PRESETS[request.param]
     small: dict[str, Any] = {name: {"size": SIZE} | SMALL[name] for name in MEMBERS}
-    if usual.lesion_segmenter.epochs is not None:
-        small["lesion_segmenter"] |= {"epochs": 3}
+    for name in ("lesion_segmenter", "patch_segmenter"):
+        if getattr(usual, name).presentations is not None:
+            small[name] |= {"presentations": 60}  # three epochs
     common = {"epochs": 2, "limit": 21, "batch_size": 11, "checkpoint_seconds": 0.0}
     run = PresetRun(request.param, usual.merged(small | common), folder / "beside", folder / "cache")
     other = "bilateral_vae" if "denoiser" in usual.members else "denoiser"

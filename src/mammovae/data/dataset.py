@@ -213,10 +213,11 @@ class Data:
     def batch(self, positions: np.ndarray, size: int, other: bool = False) -> Batch:
         """Return the images at positions for a network of size pixels; with other, their other breasts too."""
         image, mask = to_tensors(self.images[positions], self.masks[positions], size)
-        condition = torch.from_numpy(self.conditions[positions])
+        mm_per_pixel = torch.from_numpy(self.mm_per_pixel(positions).astype(np.float32)) * (self.size // size)
+        known = {"condition": torch.from_numpy(self.conditions[positions]), "mm_per_pixel": mm_per_pixel}
         if not other:
-            return Batch(image, mask, condition=condition)
-        return Batch(image, mask, *to_tensors(*self.other_breasts(positions), size), condition=condition)
+            return Batch(image, mask, **known)
+        return Batch(image, mask, *to_tensors(*self.other_breasts(positions), size), **known)
 
     def other_breasts(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return images and masks (n, S, S) of the other breasts, all 0 where there is none."""

@@ -9,7 +9,14 @@ from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, ma
 
 from mammovae.config import LesionSegmenterSettings, UsageError
 from mammovae.data.dataset import Batch
-from mammovae.models.anomaly_maps import REFERENCE_SIZE, erode, masked_max, masked_mean, smooth_inside, standardise_in_mask
+from mammovae.models.anomaly_maps import (
+    REFERENCE_SIZE,
+    erode,
+    masked_max,
+    masked_mean,
+    smooth_inside,
+    standardise_in_mask,
+)
 from mammovae.models.base import Member
 from mammovae.models.layers import UNet, downsampled_size, enlarge
 from mammovae.models.noise import ImageNoise, StepContext
@@ -154,7 +161,7 @@ def _overlap_add(windows: Tensor, starts: list[int]) -> Tensor:
 
 
 def sample_patches(mask: Tensor, lesion: Tensor, side: int, noise: ImageNoise) -> Tensor:
-    """Draw the corner (row, column) of a patch of each image, int64 (n, 2): over a lesion, or else inside the breast."""
+    """Draw the corner (row, column) of a patch of each image, int64 (n, 2): over a lesion, or else in the breast."""
     size, lesion, mask = mask.shape[-1], lesion.flatten(1) > 0.5, mask.flatten(1) > 0.5
     # The k-th pixel of a region is where the running count of its pixels reaches k.
     running = torch.where(lesion.any(dim=1, keepdim=True), lesion, mask).cumsum(dim=1)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 
 from mammovae.arguments import TO_PATH, checked
-from mammovae.config import InputError, TrainSettings, UsageError
+from mammovae.config import InputError, TrainSettings
 from mammovae.models.base import WEIGHTS, Autoencoder, Generator, Member, load_weights
 from mammovae.models.bilateral_vae import BilateralVae
 from mammovae.models.denoiser import Denoiser

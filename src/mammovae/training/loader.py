@@ -57,7 +57,7 @@ class BatchDataset:
         self._steps: list[StepRows] = []  # what the workers are asked for next
 
     def hold(self, positions: np.ndarray) -> None:
-        """Put the images at positions, all that will be asked for, on the device, where it is a GPU with room for them."""
+        """Put the images at positions, all that will be asked for, on the device, if it is a GPU with room for them."""
         if self._bilateral:
             positions = np.concatenate([positions, self._data.others[positions]])
         positions = np.unique(positions[positions >= 0])

@@ -20,7 +20,7 @@ from mammovae.data.dataset import Data
 from mammovae.detection.detector import reconstruct
 from mammovae.generation.latent_density import DENSITY, LatentDensity
 from mammovae.models.base import HISTORY, WEIGHTS, Member
-from mammovae.models.run import CONFIG, MEMBERS, Run, build_members
+from mammovae.models.run import CONFIG, Run, build_members
 from mammovae.report.charts import loss_curves
 from mammovae.report.formatting import plural
 from mammovae.report.images import image_grid
@@ -32,6 +32,14 @@ from mammovae.training.leakage import record_training_images
 from mammovae.training.loop import fit
 
 _OF_RAW_DATA = ("stored_as", "phantoms", "white")  # of a DATA folder's manifest: what files scored later share
+
+_CODE_OF_WEIGHTS = (
+    "data/dataset.py",
+    "perturbations/training_lesions.py",
+    "perturbations/lesion_parts.py",
+    *(f"training/{name}.py" for name in ("distributed", "history", "loader", "loop", "step", "train")),
+)
+"""What decides, beside the networks and the images themselves, the weights of a member and its history."""
 
 _FEWEST_PATIENTS = 2  # of calibration: the images of one say nothing of how patients differ
 
@@ -181,12 +189,12 @@ class _Job:
     def _key(self, name: str) -> str:
         """Return a hash of what decides a member's weights, to the last bit, and its history.
 
-        That is the code, the run's settings and its own; the images, with what is known of them and with their places in
-        the data, which noise is drawn by; and by what arithmetic it is computed.
+        That is the code, the run's settings and its own; the images, with what is known of them and with their places
+        in the data, which noise is drawn by; and by what arithmetic it is computed.
         """
         common = self.chosen.model_dump(exclude={*get_args(MemberName), "members", "fused", "fused_bilateral", "maps"})
         settings = getattr(self.chosen, name).model_dump()
-        code = code_hash("data", "perturbations", "models", "training")
+        code = code_hash("models", *_CODE_OF_WEIGHTS)
         processor = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.get_num_threads()
         arithmetic = [torch.__version__, processor, self.group.size]
         return f"{name}-{digest(code, name, common, settings, self._images, arithmetic)}"
