@@ -286,6 +286,7 @@ PRESETS: dict[str, TrainSettings] = {
     "detect": TrainSettings(
         **_COSINE,
         epochs=40,
+        precision="bf16-mixed",
         members=("residual_vae", "denoiser", "lesion_segmenter"),
         lesion_segmenter=LesionSegmenterSettings(presentations=24_000),
         fused=("normalised_peak", "denoising_local_peak", "lesion_segmenter_peak"),
