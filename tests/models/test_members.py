@@ -127,14 +127,19 @@ def test_inserted_lesions_of_growing_contrast_raise_each_finding_score_and_shams
         np.testing.assert_allclose(shams[name], clean[name], rtol=1e-6, err_msg=name)
 
 
-def test_a_segmenter_answers_large_lesions_of_growing_contrast_and_no_sham(marking: Path, data: Data) -> None:
+def test_a_segmenter_answers_lesions_of_growing_contrast_and_size_and_no_sham(marking: Path, data: Data) -> None:
     detector, positions = Detector(mv.Run.open(marking)), data.select("test")
     positions = positions[data.healthy(positions)][:12]
-    masks, means = data.masks[positions], []
-    for contrast in (0.0, 0.6, 0.9, 1.2):
-        images = np.stack([with_lesion(data, int(position), contrast, 25)[0] for position in positions])
-        means.append(float(detector.detect(images, masks)[0]["lesion_segmenter_peak"].mean()))
-    assert means == sorted(means) and means[-1] > means[0] + 0.5, means
+    masks = data.masks[positions]
+
+    def mean(contrast: float, mm: float) -> float:
+        images = np.stack([with_lesion(data, int(position), contrast, mm)[0] for position in positions])
+        return float(detector.detect(images, masks)[0]["lesion_segmenter_peak"].mean())
+
+    by_contrast = [mean(contrast, 25) for contrast in (0.0, 0.6, 0.9, 1.2)]
+    by_size = [mean(0.9, mm) for mm in (8, 16, 25)]
+    for means in (by_contrast, by_size):
+        assert means == sorted(means) and means[-1] > means[0] + 0.5, means
     shams = np.stack([with_lesion(data, int(position), 0.9, 25)[1] for position in positions])
     scores, clean = detector.detect(shams, masks)[0], detector.detect(data.images[positions], masks)[0]
     np.testing.assert_allclose(scores["lesion_segmenter_peak"], clean["lesion_segmenter_peak"], rtol=1e-6)
