@@ -31,7 +31,7 @@ def audit(
     opened, real, artificial = Run.open(run), Data.open(data), Data.open(generated)
     if artificial.path.resolve() == real.path.resolve():
         raise UsageError(f"{real.path} is given both as the generated and as the real images: name two folders")
-    real.check_prepared_as(opened.manifest["prepared"])
+    opened.check_data(real)
     if real.digest != opened.manifest["inputs"]["index"]:
         own = opened.manifest["inputs"]["data"]
         problem = f"{opened.path} was not trained on {real.path} as it is now split, but on {own}"

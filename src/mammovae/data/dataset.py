@@ -1,7 +1,8 @@
 """A DATA folder opened, or several as one: its index, its memory-mapped images, and batches of tensors from them."""
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -121,13 +122,6 @@ class Data:
         parts = [table.reindex(index=part, columns=shared) for table, part in zip(tables, rows, strict=True)]
         return pd.concat(parts, ignore_index=True)
 
-    def check_prepared_as(self, settings: dict[str, Any]) -> None:
-        """Refuse, with UsageError, data whose geometry is not that of the data a run was trained on."""
-        stretch, expected = self.manifest["settings"]["stretch"], settings["stretch"]
-        if stretch != expected:
-            stretches = f"with stretch {stretch}, the run's data with {expected}"
-            raise UsageError(f"{self.name} was prepared {stretches}: prepare alike")
-
     @property
     def source(self) -> Source:
         """What the kind of raw data says of itself; generated images are a folder of images."""
@@ -176,7 +170,11 @@ class Data:
         return parts
 
     def for_training(self, settings: TrainSettings) -> dict[str, np.ndarray]:
-        """Return parts; raises InputError, with the counts that explain it, when there is nothing to train on."""
+        """Return parts; raises InputError, with the counts that explain it, when there is nothing to train on.
+
+        UsageError where the images have a size that the networks of settings cannot be given.
+        """
+        check_size(self, [getattr(settings, name).size for name in settings.members])
         parts = self.parts(settings)
         if not len(parts["train"]):
             unknown = int(self.index["healthy"].isna().sum())
@@ -236,6 +234,21 @@ class Data:
         """Return the size of a prepared pixel at the detector, in mm; where the source's is unknown, a guess."""
         source, scale = (self.index[name].iloc[position] for name in ("mm_per_pixel", "scale_y"))
         return guessed_mm_per_pixel(self.masks[position]) if pd.isna(source) else float(source / scale)
+
+
+def check_size(data: Data, sizes: Collection[int]) -> None:
+    """Refuse, with UsageError, images that are not a whole multiple of the sizes of the networks that they go to.
+
+    Larger ones are averaged; smaller ones are never enlarged, as what a network then saw would not be in the image.
+    """
+    if any(data.size % size for size in sizes):
+        problem = f"{data.name} holds images of {data.size} px, and the networks take {in_pixels(sizes)}"
+        raise UsageError(f"{problem}: prepare it again with --size {math.lcm(*sizes)}, or choose other sizes of networks")
+
+
+def in_pixels(sizes: Collection[int]) -> str:
+    """Return sizes in words: "256 and 512 px"."""
+    return " and ".join(str(size) for size in sorted(set(sizes))) + " px"
 
 
 def _open_array(file: Path) -> np.ndarray:

@@ -33,7 +33,7 @@ def evaluate(run: AnyPath, data: AnyPath, out: AnyPath, protocol: Protocol, seed
     Labels are read here and nowhere before: they choose nothing.
     """
     opened, prepared = Run.open(run), Data.open(data)
-    prepared.check_prepared_as(opened.manifest["prepared"])
+    opened.check_data(prepared)
     positions, notes = select_test_images(opened, prepared, protocol, seed)
     settings = {"protocol": protocol, "seed": seed}
     with StageFolder(out, "evaluate", settings, stage_inputs(opened, prepared)) as stage:
