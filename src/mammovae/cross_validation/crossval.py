@@ -76,7 +76,7 @@ def crossval(  # noqa: PLR0913
                     _fold(part, folder, fold, _Attempt(preset, chosen, cache, other_view))
                 runs = [Run.open(folder / preset) for folder in folders]
                 tables = [pd.read_parquet(folder / "inserted_lesions.parquet") for folder in folders]
-                write_json(stage.out / "selection.json", summarise_selection(tables, runs))
+                write_json(stage.out / "selection.json", summarise_selection(tables, opened, runs))
                 metrics = write_pooled_report(stage.out, opened, runs)
             write_json(stage.out / "metrics.json", metrics)
             stage.finish()

@@ -243,7 +243,9 @@ def check_size(data: Data, sizes: Collection[int]) -> None:
     """
     if any(data.size % size for size in sizes):
         problem = f"{data.name} holds images of {data.size} px, and the networks take {in_pixels(sizes)}"
-        raise UsageError(f"{problem}: prepare it again with --size {math.lcm(*sizes)}, or choose other sizes of networks")
+        raise UsageError(
+            f"{problem}: prepare it again with --size {math.lcm(*sizes)}, or choose other sizes of networks"
+        )
 
 
 def in_pixels(sizes: Collection[int]) -> str:
