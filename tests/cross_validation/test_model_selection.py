@@ -24,11 +24,17 @@ def tables() -> list[pd.DataFrame]:
         inserted = ~np.isin(kinds, ["", "sham"])
         level = rng.normal(size=FOLDS * PATIENTS)[positions // 2]
         known = rng.random(FOLDS * 2 * PATIENTS)[positions] < 0.7
-        rows = {"position": positions, "kind": kinds, "diameter_mm": 5.0, "contrast": 0.4, "chance": 0.03}
+        rows: dict[str, Any] = {
+            "position": positions,
+            "kind": kinds,
+            "diameter_mm": 5.0,
+            "contrast": 0.4,
+            "chance": 0.03,
+        }
         rows["peak"] = level + 0.8 * inserted + 0.2 * rng.normal(size=len(kinds))
         rows["peak_bilateral"] = np.where(known, rows["peak"], np.nan)
         # Whether a lesion is pointed at depends on the patient alone.
-        rows["hit"] = pd.Series(np.where(inserted, level > 0, None), dtype=object)
+        rows["hit"] = np.where(inserted, level > 0, np.nan)
         tables.append(pd.DataFrame(rows))
     return tables
 

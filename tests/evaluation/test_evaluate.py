@@ -10,7 +10,8 @@ from PIL import Image
 
 import mammovae as mv
 from mammovae.detection.detector import Detector
-from mammovae.evaluation.evaluate import scores_table, select_test_images
+from mammovae.evaluation.evaluate import select_test_images
+from mammovae.evaluation.scored_images import score_images
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_the_original_protocol_draws_twenty_of_each_at_most_and_says_when_there_
 def test_evaluating_the_same_run_twice_gives_the_same_scores(run: Path, trapped_data: Path) -> None:
     opened, data = mv.Run.open(run), mv.Data.open(trapped_data)
     positions, _ = select_test_images(opened, data, "full", 0)
-    pd.testing.assert_frame_equal(scores_table(opened, data, positions), scores_table(opened, data, positions))
+    pd.testing.assert_frame_equal(score_images(opened, data, positions), score_images(opened, data, positions))
 
 
 def test_maps_stay_inside_the_breast(run: Path, trapped_data: Path) -> None:

@@ -13,7 +13,8 @@ from mammovae.auditing.latent_space import latent_view
 from mammovae.auditing.subsampling import audit_sets
 from mammovae.config import InputError, PresetName, Seed, TrainSettings, UsageError
 from mammovae.data.dataset import Data
-from mammovae.evaluation.evaluate import scores_table, select_test_images, stage_inputs
+from mammovae.evaluation.evaluate import select_test_images, stage_inputs
+from mammovae.evaluation.scored_images import score_images
 from mammovae.generation.samplers import DERIVED
 from mammovae.models.base import Generator
 from mammovae.models.run import Run
@@ -110,7 +111,7 @@ def measure_utility(out: Path, real: Data, generated: Data, preset: PresetName, 
     for name, data in (("real", real), ("generated", generated)):
         train_on(data, out / f"utility-{name}", preset, chosen)
         positions, _ = select_test_images(Run.open(out / "utility-real"), real, "full", seed)
-        table = scores_table(Run.open(out / f"utility-{name}"), real, positions)
+        table = score_images(Run.open(out / f"utility-{name}"), real, positions)
         tables.append(table[table["healthy"].notna()])
     bootstrap = PatientBootstrap(tables[0]["patient_id"].astype(str), ~tables[0]["healthy"].to_numpy(bool))
     by_real, by_generated = (table["finding"].to_numpy(np.float64) for table in tables)
