@@ -86,7 +86,11 @@ def simulated_patients(
 
 
 def realised_rates(p: np.ndarray, patient: np.ndarray) -> list[float]:
-    """Return for each of RATES the mean over patients of the share of their images that it flags."""
+    """Return for each of RATES the mean over patients of the share of their images that it flags.
+
+    No p-value may be finer than the patients are, however many images they have.
+    """
+    assert p.min() >= RATES[0] * (1 - 1e-9)
     images = np.bincount(patient)
     return [float((np.bincount(patient, flagged(p, rate)) / images).mean()) for rate in RATES]
 

@@ -129,8 +129,9 @@ def _realised(known: pd.DataFrame, runs: Sequence[Run], rate: float) -> dict[str
     """Return for a stated false-positive rate the realised one on healthy test images, and its 99 % range.
 
     A rate is promised for an image of a new patient: realised is the mean over patients of the share of their images
-    that is flagged. By image it would be exceeded where patients with more images have higher scores. The range is that of one calibration with the folds' mean number of patients and of the patients of all healthy test
-    images: too wide for several folds, whose calibrations partly cancel.
+    that is flagged. By image it would be exceeded where patients with more images have higher scores. The range is that
+    of one calibration with the folds' mean number of patients and of the patients of all healthy test images: too wide
+    for several folds, whose calibrations partly cancel.
     """
     healthy = known[known["healthy"].astype(bool)]
     n = round(np.mean([run.manifest["calibration_patients"] for run in runs]))
