@@ -187,8 +187,8 @@ def quality_pool() -> tuple[Quality, pd.DataFrame, np.ndarray]:
         return measures, images, (coarse[1] > 0).astype(float), patient
 
     quality = Quality.fit(*draw(40)[:3])
-    *others, patient = draw(1500)
-    return quality, quality.normal_scores(*others), patient
+    measures, thumbnails, outlines, patient = draw(1500)
+    return quality, quality.normal_scores(measures, thumbnails, outlines), patient
 
 
 @pytest.mark.parametrize("images", ["two", "four", "mixed"])
