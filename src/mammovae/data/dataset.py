@@ -170,11 +170,7 @@ class Data:
         return parts
 
     def for_training(self, settings: TrainSettings) -> dict[str, np.ndarray]:
-        """Return parts; raises InputError, with the counts that explain it, when there is nothing to train on.
-
-        UsageError where the images have a size that the networks of settings cannot be given.
-        """
-        check_size(self, [getattr(settings, name).size for name in settings.members])
+        """Return parts; raises InputError, with the counts that explain it, when there is nothing to train on."""
         parts = self.parts(settings)
         if not len(parts["train"]):
             unknown = int(self.index["healthy"].isna().sum())
@@ -183,6 +179,17 @@ class Data:
                 hint = f"{unknown} images are of unknown health: --include unlabelled trains on them too"
             raise InputError(f"{self.name} has no image to train on that matches; {hint}")
         return parts
+
+    def check_size(self, settings: TrainSettings) -> None:
+        """Refuse, with UsageError, images whose size is no whole multiple of those of the networks of settings.
+
+        Larger ones are averaged; smaller ones are never enlarged, as what a network then saw would not be in the image.
+        """
+        sizes = {getattr(settings, name).size for name in settings.members}
+        if any(self.size % size for size in sizes):
+            problem = f"{self.name} holds images of {self.size} px, and the networks take {in_pixels(sizes)}"
+            remedy = f"prepare it again with --size {math.lcm(*sizes)}, or choose other sizes of networks"
+            raise UsageError(f"{problem}: {remedy}")
 
     def geometries(self, positions: np.ndarray) -> list[Geometry]:
         """Return how the source images became the prepared images at positions."""
@@ -234,18 +241,6 @@ class Data:
         """Return the size of a prepared pixel at the detector, in mm; where the source's is unknown, a guess."""
         source, scale = (self.index[name].iloc[position] for name in ("mm_per_pixel", "scale_y"))
         return guessed_mm_per_pixel(self.masks[position]) if pd.isna(source) else float(source / scale)
-
-
-def check_size(data: Data, sizes: Collection[int]) -> None:
-    """Refuse, with UsageError, images that are not a whole multiple of the sizes of the networks that they go to.
-
-    Larger ones are averaged; smaller ones are never enlarged, as what a network then saw would not be in the image.
-    """
-    if any(data.size % size for size in sizes):
-        problem = f"{data.name} holds images of {data.size} px, and the networks take {in_pixels(sizes)}"
-        raise UsageError(
-            f"{problem}: prepare it again with --size {math.lcm(*sizes)}, or choose other sizes of networks"
-        )
 
 
 def in_pixels(sizes: Collection[int]) -> str:
