@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from mammovae.statistics.bootstrap import Estimate
+
 FOLDER = Path(sys.argv[1])
 METRICS = json.loads((FOLDER / "metrics.json").read_text())
 
@@ -21,6 +23,11 @@ def interval(key: str) -> str:
     """Return a metric of metrics.json with its interval."""
     low, high = METRICS[f"{key}_low"], METRICS[f"{key}_high"]
     return f"{METRICS[key]:.2f} ({low:.2f} to {high:.2f})"
+
+
+def cell(entry: dict[str, float | None], what: str) -> str:
+    """Return a figure of selection.json with its interval: "0.68 (0.61–0.74)"."""
+    return Estimate(entry[what], entry["low"], entry["high"], 0, 0).text
 
 
 results = pd.read_csv(FOLDER / "results.csv").astype(object)
@@ -76,9 +83,6 @@ chosen = json.loads((FOLDER / "selection.json").read_text())
 kinds = list(next(iter(chosen["scores"].values())))
 table(
     ["inserted validation lesions", *kinds],
-    [
-        [name, *(f"{row[kind]:.2f}" if row[kind] is not None else "–" for kind in kinds)]
-        for name, row in chosen["scores"].items()
-    ],
+    [[name, *(cell(row[kind], "auroc") for kind in kinds)] for name, row in chosen["scores"].items()],
 )
-table(["map", "points"], [[name, f"{row['all']:.2f}"] for name, row in chosen["pointing"].items()])
+table(["map", "points"], [[name, cell(row["all"], "share")] for name, row in chosen["pointing"].items()])

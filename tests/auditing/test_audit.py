@@ -14,8 +14,8 @@ import mammovae as mv
 from mammovae import config
 from mammovae.auditing import subsampling
 from mammovae.auditing.subsampling import REAL_REFERENCE
-from mammovae.cross_validation import reference
 from mammovae.data import index
+from mammovae.evaluation import reference
 from mammovae.models.run import Run
 
 PATIENTS = 52

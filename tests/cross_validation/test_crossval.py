@@ -1,6 +1,7 @@
 """Cross-validation and stress on phantoms: folds, the cache, interruption, and what the folder holds."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from tests.test_formats import compare, documented, items
 
 import mammovae as mv
 from mammovae.config import preset
-from mammovae.cross_validation import crossval, reference
+from mammovae.cross_validation import crossval
 from mammovae.data.dataset import Data
 from mammovae.data.split import assign_folds, split_fold
+from mammovae.evaluation import reference
 from mammovae.models.run import Run
 from mammovae.training.train import train_on
 
@@ -81,7 +83,7 @@ def test_every_image_is_scored_once_beside_the_original_preset_and_the_baselines
     assert f"{metrics['auroc']:.2f}" in page and "no diagnosis" in page.lower()
     healthy = f"the {int((table['healthy'] == True).sum())} healthy test images"  # noqa: E712 - null among them
     assert f"inserted into {healthy}" in page and f"raw files of {healthy}" in page
-    assert f"Among the {metrics['n_healthy']:,} healthy images of patients without any finding" in page
+    assert f"headline among the {metrics['n_healthy']:,} healthy images of patients without any finding" in page
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_every_image_is_scored_once_beside_the_original_preset_and_the_baselines
         ({"other_view": "empty"}, "there is no image in empty"),
         ({"cache": "file"}, "--cache file is a file"),
         ({"settings": mv.TrainSettings(fused=("nonsense",))}, "no member makes 'nonsense', which fused asks for"),
-        ({"settings": mv.TrainSettings(denoiser={"size": 256})}, "images of 128 px do not fit a network of 256 px"),  # pyrefly: ignore
+        ({"settings": mv.TrainSettings(denoiser={"size": 256})}, "{data} holds images of 128 px"),  # pyrefly: ignore
         ({"folds": 900}, "22 patients cannot be dealt to 900 folds"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -104,13 +106,14 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     (tmp_path / "file").write_text("")
     with pytest.raises(mv.UsageError) as error:
         mv.crossval(data, out="out", **call)
-    assert str(error.value).startswith(sentence)
+    assert str(error.value).startswith(sentence.format(data=data))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
 
 
 def test_selection_is_made_by_inserted_lesions_and_likelihood_alone(folds: Path) -> None:
     selection = json.loads((folds / "selection.json").read_text())
-    assert selection["scores"]["denoising_peak"]["sham"] == pytest.approx(0.5, abs=0.01)
+    compare(documented("selection.json of crossval"), items(selection))
+    assert selection["scores"]["denoising_peak"]["sham"]["auroc"] == pytest.approx(0.5, abs=0.01)
     assert "validation_loss" in selection["likelihood"]["residual_vae"]
 
 
@@ -153,11 +156,47 @@ def test_attempts_share_the_members_that_are_the_same(data: Path, tmp_path: Path
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.fixture(scope="module")
+def trained(data: Path, folds: Path) -> Path:
+    """A run of the same settings that has the original preset's network beside its own, as each fold has."""
+    with_reference: dict[str, Any] = {
+        "vae": preset("tiny").vae.model_dump(),
+        "members": ("vae", *preset("detect").members),
+    }
+    out = folds.parent / "trained"
+    mv.train(data, out=out, preset="detect", settings=mv.TrainSettings(**SETTINGS, **with_reference))
+    return out
+
+
+def test_evaluate_gives_what_crossval_gives_in_the_same_words(data: Path, folds: Path, trained: Path) -> None:
+    evaluated = folds.parent / "evaluated"
+    mv.evaluate(trained, data, out=evaluated)
+    # Which groups of findings there are, and which rates are promised, depends on the images.
+    by_images = re.compile(r"(auroc_(?!minus|affected|all_healthy|patients)\w+|quality_|lesion_|rate_0_0?\d_)")
+    keys = [
+        {key for key in json.loads((folder / "metrics.json").read_text()) if not by_images.match(key)}
+        for folder in (evaluated, folds)
+    ]
+    assert keys[0] - {"protocol", "notes"} == keys[1]
+    assert {"pointing", "froc_at_1_low", "pixel_average_precision", "auroc_patients", "auroc_affected"} < keys[1]
+    assert {"auroc_affected_minus_original_reconstruction_loss", "gain_finding_bilateral"} < keys[1]
+    pages = [(folder / "report.html").read_text() for folder in (evaluated, folds)]
+    for section in ("detection", "localisation"):  # the folds have too few patients for a rate to be promised
+        parts = [page.split(f'id="{section}"')[1].split("</section>")[0] for page in pages]
+        headers = [re.findall(r"<t[rh][^>]*>([^<]+)</th>", part.split("</thead>")[0]) for part in parts]
+        assert headers[0] == headers[1], section
+    for words in ("The planned comparison.", "pointing game", "By patient", "Affected-patient"):
+        assert all(words in page for page in pages), words
+    # The reasons of the fold-wise pooling are the cross-validation's alone.
+    assert "pooled in deviations of the fold" in pages[1] and "of the fold’s" not in pages[0]
+    table = pd.read_csv(evaluated / "scores.csv")
+    np.testing.assert_array_equal(table["original_reconstruction_loss"], table["reconstruction_loss"])
+
+
 def test_stress_lists_every_fault_and_refuses_when_the_raw_files_are_gone(
-    data: Path, folds: Path, tmp_path: Path
+    data: Path, trained: Path, tmp_path: Path
 ) -> None:
-    mv.train(data, out=tmp_path / "run", preset="detect", settings=mv.TrainSettings(**SETTINGS))
-    metrics = mv.stress(tmp_path / "run", data, out=tmp_path / "stress", workers=2)
+    metrics = mv.stress(trained, data, out=tmp_path / "stress", workers=2)
     faults = pd.read_csv(tmp_path / "stress" / "faults.csv")
     assert faults["fault"].fillna("").nunique() == 22
     assert metrics["quality_auroc_blank"] == 1.0 and metrics["quality_auroc_wrong_side"] > 0.9
@@ -166,6 +205,6 @@ def test_stress_lists_every_fault_and_refuses_when_the_raw_files_are_gone(
     raw.rename(data.parent / "gone")
     try:
         with pytest.raises(mv.UsageError, match="put them back there"):
-            mv.stress(tmp_path / "run", data, out=tmp_path / "again")
+            mv.stress(trained, data, out=tmp_path / "again")
     finally:
         (data.parent / "gone").rename(raw)

@@ -1,14 +1,30 @@
 """Calibration: the scores of healthy images become a scale, and a promise on false positives."""
 
 import tracemalloc
+from collections.abc import Callable, Sequence
+from copy import copy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import mammovae as mv
 from mammovae.config import UsageError
-from mammovae.detection.calibration import Calibration, flagged, realised_rate_range, with_fallback
+from mammovae.detection.calibration import (
+    CALIBRATION,
+    Calibration,
+    FusedScore,
+    flagged,
+    realised_rate_range,
+    with_fallback,
+)
+from mammovae.detection.quality import MEASURES, Quality
 
 NAMES = ["a", "b"]
+MEASURED = [*MEASURES][:-5]  # the other five compare with training images, or combine measures
 
 
 def random_scores(rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
@@ -41,28 +57,171 @@ def test_many_calibration_images_keep_the_rate_too() -> None:
     assert np.mean(rates) >= 0.03
 
 
-def clustered_scores(rng: np.random.Generator, patients: int, images: int, names: list[str]) -> dict[str, np.ndarray]:
-    """Scores of several images a patient, correlated by 0.7, and the patient of each."""
-    shared = rng.normal(size=(patients, 1, len(names)))
-    values = np.sqrt(0.7) * shared + np.sqrt(0.3) * rng.normal(size=(patients, images, len(names)))
-    columns = np.exp(values).reshape(-1, len(names)).T
-    return dict(zip(names, columns, strict=True)) | {"patient": np.repeat(np.arange(patients), images)}
+IMAGES = {"one": (1,), "two": (2,), "four": (4,), "mixed": (1, 2, 4)}
+"""How many images a simulated patient has."""
+N_CALIBRATION, N_NEW, SIMULATIONS = 25, 20, 2000
+RATES = (1 / 26, 3 / 26, 5 / 26)  # of 25 calibration patients: what could be realised to the last digit
 
 
-@pytest.mark.parametrize(("names", "simulations"), [(["a"], 2000), (["a", "b", "c"], 400)])
-def test_the_rate_holds_for_several_alike_images_a_patient(names: list[str], simulations: int) -> None:
+def simulated_patients(
+    rng: np.random.Generator, patients: int, images: str, names: Sequence[str], more_is_higher: float = 0.0
+) -> dict[str, np.ndarray]:
+    """Scores of the images of patients, correlated by 0.7 within a patient, and the patient of each.
+
+    more_is_higher: by how much a score rises with each image that the patient has. A name that ends in _bilateral is
+    the difference between a patient's images, NaN of an only one.
+    """
+    counts = rng.choice(IMAGES[images], patients)
+    patient = np.repeat(np.arange(patients), counts)
+    shared = rng.normal(size=patients) + more_is_higher * counts
+    level = np.sqrt(0.7) * shared[patient]
+    columns = {name: np.exp(level + np.sqrt(0.3) * rng.normal(size=len(patient))) for name in names}
+    for name in (name for name in names if name.endswith("_bilateral")):
+        own = columns[name.removesuffix("_bilateral")]
+        first = np.searchsorted(patient, patient)
+        other = np.where(np.arange(len(patient)) == first, first + 1, first)
+        has_other = counts[patient] > 1
+        columns[name] = np.where(has_other, own - own[np.where(has_other, other, 0)], np.nan)
+    return columns | {"patient": patient}
+
+
+def realised_rates(p: np.ndarray, patient: np.ndarray) -> list[float]:
+    """Return for each of RATES the mean over patients of the share of their images that it flags.
+
+    No p-value may be finer than the patients are, however many images they have.
+    """
+    assert p.min() >= RATES[0] * (1 - 1e-9)
+    images = np.bincount(patient)
+    return [float((np.bincount(patient, flagged(p, rate)) / images).mean()) for rate in RATES]
+
+
+def check_realised(simulated: Sequence[Sequence[float]], least: float) -> None:
+    """Fail unless the mean over simulations is at or under each stated rate, and at least that share of it.
+
+    The margin is the error of a mean of so many simulations: a p-value that exceeds its rate by a tenth is found out.
+    """
+    shares = np.array(simulated)
+    margins = 2.6 * shares.std(axis=0) / np.sqrt(len(shares))
+    assert (margins < 0.1 * np.array(RATES) + 0.002).all()
+    for rate, mean, margin in zip(RATES, shares.mean(axis=0), margins, strict=True):
+        assert least * rate < mean <= rate + margin
+
+
+@pytest.fixture
+def finding_score(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, np.ndarray], mv.TrainSettings], FusedScore]:
+    """The finding score of a run with some calibration scores, which spare it the reading of a file."""
+
+    def finding_score(scores: dict[str, np.ndarray], settings: mv.TrainSettings) -> FusedScore:
+        monkeypatch.setattr(pd, "read_parquet", lambda _: pd.DataFrame(scores))
+        run: Any = SimpleNamespace(path=Path(), settings=settings, score_meanings={})
+        return FusedScore(run)
+
+    return finding_score
+
+
+@pytest.mark.parametrize("images", ["two", "four", "mixed"])
+@pytest.mark.parametrize("fused", [("a",), ("a", "b")], ids=["single", "fused"])
+def test_over_2000_calibrations_by_patient_the_finding_score_keeps_the_stated_rate(
+    fused: tuple[str, ...], images: str, finding_score: Callable[..., FusedScore]
+) -> None:
+    rng, settings, simulated = np.random.default_rng(1), mv.TrainSettings(fused=fused), []
+    for _ in range(SIMULATIONS):
+        healthy, new = (simulated_patients(rng, count, images, fused) for count in (N_CALIBRATION, N_NEW))
+        columns = finding_score(healthy, settings).columns(new)
+        simulated.append(realised_rates(columns["finding_p"], new["patient"]))
+    check_realised(simulated, 0.25)
+
+
+def test_with_the_other_breast_the_finding_score_keeps_the_stated_rate_too(
+    finding_score: Callable[..., FusedScore],
+) -> None:
+    names = ("a", "a_bilateral")
+    rng, settings, simulated = (
+        np.random.default_rng(1),
+        mv.TrainSettings(fused=names[:1], fused_bilateral=names[1:]),
+        [],
+    )
+    for _ in range(SIMULATIONS):
+        healthy, new = (simulated_patients(rng, count, "mixed", names) for count in (N_CALIBRATION, N_NEW))
+        columns = finding_score(healthy, settings).columns(new)
+        assert {"used", "missing"} >= set(columns["other"])
+        simulated.append(realised_rates(columns["finding_bilateral_p"], new["patient"]))
+    check_realised(simulated, 0.1)  # of the 25 some 17 have both breasts, which makes k / (n + 1) coarser
+
+
+def test_the_rate_is_promised_for_patients_not_for_images_where_many_images_go_with_high_scores() -> None:
     rng, by_patient, by_image = np.random.default_rng(1), [], []
-    for _ in range(simulations):
-        healthy, new = clustered_scores(rng, 25, 4, names), clustered_scores(rng, 20, 1, names)
-        by_patient.append(Calibration(healthy, names).p_value(new))
-        if len(names) == 1:
-            by_image.append(Calibration({"a": healthy["a"]}, names).p_value(new))
-    for rate in (1 / 26, 0.1, 0.2):
-        shares = flagged(np.array(by_patient), rate).mean(axis=1)
-        assert rate / 3 < shares.mean() <= rate + 2.6 * shares.std() / np.sqrt(simulations)
-    if by_image:  # what counting images as independent would do
-        shares = flagged(np.array(by_image), 1 / 101).mean(axis=1)
-        assert shares.mean() > 1 / 101 + 2.6 * shares.std() / np.sqrt(simulations)
+    for _ in range(SIMULATIONS):
+        healthy, new = (simulated_patients(rng, count, "mixed", ["a"], 0.5) for count in (N_CALIBRATION, N_NEW))
+        p = Calibration(healthy, ["a"]).p_value(new)
+        by_patient.append(realised_rates(p, new["patient"]))
+        by_image.append(float(flagged(p, RATES[1]).mean()))
+    check_realised(by_patient, 0.25)
+    assert np.mean(by_image) > 1.1 * RATES[1]
+
+
+def test_images_of_a_patient_taken_for_independent_would_flag_too_many() -> None:
+    rng, shares = np.random.default_rng(1), []
+    for _ in range(SIMULATIONS):
+        healthy, new = (simulated_patients(rng, count, "four", ["a"]) for count in (N_CALIBRATION, N_NEW))
+        p = Calibration({"a": healthy["a"]}, ["a"]).p_value(new)
+        shares.append(flagged(p, 1 / 101).mean())
+    assert np.mean(shares) > 1 / 101 + 2.6 * np.std(shares) / np.sqrt(SIMULATIONS)
+
+
+@pytest.fixture(scope="module")
+def quality_pool() -> tuple[Quality, pd.DataFrame, np.ndarray]:
+    """A fitted quality score, and the normal scores and patients of 1,500 others with one, two or four images."""
+    rng = np.random.default_rng(0)
+
+    def draw(patients: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
+        patient = np.repeat(np.arange(patients), rng.choice(IMAGES["mixed"], patients))
+
+        def correlated(*shape: int) -> np.ndarray:
+            shared = rng.normal(size=(patients, *shape))[patient]
+            return np.sqrt(0.7) * shared + np.sqrt(0.3) * rng.normal(size=shared.shape)
+
+        measures = pd.DataFrame(correlated(len(MEASURED)), columns=list(MEASURED))
+        coarse = [np.kron(correlated(8, 8), np.ones((1, 4, 4))) for _ in range(2)]
+        images = (coarse[0] - coarse[0].mean(axis=(1, 2), keepdims=True)) / coarse[0].std(axis=(1, 2), keepdims=True)
+        return measures, images, (coarse[1] > 0).astype(float), patient
+
+    quality = Quality.fit(*draw(40)[:3])
+    measures, thumbnails, outlines, patient = draw(1500)
+    return quality, quality.normal_scores(measures, thumbnails, outlines), patient
+
+
+@pytest.mark.parametrize("images", ["two", "four", "mixed"])
+def test_over_2000_calibrations_by_patient_the_quality_score_keeps_the_stated_rate(
+    quality_pool: tuple[Quality, pd.DataFrame, np.ndarray], images: str
+) -> None:
+    quality, normal_scores, patient = quality_pool
+    rng, simulated, scores = np.random.default_rng(1), [], quality.score(normal_scores)
+    counts = np.bincount(patient)
+    starts, fitting = np.cumsum(counts) - counts, np.flatnonzero(np.isin(counts, IMAGES[images]))
+    for _ in range(SIMULATIONS):
+        drawn = rng.choice(fitting, N_CALIBRATION + N_NEW, replace=False)
+        rows = [
+            np.concatenate([np.arange(counts[one]) + starts[one] for one in part]) for part in np.split(drawn, [25])
+        ]
+        healthy = {"quality": scores[rows[0]], "patient": patient[rows[0]]}
+        calibrated = copy(quality)
+        calibrated.calibration = Calibration(healthy, ["quality"])
+        p = calibrated.columns(normal_scores.iloc[rows[1]])["quality_p"]
+        simulated.append(realised_rates(p, np.unique(patient[rows[1]], return_inverse=True)[1]))
+    check_realised(simulated, 0.25)
+
+
+def test_the_quality_score_of_a_run_counts_patients(
+    quality_pool: tuple[Quality, pd.DataFrame, np.ndarray], tmp_path: Path
+) -> None:
+    quality, normal_scores, patient = quality_pool
+    quality.save(tmp_path)
+    pd.DataFrame({"quality": quality.score(normal_scores), "patient": patient}).to_parquet(tmp_path / CALIBRATION)
+    opened = Quality.open(tmp_path)
+    assert opened is not None and len(patient) > 3000
+    p = opened.columns(normal_scores + 100)["quality_p"]
+    np.testing.assert_allclose(p, 1 / 1501)
 
 
 def test_the_rate_holds_where_few_patients_have_many_scores() -> None:

@@ -10,7 +10,8 @@ from PIL import Image
 
 import mammovae as mv
 from mammovae.detection.detector import Detector
-from mammovae.evaluation.evaluate import scores_table, select_test_images
+from mammovae.evaluation.evaluate import select_test_images
+from mammovae.evaluation.scored_images import score_images
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,10 @@ def test_the_report_is_there_and_shows_the_same_figure(evaluation: Path) -> None
     )
     assert f"{healthy} patients with one elsewhere, {metrics['n_finding']} with findings" in page
     assert "derived from one patient" in page and "no diagnosis" in page.lower()
+    assert f"{metrics['n_annotated']} images with a position" in page and "pointing game" in page
+    assert f"all {metrics['n_healthy'] + metrics['n_healthy_affected']} healthy test images" in page
+    table = pd.read_csv(evaluation / "scores.csv")
+    assert not {"marks", "lesion_marks", "hit", "position"} & set(table)
 
 
 def test_the_original_protocol_draws_twenty_of_each_at_most_and_says_when_there_are_fewer(
@@ -88,7 +93,7 @@ def test_the_original_protocol_draws_twenty_of_each_at_most_and_says_when_there_
 def test_evaluating_the_same_run_twice_gives_the_same_scores(run: Path, trapped_data: Path) -> None:
     opened, data = mv.Run.open(run), mv.Data.open(trapped_data)
     positions, _ = select_test_images(opened, data, "full", 0)
-    pd.testing.assert_frame_equal(scores_table(opened, data, positions), scores_table(opened, data, positions))
+    pd.testing.assert_frame_equal(score_images(opened, data, positions), score_images(opened, data, positions))
 
 
 def test_maps_stay_inside_the_breast(run: Path, trapped_data: Path) -> None:
@@ -119,6 +124,7 @@ def test_data_without_a_healthy_image_is_evaluated_as_far_as_it_goes(
     assert metrics["auroc"] is None and metrics["n_healthy"] == 0
     page = (tmp_path / "evaluation" / "report.html").read_text()
     assert "No detection figures" in page and "No generated images" in page
+    assert "No healthy image was scored" in page and "No image has an annotated position" in page
 
 
 def test_images_that_the_run_was_trained_on_are_left_out_of_its_test_and_counted(

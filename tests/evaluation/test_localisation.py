@@ -1,10 +1,11 @@
 """Whether maps point at lesions: hits, and marks that do not depend on how heights were rounded."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from mammovae.evaluation.localisation import localise, marks
+from mammovae.evaluation.localisation import localisation_metrics, localise, marks
 from mammovae.statistics.bootstrap import PatientBootstrap
 
 
@@ -15,7 +16,9 @@ def test_a_map_that_is_highest_in_the_lesion_points_and_one_that_is_not_does_not
     maps[:6, 10, 10], maps[6:12, 25, 25], maps[12:, 5, 5] = 3.0, 3.0, 1.0
     patients, finding = np.arange(24).astype(str), np.asarray(lesions.any(axis=(1, 2)))
     bootstrap = PatientBootstrap(patients, finding, resamples=100)
-    localisation = localise(maps, lesions, breasts, ~finding, np.full(24, np.nan), bootstrap)
+    rows = pd.DataFrame([localise(*row) for row in zip(maps, lesions, breasts, ~finding, strict=True)])
+    localisation = localisation_metrics(rows.assign(blob_hit=np.nan), ~finding, bootstrap)
+    assert localisation is not None
     assert localisation.pointing.value == 0.5 and localisation.pointing.n_finding == 12
     assert localisation.chance.value == pytest.approx(16 / 1024)
     assert localisation.froc[0.5].value == 0.5

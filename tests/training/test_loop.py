@@ -207,7 +207,9 @@ def test_limit_draws_by_the_seed(trapped_data: Path) -> None:
 
 
 def test_an_image_size_that_does_not_fit_is_one_sentence_and_leaves_nothing(trapped_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(mv.UsageError, match="images of 64 px do not fit a network of 128 px"):
+    with pytest.raises(
+        mv.UsageError, match="holds images of 64 px, and the networks take 128 px: prepare it again with --size 128"
+    ):
         mv.train(trapped_data, out=tmp_path / "run", preset="original", settings=mv.TrainSettings(epochs=1))
     assert not (tmp_path / "run").exists()
 

@@ -13,7 +13,8 @@ from mammovae.auditing.latent_space import latent_view
 from mammovae.auditing.subsampling import audit_sets
 from mammovae.config import InputError, PresetName, Seed, TrainSettings, UsageError
 from mammovae.data.dataset import Data
-from mammovae.evaluation.evaluate import scores_table, select_test_images, stage_inputs
+from mammovae.evaluation.evaluate import select_test_images, stage_inputs
+from mammovae.evaluation.scored_images import score_images
 from mammovae.generation.samplers import DERIVED
 from mammovae.models.base import Generator
 from mammovae.models.run import Run
@@ -31,7 +32,7 @@ def audit(
     opened, real, artificial = Run.open(run), Data.open(data), Data.open(generated)
     if artificial.path.resolve() == real.path.resolve():
         raise UsageError(f"{real.path} is given both as the generated and as the real images: name two folders")
-    real.check_prepared_as(opened.manifest["prepared"])
+    opened.check_data(real)
     if real.digest != opened.manifest["inputs"]["index"]:
         own = opened.manifest["inputs"]["data"]
         problem = f"{opened.path} was not trained on {real.path} as it is now split, but on {own}"
@@ -97,6 +98,8 @@ def generated_images(run: Run, generated: Data, seed: int) -> MeasuredSet:
 
 def _utility_settings(real: Data, generated: Data, preset: PresetName, seed: int) -> TrainSettings:
     """Return a preset's settings for as many real as generated images; an error where it can be trained on neither."""
+    for data in (real, generated):
+        data.check_size(config.preset(preset))
     numbers = [len(data.for_training(config.preset(preset))["train"]) for data in (real, generated)]
     chosen = config.preset(preset, {"limit": min(numbers), "seed": seed})
     for data in (real, generated):
@@ -110,7 +113,7 @@ def measure_utility(out: Path, real: Data, generated: Data, preset: PresetName, 
     for name, data in (("real", real), ("generated", generated)):
         train_on(data, out / f"utility-{name}", preset, chosen)
         positions, _ = select_test_images(Run.open(out / "utility-real"), real, "full", seed)
-        table = scores_table(Run.open(out / f"utility-{name}"), real, positions)
+        table = score_images(Run.open(out / f"utility-{name}"), real, positions)
         tables.append(table[table["healthy"].notna()])
     bootstrap = PatientBootstrap(tables[0]["patient_id"].astype(str), ~tables[0]["healthy"].to_numpy(bool))
     by_real, by_generated = (table["finding"].to_numpy(np.float64) for table in tables)

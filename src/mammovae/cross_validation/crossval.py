@@ -10,21 +10,19 @@ import pandas as pd
 
 from mammovae.arguments import AnyPath, Folds, checked
 from mammovae.config import PresetName, TrainSettings, UsageError
-from mammovae.cross_validation import reference
 from mammovae.cross_validation.crossval_report import write_pooled_report
 from mammovae.cross_validation.generators import audit_generators, only_generates
 from mammovae.cross_validation.model_selection import inserted_lesion_table, summarise_selection
 from mammovae.data.copies import set_aside
 from mammovae.data.dataset import Data
 from mammovae.data.split import assign_folds, split_fold
-from mammovae.detection.calibration import Calibration, FusedScore
 from mammovae.detection.detector import Detector
 from mammovae.detection.quality import REFERENCE_MEASUREMENTS, TEMPLATES, Quality
-from mammovae.evaluation.baselines import PcaResidual, blob_maps, image_statistics
-from mammovae.evaluation.evaluate import identity
+from mammovae.evaluation import reference
+from mammovae.evaluation.evaluation_metrics import FOLD
 from mammovae.evaluation.inserted_faults import images_of_other_view, score_inserted_faults
-from mammovae.evaluation.inserted_lesions import points_at_lesion
-from mammovae.evaluation.lesion_masks import lesion_masks
+from mammovae.evaluation.reference import REFERENCE_LOSS
+from mammovae.evaluation.scored_images import score_images
 from mammovae.evaluation.stress import lesion_rows
 from mammovae.models.run import Run
 from mammovae.storage import StageFolder, atomic_write, code_hash, digest, file_hash, read_json, write_json
@@ -55,6 +53,7 @@ def crossval(  # noqa: PLR0913
     fold's network has seen; see audit.
     """
     opened = Data.open(data)
+    opened.check_size(chosen)
     if other_view is not None and only_generates(chosen):
         raise UsageError("a preset that only generates is evaluated without inserted faults: omit --other-view")
     if cache.exists() and not cache.is_dir():
@@ -76,7 +75,7 @@ def crossval(  # noqa: PLR0913
                     _fold(part, folder, fold, _Attempt(preset, chosen, cache, other_view))
                 runs = [Run.open(folder / preset) for folder in folders]
                 tables = [pd.read_parquet(folder / "inserted_lesions.parquet") for folder in folders]
-                write_json(stage.out / "selection.json", summarise_selection(tables, runs))
+                write_json(stage.out / "selection.json", summarise_selection(tables, opened, runs))
                 metrics = write_pooled_report(stage.out, opened, runs)
             write_json(stage.out / "metrics.json", metrics)
             stage.finish()
@@ -133,38 +132,6 @@ def _once(path: Path, make: Callable[[], pd.DataFrame]) -> None:
 
 
 def _scores(run: Run, data: Data, positions: np.ndarray, fold: int, folder: Path) -> pd.DataFrame:
-    """Score the fold's test images by both runs and all baselines; keep their maps for localisation.
-
-    Scores are raw, but for the PCA residual, which is in deviations of the fold's healthy calibration images already.
-    """
-    detector = Detector(run)
-    maps = np.empty((len(positions), detector.size, detector.size), np.float32)
-    raw = detector.table(data, positions, maps)
-    reference_raw = Detector(Run.open(folder / "reference")).table(data, positions)
-    parts = data.parts(run.settings)
-    pca = PcaResidual().fit(data, parts["train"])
-    healthy = Calibration({"pca_residual": pca.score_samples(data, parts["calibration"])}, ["pca_residual"])
-    blobs, blob_hits = _blobs(data, positions)
-    baselines = {
-        **image_statistics(data, positions),
-        "pca_residual": healthy.normal_scores({"pca_residual": pca.score_samples(data, positions)})[:, 0],
-        "blobs": blobs,
-        "original_reconstruction_loss": reference_raw["reconstruction_loss"],
-    }
-    breasts = np.concatenate([batch.mask[:, 0].numpy() for _, batch in data.batches(positions, detector.size, 64)])
-    with atomic_write(folder / "maps.npz") as partial:
-        lesions = lesion_masks(data, positions, detector.size)
-        np.savez_compressed(partial, maps=maps, lesions=lesions, breasts=breasts > 0)
-    table = identity(data, positions).assign(fold=fold, blob_hit=blob_hits)
-    return table.assign(**FusedScore(run).columns(raw), **raw, **baselines)
-
-
-def _blobs(data: Data, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the blob filter's score of images, and whether its maximum lies in a lesion; NaN where none is known."""
-    scores, hits = np.full((2, len(positions)), np.nan)
-    for number, blobs in enumerate(blob_maps(data, positions)):
-        scores[number] = blobs.max()
-        lesion = lesion_masks(data, positions[number : number + 1], len(blobs))[0]
-        if lesion.any():
-            hits[number] = points_at_lesion(blobs, lesion)
-    return scores, hits
+    """Score the fold's test images by both runs and all baselines."""
+    loss = Detector(Run.open(folder / "reference")).table(data, positions)["reconstruction_loss"]
+    return score_images(run, data, positions).assign(**{FOLD: fold, REFERENCE_LOSS: loss})

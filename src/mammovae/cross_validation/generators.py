@@ -11,8 +11,8 @@ from mammovae.auditing.image_set import FoldImages, MeasuredSet
 from mammovae.auditing.latent_space import latent_view
 from mammovae.auditing.subsampling import audit_sets
 from mammovae.config import PresetName, SamplingMode, TrainSettings
-from mammovae.cross_validation import reference
 from mammovae.data.dataset import Data
+from mammovae.evaluation import reference
 from mammovae.generation.generate import generate_from
 from mammovae.generation.samplers import DERIVED, LatentSampler
 from mammovae.models.base import Generator

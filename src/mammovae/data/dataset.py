@@ -1,7 +1,8 @@
 """A DATA folder opened, or several as one: its index, its memory-mapped images, and batches of tensors from them."""
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -121,13 +122,6 @@ class Data:
         parts = [table.reindex(index=part, columns=shared) for table, part in zip(tables, rows, strict=True)]
         return pd.concat(parts, ignore_index=True)
 
-    def check_prepared_as(self, settings: dict[str, Any]) -> None:
-        """Refuse, with UsageError, data whose geometry is not that of the data a run was trained on."""
-        stretch, expected = self.manifest["settings"]["stretch"], settings["stretch"]
-        if stretch != expected:
-            stretches = f"with stretch {stretch}, the run's data with {expected}"
-            raise UsageError(f"{self.name} was prepared {stretches}: prepare alike")
-
     @property
     def source(self) -> Source:
         """What the kind of raw data says of itself; generated images are a folder of images."""
@@ -185,6 +179,17 @@ class Data:
                 hint = f"{unknown} images are of unknown health: --include unlabelled trains on them too"
             raise InputError(f"{self.name} has no image to train on that matches; {hint}")
         return parts
+
+    def check_size(self, settings: TrainSettings) -> None:
+        """Refuse, with UsageError, images whose size is no whole multiple of those of the networks of settings.
+
+        Larger ones are averaged; smaller ones are never enlarged, as what a network then saw would not be in the image.
+        """
+        sizes = {getattr(settings, name).size for name in settings.members}
+        if any(self.size % size for size in sizes):
+            problem = f"{self.name} holds images of {self.size} px, and the networks take {in_pixels(sizes)}"
+            remedy = f"prepare it again with --size {math.lcm(*sizes)}, or choose other sizes of networks"
+            raise UsageError(f"{problem}: {remedy}")
 
     def geometries(self, positions: np.ndarray) -> list[Geometry]:
         """Return how the source images became the prepared images at positions."""
@@ -245,6 +250,11 @@ class Data:
         """The size of each prepared pixel as the source says it, float64 (N,), NaN where it does not."""
         source, scale = (self.index[name].to_numpy(np.float64, na_value=np.nan) for name in ("mm_per_pixel", "scale_y"))
         return source / scale
+
+
+def in_pixels(sizes: Collection[int]) -> str:
+    """Return sizes in words: "256 and 512 px"."""
+    return " and ".join(str(size) for size in sorted(set(sizes))) + " px"
 
 
 def _open_array(file: Path) -> np.ndarray:

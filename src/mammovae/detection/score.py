@@ -72,7 +72,7 @@ def score(  # noqa: PLR0913
     if not inputs.tasks and not inputs.refused:
         raise _no_image(paths)
     for folder in inputs.data:
-        folder.check_prepared_as(scorer.run.manifest["prepared"])
+        scorer.run.check_data(folder)
     if maps is not None:
         map_files.claim_folder(maps)
     page = ReviewPage(scorer.rows.level, scorer.rows.n_patients)

@@ -4,25 +4,19 @@ import json
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from pydantic import InstanceOf
 
 from mammovae.arguments import AnyPath, checked
 from mammovae.config import InputError, Protocol, Seed
 from mammovae.data.dataset import Data
-from mammovae.detection.calibration import FusedScore
-from mammovae.detection.detector import Detector
-from mammovae.evaluation.baselines import PcaResidual, blob_maps, image_statistics
-from mammovae.evaluation.evaluation_report import ImageSelection, build_page, score_labels
-from mammovae.evaluation.lesion_masks import sizes_mm
+from mammovae.evaluation.evaluation_metrics import evaluation_metrics
+from mammovae.evaluation.evaluation_report import ImageSelection, build_page
+from mammovae.evaluation.scored_images import listed, score_images
 from mammovae.models.run import Run
 from mammovae.report.page import write_page
-from mammovae.statistics.detection_metrics import detection_metrics
 from mammovae.storage import StageFolder, file_hash, read_json, write_csv, write_json
 from mammovae.training.leakage import exclude_training_images
 
-BASELINES = {"mean_grey": "Mean grey", "breast_area": "Breast area"}
-BASELINES |= {"pca_residual": "PCA residual", "blobs": "Blob filter"}
 ORIGINAL_PROTOCOL_IMAGES = 20
 
 
@@ -33,15 +27,14 @@ def evaluate(run: AnyPath, data: AnyPath, out: AnyPath, protocol: Protocol, seed
     Labels are read here and nowhere before: they choose nothing.
     """
     opened, prepared = Run.open(run), Data.open(data)
-    prepared.check_prepared_as(opened.manifest["prepared"])
+    opened.check_data(prepared)
     positions, notes = select_test_images(opened, prepared, protocol, seed)
     settings = {"protocol": protocol, "seed": seed}
     with StageFolder(out, "evaluate", settings, stage_inputs(opened, prepared)) as stage:
         if not stage.done:
-            table = scores_table(opened, prepared, positions)
-            write_csv(table.drop(columns="position"), stage.out / "scores.csv")
-            baselines = {name: label for name, label in BASELINES.items() if name in table}
-            metrics = detection_metrics(table, score_labels(opened), baselines)
+            table = score_images(opened, prepared, positions)
+            write_csv(listed(table), stage.out / "scores.csv")
+            metrics = evaluation_metrics(table, table, [opened])
             write_json(stage.out / "metrics.json", {"protocol": protocol, "notes": notes, **metrics.metrics()})
             selection = ImageSelection(protocol, seed, notes)
             write_page(stage.out / "report.html", build_page(opened, prepared, table, metrics, selection))
@@ -57,35 +50,6 @@ def stage_inputs(run: Run, data: Data) -> dict[str, str]:
         "data": str(data.path.resolve()),
         "index": file_hash(data.path / "index.parquet"),
     }
-
-
-def scores_table(run: Run, data: Data, positions: np.ndarray) -> pd.DataFrame:
-    """Return a row an image with identity, health, categories, density, every score and every trivial baseline.
-
-    The PCA is fitted on the run's own training images in data; without any there, its column is left out.
-    """
-    raw = Detector(run).table(data, positions)
-    table = identity(data, positions).assign(**FusedScore(run).columns(raw), **raw, **image_statistics(data, positions))
-    table["blobs"] = [float(blobs.max()) for blobs in blob_maps(data, positions)]
-    train = data.parts(run.settings)["train"]
-    if len(train) > 1:
-        table["pca_residual"] = PcaResidual().fit(data, train).score_samples(data, positions)
-    return table
-
-
-def identity(data: Data, positions: np.ndarray) -> pd.DataFrame:
-    """Return what metrics are grouped by, a row an image: patient, health, categories, severity, density, size ...
-
-    patient_affected: whether any image of the patient, of whatever side, view, split or status, has a finding.
-    """
-    frame = data.index.iloc[positions]
-    affected = data.index.loc[(data.index["healthy"] == False).fillna(False), "patient_id"]  # noqa: E712
-    names = ("image_id", "patient_id", "side", "view", "healthy", "density", "vendor")
-    columns: dict[str, Any] = {"position": positions, **{name: frame[name].to_numpy() for name in names}}
-    columns["patient_affected"] = frame["patient_id"].isin(affected).to_numpy(bool)
-    columns["categories"] = [sorted({item["category"] for item in cell}) for cell in frame["findings"]]
-    columns["severity"] = [sorted({item["severity"] for item in cell} - {None}) for cell in frame["findings"]]
-    return pd.DataFrame(columns | {"size_mm": sizes_mm(data, positions)})
 
 
 @checked

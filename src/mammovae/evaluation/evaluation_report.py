@@ -8,6 +8,8 @@ import pandas as pd
 
 from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector, reconstruct
+from mammovae.evaluation.evaluation_metrics import FINDING, EvaluationMetrics, score_label
+from mammovae.evaluation.evaluation_sections import metrics_sections
 from mammovae.generation.samplers import LatentSampler
 from mammovae.models.base import HISTORY
 from mammovae.models.run import Run
@@ -20,8 +22,6 @@ from mammovae.report.summary_text import LIMITS
 from mammovae.statistics.detection_metrics import DetectionMetrics
 from mammovae.storage import file_hash
 
-FINDING = "finding"
-
 
 @dataclass(frozen=True)
 class ImageSelection:
@@ -32,28 +32,12 @@ class ImageSelection:
     notes: Sequence[str]
 
 
-def score_labels(run: Run) -> dict[str, str]:
-    """Return the columns that an evaluation measures with their labels, the headline first.
-
-    Where one raw score alone is the finding score, the headline bears its name. Scores that need the other breast are
-    measured by crossval, on the images that have it.
-    """
-    fused = run.settings.fused
-    if len(fused) == 1:
-        reported = {name: label for member in run.members.values() for name, label in member.reported.items()}
-        return {FINDING: score_label(fused[0])} | {name: reported[name] for name in reported if name not in fused}
-    return {FINDING: "Finding score"} | {name: score_label(name) for name in fused}
-
-
-def score_label(name: str) -> str:
-    """Return the name of a score in words: "local_peak" -> "Local peak"."""
-    return name.replace("_", " ").capitalize()
-
-
-def build_page(run: Run, data: Data, table: pd.DataFrame, metrics: DetectionMetrics, selection: ImageSelection) -> Page:
-    """Return the page of an evaluation; table is scores_table's."""
+def build_page(
+    run: Run, data: Data, table: pd.DataFrame, metrics: EvaluationMetrics, selection: ImageSelection
+) -> Page:
+    """Return the page of an evaluation; table is score_images'."""
     prepared, manifest, settings = data.manifest, run.manifest, run.settings
-    by_patient, score_name = prepared["by_patient"], _score_label(run)
+    by_patient, name = prepared["by_patient"], _score_name(run)
     kind = prepared["inputs"]["kind"] + (" (phantoms, no patients)" if prepared["phantoms"] else "")
     parts = data.parts(settings)
     candidates = (parts["validation"], parts["train"], table["position"].to_numpy())
@@ -62,14 +46,14 @@ def build_page(run: Run, data: Data, table: pd.DataFrame, metrics: DetectionMetr
         "data set": kind,
         "preset": manifest["preset"],
         "trained on": f"{manifest['images']['train']:,} images",
-        "tested on": _tested_on(metrics),
+        "tested on": _tested_on(metrics.detection),
     }
     provenance = {
         "run": {key: manifest[key] for key in ("written", "versions", "git_commit", "machine", "weights")},
         "data": {"index": file_hash(data.path / "index.parquet")},
         "seeds": {"split": prepared["settings"]["seed"], "training": settings.seed, "evaluation": selection.seed},
     }
-    cases, map_scale = _cases(run, data, table, score_name.split(" (")[0]), MapScale.of_healthy(manifest["map_scale"])
+    cases, map_scale = _cases(run, data, table, name.split(" (")[0]), MapScale.of_healthy(manifest["map_scale"])
     size = max(member.size for member in run.members.values())
     smallest = f"Images are {size} x {size} pixels: what is smaller than a pixel there cannot be detected."
     return Page(
@@ -83,7 +67,7 @@ def build_page(run: Run, data: Data, table: pd.DataFrame, metrics: DetectionMetr
             _training_section(run, by_patient),
             sections.reconstructions_section(*(() if shown is None else reconstruct(run, data, shown))),
             _generated_section(run, data, parts["train"], selection.seed),
-            sections.detection_section(metrics, score_name, by_patient),
+            *metrics_sections(metrics, name, by_patient),
             sections.cases_section(cases, map_scale),
             limits_section([smallest, *data.source.healthy_rules.get(prepared["settings"]["healthy"], ()), *LIMITS]),
             provenance_section(provenance),
@@ -136,7 +120,7 @@ def _generated_section(run: Run, data: Data, train: np.ndarray, seed: int) -> Se
     return sections.generated_section(sampler.generate(np.arange(16)).images, mode, real)
 
 
-def _score_label(run: Run) -> str:
+def _score_name(run: Run) -> str:
     fused = run.settings.fused
     if fused == ("reconstruction_loss",):
         return "reconstruction loss (nats)"

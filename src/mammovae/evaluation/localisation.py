@@ -1,8 +1,10 @@
 """Do anomaly maps point at annotated lesions: pointing game, pixel average precision, FROC."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import ndimage
 
 from mammovae.evaluation.inserted_lesions import points_at_lesion
@@ -37,42 +39,55 @@ class Localisation:
         return {"n_annotated": self.pointing.n_finding, "pointing_chance": self.chance.value} | flatten_estimates(rows)
 
 
-def localise(
-    maps: np.ndarray,
-    lesions: np.ndarray,
-    breasts: np.ndarray,
-    healthy: Bools,
-    blob_hits: np.ndarray,
-    bootstrap: PatientBootstrap,
-) -> Localisation:
-    """Compare maps (N, S, S), all on one scale, with lesion regions, bool (N, S, S).
+LOCALISED = ("hit", "pixel_precision", "lesion_share", "lesion_marks", "marks")
+"""What localise says of an image, and columns of score_images' table."""
+BLOB_HIT = "blob_hit"
+"""The column that says of annotated images whether the blob filter's maximum lies in a lesion."""
+
+
+def localise(anomaly_map: np.ndarray, lesion: np.ndarray, breast: np.ndarray, is_control: bool) -> dict[str, Any]:
+    """Compare an image's map (S, S) with its lesion regions, bool (S, S), so that the map need not be kept.
+
+    Returns
+    -------
+    Of an annotated image hit (whether the maximum lies in a lesion), pixel_precision, lesion_share (of the breast) and
+    lesion_marks (the height of the highest mark in each region, -inf without any), else NaN and none; of a control
+    marks, the heights of its marks.
+    """
+    facts: dict[str, Any] = {"hit": np.nan, "pixel_precision": np.nan, "lesion_share": np.nan}
+    none = np.empty(0, np.float32)
+    facts |= {"lesion_marks": none, "marks": marks(anomaly_map)[1].astype(np.float32) if is_control else none}
+    if lesion.any():
+        facts["hit"] = float(points_at_lesion(anomaly_map, lesion))
+        facts["pixel_precision"] = average_precision(lesion[breast], anomaly_map[breast].astype(float)) or 0.0
+        facts["lesion_share"] = float((lesion & breast).sum() / max(breast.sum(), 1))
+        facts["lesion_marks"] = _highest_marks(anomaly_map, lesion).astype(np.float32)
+    return facts
+
+
+def localisation_metrics(rows: pd.DataFrame, healthy: Bools, bootstrap: PatientBootstrap) -> Localisation | None:
+    """Measure maps on one scale by the columns LOCALISED and BLOB_HIT of N images; None where none is annotated.
 
     Marks are the local maxima of a map (FROC: Bunch et al., Proc. SPIE 127:124, 1977); false ones are counted on the
-    healthy images. Of several lesions in an image each counts. blob_hits: (N,) whether the blob filter's maximum lies
-    in a lesion, NaN where there is no annotation.
+    healthy images, bool (N,). Of several lesions in an image each counts.
     """
-    annotated = np.asarray(lesions.any(axis=(1, 2)))
-    hits, precision = np.zeros((2, len(maps)))
-    highest: dict[int, np.ndarray] = {}
-    for row in map(int, np.flatnonzero(annotated)):
-        anomaly_map, lesion, breast = maps[row], lesions[row], breasts[row]
-        hits[row] = points_at_lesion(anomaly_map, lesion)
-        precision[row] = average_precision(lesion[breast], anomaly_map[breast].astype(float)) or 0.0
-        highest[row] = _highest_marks(anomaly_map, lesion)
-    share = (lesions & breasts).sum(axis=(1, 2)) / np.maximum(breasts.sum(axis=(1, 2)), 1)
+    annotated = rows["hit"].notna().to_numpy(bool)
+    if not annotated.any():
+        return None
+    filled = rows[["hit", "pixel_precision", "lesion_share", BLOB_HIT]].fillna(0.0)
     froc = {}
-    if healthy.any() and annotated.any():
-        false_heights = np.sort(np.concatenate([marks(anomaly_map)[1] for anomaly_map in maps[healthy]]))[::-1]
+    if healthy.any():
+        false_heights = np.sort(np.concatenate(rows.loc[healthy, "marks"].to_list()))[::-1]
         for rate in FALSE_MARKS:
             allowed = int(rate * healthy.sum())
             threshold = float(false_heights[allowed]) if allowed < len(false_heights) else -np.inf
-            hit_share = [(highest[row] > threshold).mean() if row in highest else 0.0 for row in range(len(maps))]
-            froc[rate] = bootstrap.mean(hit_share, annotated)
+            hits = np.array([(cell > threshold).mean() if len(cell) else 0.0 for cell in rows["lesion_marks"]])
+            froc[rate] = bootstrap.mean(hits, annotated)
     return Localisation(
-        pointing=bootstrap.mean(hits, annotated),
-        chance=bootstrap.mean(share, annotated),
-        blob_pointing=bootstrap.mean(np.nan_to_num(blob_hits), annotated),
-        pixel_precision=bootstrap.mean(precision, annotated),
+        pointing=bootstrap.mean(filled["hit"], annotated),
+        chance=bootstrap.mean(filled["lesion_share"], annotated),
+        blob_pointing=bootstrap.mean(filled[BLOB_HIT], annotated),
+        pixel_precision=bootstrap.mean(filled["pixel_precision"], annotated),
         froc=froc,
     )
 

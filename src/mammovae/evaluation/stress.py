@@ -38,7 +38,7 @@ def stress(
     as a detection. The folder out gets faults.csv, faults.png, lesions.csv, detectability.png and metrics.json.
     """
     opened, prepared = Run.open(run), Data.open(data)
-    prepared.check_prepared_as(opened.manifest["prepared"])
+    opened.check_data(prepared)
     positions = prepared.select("test", side=opened.settings.side, view=opened.settings.view)
     positions, notes = exclude_training_images(opened, prepared, positions[prepared.healthy(positions)])
     if not len(positions):

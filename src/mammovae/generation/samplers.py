@@ -74,6 +74,8 @@ class LatentSampler:
             raise UsageError(f"--mode {self.mode} starts from real images: name the DATA folder with --source")
         if self.mode not in DERIVED and self.data is not None:
             raise UsageError(f"--mode {self.mode} starts from no real image: omit --source")
+        if self.data is not None:
+            self.run.check_data(self.data)
         if self.mode == "interpolate" and self.temperature is not None:
             raise UsageError("--mode interpolate samples nothing at random: omit --temperature")
         for name, value in self.requested.items():

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import torch
 
 from mammovae.arguments import TO_PATH, checked
-from mammovae.config import InputError, TrainSettings
+from mammovae.config import InputError, TrainSettings, UsageError
+from mammovae.data.dataset import Data, in_pixels
 from mammovae.models.base import WEIGHTS, Autoencoder, Generator, Member, load_weights
 from mammovae.models.bilateral_vae import BilateralVae
 from mammovae.models.denoiser import Denoiser
@@ -85,6 +86,25 @@ class Run:
     def curves(self) -> dict[str, Mapping[str, str]]:
         """The columns of its history that each member's loss curve shows, with their titles."""
         return {name: member.curve for name, member in self.members.items()}
+
+    def check_data(self, data: Data) -> None:
+        """Refuse, with UsageError, data that was not prepared as the data that the run was trained on.
+
+        In another size, images that the networks could be given after averaging would still be measured otherwise for
+        the quality score, and smaller ones would have to be enlarged.
+        """
+        own = self.manifest["prepared"]
+        stretch, expected = data.manifest["settings"]["stretch"], own["stretch"]
+        if stretch != expected:
+            stretches = f"with stretch {stretch}, the run's data with {expected}"
+            raise UsageError(f"{data.name} was prepared {stretches}: prepare alike")
+        if data.size != own["size"]:
+            taken = in_pixels([member.size for member in self.members.values()])
+            sizes = f"{self.path} was trained on images of {own['size']} px, of which its networks take {taken}"
+            remedy = f"prepare it again with --size {own['size']}"
+            if data.manifest["inputs"]["kind"] == "generated":
+                remedy = f"generate it by a network of {own['size']} px"
+            raise UsageError(f"{data.name} holds images of {data.size} px, and {sizes}: {remedy}")
 
     @classmethod
     @checked

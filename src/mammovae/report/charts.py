@@ -132,7 +132,7 @@ def roc(curve: RocCurve, baselines: Sequence[RocCurve] = ()) -> Figure:
         axes.fill_between(curve.grid, curve.low, curve.high, color=FINDING, alpha=0.14, linewidth=0)
     estimate = curve.estimate
     axes.plot(curve.false, curve.true, color=FINDING, linewidth=1.8, label=_legend(estimate))
-    styles = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
+    styles = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (9, 2)))
     for baseline, style in zip(baselines, itertools.cycle(styles), strict=False):
         look = {"color": TRIVIAL, "linewidth": 0.9, "linestyle": style, "zorder": 1}
         axes.plot(baseline.false, baseline.true, label=_legend(baseline.estimate), **look)

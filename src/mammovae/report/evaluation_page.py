@@ -35,6 +35,7 @@ _NO_TABLE = {
     "density": "No table by density: the data gives no breast density.",
 }
 _AFFECTED = "Affected-patient controls: the findings against the {:,} healthy images whose patient has one elsewhere."
+_CONTROLS = "Controls: healthy images whose patient has a finding elsewhere."
 _SHOWN_PAIRS, _SHOWN_GENERATED, _COLUMNS, _COLUMNS_BESIDE = 16, 24, 8, 6
 
 
@@ -168,21 +169,30 @@ def detection_section(
     blocks: list[Block] = [
         Text(words, "headline"),
         *map(Text, summary_text.summarise_detection(metrics, by_patient)),
-        *detection_charts(metrics, score_label, by_patient),
+        *_detection_charts(metrics, score_label, by_patient),
         _scores_table(metrics),
     ]
     controls = tuple(metrics.affected.values())
-    tables = [("Score", _AFFECTED.format(controls[0].n_healthy), controls)] if controls else []
-    tables += [
-        (name.capitalize(), _TABLES[name].format(healthy=healthy), rows) for name, rows in metrics.tables.items()
-    ]
-    for heading, caption, rows in tables:
-        blocks.append(pages.estimates_table([(row.label or row.name, row) for row in rows], caption, heading))
+    if controls:
+        caption = _AFFECTED.format(controls[0].n_healthy)
+        blocks.append(pages.estimates_table([(row.label or row.name, row) for row in controls], caption, "Score"))
+    blocks += [_group_table(metrics, name, _TABLES[name].format(healthy=healthy)) for name in metrics.tables]
     blocks += [Text(reason, "absent") for name, reason in _NO_TABLE.items() if name not in metrics.tables]
     return Section("detection", "Detection", blocks)
 
 
-def detection_charts(metrics: DetectionMetrics, score_label: str, by_patient: bool) -> list[Figure]:
+def _group_table(metrics: DetectionMetrics, name: str, caption: str) -> Table:
+    """Return the headline's AUROC by group, and that against affected-patient controls where it has one."""
+    rows = [(row.label or row.name, row) for row in metrics.tables[name]]
+    if not metrics.affected_tables.get(name):
+        return pages.estimates_table(rows, caption, name.capitalize())
+    affected = {row.name: pages.estimate_cells(row) for row in metrics.affected_tables[name]}
+    cells = [(label, *pages.estimate_cells(row), affected[row.name][0], affected[row.name][2]) for label, row in rows]
+    headers = (name.capitalize(), *pages.ESTIMATE_HEADERS, "Controls", "AUROC against them")
+    return Table(headers, cells, f"{caption} {_CONTROLS}")
+
+
+def _detection_charts(metrics: DetectionMetrics, score_label: str, by_patient: bool) -> list[Figure]:
     """Return every score as a point, the ROC curve, and all AUROCs in one column; none without both kinds of image."""
     if metrics.curve is None:
         return []
@@ -196,8 +206,8 @@ def detection_charts(metrics: DetectionMetrics, score_label: str, by_patient: bo
     curves = Figure.chart(
         charts.roc(metrics.curve, metrics.baseline_curves),
         "ROC curve of the headline score with its band, and those of the trivial baselines.",
-        f"ROC curve against the healthy images {UNAFFECTED}, with its pointwise 95 % band; thin lines are trivial "
-        f"baselines, which see no more than brightness, size or a linear model.{note}",
+        f"ROC curve against the healthy images {UNAFFECTED}, with its pointwise 95 % band; thin lines are "
+        f"baselines, most of which see no more than brightness, size or a linear model.{note}",
     )
     forest = Figure.chart(
         charts.auroc_forest([*metrics.scores, *metrics.baselines, *itertools.chain(*metrics.tables.values())]),
@@ -208,7 +218,7 @@ def detection_charts(metrics: DetectionMetrics, score_label: str, by_patient: bo
     return [points, curves, forest]
 
 
-def correlation_texts(metrics: DetectionMetrics) -> dict[str, str]:
+def _correlation_texts(metrics: DetectionMetrics) -> dict[str, str]:
     """Return the rank correlations of the headline with baselines and density, by name."""
     return {name: "–" if rho is None else signed(rho) for name, rho in metrics.correlations.items()}
 
@@ -237,12 +247,12 @@ def _case(case: ExampleImage, scale: MapScale) -> Figure:
 
 def _scores_table(metrics: DetectionMetrics) -> Table:
     caption = (
-        f"The score, and trivial baselines that a useful score must beat, against healthy images {UNAFFECTED}. "
+        f"The score, and baselines that a useful score must beat, against healthy images {UNAFFECTED}. "
         "Difference: the headline minus the baseline, in the same resamples. Spearman: rank correlation with the "
         "headline among the "
         f"{metrics.headline.n_healthy:,} healthy images {UNAFFECTED}; near ±1, they measure the same."
     )
-    correlations = correlation_texts(metrics)
+    correlations = _correlation_texts(metrics)
     rows = [(Cell(row.label or row.name, bold=True), *pages.estimate_cells(row), "", "") for row in metrics.scores]
     rows += [
         (row.label or row.name, *pages.estimate_cells(row), difference.text, correlations[row.name])
