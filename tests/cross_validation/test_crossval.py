@@ -92,8 +92,8 @@ def test_every_image_is_scored_once_beside_the_original_preset_and_the_baselines
         ({"other_view": "nowhere"}, "there is no file or folder nowhere"),
         ({"other_view": "empty"}, "there is no image in empty"),
         ({"cache": "file"}, "--cache file is a file"),
-        ({"settings": mv.TrainSettings(fused=("nonsense",))}, "no member makes 'nonsense', which fused asks for"),
-        ({"settings": mv.TrainSettings(denoiser={"size": 256})}, "{data} holds images of 128 px"),  # pyrefly: ignore
+        ({"settings": mv.TrainSettings(**SETTINGS | {"fused": ["nonsense"]})}, "no member makes 'nonsense', which fused asks for"),
+        ({}, "{data} holds images of 128 px, and the networks take 128 and 256 px: prepare it again with --size 256"),
         ({"folds": 900}, "22 patients cannot be dealt to 900 folds"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
