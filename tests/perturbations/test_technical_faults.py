@@ -63,6 +63,7 @@ MEASURE = {
     "skin_marker": ("ball_height", 1),
     "clip_or_wire": ("metal", 1),
     "missing_rows": ("dead_rows", 1),
+    "collimator": ("shaded_edge", 1),
     "burned_in_text": ("print_outside", 1),
 }
 
