@@ -147,7 +147,7 @@ def _highest(values: np.ndarray, count: int = 20) -> float:
 
 
 def _metal(grey: np.ndarray, deep: np.ndarray) -> float:
-    """Measure how white a thing of some mm² with a sharp rim is: log of its share of the way from tissue to white."""
+    """Measure how white a thing of some mm² with a sharp rim is: its share of the way from tissue to white."""
     # A share, since in dense tissue metal rises by little, but by all that there is room for; a coarse calcification
     # does so too, but is smaller.
     length, white = len(grey), max(float(grey.max()), 0.5)
@@ -163,14 +163,14 @@ def _metal(grey: np.ndarray, deep: np.ndarray) -> float:
     edge[1:-1, 1:-1] = np.hypot(grey[2:, 1:-1] - grey[:-2, 1:-1], grey[1:-1, 2:] - grey[1:-1, :-2])
     rise = np.minimum(grey - tissue, _largest_near(edge, max(1, round(0.002 * length))))
     share = np.where(deep, rise / (0.06 + np.maximum(white - tissue, 0)), 0)
-    levels = np.geomspace(0.02, 0.9, 64)
+    levels = np.geomspace(0.02, 0.9, 256)
     low, high = 0, len(levels)
     while low < high:  # by halves: the highest level above which the largest thing is large enough
         middle = (low + high) // 2
         labels, count = ndimage.label(share > levels[middle], np.ones((3, 3)))  # pyrefly: ignore
         is_large = count > 0 and np.bincount(labels.ravel())[1:].max() >= _METAL_AREA * length**2
         low, high = (middle + 1, high) if is_large else (low, middle)
-    return float(np.log(levels[max(low - 1, 0)]))
+    return float(levels[max(low - 1, 0)])
 
 
 def _largest_near(values: np.ndarray, reach: int) -> np.ndarray:

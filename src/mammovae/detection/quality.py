@@ -45,7 +45,7 @@ MEASURES: Mapping[str, Measure] = {
     "fine_energy": Measure(0.1, _NOISY, _SOFT),
     "fine_to_middle": Measure(0.05, _NOISY, _SOFT),
     "middle_to_coarse": Measure(0.05, _NOISY, _SOFT),
-    "metal": Measure(0.05, "a thing as white and sharp as metal in the breast: a marker, clip or wire", None),
+    "metal": Measure(0.02, "a thing as white and sharp as metal in the breast: a marker, clip or wire", None),
     "ball_height": Measure(0.02, "a small, very bright object in the breast", None),
     "device_height": Measure(0.02, "a large, very bright object in the breast", None),
     "sharpest_edge": Measure(0.02, "an edge sharper than tissue has", None),
