@@ -157,18 +157,22 @@ def _metal(grey: np.ndarray, deep: np.ndarray) -> float:
     grey, deep = grey[box], framed[box]
     blocks = _blocks(grey, 2)  # of what lies under thin things a coarse image is enough
     opened = ndimage.grey_opening(blocks, (max(2, round(0.007 * length)),) * 2)
-    rows, columns = (np.arange(size) // 2 for size in grey.shape)
-    tissue = opened[np.ix_(rows.clip(max=len(opened) - 1), columns.clip(max=opened.shape[1] - 1))]
+    tissue = np.pad(opened.repeat(2, axis=0).repeat(2, axis=1), ((0, 1), (0, 1)), mode="edge")
+    tissue = tissue[: grey.shape[0], : grey.shape[1]]
     edge = np.zeros_like(grey)
-    edge[1:-1, 1:-1] = np.hypot(grey[2:, 1:-1] - grey[:-2, 1:-1], grey[1:-1, 2:] - grey[1:-1, :-2])
+    down, across = grey[2:, 1:-1] - grey[:-2, 1:-1], grey[1:-1, 2:] - grey[1:-1, :-2]
+    edge[1:-1, 1:-1] = np.sqrt(down * down + across * across)
     rise = np.minimum(grey - tissue, _largest_near(edge, max(1, round(0.002 * length))))
     share = np.where(deep, rise / (0.06 + np.maximum(white - tissue, 0)), 0)
     levels = np.geomspace(0.02, 0.9, 256)
     low, high = 0, len(levels)
+    fewest = _METAL_AREA * length**2
     while low < high:  # by halves: the highest level above which the largest thing is large enough
         middle = (low + high) // 2
-        labels, count = ndimage.label(share > levels[middle], np.ones((3, 3)))  # pyrefly: ignore
-        is_large = count > 0 and np.bincount(labels.ravel())[1:].max() >= _METAL_AREA * length**2
+        above, is_large = share > levels[middle], False
+        if np.count_nonzero(above) >= fewest:
+            labels, _ = ndimage.label(above, np.ones((3, 3)))  # pyrefly: ignore
+            is_large = bool(np.bincount(labels[above]).max() >= fewest)
         low, high = (middle + 1, high) if is_large else (low, middle)
     return float(levels[max(low - 1, 0)])
 
