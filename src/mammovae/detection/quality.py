@@ -120,8 +120,15 @@ class Quality:
         return cls(table, templates)
 
     def normal_scores(self, measures: pd.DataFrame, images: np.ndarray, outlines: np.ndarray) -> pd.DataFrame:
-        """Return how far each measure of images is from healthy, a column a measure, 0 where its side is no fault."""
+        """Return how far each measure of images is from healthy, a column a measure, 0 where its side is no fault.
+
+        Raises InputError when a measure of the healthy images is not among these.
+        """
         values = _columns(measures) | _comparisons(self.templates, images, outlines)
+        if lacking := [name for name in self._distributions if name not in values and name != "combination"]:
+            raise InputError(
+                f"nothing says {lacking[0]} of the images: prepare them again, as the run was trained on it"
+            )
         *fitted, combined = self._distributions.items()
         signed = _to_normal_scores(dict(fitted), values)
         combination = _combination(signed, self.templates["inverse"])
@@ -168,6 +175,10 @@ class Quality:
             calibration = pd.read_parquet(folder / CALIBRATION)
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{folder} holds a damaged quality score: {error}; train again") from error
+        if unknown := [name for name in measures if name not in MEASURES]:
+            raise InputError(
+                f"{folder} holds a quality score that measures {unknown[0]}, as is no longer done; train again"
+            )
         return cls(measures, templates, Calibration(calibration, ["quality"]))
 
 
