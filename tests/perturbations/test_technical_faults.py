@@ -61,8 +61,9 @@ MEASURE = {
     "noise": ("fine_energy", 1),
     "implant": ("plateau", 1),
     "skin_marker": ("ball_height", 1),
-    "clip_or_wire": ("speck_height", 1),
+    "clip_or_wire": ("metal", 1),
     "missing_rows": ("dead_rows", 1),
+    "collimator": ("shaded_edge", 1),
     "burned_in_text": ("print_outside", 1),
 }
 

@@ -4,6 +4,8 @@ Each measurement is one number of the whole source image, not of the prepared on
 it with those of healthy images.
 """
 
+from functools import reduce
+
 import numpy as np
 from scipy import ndimage
 
@@ -13,6 +15,9 @@ MEASUREMENTS = "measurements.parquet"  # of a DATA folder: what was measured, a 
 MIN_LENGTH = 1024
 """Fine structure is measured in images of less than twice so many pixels on the longer side, or smaller ones."""
 _COARSE = 256  # pixels of the longer side at which lines and shapes are looked for
+_SHADE_NEAR, _SHADE_FAR = 2, 5  # coarse pixels from a shade's edge at which its two sides are compared
+_SHADE_SLOPES = tuple(0.03 * step for step in range(-8, 9))  # an edge 1 % off its slope would be blurred
+_METAL_AREA = 1.4e-4  # of the square of the image's height: some 6 mm2, more than a coarse calcification has
 _SLOPES = (-0.24, -0.16, -0.08, 0.0, 0.08, 0.16, 0.24)  # of the straight edges that are looked for
 
 
@@ -26,7 +31,8 @@ def measure_image(pixels: np.ndarray, breast: np.ndarray, wall: ChestWall) -> di
     grey = pixels / np.float32(65535)
     deep = _eroded(breast, max(1, round(0.012 * len(grey))))
     values = _exposure(pixels, breast, grey, deep) | _sharpness(grey, deep) | _objects(grey, deep)
-    return values | _print(grey, breast) | _lines(pixels, breast) | _position(breast)
+    values |= {"metal": _metal(grey, deep)} | _print(grey, breast) | _lines(pixels, breast)
+    return values | _position(breast) | {"tissue_below": _tissue_below(grey, breast)}
 
 
 def _eroded(mask: np.ndarray, pixels: int) -> np.ndarray:
@@ -82,14 +88,14 @@ def _box(mask: np.ndarray, margin: int = 0) -> tuple[slice, ...]:
 
 
 def _objects(grey: np.ndarray, deep: np.ndarray) -> dict[str, float]:
-    """Measure how far bright things of three sizes exceed what lies beside them, the sharpest edge, and plateaus."""
+    """Measure how far bright things of two sizes exceed what lies beside them, the sharpest edge, and plateaus."""
     box = _box(deep, round(0.03 * len(grey)))
     height, grey, deep = len(grey), grey[box], deep[box]
     values: dict[str, float] = {}
-    for name, size in (("speck", 0.006), ("ball", 0.012), ("device", 0.05)):
+    for name, size in (("ball", 0.012), ("device", 0.05)):
         step = max(1, round(size * height / 6))
         blocks, inside = (grey, deep) if step == 1 else (_blocks(grey, step), _blocks(deep, step) > 0.99)
-        rise = _above_both_sides(blocks, max(2, round(size * height / step)), thin=name == "speck")
+        rise = _above_both_sides(blocks, max(2, round(size * height / step)))
         values[f"{name}_height"] = _highest(rise[inside])
     edge = np.zeros_like(grey)
     edge[1:-1, 1:-1] = np.hypot(grey[2:, 1:-1] - grey[:-2, 1:-1], grey[1:-1, 2:] - grey[1:-1, :-2])
@@ -115,17 +121,17 @@ def _blocks(values: np.ndarray, step: int) -> np.ndarray:
     return total.astype(np.float32) / np.float32(step * step)
 
 
-def _above_both_sides(grey: np.ndarray, reach: int, *, thin: bool) -> np.ndarray:
-    """Return how far each pixel exceeds what lies at some distance on both sides, level or upright."""
+def _above_both_sides(grey: np.ndarray, reach: int) -> np.ndarray:
+    """Return how far each pixel exceeds what lies at some distance on both sides, both level and upright."""
     level, upright = np.full_like(grey, -1), np.full_like(grey, -1)
     for values, target in ((grey, level), (grey.T, upright.T)):
         neighbours = np.maximum(values[:, 2 * reach :], values[:, : -2 * reach])
         target[:, reach:-reach] = values[:, reach:-reach] - neighbours
-    return np.maximum(level, upright) if thin else np.minimum(level, upright)  # lines count too, or blobs alone
+    return np.minimum(level, upright)
 
 
 def _above_at(grey: np.ndarray, ys: np.ndarray, xs: np.ndarray, reach: int) -> np.ndarray:
-    """Return what _above_both_sides says of thin things, at some pixels alone."""
+    """Return how far some pixels exceed what lies at a distance on both sides, level or upright: lines count too."""
     rise = np.full(len(ys), -1, grey.dtype)
     for at, length, dy, dx in ((xs, grey.shape[1], 0, reach), (ys, grey.shape[0], reach, 0)):
         fits = (at >= reach) & (at < length - reach)
@@ -138,6 +144,45 @@ def _above_at(grey: np.ndarray, ys: np.ndarray, xs: np.ndarray, reach: int) -> n
 def _highest(values: np.ndarray, count: int = 20) -> float:
     """Return the mean of the highest few values: one pixel may be dust."""
     return float(np.partition(values, -count)[-count:].mean()) if values.size >= count else 0.0
+
+
+def _metal(grey: np.ndarray, deep: np.ndarray) -> float:
+    """Measure how white a thing of some mm² with a sharp rim is: its share of the way from tissue to white."""
+    # A share, since in dense tissue metal rises by little, but by all that there is room for; a coarse calcification
+    # does so too, but is smaller.
+    length, white = len(grey), max(float(grey.max()), 0.5)
+    rim = max(1, round(0.004 * length))  # scanners leave thin lines along the image's edges
+    framed = np.pad(deep[rim:-rim, rim:-rim], rim)
+    box = _box(framed if framed.any() else deep, round(0.03 * length))
+    grey, deep = grey[box], framed[box]
+    blocks = _blocks(grey, 2)  # of what lies under thin things a coarse image is enough
+    opened = ndimage.grey_opening(blocks, (max(2, round(0.007 * length)),) * 2)
+    tissue = np.pad(opened.repeat(2, axis=0).repeat(2, axis=1), ((0, 1), (0, 1)), mode="edge")
+    tissue = tissue[: grey.shape[0], : grey.shape[1]]
+    edge = np.zeros_like(grey)
+    down, across = grey[2:, 1:-1] - grey[:-2, 1:-1], grey[1:-1, 2:] - grey[1:-1, :-2]
+    edge[1:-1, 1:-1] = np.sqrt(down * down + across * across)
+    rise = np.minimum(grey - tissue, _largest_near(edge, max(1, round(0.002 * length))))
+    share = np.where(deep, rise / (0.06 + np.maximum(white - tissue, 0)), 0)
+    levels = np.geomspace(0.02, 0.9, 256)
+    low, high = 0, len(levels)
+    fewest = _METAL_AREA * length**2
+    while low < high:  # by halves: the highest level above which the largest thing is large enough
+        middle = (low + high) // 2
+        above, is_large = share > levels[middle], False
+        if np.count_nonzero(above) >= fewest:
+            labels, _ = ndimage.label(above, np.ones((3, 3)))  # pyrefly: ignore
+            is_large = bool(np.bincount(labels[above]).max() >= fewest)
+        low, high = (middle + 1, high) if is_large else (low, middle)
+    return float(levels[max(low - 1, 0)])
+
+
+def _largest_near(values: np.ndarray, reach: int) -> np.ndarray:
+    """Return the largest value, at least 0, within reach of each pixel along rows and columns."""
+    for _ in range(2):
+        padded = np.pad(values, ((reach, reach), (0, 0)))
+        values = reduce(np.maximum, (padded[shift : shift + len(values)] for shift in range(2 * reach + 1))).T
+    return values
 
 
 def _print(grey: np.ndarray, inside: np.ndarray) -> dict[str, float]:
@@ -165,7 +210,7 @@ def _lines(pixels: np.ndarray, breast: np.ndarray) -> dict[str, float]:
     same = ((sampled[1:] == sampled[:-1]) & pairs).sum(axis=1) >= 0.98 * np.maximum(pairs.sum(axis=1), 1)
     dead = (np.where(mask, sampled, 0).max(axis=1) <= 0.02 * sampled.max()) & (mask.sum(axis=1) > 3)
     return {
-        "level_step": _steepest_line(grey, inside) / spread,
+        "shaded_edge": max(_shaded_below(grey, inside), _shaded_below(grey[::-1], inside[::-1])),
         "upright_step": _steepest_line(grey.T, inside.T) / spread,
         "dead_rows": float(same.sum() + dead.sum()) / len(rows),
     }
@@ -191,6 +236,26 @@ def _steepest_line(grey: np.ndarray, inside: np.ndarray) -> float:
     return steepest
 
 
+def _shaded_below(grey: np.ndarray, inside: np.ndarray) -> float:
+    """Return the share of the breast's width along which one nearly level line shades what lies below it, 0..1."""
+    # A collimator takes most of the light from all beyond its straight edge. What is left there still shows more than
+    # air, where beyond the skin nothing is; and skin fades into air, while this grey falls within 2 mm.
+    columns = _box(inside)[1]
+    light, mask = np.log(grey[:, columns] + 0.01), inside[:, columns]
+    air = float(np.median(grey[~inside])) if not inside.all() else 0.0
+    near, far = _SHADE_NEAR, _SHADE_FAR
+    rows, width = np.arange(far, len(grey) - far), mask.shape[1]
+    fall = light[rows - near] - light[rows + near]
+    slow = np.abs(light[rows - far] - light[rows - near]) + np.abs(light[rows + near] - light[rows + far])
+    counts = mask[rows - near] & (grey[rows + far, columns] > air + 0.02)
+    # Lines that leave the image fall into the rows of nothing above and below.
+    margin = int(np.ceil(max(_SHADE_SLOPES) * width))
+    sharp = np.pad(np.where(counts, np.clip(fall - slow, 0, 1), 0), ((margin, margin), (0, 0)))
+    places, starts = np.arange(width), np.arange(margin, margin + len(rows))[:, None]
+    shifts = (np.rint(slope * (places - width / 2)).astype(int) for slope in _SHADE_SLOPES)
+    return max(float(sharp[starts + shift, places].sum(axis=1).max()) / width for shift in shifts)
+
+
 def _position(inside: np.ndarray) -> dict[str, float]:
     """Measure where the breast lies and how it is shaped; the chest wall on the left."""
     box = inside[_box(inside)]
@@ -205,12 +270,19 @@ def _position(inside: np.ndarray) -> dict[str, float]:
         "middle_across": float(columns.mean() / width),
         "upper_to_lower": float(np.log(widths[:third].mean() / widths[-third:].mean())),
         "touches_top": float(inside[0].sum() / width),
-        "touches_bottom": float(inside[-1].sum() / width),
         "touches_front": float(inside[:, -1].sum() / height),
         "touches_wall": float(box[:, 0].mean()),
         "straight_above": _straight(inside),
         "straight_below": _straight(inside[::-1]),
     }
+
+
+def _tissue_below(grey: np.ndarray, breast: np.ndarray) -> float:
+    """Return how much of the breast's greatest width the image's lower edge cuts where tissue is bright, 0..1."""
+    # Below a breast that is shown whole lie its skin and the fold: dark, or narrow.
+    part = slice(-max(1, round(0.012 * len(grey))), None)
+    bright = breast[part] & (grey[part] > 0.7 * np.median(grey[breast]))
+    return float(np.minimum(bright.mean(axis=0).sum() / breast.sum(axis=1).max(), 1))
 
 
 def _straight(inside: np.ndarray) -> float:

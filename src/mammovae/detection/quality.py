@@ -45,7 +45,7 @@ MEASURES: Mapping[str, Measure] = {
     "fine_energy": Measure(0.1, _NOISY, _SOFT),
     "fine_to_middle": Measure(0.05, _NOISY, _SOFT),
     "middle_to_coarse": Measure(0.05, _NOISY, _SOFT),
-    "speck_height": Measure(0.02, "a small, very bright object in the breast", None),
+    "metal": Measure(0.02, "a thing as white and sharp as metal in the breast: a marker, clip or wire", None),
     "ball_height": Measure(0.02, "a small, very bright object in the breast", None),
     "device_height": Measure(0.02, "a large, very bright object in the breast", None),
     "sharpest_edge": Measure(0.02, "an edge sharper than tissue has", None),
@@ -53,7 +53,7 @@ MEASURES: Mapping[str, Measure] = {
     "print_outside": Measure(0.2, "print beside the breast", None),
     "print_inside": Measure(0.2, "print over the breast", None),
     "steep_outside": Measure(0.2, "sharp bright things beside the breast", None),
-    "level_step": Measure(0.05, "a straight edge across the breast", None),
+    "shaded_edge": Measure(0.02, "a straight edge beyond which the image is darker: a collimator", None),
     "upright_step": Measure(0.05, "a straight edge along the breast", None),
     "dead_rows": Measure(0.002, "rows that are empty or repeat", None),
     "height": Measure(0.02, None, "only a part of the image's height is breast"),
@@ -62,7 +62,7 @@ MEASURES: Mapping[str, Measure] = {
     "middle_across": Measure(0.01, _PLACE, _PLACE),
     "upper_to_lower": Measure(0.1, _SHAPE, _SHAPE),
     "touches_top": Measure(0.05, "the breast is cut off above", None),
-    "touches_bottom": Measure(0.05, "the breast is cut off below", None),
+    "tissue_below": Measure(0.02, "the breast is cut off below", None),
     "touches_front": Measure(0.02, "the breast is cut off in front", None),
     "touches_wall": Measure(0.03, None, "the chest wall's edge is not where it should be"),
     "straight_above": Measure(0.05, "a straight upper edge", None),
@@ -120,8 +120,15 @@ class Quality:
         return cls(table, templates)
 
     def normal_scores(self, measures: pd.DataFrame, images: np.ndarray, outlines: np.ndarray) -> pd.DataFrame:
-        """Return how far each measure of images is from healthy, a column a measure, 0 where its side is no fault."""
+        """Return how far each measure of images is from healthy, a column a measure, 0 where its side is no fault.
+
+        Raises InputError when a measure of the healthy images is not among these.
+        """
         values = _columns(measures) | _comparisons(self.templates, images, outlines)
+        if lacking := [name for name in self._distributions if name not in values and name != "combination"]:
+            raise InputError(
+                f"nothing says {lacking[0]} of the images: prepare them again, as the run was trained on it"
+            )
         *fitted, combined = self._distributions.items()
         signed = _to_normal_scores(dict(fitted), values)
         combination = _combination(signed, self.templates["inverse"])
@@ -168,6 +175,10 @@ class Quality:
             calibration = pd.read_parquet(folder / CALIBRATION)
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{folder} holds a damaged quality score: {error}; train again") from error
+        if unknown := [name for name in measures if name not in MEASURES]:
+            raise InputError(
+                f"{folder} holds a quality score that measures {unknown[0]}, as is no longer done; train again"
+            )
         return cls(measures, templates, Calibration(calibration, ["quality"]))
 
 
