@@ -93,7 +93,7 @@ def test_every_image_is_scored_once_beside_the_original_preset_and_the_baselines
         ({"other_view": "empty"}, "there is no image in empty"),
         ({"cache": "file"}, "--cache file is a file"),
         ({"settings": mv.TrainSettings(**SETTINGS | {"fused": ["nonsense"]})}, "no member makes 'nonsense', which fused asks for"),
-        ({}, "{data} holds images of 128 px, and the networks take 128 and 256 px: prepare it again with --size 256"),
+        ({"settings": mv.TrainSettings()}, "{data} holds images of 128 px, and the networks take 128 and 256 px: prepare it again with --size 256"),
         ({"folds": 900}, "22 patients cannot be dealt to 900 folds"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -105,7 +105,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     with pytest.raises(mv.UsageError) as error:
-        mv.crossval(data, out="out", **call)
+        mv.crossval(data, out="out", **{"settings": mv.TrainSettings(**SETTINGS)} | call)
     assert str(error.value).startswith(sentence.format(data=data))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
 

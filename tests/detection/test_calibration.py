@@ -119,8 +119,9 @@ def finding_score(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, np.nda
     return finding_score
 
 
-@pytest.mark.parametrize("images", ["two", "four", "mixed"])
-@pytest.mark.parametrize("fused", [("a",), ("a", "b")], ids=["single", "fused"])
+@pytest.mark.parametrize(
+    ("fused", "images"), [(("a",), "two"), (("a",), "four"), (("a",), "mixed"), (("a", "b"), "mixed")]
+)
 def test_over_2000_calibrations_by_patient_the_finding_score_keeps_the_stated_rate(
     fused: tuple[str, ...], images: str, finding_score: Callable[..., FusedScore]
 ) -> None:

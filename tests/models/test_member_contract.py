@@ -124,6 +124,19 @@ def test_a_few_steps_lower_the_loss_and_reach_every_parameter(name: str) -> None
     assert np.isfinite(seen).all() and np.mean(seen[-4:]) < np.mean(seen[:4])
 
 
+def test_a_step_in_bfloat16_is_near_one_in_float32_and_its_gradients_are_float32(name: str) -> None:
+    images, steps = batch(), []
+    for is_half in (False, True):
+        member = build(name).train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            loss = member.losses(images, context())["loss"].mean()
+        loss.backward()
+        gradients = [part.grad for part in member.parameters() if part.grad is not None]
+        assert all(gradient.dtype == torch.float32 and torch.isfinite(gradient).all() for gradient in gradients)
+        steps.append((loss.item(), len(gradients)))
+    assert steps[1] == (pytest.approx(steps[0][0], rel=0.05), steps[0][1])
+
+
 def test_weights_survive_their_file_and_do_not_depend_on_which_other_members_there_are(
     name: str, tmp_path: Path
 ) -> None:

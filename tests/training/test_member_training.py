@@ -1,5 +1,6 @@
 """A member's weights depend on its images, its settings and the seed, and on nothing that happens beside or before."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -189,7 +190,8 @@ def test_a_preset_that_was_interrupted_within_an_epoch_of_any_member_ends_as_und
     for name in chosen.members:
         assert weights(tmp_path / "run", name) == weights(preset_run.out, name), name
     assert modes and all(modes)
-    assert len(modes) == sum(2 * (getattr(chosen, name).model_dump().get("epochs") or 2) for name in chosen.members)
+    presented = [getattr(chosen, name).model_dump().get("presentations") or 2 * 21 for name in chosen.members]
+    assert len(modes) == sum(2 * math.ceil(images / 21) for images in presented)
 
 
 def test_a_member_is_not_taken_from_the_cache_where_anything_that_decides_its_weights_differs(

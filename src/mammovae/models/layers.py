@@ -106,7 +106,8 @@ class UpsampleConv(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002 - its parent's name
         """Apply the transposed convolution."""
-        if input.device.type == "cpu" and torch.is_grad_enabled():
+        # Under autocast input and weights are of two types, which torch's own operation alone brings together.
+        if input.device.type == "cpu" and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
             return _UpsampleConvFunction.apply(input, self.weight, self.bias)
         return super().forward(input, output_size)
 
