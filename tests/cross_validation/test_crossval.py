@@ -104,8 +104,9 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
+    small: dict[str, Any] = {"settings": mv.TrainSettings(**SETTINGS)}
     with pytest.raises(mv.UsageError) as error:
-        mv.crossval(data, out="out", **{"settings": mv.TrainSettings(**SETTINGS)} | call)
+        mv.crossval(data, out="out", **(small | call))
     assert str(error.value).startswith(sentence.format(data=data))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from mammovae.config import LesionKind
 from mammovae.models.noise import ImageNoise
 
 _SPECKS_MM, _BLUR_PIXELS = (0.15, 0.9), 0.5
@@ -43,7 +44,7 @@ class Site(NamedTuple):
     mm: Tensor  # (n, 1, 1), of a pixel
     tissue: Tensor  # (n, w, w), the grey that is there
     other: Tensor  # (n, w, w), the grey of another place of the breast
-    kind: dict[str, Tensor]  # bool (n, 1, 1) by kind: whether it is the lesion's
+    kind: dict[LesionKind, Tensor]  # bool (n, 1, 1) by kind: whether it is the lesion's
     is_sham: Tensor  # bool (n, 1, 1): resampled, but without a lesion
 
 

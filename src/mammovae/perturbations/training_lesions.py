@@ -126,6 +126,6 @@ def _change(site: Site, draw: Draw, mean: Tensor, unit: Tensor) -> tuple[Tensor,
     headroom = ((1 - site.tissue) / (1 - mean).clamp(min=0.05)).clamp(0, 1.5)
     rise = rise * torch.lerp(torch.ones_like(headroom), headroom, draw.uniform(0, 1, 1, 1))
     # Of a star the place that its strands lead to is outlined, not all of them.
-    regions = {"mass": in_body, "calcification": near_specks, "asymmetry": in_graft}
+    regions: dict[LesionKind, Tensor] = {"mass": in_body, "calcification": near_specks, "asymmetry": in_graft}
     region = sum((kind[name] * part for name, part in regions.items()), is_star * (site.distance < 0.6).float())
     return rise + grafted * kind["asymmetry"] + pulled, region.clamp(max=1)
