@@ -8,7 +8,7 @@ from mammovae.config import LesionKind, preset
 from mammovae.data.dataset import Batch
 from mammovae.models.noise import ImageNoise, step_keys
 from mammovae.models.run import build_members, device
-from mammovae.perturbations.training_lesions import insert_lesions
+from mammovae.models.training_lesions import insert_lesions
 from mammovae.training.distributed import ProcessGroup
 from mammovae.training.loader import StepRows
 from mammovae.training.step import TrainingStep

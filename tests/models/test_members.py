@@ -12,7 +12,7 @@ import pytest
 import mammovae as mv
 from mammovae.data.dataset import Data
 from mammovae.detection.detector import Detector
-from mammovae.perturbations import training_lesions
+from mammovae.models import training_lesions
 from mammovae.perturbations.lesions import LesionSpec, insert_lesion
 from mammovae.training import calibrate
 

@@ -20,7 +20,7 @@ from mammovae.models.anomaly_maps import (
 from mammovae.models.base import Member
 from mammovae.models.layers import UNet, downsampled_size, enlarge
 from mammovae.models.noise import ImageNoise, StepContext
-from mammovae.perturbations.training_lesions import insert_lesions
+from mammovae.models.training_lesions import insert_lesions
 
 _STRIDE = 2  # pixels of the image in one of the map: its finest convolutions are most of what a finer map would cost
 _PATCHES_AT_ONCE = 16  # memory stays flat whatever the batch

@@ -35,8 +35,6 @@ _OF_RAW_DATA = ("stored_as", "phantoms", "white")  # of a DATA folder's manifest
 
 _CODE_OF_WEIGHTS = (
     "data/dataset.py",
-    "perturbations/training_lesions.py",
-    "perturbations/lesion_parts.py",
     *(f"training/{name}.py" for name in ("distributed", "history", "loader", "loop", "step", "train")),
 )
 """What decides, beside the networks and the images themselves, the weights of a member and its history."""

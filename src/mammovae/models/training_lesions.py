@@ -12,9 +12,9 @@ from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
 from mammovae.config import LesionKind
 from mammovae.data.dataset import Batch
+from mammovae.models import lesion_parts as parts
+from mammovae.models.lesion_parts import Draw, Site
 from mammovae.models.noise import ImageNoise
-from mammovae.perturbations import lesion_parts as parts
-from mammovae.perturbations.lesion_parts import Draw, Site
 
 RADII_MM: dict[LesionKind, tuple[float, float]] = {
     "mass": (2.5, 17.0),

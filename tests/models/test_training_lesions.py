@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mammovae.config import LesionKind
 from mammovae.data.dataset import Batch
+from mammovae.models import lesion_parts, training_lesions
 from mammovae.models.noise import ImageNoise, image_keys
-from mammovae.perturbations import lesion_parts, training_lesions
-from mammovae.perturbations.training_lesions import insert_lesions
+from mammovae.models.training_lesions import insert_lesions
 
 KINDS: tuple[LesionKind, ...] = get_args(LesionKind)
 COUNT, SIZE = 40, 128
