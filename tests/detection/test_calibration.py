@@ -142,7 +142,7 @@ def test_with_the_other_breast_the_finding_score_keeps_the_stated_rate_too(
         mv.TrainSettings(fused=names[:1], fused_bilateral=names[1:]),
         [],
     )
-    for _ in range(SIMULATIONS):
+    for _ in range(SIMULATIONS // 4):  # the same code as above, on two calibrations
         healthy, new = (simulated_patients(rng, count, "mixed", names) for count in (N_CALIBRATION, N_NEW))
         columns = finding_score(healthy, settings).columns(new)
         assert {"used", "missing"} >= set(columns["other"])
