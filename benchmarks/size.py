@@ -94,7 +94,8 @@ class Study:
         for member in chosen.members:
             words = f"--{member.replace('_', '-')}"
             flags += [f"{words}.size", self.size]
-            flags += [f"{words}.epochs", 1] if getattr(getattr(chosen, member), "epochs", None) else []
+            is_counted = getattr(getattr(chosen, member), "presentations", None) is not None
+            flags += [f"{words}.presentations", 1] if is_counted else []  # one epoch
         commands = {
             "train": ["train", data, "--preset", name, *flags, "run"],
             "score": ["score", run, data, "scores.csv"],
