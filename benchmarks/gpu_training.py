@@ -99,9 +99,9 @@ class PlainLoop:
     def _losses(self, batch: Batch, keys: Tensor) -> Tensor:
         context = StepContext.of(keys)
         member: Any = self.network
-        return member.losses(augment(batch, context.noise, member.mirrored) if member.augmented else batch, context)[
-            "loss"
-        ].mean()
+        if member.augmented:
+            batch = augment(batch, context.noise, member.mirrored)
+        return member.losses(batch, context)["loss"].mean()
 
     def epoch(self) -> float:
         """Make an epoch and return its images a second."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from gpu_study import wait
 from measure import Line, Scope, race
 
 from mammovae.config import LesionKind, preset
@@ -12,12 +13,6 @@ from mammovae.models.training_lesions import insert_lesions
 from mammovae.training.distributed import ProcessGroup
 from mammovae.training.loader import StepRows
 from mammovae.training.step import TrainingStep
-
-
-def wait() -> None:
-    """Wait until a GPU has done what it was sent."""
-    if device().type == "cuda":
-        torch.cuda.synchronize()
 
 
 def lines(row: str, scope: Scope) -> list[Line]:

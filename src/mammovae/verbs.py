@@ -186,9 +186,7 @@ def train(
     from mammovae.training.distributed import ProcessGroup
     from mammovae.training.train import train_on
 
-    opened, chosen = Data.open(*data), config.preset(preset, settings.given())
-    opened.check_size(chosen)
-    facts = train_on(opened, Path(out), preset, chosen, devices=devices)
+    facts = train_on(Data.open(*data), Path(out), preset, config.preset(preset, settings.given()), devices=devices)
     summary = f"trained on {facts['images']['train']} images in {facts['seconds']:.0f} s: {out}"
     summary = "\n".join([*facts["joined"], summary])
     return Result(Path(out), facts, summary if ProcessGroup.join().rank == 0 else "")

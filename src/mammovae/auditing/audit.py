@@ -98,8 +98,6 @@ def generated_images(run: Run, generated: Data, seed: int) -> MeasuredSet:
 
 def _utility_settings(real: Data, generated: Data, preset: PresetName, seed: int) -> TrainSettings:
     """Return a preset's settings for as many real as generated images; an error where it can be trained on neither."""
-    for data in (real, generated):
-        data.check_size(config.preset(preset))
     numbers = [len(data.for_training(config.preset(preset))["train"]) for data in (real, generated)]
     chosen = config.preset(preset, {"limit": min(numbers), "seed": seed})
     for data in (real, generated):

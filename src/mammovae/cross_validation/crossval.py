@@ -53,7 +53,6 @@ def crossval(  # noqa: PLR0913
     fold's network has seen; see audit.
     """
     opened = Data.open(data)
-    opened.check_size(chosen)
     if other_view is not None and only_generates(chosen):
         raise UsageError("a preset that only generates is evaluated without inserted faults: omit --other-view")
     if cache.exists() and not cache.is_dir():

@@ -240,14 +240,14 @@ class Data:
 
     def mm_per_pixel(self, positions: np.ndarray) -> np.ndarray:
         """Return the size of prepared pixels at the detector, float64 (n,), in mm; where it is unknown, a guess."""
-        sizes = self._known_mm_per_pixel[positions]
-        for number in np.flatnonzero(np.isnan(sizes)):
-            sizes[number] = guessed_mm_per_pixel(self.masks[positions[number]])
-        return sizes
+        sizes = self._mm_per_pixel
+        for position in positions[np.isnan(sizes[positions])]:  # kept, for every batch asks
+            sizes[position] = guessed_mm_per_pixel(self.masks[position])
+        return sizes[positions]
 
     @cached_property
-    def _known_mm_per_pixel(self) -> np.ndarray:
-        """The size of each prepared pixel as the source says it, float64 (N,), NaN where it does not."""
+    def _mm_per_pixel(self) -> np.ndarray:
+        """The size of each prepared pixel as the source says it, float64 (N,); NaN where it does not, until guessed."""
         source, scale = (self.index[name].to_numpy(np.float64, na_value=np.nan) for name in ("mm_per_pixel", "scale_y"))
         return source / scale
 

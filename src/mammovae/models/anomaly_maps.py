@@ -10,17 +10,17 @@ REFERENCE_SIZE = 128
 
 def standardise_in_mask(image: Tensor, mask: Tensor) -> Tensor:
     """Return grey values with mean 0 and standard deviation 1 inside the mask, and 0 outside it."""
-    mean, deviation = _moments(image, mask)
+    mean, deviation = moments(image, mask)
     return (image - mean) * mask / deviation
 
 
 def undo_standardisation(grey: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     """Return what standardise_in_mask turns into grey: in the image's own range, 0 outside the mask."""
-    mean, deviation = _moments(image, mask)
+    mean, deviation = moments(image, mask)
     return (grey * deviation + mean).clamp(0, 1) * mask
 
 
-def _moments(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def moments(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation inside the mask, (n, 1, 1, 1) each."""
     count = mask.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
     mean = (image * mask).sum(dim=(1, 2, 3), keepdim=True) / count

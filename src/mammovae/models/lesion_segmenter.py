@@ -19,12 +19,13 @@ from mammovae.models.anomaly_maps import (
 )
 from mammovae.models.base import Member
 from mammovae.models.layers import UNet, downsampled_size, enlarge
-from mammovae.models.noise import ImageNoise, StepContext
+from mammovae.models.noise import ImageNoise, StepContext, uniform_places
 from mammovae.models.training_lesions import insert_lesions
 
 _STRIDE = 2  # pixels of the image in one of the map: its finest convolutions are most of what a finer map would cost
 _PATCHES_AT_ONCE = 16  # memory stays flat whatever the batch
 _TOP_PIXELS = 60  # of a map of the reference size
+_LOWEST = -20.0  # log-odds that stand for pixels outside a breast that has fewer than are looked for
 
 
 class LesionSegmenter(Member):
@@ -101,10 +102,6 @@ class LesionSegmenter(Member):
         return {f"{self.name}_{name}": values for name, values in scores.items()}, {self.name: shown}
 
 
-_LOWEST = -20.0
-"""Log-odds that stand for pixels outside the breast where it has fewer than are looked for."""
-
-
 class PatchSegmenter(LesionSegmenter):
     """A segmenter with settings of its own, by default for small lesions: patches of a larger image."""
 
@@ -163,10 +160,7 @@ def _overlap_add(windows: Tensor, starts: list[int]) -> Tensor:
 def sample_patches(mask: Tensor, lesion: Tensor, side: int, noise: ImageNoise) -> Tensor:
     """Draw the corner (row, column) of a patch of each image, int64 (n, 2): over a lesion, or else in the breast."""
     size, lesion, mask = mask.shape[-1], lesion.flatten(1) > 0.5, mask.flatten(1) > 0.5
-    # The k-th pixel of a region is where the running count of its pixels reaches k.
-    running = torch.where(lesion.any(dim=1, keepdim=True), lesion, mask).cumsum(dim=1)
-    kth = (noise.uniform(1) * running[:, -1:]).long() + 1
-    place = torch.searchsorted(running, kth) * (running[:, -1:] > 0)
+    place = uniform_places(torch.where(lesion.any(dim=1, keepdim=True), lesion, mask), noise.uniform(1))
     jitter = noise.integers(2 * (side // 4) + 1, 2) - side // 4
     corner = torch.cat([place // size, place % size], dim=1) + jitter - side // 2
     return corner.clamp(0, size - side)

@@ -86,6 +86,14 @@ class StepContext:
         return cls(ImageNoise(keys[:-1]), ImageNoise(keys[-1:]), batch_sum or (lambda values: values.sum(dim=0)))
 
 
+def uniform_places(region: Tensor, shares: Tensor) -> Tensor:
+    """Return for shares (n, k) from [0, 1) places of regions, bool (n, m): int64 (n, k); 0 where there is none."""
+    # The k-th place of a region is where the running count of its places reaches k.
+    running = region.cumsum(dim=1)
+    kth = (shares * running[:, -1:]).long() + 1
+    return torch.searchsorted(running, kth) * (running[:, -1:] > 0)
+
+
 def _mix(state: Tensor) -> Tensor:
     """Return the hash of each state, int64, in its place: SplitMix64's next step and finaliser, modulo 2^64."""
     state, scratch = state.add_(_GAMMA), torch.empty_like(state)

@@ -4,8 +4,6 @@ They share no shape, no blending and no random number with those of `mammovae.pe
 report.
 """
 
-from typing import get_args
-
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, pad
@@ -13,8 +11,9 @@ from torch.nn.functional import avg_pool2d, max_pool2d, pad
 from mammovae.config import LesionKind
 from mammovae.data.dataset import Batch
 from mammovae.models import lesion_parts as parts
+from mammovae.models.anomaly_maps import moments
 from mammovae.models.lesion_parts import Draw, Site
-from mammovae.models.noise import ImageNoise
+from mammovae.models.noise import ImageNoise, uniform_places
 
 RADII_MM: dict[LesionKind, tuple[float, float]] = {
     "mass": (2.5, 17.0),
@@ -25,7 +24,6 @@ RADII_MM: dict[LesionKind, tuple[float, float]] = {
 }
 """Of a lesion's full extent, with all spicules; also at most an eighth of the image's side, less three pixels."""
 
-_KINDS: tuple[LesionKind, ...] = get_args(LesionKind)
 _LESION_SHARE, _SHAM_SHARE = 0.8, 0.1
 """Of images, how many get a lesion, and how many a place that is resampled without one."""
 _CONTRASTS, _SPECK_CONTRASTS = (0.5, 3.2), (1.5, 10.0)
@@ -49,7 +47,7 @@ def insert_lesions(batch: Batch, noise: ImageNoise, kinds: tuple[LesionKind, ...
     tissue, inside = image[here], mask[here]
 
     share, choice = draw.uniform(0, 1, 1, 1), (draw.uniform(0, 1, 1, 1) * len(kinds)).long()
-    kind = {name: choice == (kinds.index(name) if name in kinds else -1) for name in _KINDS}
+    kind = {name: choice == (kinds.index(name) if name in kinds else -1) for name in RADII_MM}
     mm, along = batch.mm_per_pixel.to(image.dtype).view(-1, 1, 1), draw.uniform(0, 1, 1, 1)
     spans = [(is_kind, *RADII_MM[name]) for name, is_kind in kind.items()]
     radius = torch.stack([is_kind * low * (high / low) ** along for is_kind, low, high in spans]).sum(dim=0)
@@ -57,7 +55,7 @@ def insert_lesions(batch: Batch, noise: ImageNoise, kinds: tuple[LesionKind, ...
     y, x = (pixels - centre[:, axis, None, None] for axis, pixels in enumerate(here[1:]))
     is_lesion, is_sham = share < _LESION_SHARE, (share >= _LESION_SHARE) & (share < _LESION_SHARE + _SHAM_SHARE)
     site = Site(y, x, torch.hypot(y, x) / radius, radius, mm, tissue, image[there], kind, is_sham)
-    change, region = _change(site, draw, *_grey_scale(image, mask))
+    change, region = _change(site, draw, *(part[:, 0] for part in moments(batch.image, batch.mask)))
     changed, lesion = image.clone(), torch.zeros_like(image)
     changed[here] = (tissue + change * inside * (is_lesion | is_sham)).clamp(0, 1)
     lesion[here] = region * inside * is_lesion
@@ -69,13 +67,6 @@ def _pixels(place: Tensor, side: int, size: int) -> tuple[Tensor, Tensor, Tensor
     corner = (place.round().long() - side // 2).clamp(0, size - side)
     rows, columns = (corner[:, axis, None] + torch.arange(side, device=place.device) for axis in range(2))
     return torch.arange(len(place), device=place.device)[:, None, None], rows[:, :, None], columns[:, None, :]
-
-
-def _grey_scale(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of the grey inside the masks, (n, 1, 1) each."""
-    pixels = mask.sum(dim=(1, 2), keepdim=True).clamp(min=1)
-    mean = (image * mask).sum(dim=(1, 2), keepdim=True) / pixels
-    return mean, (((image - mean).square() * mask).sum(dim=(1, 2), keepdim=True) / pixels).sqrt()
 
 
 def _places(image: Tensor, mask: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
@@ -90,10 +81,7 @@ def _places(image: Tensor, mask: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     inner = 1 - max_pool2d(outside, 2 * _MARGIN + 1, stride=1)
     # Where the breast is too thin for that, anywhere in it.
     room = torch.where(inner.amax(dim=(1, 2, 3), keepdim=True) > 0, inner, whole).flatten(1)
-    running = (room > 0).cumsum(dim=1)
-    # The k-th cell with room is where the running count of such cells reaches k.
-    kth = (draw.uniform(0, 1, 2 + _CANDIDATES) * running[:, -1:]).long() + 1
-    cells, columns = torch.searchsorted(running, kth).clamp(max=running.shape[1] - 1), whole.shape[-1]
+    cells, columns = uniform_places(room > 0, draw.uniform(0, 1, 2 + _CANDIDATES)), whole.shape[-1]
     grey = avg_pool2d(image[:, None], cell).flatten(1).gather(1, cells)
     second = (grey[:, 1:2] > grey[:, :1]) & (draw.uniform(0, 1, 1) < 0.5)
     giver = 2 + grey[:, 2:].argmax(dim=1, keepdim=True)

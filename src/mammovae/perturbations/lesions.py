@@ -101,6 +101,7 @@ def insert_lesion(image: np.ndarray, mask: np.ndarray, mm_per_pixel: float, spec
         arrays = f"{image.dtype} {image.shape} and {mask.shape}"
         raise ValueError(f"need a uint16 image and a mask of its shape, not {arrays}")
     mask = mask.astype(bool)
+    # From 1: published figures were measured on the lesions that these keys draw.
     key = (FAMILIES.index(spec.family) + 1, LESION_KINDS.index(spec.kind))
     rng, radius = np.random.default_rng(np.random.SeedSequence(spec.seed, spawn_key=key)), 0.5 * spec.diameter_mm
     centre, reach = _place(mask, mm_per_pixel, radius, rng), int(np.ceil(radius / mm_per_pixel)) + 2

@@ -99,10 +99,10 @@ class _Job:
 
         The last is an InputError, of a run that detects; one that only generates does without.
         """
+        self.data.check_size(self.chosen)
         self._check_calibration()
         scores, maps = {"map_peak"}, set()
         for member in self.members.values():
-            self.data.batch(self.parts["train"][:1], member.size)
             scores |= set(member.scores)
             maps |= set() if member.bilateral else set(member.maps)  # half of the images may lack a bilateral map
         bilateral = {name for name in scores if name.endswith("_bilateral")}
