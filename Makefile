@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 LOWEST := .venv-lowest
+# A process for each core, with one thread: threads of processes that share cores wait for one another.
+PYTEST := -m pytest --numprocesses auto --dist loadfile
 
 .PHONY: demo test test-lowest fuzz check bench clean
 
@@ -13,7 +15,7 @@ demo: $(STAMP)
 	$(BIN)/mammovae demo --out runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz.run_fuzz --count 3000 --seed 0
@@ -23,7 +25,7 @@ test-lowest: $(STAMP)
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --requirement constraints-lowest.txt
 	ls -d $(CURDIR)/$(VENV)/lib/python3*/site-packages > $$(ls -d $(LOWEST)/lib/python3*/site-packages)/first.pth
-	PYTHONPATH=src $(LOWEST)/bin/python -m pytest tests/imageio tests/data
+	OMP_NUM_THREADS=1 PYTHONPATH=src $(LOWEST)/bin/python $(PYTEST) tests/imageio tests/data
 
 check: $(STAMP)
 	$(BIN)/ruff check .
