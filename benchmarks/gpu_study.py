@@ -56,14 +56,16 @@ class Scale:
         if tiny:
             blocks = {"size": 32, "widths": [4, 8]}
             small = dict.fromkeys(("residual_vae", "denoiser", "lesion_segmenter"), blocks)
+            small |= {"patch_segmenter": blocks | {"patch_size": 16}}
             small |= {"vae": {"size": 32, "filters": [4, 8], "latent": 4}}
             small |= {"pyramid_vae": blocks | {"bands": 2, "texture": [4, 4]}}
             return cls(6, 96, 16, 4, 128, 1, 1, small, 32, is_least=True)
         if device().type == "cpu":
             half = {"size": 64}
             small = dict.fromkeys(("residual_vae", "denoiser", "lesion_segmenter", "pyramid_vae"), half)
-            return cls(6, 96, 16, 4, 256, 1, 1, small | {"vae": half | {"latent": 32}}, 64)
-        return cls(16, 16_000, 4096, 64, 1024, 128, 2, {})
+            small |= {"patch_segmenter": half | {"patch_size": 32}, "vae": half | {"latent": 32}}
+            return cls(6, 96, 16, 4, 256, 1, 1, small, 64)
+        return cls(16, 4096, 2048, 64, 1024, 128, 2, {}, 512)
 
 
 @dataclass
@@ -97,7 +99,8 @@ class Study:
         if name != "original":
             given["limit"] = 2048
         if name == "detect":
-            given["lesion_segmenter"]["presentations"] = None
+            for segmenter in ("lesion_segmenter", "patch_segmenter"):
+                given[segmenter]["presentations"] = None
         mammovae.train(self.data(), out=out, preset=name, settings=TrainSettings(**given))
         return out
 

@@ -44,6 +44,7 @@ CASES = (
     Case("detect", "residual_vae"),
     Case("detect", "denoiser"),
     Case("detect", "lesion_segmenter"),
+    Case("detect", "patch_segmenter"),
     Case("generate", "pyramid_vae"),
 )
 

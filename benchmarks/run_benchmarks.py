@@ -44,6 +44,7 @@ ROWS: dict[str, str] = {
     "train-lesions": "train_lesions",
     "score": "score_speed",
     "score-dicom": "score_speed",
+    "score-detect": "score_speed",
     "growth": "growth",
     "size": "size",
     "density": "density_speed",
@@ -53,7 +54,7 @@ ROWS: dict[str, str] = {
     "start-train": "start",
 }
 """The module that measures each row; some rows print several lines."""
-ONE_CORE = {name for name in ROWS if name.startswith("prepare-")} - {"prepare-cores"}
+ONE_CORE = {name for name in ROWS if name.startswith("prepare-")} - {"prepare-cores"} | {"score-detect"}
 BOUNDS: dict[str, str] = {
     "prepare-jp2": ">= 10",
     **{f"prepare-{kind}": ">= 2" for kind in ("rle", "raw", "jpegls", "png16", "png8")},
@@ -65,6 +66,7 @@ BOUNDS: dict[str, str] = {
     "train-peak": ">= 0.5",
     **{f"train-lesions-{kind}": "<= 0.15" for kind in ("lesion", "patch")},
     "score": ">= 1.5",
+    "score-detect": ">= 0.5",
     "growth-prepare-memory": "<= 1.1",
     **{f"size-{preset}-growth": "<= 1.2" for preset in ("original", "detect")},
     **{f"size-{preset}-after": "<= 1" for preset in ("original", "detect")},

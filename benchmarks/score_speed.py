@@ -1,4 +1,4 @@
-"""Scoring: a DATA folder against the plain network in a loop, and DICOM files with the share of each stage."""
+"""Scoring: DATA against the plain network, DICOM files with the share of each stage, detect against preparing."""
 
 import cProfile
 import csv
@@ -6,6 +6,7 @@ import pstats
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -17,22 +18,28 @@ import usual
 from measure import Line, Scope, race, spread
 
 import mammovae
+from mammovae.config import preset
+from mammovae.data.prepare_image import prepare_image
+from mammovae.detection.detector import Detector
+from mammovae.models.run import build_members
 from mammovae.parallel import pool
 
 STAGES = {
     "opening the run": ("models/run.py", "open"),
     "decoding": ("imageio/read.py", "read"),
-    "preparing": ("data/prepare.py", "prepare_image"),
-    "model": ("detection/detector.py", "squares"),
+    "preparing": ("data/prepare_image.py", "prepare_image"),
+    "model": ("detection/detector.py", "detect"),
     "writing": ("pandas/core/generic.py", "to_csv"),
 }
 """The function of each stage whose time counts, callees included; decoding, part of preparing, is subtracted there."""
 
 
 def lines(row: str, scope: Scope) -> list[Line]:
-    """Measure score or score-dicom."""
+    """Measure score, score-dicom or score-detect."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if row == "score-detect":
+            return [detect(row, folder, scope)]
         run = materials.run(folder / "trained", "original")
         if row == "score-dicom":
             return [dicom(f"score-{kind}", kind, run, folder, scope) for kind in ("jp2", "rle")]
@@ -99,6 +106,30 @@ def dicom(name: str, kind: str, run: Path, folder: Path, scope: Scope) -> Line:
     best = [min(times) / count for times in seconds]
     work = f"{count} {materials.FILMS}, {kind.upper()}; usual: pydicom, scikit-image, plain network"
     return Line(name, work, "s/image", *best, best[0] / best[1], (f"time of ours for {count} files: {shares(ours)}",))
+
+
+def detect(row: str, folder: Path, scope: Scope) -> Line:
+    """Score a batch of 16 films by all members of detect, untrained, against preparing one for them."""
+    count, rounds = scope.pick((8, 3), (1, 1))
+    settings = preset("detect")
+    size = max(getattr(settings, name).size for name in settings.members)
+    files = materials.encoded("jp2", folder / "films", count)
+    films = [prepare_image(file, size=size) for file in files]
+    images, masks = (np.stack([getattr(film, name) for film in films * (16 // count)]) for name in ("image", "mask"))
+    run: Any = SimpleNamespace(members=build_members(settings), settings=settings, manifest={})
+    detector = Detector(run)
+
+    def prepare() -> None:
+        for file in files:
+            prepare_image(file, size=size)
+
+    def score() -> None:
+        detector.detect(images, masks)
+
+    preparing, scoring = race((prepare, score), rounds)
+    usual_seconds, ours = min(preparing) / count, min(scoring) / len(images)
+    work = f"{count} {materials.FILMS}; usual: preparing one, JP2, to {size} px, ours: scoring it by detect, one core"
+    return Line(row, work, "s/image", usual_seconds, ours, usual_seconds / ours)
 
 
 def in_this_process(function: Callable[[Any], Any], tasks: Iterable[Any], **_: object) -> Iterator[tuple[Any, Any]]:

@@ -92,10 +92,12 @@ class Study:
         chosen = preset(name)
         flags: list[Any] = ["--epochs", 1]
         for member in chosen.members:
-            words = f"--{member.replace('_', '-')}"
+            words, settings = f"--{member.replace('_', '-')}", getattr(chosen, member).model_dump()
             flags += [f"{words}.size", self.size]
-            is_counted = getattr(getattr(chosen, member), "presentations", None) is not None
-            flags += [f"{words}.presentations", 1] if is_counted else []  # one epoch
+            if settings.get("presentations"):
+                flags += [f"{words}.presentations", 1]  # one epoch
+            if patch_size := settings.get("patch_size"):
+                flags += [f"{words}.patch-size", min(self.size, patch_size)]
         commands = {
             "train": ["train", data, "--preset", name, *flags, "run"],
             "score": ["score", run, data, "scores.csv"],

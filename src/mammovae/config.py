@@ -262,7 +262,7 @@ class TrainSettings(Settings):
     validation_images: int = Field(2000, ge=1, le=1_000_000_000)
     """At most so many validation images, evenly spaced over the split, are used in each epoch."""
     members: Annotated[tuple[MemberName, ...], AfterValidator(_distinct)] = Field(("vae",), min_length=1)
-    """The networks of the run; the segmenters need residual_vae."""
+    """The networks of the run."""
     fused: _Names = Field(("reconstruction_loss",), min_length=1)
     """The scores that make up the finding score, with equal weights."""
     fused_bilateral: _Names = ()
@@ -274,7 +274,7 @@ class TrainSettings(Settings):
     denoiser: DenoiserSettings = DenoiserSettings()
     lesion_segmenter: LesionSegmenterSettings = LesionSegmenterSettings()
     patch_segmenter: LesionSegmenterSettings = LesionSegmenterSettings(
-        size=512, patch_size=256, kinds=("mass", "spiculated", "calcification", "distortion", "asymmetry")
+        size=512, patch_size=256, kinds=("calcification", "distortion")
     )
     bilateral_vae: BilateralVaeSettings = BilateralVaeSettings()
     pyramid_vae: PyramidVaeSettings = PyramidVaeSettings()
@@ -287,10 +287,13 @@ PRESETS: dict[str, TrainSettings] = {
         **_COSINE,
         epochs=40,
         precision="bf16-mixed",
-        members=("residual_vae", "denoiser", "lesion_segmenter"),
+        members=("residual_vae", "denoiser", "lesion_segmenter", "patch_segmenter"),
         lesion_segmenter=LesionSegmenterSettings(presentations=24_000),
-        fused=("normalised_peak", "denoising_local_peak", "lesion_segmenter_peak"),
-        maps=("normalised", "denoising_local", "lesion_segmenter"),
+        patch_segmenter=LesionSegmenterSettings(
+            size=512, patch_size=256, kinds=("calcification", "distortion"), presentations=24_000
+        ),
+        fused=("lesion_segmenter_peak", "patch_segmenter_peak"),
+        maps=("lesion_segmenter", "patch_segmenter"),
     ),
     "generate": TrainSettings(**_COSINE, epochs=80, members=("pyramid_vae",), fused=("band_error",), maps=("band",)),
     "tiny": TrainSettings(batch_size=8, vae=VaeSettings(size=64, filters=(16, 32, 64), latent=32)),

@@ -26,6 +26,7 @@ SETTINGS: dict[str, Any] = {
     "residual_vae": {"size": 32, "widths": [4, 8], "latent": 2},
     "denoiser": {"size": 32, "widths": [4, 8], "grid": 8},
     "lesion_segmenter": {"size": 32, "widths": [4, 8], "presentations": 40},
+    "patch_segmenter": {"size": 64, "patch_size": 32, "widths": [4, 8], "presentations": 40},
     "fused_bilateral": ["lesion_segmenter_peak_bilateral"],
 }
 
@@ -93,7 +94,7 @@ def test_every_image_is_scored_once_beside_the_original_preset_and_the_baselines
         ({"other_view": "empty"}, "there is no image in empty"),
         ({"cache": "file"}, "--cache file is a file"),
         ({"settings": mv.TrainSettings(**SETTINGS | {"fused": ["nonsense"]})}, "no member makes 'nonsense', which fused asks for"),
-        ({"settings": mv.TrainSettings()}, "{data} holds images of 128 px, and the networks take 128 and 256 px: prepare it again with --size 256"),
+        ({"settings": mv.TrainSettings()}, "{data} holds images of 128 px, and the networks take 128, 256 and 512 px: prepare it again with --size 512"),
         ({"folds": 900}, "22 patients cannot be dealt to 900 folds"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -149,6 +150,7 @@ def test_attempts_share_the_members_that_are_the_same(data: Path, tmp_path: Path
         train_on(opened, tmp_path / name, "detect", preset("detect", settings), cache)
     assert sorted(path.name.split("-")[0] for path in cache.iterdir()) == ["denoiser"] * 2 + [
         "lesion_segmenter",
+        "patch_segmenter",
         "residual_vae",
     ]
     first, second = (

@@ -19,6 +19,8 @@ from mammovae.training import calibrate
 SETTINGS: dict[str, Any] = {
     "epochs": 25,
     "members": ["residual_vae", "denoiser", "lesion_segmenter", "bilateral_vae"],
+    "fused": ["normalised_peak", "denoising_local_peak", "lesion_segmenter_peak"],
+    "maps": ["normalised", "denoising_local", "lesion_segmenter"],
     "fused_bilateral": ["pair_peak_bilateral"],
     "residual_vae": {"size": 64, "widths": [8, 16, 16], "latent": 4},
     "denoiser": {"size": 64, "widths": [8, 16], "grid": 8},

@@ -82,17 +82,13 @@ class LesionSegmenter(Member):
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the map of the probability, without a rim of 2 pixels of 128, and its scores.
 
-        The log-odds are the mean of those of the image and of it upside down, smoothed by 1 pixel of 128. The peak is
-        their maximum, top the mean of the 60 largest of 128 x 128, area the log of the sum of the probabilities.
+        The log-odds are smoothed by 1 pixel of 128. The peak is their maximum, top the mean of the 60 largest of
+        128 x 128, area the log of the sum of the probabilities.
         """
-        grey = standardise_in_mask(batch.image, batch.mask)
-        both = torch.cat([grey, grey.flip(2)]), torch.cat([batch.mask, batch.mask.flip(2)])
-        side = self.settings.patch_size
-        found = self.logits(both[0]) if side is None else sliding_window_inference(*both, side, self.logits)
-        upright, turned = found.chunk(2)
+        found = self._log_odds(standardise_in_mask(batch.image, batch.mask), batch.mask)
         mask = (avg_pool2d(batch.mask, _STRIDE) >= 0.5).float()
         inner, scale = erode(mask, 2), mask.shape[-1] / REFERENCE_SIZE
-        log_odds = smooth_inside((upright + turned.flip(2)) / 2, mask, scale)
+        log_odds = smooth_inside(found, mask, scale)
         probability = torch.sigmoid(log_odds) * inner
         lowest = torch.where(inner > 0, log_odds, torch.full_like(log_odds, _LOWEST)).flatten(1)
         top = lowest.topk(min(lowest.shape[1], round(_TOP_PIXELS * scale**2)), dim=1).values.mean(dim=1)
@@ -100,6 +96,13 @@ class LesionSegmenter(Member):
         scores = {"peak": masked_max(log_odds, inner), "top": top, "area": torch.log(area + 1e-3)}
         shown = enlarge(probability, batch.mask.shape[-1]) * batch.mask
         return {f"{self.name}_{name}": values for name, values in scores.items()}, {self.name: shown}
+
+    def _log_odds(self, grey: Tensor, mask: Tensor) -> Tensor:
+        """Return the mean log-odds over all that is looked at: the image and it upside down, or overlapping patches."""
+        if self.settings.patch_size is not None:
+            return sliding_window_inference(grey, mask, self.settings.patch_size, self.logits)
+        upright, turned = self.logits(torch.cat([grey, grey.flip(2)])).chunk(2)
+        return (upright + turned.flip(2)) / 2
 
 
 class PatchSegmenter(LesionSegmenter):
