@@ -1,6 +1,7 @@
 """Print Markdown tables of the metrics in a folder that crossval wrote: detection_tables.py CROSSVAL."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -78,6 +79,13 @@ table(
         ]
         for rate in rates
     ],
+)
+contrasts = ("0.1", "0.2", "0.4", "0.8")
+parts = ["", *(f"_10mm_{contrast.replace('.', '_')}" for contrast in contrasts)]
+kinds = [key.removeprefix("lesion_auroc_") for key in METRICS if re.fullmatch("lesion_auroc_[a-z]+", key)]
+table(
+    ["lesions of family test", "all", *(f"10 mm, contrast {contrast}" for contrast in contrasts)],
+    [[kind, *(interval(f"lesion_auroc_{kind}{part}") for part in parts)] for kind in kinds],
 )
 chosen = json.loads((FOLDER / "selection.json").read_text())
 kinds = list(next(iter(chosen["scores"].values())))

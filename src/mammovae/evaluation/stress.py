@@ -27,6 +27,8 @@ from mammovae.statistics.bootstrap import PatientBootstrap, flatten_estimates
 from mammovae.storage import StageFolder, read_json, write_csv, write_json
 from mammovae.training.leakage import exclude_training_images
 
+_USUAL_MM = 10.0  # of the lesions whose kinds are told apart at each contrast
+
 
 @checked
 def stress(
@@ -98,17 +100,31 @@ def _is_detected(rows: pd.DataFrame, by: Literal["finding", "hit"]) -> np.ndarra
 def lesion_metrics(rows: pd.DataFrame) -> dict[str, float | int | None]:
     """Return flat keys, lesion_n_20mm_0_4, lesion_detected_20mm_0_4, lesion_hit_20mm_0_4 ..., shares with intervals.
 
-    rows: as with_identity gives them. A breast without room for a lesion of a size is not counted there.
+    lesion_auroc_mass ... are AUROCs of the finding score of images with lesions of a kind, of all sizes and contrasts,
+    and lesion_auroc_mass_10mm_0_4 ... those of 10 mm, against the same images untouched. rows: as with_identity gives
+    them. A breast without room for a lesion of a size is not counted there.
     """
     is_inserted = (rows["kind"] != "").to_numpy()
     bootstrap = PatientBootstrap(rows["patient_id"].astype(str), is_inserted, rows["fold"].tolist())
     detected = {"detected": _is_detected(rows, "finding"), "hit": _is_detected(rows, "hit")}
-    groups = rows[is_inserted].groupby(["diameter_mm", "contrast"])
-    cells = {f"{size:g}mm_{contrast:g}".replace(".", "_"): part.index for (size, contrast), part in groups}
-    return {f"lesion_n_{cell}": len(index) for cell, index in cells.items()} | flatten_estimates(
-        {
-            f"lesion_{word}_{cell}": bootstrap.mean(values, rows.index.isin(index))
-            for cell, index in cells.items()
-            for word, values in detected.items()
-        }
-    )
+    inserted = rows[is_inserted]
+    groups = inserted.groupby(["diameter_mm", "contrast"])
+    cells = {_cell(*place): rows.index.isin(part.index) for place, part in groups}
+    shares = {
+        f"lesion_{word}_{cell}": bootstrap.mean(values, is_there)
+        for cell, is_there in cells.items()
+        for word, values in detected.items()
+    }
+    kinds = {str(kind): rows.index.isin(part.index) for kind, part in inserted.groupby("kind")}
+    usual = inserted[inserted["diameter_mm"] == _USUAL_MM].groupby(["kind", "contrast"])
+    kinds |= {f"{kind}_{_cell(_USUAL_MM, float(c))}": rows.index.isin(part.index) for (kind, c), part in usual}
+    aurocs = {
+        f"lesion_auroc_{name}": bootstrap.auroc(rows["finding"], is_there | ~is_inserted)
+        for name, is_there in kinds.items()
+    }
+    counts = {f"lesion_n_{name}": int(is_there.sum()) for name, is_there in (cells | kinds).items()}
+    return counts | flatten_estimates(shares | aurocs)
+
+
+def _cell(diameter_mm: float, contrast: float) -> str:
+    return f"{diameter_mm:g}mm_{contrast:g}".replace(".", "_")
