@@ -254,7 +254,8 @@ class Data:
 
 def in_pixels(sizes: Collection[int]) -> str:
     """Return sizes in words: "256 and 512 px"."""
-    return " and ".join(str(size) for size in sorted(set(sizes))) + " px"
+    *rest, last = sorted(set(sizes))
+    return f"{', '.join(map(str, rest))} and {last} px" if rest else f"{last} px"
 
 
 def _open_array(file: Path) -> np.ndarray:
