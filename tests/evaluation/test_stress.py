@@ -7,15 +7,15 @@ from mammovae.evaluation.stress import lesion_metrics
 
 
 def test_kinds_are_told_apart_over_all_lesions_and_at_10_mm_for_each_contrast() -> None:
-    untouched = [("", float("nan"), float("nan"), score) for score in (0.0, 1.0, 2.0, 3.0)]
+    untouched = [("", float("nan"), float("nan"), score, None) for score in (0.0, 1.0, 2.0, 3.0)]
     lesions = [
-        ("mass", 10.0, 0.4, 4.0),
-        ("mass", 20.0, 0.4, 1.5),
-        ("calcification", 10.0, 0.4, 0.5),
-        ("calcification", 10.0, 0.8, 1.0),
+        ("mass", 10.0, 0.4, 4.0, True),
+        ("mass", 20.0, 0.4, 1.5, False),
+        ("calcification", 10.0, 0.4, 0.5, False),
+        ("calcification", 10.0, 0.8, 1.0, True),
     ]
-    rows = pd.DataFrame([*untouched, *lesions], columns=["kind", "diameter_mm", "contrast", "finding"])
-    rows = rows.assign(hit=[None] * 4 + [True, False, False, True], patient_id=[*"abcd", *"abcd"], fold=0)
+    rows = pd.DataFrame([*untouched, *lesions], columns=["kind", "diameter_mm", "contrast", "finding", "hit"])
+    rows = rows.assign(patient_id=[*"abcd", *"abcd"], fold=0)
     metrics = lesion_metrics(rows)
     assert metrics["lesion_auroc_mass"] == pytest.approx((4 + 2) / 8) and metrics["lesion_n_mass"] == 2
     assert metrics["lesion_auroc_mass_10mm_0_4"] == 1 and metrics["lesion_n_mass_10mm_0_4"] == 1
