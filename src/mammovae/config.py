@@ -208,6 +208,9 @@ class LesionSegmenterSettings(MemberSettings):
     """Images shown to it in all, with new lesions each time; without it, those of the run's epochs."""
 
 
+_PATCHES = LesionSegmenterSettings(size=512, patch_size=256, kinds=("calcification", "distortion"))
+
+
 class BilateralVaeSettings(MemberSettings):
     """The bilateral VAE's shape."""
 
@@ -273,9 +276,7 @@ class TrainSettings(Settings):
     residual_vae: ResidualVaeSettings = ResidualVaeSettings()
     denoiser: DenoiserSettings = DenoiserSettings()
     lesion_segmenter: LesionSegmenterSettings = LesionSegmenterSettings()
-    patch_segmenter: LesionSegmenterSettings = LesionSegmenterSettings(
-        size=512, patch_size=256, kinds=("calcification", "distortion")
-    )
+    patch_segmenter: LesionSegmenterSettings = _PATCHES
     bilateral_vae: BilateralVaeSettings = BilateralVaeSettings()
     pyramid_vae: PyramidVaeSettings = PyramidVaeSettings()
 
@@ -289,9 +290,7 @@ PRESETS: dict[str, TrainSettings] = {
         precision="bf16-mixed",
         members=("residual_vae", "denoiser", "lesion_segmenter", "patch_segmenter"),
         lesion_segmenter=LesionSegmenterSettings(presentations=24_000),
-        patch_segmenter=LesionSegmenterSettings(
-            size=512, patch_size=256, kinds=("calcification", "distortion"), presentations=24_000
-        ),
+        patch_segmenter=_PATCHES.merged({"presentations": 24_000}),
         fused=("lesion_segmenter_peak", "patch_segmenter_peak"),
         maps=("lesion_segmenter", "patch_segmenter"),
     ),

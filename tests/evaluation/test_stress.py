@@ -6,7 +6,7 @@ import pytest
 from mammovae.evaluation.stress import lesion_metrics
 
 
-def test_kinds_are_told_apart_over_all_lesions_and_at_10_mm_for_each_contrast() -> None:
+def test_kinds_are_distinguished_over_all_lesions_and_at_10_mm_for_each_contrast() -> None:
     untouched = [("", float("nan"), float("nan"), score, None) for score in (0.0, 1.0, 2.0, 3.0)]
     lesions = [
         ("mass", 10.0, 0.4, 4.0, True),

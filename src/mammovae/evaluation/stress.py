@@ -27,7 +27,7 @@ from mammovae.statistics.bootstrap import PatientBootstrap, flatten_estimates
 from mammovae.storage import StageFolder, read_json, write_csv, write_json
 from mammovae.training.leakage import exclude_training_images
 
-_USUAL_MM = 10.0  # of the lesions whose kinds are told apart at each contrast
+_MIDDLE_MM = 10.0  # of the lesions whose kinds are distinguished at each contrast
 
 
 @checked
@@ -116,8 +116,8 @@ def lesion_metrics(rows: pd.DataFrame) -> dict[str, float | int | None]:
         for word, values in detected.items()
     }
     kinds = {str(kind): rows.index.isin(part.index) for kind, part in inserted.groupby("kind")}
-    usual = inserted[inserted["diameter_mm"] == _USUAL_MM].groupby(["kind", "contrast"])
-    kinds |= {f"{kind}_{_cell(_USUAL_MM, float(c))}": rows.index.isin(part.index) for (kind, c), part in usual}
+    middle = inserted[inserted["diameter_mm"] == _MIDDLE_MM].groupby(["kind", "contrast"])
+    kinds |= {f"{kind}_{_cell(_MIDDLE_MM, float(c))}": rows.index.isin(part.index) for (kind, c), part in middle}
     aurocs = {
         f"lesion_auroc_{name}": bootstrap.auroc(rows["finding"], is_there | ~is_inserted)
         for name, is_there in kinds.items()
