@@ -10,8 +10,10 @@ import pandas as pd
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from scipy.special import log_ndtr, ndtri_exp
 
 from mammovae.config import InputError
+from mammovae.detection import cut_off
 from mammovae.detection.calibration import CALIBRATION, Calibration
 from mammovae.detection.score_distribution import ScoreDistribution, to_normal_scores
 from mammovae.storage import atomic_write
@@ -29,6 +31,8 @@ class Measure:
     floor: float  # the smallest difference that matters, in the measure's unit: equal healthy values have no spread
     above: str | None
     below: str | None
+    weight: float = 1.0
+    """How many times the false alarms of other measures it may raise: more where a fault hides among healthy images."""
 
 
 _SOFT, _NOISY = "fine structure is missing: motion, or a softened image", "fine structure is too strong: noise"
@@ -69,11 +73,12 @@ MEASURES: Mapping[str, Measure] = {
     "straight_below": Measure(0.05, "a straight lower edge", None),
     "unlikeness": Measure(0.02, "unlike any healthy image as a whole", None),
     "better_upside_down": Measure(0.02, "more like a healthy image when turned upside down", None),
+    "cut_above": Measure(0.02, "the breast is as wide at each height as one that is cut off above", None, weight=8.0),
     "outline_distance": Measure(0.1, _SHAPE, None),
     "image_distance": Measure(0.1, "unlike any healthy image as a whole", None),
     "combination": Measure(0.3, "an unusual combination of exposure, sharpness and position", None),
 }
-"""Every measure by name; the last five compare with the healthy training images as a whole."""
+"""Every measure by name; the last six compare with the healthy training images as a whole."""
 
 
 class Quality:
@@ -81,7 +86,8 @@ class Quality:
 
     Each measure becomes a normal score among healthy training images (ScoreDistribution); one-sided measures are 0 on
     their other side. The quality score is the largest of them: a fault shows in one or two measures, and a mean over
-    forty would hide it.
+    forty would hide it. A measure's weight divides the share of healthy images beyond a value: Genovese, Roeder &
+    Wasserman, "False discovery control with p-value weighting" (Biometrika 93:509, 2006).
 
     measures are those of healthy training images, comparisons with the templates included; calibration that of the
     score quality.
@@ -109,7 +115,9 @@ class Quality:
             floored = np.maximum(spread, 0.25 * spread[0] + 1e-9)
             parts = {"mean": centre, "axes": axes[:count], "spread": floored, "rest": np.array(rest)}
             templates |= {f"{name}_{part}": value for part, value in parts.items()}
-        table = measures.assign(**_comparisons(templates, images, outlines)).filter(list(MEASURES))
+        templates["cut_direction"], uncut = cut_off.learn_cuts(cut_off.widths(outlines))
+        compared = _comparisons(templates, images, outlines) | {"cut_above": uncut}
+        table = measures.assign(**compared).filter(list(MEASURES))
         normal_scores = _to_normal_scores(_fit_distributions(table), _columns(table))
         covariance = np.cov(np.clip(normal_scores, -4, 4), rowvar=False)
         # Half the weight on the diagonal: some eighty images determine no more of forty measures.
@@ -133,6 +141,10 @@ class Quality:
         signed = _to_normal_scores(dict(fitted), values)
         combination = _combination(signed, self.templates["inverse"])
         signed = np.column_stack([signed, combined[1].to_normal_score(combination)])
+        for column, name in enumerate(self._distributions):
+            if (weight := MEASURES[name].weight) != 1:
+                above = np.maximum(signed[:, column], 0)
+                signed[:, column] = np.where(above > 0, -ndtri_exp(log_ndtr(-above) - np.log(weight)), 0)
         lowest = [-np.inf if MEASURES[name].below else 0.0 for name in self._distributions]
         highest = [np.inf if MEASURES[name].above else 0.0 for name in self._distributions]
         return pd.DataFrame(np.clip(signed, lowest, highest), columns=list(self._distributions))
@@ -179,6 +191,8 @@ class Quality:
             raise InputError(
                 f"{folder} holds a quality score that measures {unknown[0]}, as is no longer done; train again"
             )
+        if "cut_direction" not in templates:
+            raise InputError(f"{folder} holds a quality score that does not know cut-off breasts; train again")
         return cls(measures, templates, Calibration(calibration, ["quality"]))
 
 
@@ -215,6 +229,7 @@ def _comparisons(
     mean = templates["mean"] / max(float(templates["mean"].std()), 1e-9)
     upright, turned = ((images * template).mean(axis=(1, 2)) for template in (mean, mean[::-1]))
     measures = {"unlikeness": 1 - upright, "better_upside_down": turned - upright}
+    measures["cut_above"] = cut_off.cut_value(cut_off.widths(outlines), templates["cut_direction"])
     for name, values in (("image", images), ("outline", outlines)):
         flat = values.reshape(len(values), -1) - templates[f"{name}_mean"]
         along = flat @ templates[f"{name}_axes"].T
