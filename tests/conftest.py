@@ -1,5 +1,10 @@
 """Studies and images that several tests look at: made once, read by all, changed by none."""
 
+import os
+
+# Before torch is imported: with more threads networks are fitted in other processes, where a test can replace nothing.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import subprocess
 import sys
 from collections.abc import Callable, Iterator

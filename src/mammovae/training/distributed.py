@@ -1,6 +1,7 @@
 """The processes that train one network together: who takes part, what they exchange, and how they are started."""
 
 import atexit
+import io
 import multiprocessing
 import os
 import pickle
@@ -8,14 +9,15 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, field
 from datetime import timedelta
+from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
@@ -126,30 +128,59 @@ def launch(count: int, work: Callable[..., object], *arguments: Any) -> None:
     The first process to fail ends the others, and what it raised is raised here: InputError and OSError as they are,
     what else as RuntimeError with its traceback. An interruption ends them all.
     """
-    processes: list[multiprocessing.process.BaseProcess] = []
+    groups = [ProcessGroup(rank, count, rank, count) for rank in range(count)]
+    jobs = [_ProcessJob("work", group, max(1, torch.get_num_threads() // count)) for group in groups]
+    _run({"work": (work, arguments)}, jobs, count, "with fewer devices if need be")
+
+
+def run_side_by_side(work: Callable[..., object], calls: Sequence[tuple[Any, ...]], at_once: int, threads: int) -> None:
+    """Run work(*arguments) for each of calls in a new process of its own with so many threads, at_once at a time.
+
+    Failures and interruptions as for launch. Their progress is told in lines, on a terminal as well.
+    """
+    works = {f"work-{number}": (work, arguments) for number, arguments in enumerate(calls)}
+    jobs = [_ProcessJob(name, ProcessGroup(), threads) for name in works]
+    _run(works, jobs, at_once, "with OMP_NUM_THREADS=1 one network after the other")
+
+
+class _ProcessJob(NamedTuple):
+    """What a new process is started with: the name of the file that says what to do, its group, and its threads."""
+
+    name: str
+    group: ProcessGroup
+    threads: int
+
+
+def _run(works: Mapping[str, tuple[Any, ...]], jobs: Sequence[_ProcessJob], at_once: int, remedy: str) -> None:
+    """Run jobs in processes of their own, at_once at a time; works: function and arguments by the name of a file."""
+    started: list[multiprocessing.process.BaseProcess] = []
     with TemporaryDirectory(prefix="mammovae-") as name:
         folder = Path(name)
         # Through a file, for a process reads its pipe only after seconds of imports, and starting would wait for it.
-        (folder / "work").write_bytes(pickle.dumps((work, arguments)))
-        threads = max(1, torch.get_num_threads() // count)
+        for file, work in works.items():
+            (folder / file).write_bytes(pickle.dumps(work))
+        waiting = iter(jobs)
         try:
-            with without_main_module():
-                for rank in range(count):
-                    place = (folder, ProcessGroup(rank, count, rank, count), threads)
-                    process = multiprocessing.get_context("spawn").Process(target=_take_part, args=place)
-                    process.start()
-                    processes.append(process)
-            while running := [process for process in processes if process.exitcode is None]:
-                wait([process.sentinel for process in running])
-                if failed := [process for process in running if process.exitcode]:
+            while True:
+                if failed := [process for process in started if process.exitcode]:
                     if (folder / "failure").exists():
                         raise pickle.loads((folder / "failure").read_bytes())
                     raise InputError(
                         f"a training process ended with exit code {failed[0].exitcode}, perhaps for lack of memory: "
-                        "the same command resumes from the last checkpoint, with fewer devices if need be"
+                        f"the same command resumes from the last checkpoint, {remedy}"
                     )
+                running = [process for process in started if process.exitcode is None]
+                with without_main_module():
+                    for job in islice(waiting, at_once - len(running)):
+                        process = multiprocessing.get_context("spawn").Process(target=_take_part, args=(folder, *job))
+                        process.start()
+                        started.append(process)
+                        running.append(process)
+                if not running:
+                    break
+                wait([process.sentinel for process in running])
         except BaseException:
-            for process in processes:
+            for process in started:
                 process.kill()
                 process.join()
             if sys.stderr.isatty():
@@ -164,20 +195,32 @@ def _picklable(error: BaseException) -> Exception:
     return RuntimeError(f"in process {os.getpid()}, which trained with others:\n{traceback.format_exc()}")
 
 
-def _take_part(folder: Path, group: ProcessGroup, threads: int) -> None:
+class _Lines(io.TextIOWrapper):
+    """Standard error of one of several processes that know nothing of each other: bars would overwrite each other."""
+
+    def isatty(self) -> bool:
+        """Say that it is no terminal."""
+        return False
+
+
+def _take_part(folder: Path, name: str, group: ProcessGroup, threads: int) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    os.environ.update(zip(_ENVIRONMENT, map(str, astuple(group)[:4]), strict=True))
     torch.set_num_threads(threads)
     try:
-        work, arguments = pickle.loads((folder / "work").read_bytes())
-        group._connect((folder / "meeting").as_uri())
+        work, arguments = pickle.loads((folder / name).read_bytes())
+        if group.size > 1:
+            os.environ.update(zip(_ENVIRONMENT, map(str, astuple(group)[:4]), strict=True))
+            group._connect((folder / "meeting").as_uri())
+        else:
+            sys.stderr = _Lines(os.fdopen(os.dup(2), "wb"), encoding="utf-8", line_buffering=True)
         if group.rank == 0:  # all have read it, and it may name patients
-            (folder / "work").unlink()
+            (folder / name).unlink()
         work(*arguments)
-        distributed.destroy_process_group()
+        if group.size > 1:
+            distributed.destroy_process_group()
     except BaseException as error:
         # The first failure is the cause: the others fail because they lost a partner.
-        partial = folder / f"failure-{group.rank}"
+        partial = folder / f"failure-{name}-{group.rank}"
         partial.write_bytes(pickle.dumps(_picklable(error)))
         with suppress(FileExistsError):
             os.link(partial, folder / "failure")

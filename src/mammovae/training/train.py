@@ -20,14 +20,14 @@ from mammovae.data.dataset import Data
 from mammovae.detection.detector import reconstruct
 from mammovae.generation.latent_density import DENSITY, LatentDensity
 from mammovae.models.base import HISTORY, WEIGHTS, Member
-from mammovae.models.run import CONFIG, Run, build_members
+from mammovae.models.run import CONFIG, Run, build_members, device
 from mammovae.report.charts import loss_curves
 from mammovae.report.formatting import plural
 from mammovae.report.images import image_grid
 from mammovae.report.style import save
 from mammovae.storage import StageFolder, atomic_write, code_hash, digest, file_hash, read_manifest, write_text
 from mammovae.training.calibrate import calibrate, check_insertion_artefacts
-from mammovae.training.distributed import ProcessGroup, launch
+from mammovae.training.distributed import ProcessGroup, launch, run_side_by_side
 from mammovae.training.leakage import record_training_images
 from mammovae.training.loop import fit
 
@@ -72,8 +72,7 @@ def train_on(
         with StageFolder(out, "train", {"preset": preset} | chosen.model_dump(), inputs) as stage:
             if not stage.done:
                 write_text(out / CONFIG, tomli_w.dumps(chosen.model_dump(exclude_none=True)))
-                histories = {name: job.fit_or_copy(name, cache) for name in job.members}
-                stage.finish(preset=preset, devices=group.size, **job.finish(histories))
+                stage.finish(preset=preset, devices=group.size, **job.finish(job.fit_members(cache)))
             facts = stage.facts()
     return group.broadcast(facts)
 
@@ -142,17 +141,26 @@ class _Job:
             raise message
         return message
 
-    def fit_or_copy(self, name: str, cache: Path | None) -> pd.DataFrame:
-        """Fit a member together with the group, or take it from the cache; return its history."""
-        if cache is None:
-            return self.fit(self.group.broadcast(name))
-        entry = cache / self._key(name)
-        if is_cached := (entry / WEIGHTS).is_file():
-            _copy(entry, self._folder(name))
-        history = self.fit(self.group.broadcast(name))
-        if not is_cached:
-            _copy(self._folder(name), entry)
-        return history
+    def fit_members(self, cache: Path | None) -> dict[str, pd.DataFrame]:
+        """Fit all members together with the group, or take them from the cache; return their histories.
+
+        On a CPU networks are fitted side by side, in processes that divide its threads: two threads fit one network
+        hardly faster than one does.
+        """
+        entries = {} if cache is None else {name: cache / self._key(name) for name in self.members}
+        cached = [name for name, entry in entries.items() if (entry / WEIGHTS).is_file()]
+        for name in cached:
+            _copy(entries[name], self._folder(name))
+        unfitted = [name for name in self.members if not (self._folder(name) / WEIGHTS).exists()]
+        at_once = _at_once(len(self.members), self.group)
+        if at_once > 1 and unfitted:  # a single one too: with all threads it would round otherwise
+            calls = [(self.data, self.chosen, self.out, name) for name in unfitted]
+            run_side_by_side(_fit_alone, calls, at_once, torch.get_num_threads() // at_once)
+        histories = {name: self.fit(self.group.broadcast(name)) for name in self.members}
+        for name in entries:
+            if name not in cached:
+                _copy(self._folder(name), entries[name])
+        return histories
 
     def finish(self, histories: dict[str, pd.DataFrame]) -> dict[str, Any]:
         """Fit the latent distribution, calibrate, draw, and record the images; return what the manifest says."""
@@ -193,7 +201,8 @@ class _Job:
         common = self.chosen.model_dump(exclude={*get_args(MemberName), "members", "fused", "fused_bilateral", "maps"})
         settings = getattr(self.chosen, name).model_dump()
         code = code_hash("models", *_CODE_OF_WEIGHTS)
-        processor = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.get_num_threads()
+        threads = torch.get_num_threads() // _at_once(len(self.members), self.group)
+        processor = torch.cuda.get_device_name() if torch.cuda.is_available() else threads
         arithmetic = [torch.__version__, processor, self.group.size]
         return f"{name}-{digest(code, name, common, settings, self._images, arithmetic)}"
 
@@ -206,6 +215,16 @@ class _Job:
                 pixels.update(self.data.images[position].tobytes() + self.data.masks[position].tobytes())
         places = [self.parts[part] for part in ("train", "validation")]
         return digest(self.data.digest, places, pixels.hexdigest())
+
+
+def _at_once(members: int, group: ProcessGroup) -> int:
+    """Return how many of a run's networks are fitted at a time: on a GPU, or by several processes each, one."""
+    return 1 if group.size > 1 or device().type != "cpu" else min(members, torch.get_num_threads())
+
+
+def _fit_alone(data: Data, chosen: TrainSettings, out: Path, name: str) -> None:
+    """Fit one member of a run in a process of its own; its weights and its history are the result."""
+    _Job(data, data.for_training(chosen), chosen, build_members(chosen), out, ProcessGroup()).fit(name)
 
 
 def _copy(source: Path, target: Path) -> None:
