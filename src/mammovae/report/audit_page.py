@@ -41,9 +41,9 @@ _SHOWN_IMAGES, _COLUMNS, _SHOWN_PAIRS = 12, 6, 12
 class AuditRow:
     """One measure of all arms: a row of the table.
 
-    name: its key in metrics.json; better: half where 0.5 is best, zero where 0 is; estimates: by arm, n_healthy real and n_finding
-    generated images, None or no entry where it was not measured; note: what it measures, in half a line; primary: its
-    section rests on it, so that it is named so and drawn.
+    name: its key in metrics.json; better: half where 0.5 is best, zero where 0 is; estimates: by arm, n_healthy real
+    and n_finding generated images, None or no entry where it was not measured; note: what it measures, in half a line;
+    primary: its section rests on it, so that it is named so and drawn.
     """
 
     name: str
