@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mammovae.auditing import image_set, subsampling
+from mammovae.auditing.anatomy import ANATOMY
 from mammovae.auditing.audit_result import BLURRED, REAL_REFERENCE, AuditResult
 from mammovae.auditing.image_set import FoldImages, ImageSet, MeasuredSet, Measures, sample_groups
 from mammovae.auditing.radiomics import FEATURES
@@ -23,12 +24,13 @@ def measures(
 ) -> Measures:
     """Measures of images, all of one distribution; those of a patient have a share of their variance in common."""
     groups = np.repeat([f"{names}{number}" for number in range(patients)], images)
-    features, spectra, coarse, latents = (
+    features, spectra, anatomy, coarse, latents = (
         np.sqrt(shared) * np.repeat(rng.normal(size=(patients, width)), images, axis=0)
         + np.sqrt(1 - shared) * rng.normal(size=(patients * images, width))
-        for width in (len(FEATURES), 24, 6, 8)
+        for width in (len(FEATURES), 24, len(ANATOMY), 6, 8)
     )
-    return Measures(groups, features, spectra, coarse.astype(np.float32), latents)
+    # About the values of real images, so that a share of them is defined.
+    return Measures(groups, features, spectra, 0.5 + 0.05 * anatomy, coarse.astype(np.float32), latents)
 
 
 def as_set(one: Measures) -> ImageSet:

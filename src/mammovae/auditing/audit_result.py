@@ -19,7 +19,7 @@ class _Measure(NamedTuple):
 
     name: str
     label: str
-    better: Literal["lower", "higher", "half"]
+    better: Literal["lower", "higher", "half", "zero"]
     section: str
     note: str
     primary: bool = False
@@ -28,6 +28,8 @@ class _Measure(NamedTuple):
 _ONE = "one image a patient"
 _FRECHET = f"covariances shrunk; {_ONE}"
 _KS = f"Kolmogorov-Smirnov distance; {_ONE}"
+_COHERENCE = "coherence of orientation in dense tissue, over the real images' less 1"
+_TO_NIPPLE = "share that leads to the nipple, less the real images'"
 _HALVES = "1 = as two halves of real images"
 MEASURES = (
     _Measure(
@@ -47,6 +49,9 @@ MEASURES = (
     _Measure("ks_area", "Breast area", "lower", "Realism", _KS),
     _Measure("ks_density", "Dense share", "lower", "Realism", _KS),
     _Measure("ks_grey", "Mean grey", "lower", "Realism", _KS),
+    _Measure("strand_coherence", "Strands", "zero", "Realism", f"{_COHERENCE}; {_ONE}"),
+    _Measure("strands_to_nipple", "Strands to the nipple", "zero", "Realism", f"{_TO_NIPPLE}; {_ONE}"),
+    _Measure("nipple", "Nipples in the skin line", "zero", "Realism", f"difference of the shares; {_ONE}"),
     _Measure("two_sample_auroc", "Classifier two-sample test", "half", "Realism", "AUROC; 1 = always distinguished"),
     _Measure("precision", "Precision", "higher", "Diversity", "generated among the real"),
     _Measure("recall", "Recall", "higher", "Diversity", "real among the generated", True),

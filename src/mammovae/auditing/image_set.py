@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from mammovae.auditing.anatomy import measure_anatomy
 from mammovae.auditing.privacy import descriptor, pixel_hashes
 from mammovae.auditing.radiomics import measure_all
 from mammovae.auditing.spectrum import radial_spectrum
@@ -33,12 +34,14 @@ class Measures(NamedTuple):
     """What is compared of images, real or generated; row i of each part belongs to image i.
 
     groups (n,): patients, or the name of a generated image's origin; features (n, F): see radiomics; spectra (n, B):
-    see spectrum; coarse (n, 1024): see privacy.descriptor; latents (n, d): the means by the fold's encoder, or None.
+    see spectrum; anatomy (n, 3): see anatomy; coarse (n, 1024): see privacy.descriptor; latents (n, d): the means by
+    the fold's encoder, or None.
     """
 
     groups: NDArray[np.str_]
     features: Floats
     spectra: Floats
+    anatomy: Floats
     coarse: NDArray[np.float32]
     latents: Floats | None
 
@@ -92,9 +95,9 @@ class ImageSet:
         latents: list[Floats] = []
         chunks = self._chunks(encoder, blur, latents)
         seen = _map_in_order(_measure, chunks, len(self.sample) > _MEASURED_ALONE)
-        features, spectra, coarse = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+        features, spectra, anatomy, coarse = (np.concatenate(parts) for parts in zip(*seen, strict=True))
         encoded = np.concatenate(latents) if latents else None
-        return Measures(self.groups[self.sample], features, spectra, coarse, encoded)
+        return Measures(self.groups[self.sample], features, spectra, anatomy, coarse, encoded)
 
     def _chunks(self, encoder: Generator | None, blur: float, latents: list[Floats]) -> Iterator["_Chunk"]:
         """Yield the sample in order, and encode it on the way: the network stays in this process."""
@@ -172,10 +175,13 @@ def _recognise(chunk: _Chunk) -> tuple[NDArray[np.float32], list[tuple[bytes, by
     return coarse, pixel_hashes(chunk.images, chunk.masks)
 
 
-def _measure(chunk: _Chunk) -> tuple[Floats, Floats, NDArray[np.float32]]:
+def _measure(chunk: _Chunk) -> tuple[Floats, Floats, Floats, NDArray[np.float32]]:
     _, images, masks = chunk
-    spectra = np.array([radial_spectrum(*pair) for pair in zip(images, masks, strict=True)])
-    return measure_all(images, masks), spectra, descriptor(images, masks).astype(np.float32)
+    pairs = list(zip(images, masks, strict=True))
+    spectra, anatomy = (
+        np.array([function(*pair) for pair in pairs]) for function in (radial_spectrum, measure_anatomy)
+    )
+    return measure_all(images, masks), spectra, anatomy, descriptor(images, masks).astype(np.float32)
 
 
 def _map_in_order(function: Callable[[_Chunk], Result], chunks: Iterable[_Chunk], parallel: bool) -> list[Result]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mammovae.auditing.anatomy import compare_anatomy
 from mammovae.auditing.audit_result import BLURRED, REAL_REFERENCE, AuditResult
 from mammovae.auditing.distances import (
     frechet_distance,
@@ -204,6 +205,7 @@ class _Fold:
         for name, feature in (("ks_area", "area"), ("ks_density", "dense_share"), ("ks_grey", "mean")):
             column = FEATURES.index(feature)
             values[name] = ks_distance(held.features[real, column], images.features[rows, column])
+        values |= compare_anatomy(held.anatomy[real], images.anatomy[rows])
         if arm in self.latents:
             latents = self.latents[REAL_REFERENCE][real], self.latents[arm][rows]
             values["frechet_distance_encoder"] = frechet_distance(*latents)

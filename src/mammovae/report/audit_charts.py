@@ -28,7 +28,8 @@ from mammovae.statistics.bootstrap import Estimate, signed
 
 Band = tuple[ArrayLike, ArrayLike, ArrayLike]
 """Mean, low and high, each (B,)."""
-BETTER = {"lower": "↓ lower is better", "higher": "↑ higher is better", "half": "0.5 is best"}
+BETTER = {"lower": "↓ lower is better", "higher": "↑ higher is better", "half": "0.5 is best", "zero": "0 is best"}
+_BEST = {"half": 0.5, "zero": 0.0}
 _MOST_DECIMALS = 8
 _POINTS, _PANELS, _STEPS = 4000, 3, [1, 2, 5, 10]
 
@@ -181,8 +182,8 @@ def arm_forest(arms: Sequence[str], panels: Sequence[tuple[str, str, Mapping[str
     looks = _looks(arms)
     for axes, (label, better, estimates) in zip(grid.ravel(), panels, strict=False):
         reference = estimates.get(arms[0])
-        if better == "half":
-            axes.axvline(0.5, color=SOFT, linewidth=0.7)
+        if better in _BEST:
+            axes.axvline(_BEST[better], color=SOFT, linewidth=0.7)
         if reference is not None and reference.low is not None and reference.high is not None:
             axes.axvspan(reference.low, reference.high, color=HEALTHY, alpha=0.22, linewidth=0)
         for place, arm in enumerate(arms):

@@ -41,14 +41,14 @@ _SHOWN_IMAGES, _COLUMNS, _SHOWN_PAIRS = 12, 6, 12
 class AuditRow:
     """One measure of all arms: a row of the table.
 
-    name: its key in metrics.json; better: half where 0.5 is best; estimates: by arm, n_healthy real and n_finding
-    generated images, None or no entry where it was not measured; note: what it measures, in half a line; primary: its
-    section rests on it, so that it is named so and drawn.
+    name: its key in metrics.json; better: half where 0.5 is best, zero where 0 is; estimates: by arm, n_healthy real
+    and n_finding generated images, None or no entry where it was not measured; note: what it measures, in half a line;
+    primary: its section rests on it, so that it is named so and drawn.
     """
 
     name: str
     label: str
-    better: Literal["lower", "higher", "half"]
+    better: Literal["lower", "higher", "half", "zero"]
     estimates: Mapping[str, Estimate | None]
     note: str = ""
     primary: bool = False
