@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mammovae.auditing import image_set, subsampling
-from mammovae.auditing.anatomy import ANATOMY
+from mammovae.auditing.anatomical_measures import ANATOMY
 from mammovae.auditing.audit_result import BLURRED, REAL_REFERENCE, AuditResult
 from mammovae.auditing.image_set import FoldImages, ImageSet, MeasuredSet, Measures, sample_groups
 from mammovae.auditing.radiomics import FEATURES

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mammovae.auditing.anatomy import measure_anatomy
+from mammovae.auditing.anatomical_measures import measure_anatomy
 from mammovae.auditing.privacy import descriptor, pixel_hashes
 from mammovae.auditing.radiomics import measure_all
 from mammovae.auditing.spectrum import radial_spectrum
@@ -34,8 +34,8 @@ class Measures(NamedTuple):
     """What is compared of images, real or generated; row i of each part belongs to image i.
 
     groups (n,): patients, or the name of a generated image's origin; features (n, F): see radiomics; spectra (n, B):
-    see spectrum; anatomy (n, 3): see anatomy; coarse (n, 1024): see privacy.descriptor; latents (n, d): the means by
-    the fold's encoder, or None.
+    see spectrum; anatomy (n, 3): see anatomical_measures; coarse (n, 1024): see privacy.descriptor; latents (n, d): the
+    means by the fold's encoder, or None.
     """
 
     groups: NDArray[np.str_]

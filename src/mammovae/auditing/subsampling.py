@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mammovae.auditing.anatomy import compare_anatomy
+from mammovae.auditing.anatomical_measures import compare_anatomy
 from mammovae.auditing.audit_result import BLURRED, REAL_REFERENCE, AuditResult
 from mammovae.auditing.distances import (
     frechet_distance,

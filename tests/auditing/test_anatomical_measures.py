@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mammovae.auditing.anatomy import ANATOMY, compare_anatomy, measure_anatomy
+from mammovae.auditing.anatomical_measures import ANATOMY, compare_anatomy, measure_anatomy
 from mammovae.config import InputError
 
 
