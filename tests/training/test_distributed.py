@@ -17,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 from tests.models.small_members import small_settings
 from tests.training.kill_within_epoch import kill_within_epoch
+from tests.training.same_training import assert_same_training
 
 import mammovae as mv
 from mammovae import config
@@ -105,12 +106,7 @@ def test_two_processes_killed_within_an_epoch_end_with_weights_and_history_of_tw
     for out in (killed, undisturbed):
         answer = subprocess.run(command(out), capture_output=True, text=True, timeout=300)
         assert answer.returncode == 0, answer.stderr
-    for name in names:
-        folders = [path / "members" / name for path in (killed, undisturbed)]
-        weights, others = ((folder / "model.safetensors").read_bytes() for folder in folders)
-        assert weights == others, name
-        ours, theirs = (pd.read_csv(folder / "history.csv").drop(columns="seconds") for folder in folders)
-        pd.testing.assert_frame_equal(ours, theirs, check_exact=True, obj=name)
+    assert_same_training(killed, undisturbed, names)
 
 
 def test_torchrun_trains_to_the_losses_of_one_process_and_speaks_once(

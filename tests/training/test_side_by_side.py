@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 from tests.models.small_members import small_settings
 from tests.training.kill_within_epoch import kill_within_epoch
+from tests.training.same_training import assert_same_training
 
 import mammovae as mv
 from mammovae import config
@@ -45,20 +45,11 @@ def one_after_the_other(trapped_data: Path, tmp_path_factory: pytest.TempPathFac
     return out
 
 
-def assert_same(run: Path, other: Path) -> None:
-    for name in NAMES:
-        folders = [path / "members" / name for path in (run, other)]
-        weights, others = ((folder / "model.safetensors").read_bytes() for folder in folders)
-        assert weights == others, name
-        ours, theirs = (pd.read_csv(folder / "history.csv").drop(columns="seconds") for folder in folders)
-        pd.testing.assert_frame_equal(ours, theirs, check_exact=True, obj=name)
-
-
 def test_side_by_side_networks_become_what_they_become_one_after_the_other(
     one_after_the_other: Path, trapped_data: Path, tmp_path: Path
 ) -> None:
     said = finish(train(trapped_data, tmp_path / "run", 2))
-    assert_same(tmp_path / "run", one_after_the_other)
+    assert_same_training(tmp_path / "run", one_after_the_other, NAMES)
     assert all(line.startswith(("training ", "drawing ")) for line in said.splitlines()), said
 
 
@@ -68,7 +59,7 @@ def test_killed_while_two_are_fitted_it_goes_on_to_the_same_weights(
     out = tmp_path / "run"
     kill_within_epoch(train(trapped_data, out, 2), out / "members" / "denoiser" / loop.CHECKPOINT)
     finish(train(trapped_data, out, 2))
-    assert_same(out, one_after_the_other)
+    assert_same_training(out, one_after_the_other, NAMES)
 
 
 def test_a_network_that_is_left_over_is_fitted_as_beside_the_others(
@@ -88,7 +79,7 @@ def test_a_network_that_is_left_over_is_fitted_as_beside_the_others(
     finally:
         torch.set_num_threads(before)
     for run in (out, again):
-        assert_same(run, one_after_the_other)
+        assert_same_training(run, one_after_the_other, NAMES)
 
 
 def test_what_one_of_several_raises_is_raised_and_ends_the_others() -> None:

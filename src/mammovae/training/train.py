@@ -152,7 +152,7 @@ class _Job:
         for name in cached:
             _copy(entries[name], self._folder(name))
         unfitted = [name for name in self.members if not (self._folder(name) / WEIGHTS).exists()]
-        at_once = _at_once(len(self.members), self.group)
+        at_once = _at_once(len(self.chosen.members), self.group)
         if at_once > 1 and unfitted:  # a single one too: with all threads it would round otherwise
             calls = [(self.data, self.chosen, self.out, name) for name in unfitted]
             run_side_by_side(_fit_alone, calls, at_once, torch.get_num_threads() // at_once)
@@ -201,7 +201,7 @@ class _Job:
         common = self.chosen.model_dump(exclude={*get_args(MemberName), "members", "fused", "fused_bilateral", "maps"})
         settings = getattr(self.chosen, name).model_dump()
         code = code_hash("models", *_CODE_OF_WEIGHTS)
-        threads = torch.get_num_threads() // _at_once(len(self.members), self.group)
+        threads = torch.get_num_threads() // _at_once(len(self.chosen.members), self.group)
         processor = torch.cuda.get_device_name() if torch.cuda.is_available() else threads
         arithmetic = [torch.__version__, processor, self.group.size]
         return f"{name}-{digest(code, name, common, settings, self._images, arithmetic)}"
