@@ -14,14 +14,13 @@ Lengths are pixels of an image of 128, and grow with the image.
 import numpy as np
 from scipy import ndimage
 
-from mammovae.auditing.radiomics import REFERENCE_SIZE, inside_breast
+from mammovae.auditing.radiomics import REFERENCE_SIZE, inside_breast, scaled, without_rim
 from mammovae.statistics import Bools, Floats
 
 ANATOMY = ("strand_coherence", "strands_to_nipple", "nipple")
 """The names of what measure_anatomy returns, in its order."""
 _COARSE = 4.0  # standard deviation of what is taken from the grey: the breast's thickness and whole lobes
 _GRADIENT, _NEIGHBOURHOOD = 1.0, 2.0  # standard deviations of the structure tensor's two filters
-_RIM = 6  # along the skin all orientations are the skin's
 _FEWEST_DENSE = 30  # dense pixels; where there are fewer, the whole breast counts
 _NIPPLE, _SKIN = 7, 20  # half lengths of the skin line that a nipple may fill, and that the bulge is measured from
 _FOREMOST, _BULGE = 0.9, 1.5
@@ -34,9 +33,9 @@ def measure_anatomy(image: np.ndarray, mask: np.ndarray) -> Floats:
     """
     grey, inside = inside_breast(image, mask)
     scale = len(inside) / REFERENCE_SIZE
-    row, bulge = _find_nipple(inside, scale)
-    place = row, float(_skin_line(inside)[row])
-    return np.array([*_strands(grey, inside, place, scale), float(bulge >= _BULGE)])
+    skin = _skin_line(inside)
+    row, bulge = _find_nipple(skin, scale)
+    return np.array([*_strands(grey, inside, (row, float(skin[row])), scale), float(bulge >= _BULGE)])
 
 
 def compare_anatomy(real: Floats, other: Floats) -> dict[str, float]:
@@ -55,15 +54,14 @@ def _skin_line(inside: Bools) -> Floats:
     return np.where(inside.any(axis=1), inside.shape[1] - inside[:, ::-1].argmax(axis=1), 0).astype(np.float64)
 
 
-def _find_nipple(inside: Bools, scale: float) -> tuple[int, float]:
+def _find_nipple(skin: Floats, scale: float) -> tuple[int, float]:
     """Return the row of the nipple's probable place, and by how much the skin line bulges there, in reference pixels.
 
     The skin on both sides, without what a nipple may fill, is continued by a parabola. Where nothing can be told, the
     foremost row and 0.
     """
-    skin, size = _skin_line(inside), len(inside)
-    rows = np.flatnonzero(skin)
-    nipple, reach, core = (max(1, round(length * scale)) for length in (_NIPPLE, _SKIN, 2))
+    size, rows = len(skin), np.flatnonzero(skin)
+    nipple, reach, core = (scaled(length, size) for length in (_NIPPLE, _SKIN, 2))
     best = int(np.argmax(ndimage.gaussian_filter1d(skin, 2 * scale))), 0.0
     offsets = np.arange(-reach, reach + 1)
     for row in rows[(skin[rows] >= _FOREMOST * skin.max()) & (rows >= core) & (rows < size - core)]:
@@ -81,8 +79,7 @@ def _find_nipple(inside: Bools, scale: float) -> tuple[int, float]:
 
 def _strands(grey: Floats, inside: Bools, nipple: tuple[float, float], scale: float) -> tuple[float, float]:
     """Return coherence in dense tissue, and how much of it leads to the nipple (row, column)."""
-    rim = max(1, round(_RIM * scale))
-    deep = np.asarray(ndimage.minimum_filter(inside, 2 * rim + 1, mode="nearest"))  # the chest wall is no skin
+    deep = without_rim(inside)  # along the skin all orientations are the skin's
     deep = deep if deep.any() else inside
     low, high = np.quantile(grey[inside], (0.05, 0.95))
     dense = deep & (grey > (low + high) / 2)

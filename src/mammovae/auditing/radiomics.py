@@ -90,16 +90,21 @@ def measure(image: np.ndarray, mask: np.ndarray) -> Floats:
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     (height, width), size = inside[box].shape, len(inside)
-    core = ndimage.minimum_filter(inside, 2 * _scaled(_RIM, size) + 1, mode="nearest")  # the image's edge is no skin
+    core = without_rim(inside)
     padded = np.pad(inside, 1)
     edges = (padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum()
     shape = (inside.mean(), height / width, 4 * np.pi * inside.sum() / (np.pi / 4 * edges) ** 2)
-    haralick = [_haralick(grey[box], inside[box], _scaled(d, size)) for d in _DISTANCES]
+    haralick = [_haralick(grey[box], inside[box], scaled(d, size)) for d in _DISTANCES]
     blobs = _blobs(grey[box], inside[box], core[box], size)
     return np.concatenate([shape, _first_order(grey, inside, core), *haralick, blobs])
 
 
-def _scaled(pixels: float, size: int) -> int:
+def without_rim(inside: Bools) -> Bools:
+    """Return the breast without 6 pixels along the skin, which may leave nothing; the image's edge is no skin."""
+    return np.asarray(ndimage.minimum_filter(inside, 2 * scaled(_RIM, len(inside)) + 1, mode="nearest"))
+
+
+def scaled(pixels: float, size: int) -> int:
     """Return a length given in pixels of the reference size in whole pixels of an image of size, at least 1."""
     return max(1, round(pixels * size / REFERENCE_SIZE))
 

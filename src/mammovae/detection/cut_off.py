@@ -8,6 +8,7 @@ import numpy as np
 
 HEIGHTS = 32
 """Places down the breast, each in the middle of an equal part of its height, at which its width is known."""
+_PLACES = (np.arange(HEIGHTS) + 0.5) / HEIGHTS
 _SHARES = np.linspace(0.15, 0.33, 4)  # of a healthy breast's height that are cut off for comparison
 _BLOCKS = 8  # parts of the healthy images, each judged by what was learnt from the others
 _SHRINKAGE = 0.3  # some eighty breasts do not determine the covariance of 33 numbers
@@ -27,14 +28,13 @@ def widths(outlines: np.ndarray) -> np.ndarray:
     top, bottom = first + 1 - fullest[number, first], last + fullest[number, last]
     height = np.maximum(bottom - top, 1e-6)[:, None]
     row_widths = np.where(is_breast, total / np.maximum(fullest, _TOUCHED), 0)
-    places = top[:, None] + (np.arange(HEIGHTS) + 0.5) / HEIGHTS * height - 0.5
+    places = top[:, None] + _PLACES * height - 0.5
     return _at(row_widths, np.clip(places, first[:, None], last[:, None])) / height
 
 
 def cut_above(breast_widths: np.ndarray, share: float) -> np.ndarray:
     """Return widths (n, HEIGHTS) of breasts without the upper share of their height, as shares of what is left."""
-    places = (np.arange(HEIGHTS) + 0.5) / HEIGHTS
-    left = (share + places * (1 - share)) * HEIGHTS - 0.5
+    left = (share + _PLACES * (1 - share)) * HEIGHTS - 0.5
     return _at(breast_widths, np.tile(left, (len(breast_widths), 1))) / (1 - share)
 
 

@@ -152,10 +152,9 @@ class _Job:
         for name in cached:
             _copy(entries[name], self._folder(name))
         unfitted = [name for name in self.members if not (self._folder(name) / WEIGHTS).exists()]
-        at_once = _at_once(len(self.chosen.members), self.group)
-        if at_once > 1 and unfitted:  # a single one too: with all threads it would round otherwise
+        if self._at_once > 1 and unfitted:  # a single one too: with all threads it would round otherwise
             calls = [(self.data, self.chosen, self.out, name) for name in unfitted]
-            run_side_by_side(_fit_alone, calls, at_once, torch.get_num_threads() // at_once)
+            run_side_by_side(_fit_alone, calls, self._at_once, self._threads)
         histories = {name: self.fit(self.group.broadcast(name)) for name in self.members}
         for name in entries:
             if name not in cached:
@@ -189,6 +188,17 @@ class _Job:
             **scales,
         }
 
+    @property
+    def _at_once(self) -> int:
+        """How many of the run's networks are fitted at a time: on a GPU, or by several processes each, one."""
+        alone = self.group.size > 1 or device().type != "cpu"
+        return 1 if alone else min(len(self.chosen.members), torch.get_num_threads())
+
+    @property
+    def _threads(self) -> int:
+        """How many of this process's threads fit one network."""
+        return torch.get_num_threads() // self._at_once
+
     def _folder(self, name: str) -> Path:
         return self.out / "members" / name
 
@@ -201,8 +211,7 @@ class _Job:
         common = self.chosen.model_dump(exclude={*get_args(MemberName), "members", "fused", "fused_bilateral", "maps"})
         settings = getattr(self.chosen, name).model_dump()
         code = code_hash("models", *_CODE_OF_WEIGHTS)
-        threads = torch.get_num_threads() // _at_once(len(self.chosen.members), self.group)
-        processor = torch.cuda.get_device_name() if torch.cuda.is_available() else threads
+        processor = torch.cuda.get_device_name() if torch.cuda.is_available() else self._threads
         arithmetic = [torch.__version__, processor, self.group.size]
         return f"{name}-{digest(code, name, common, settings, self._images, arithmetic)}"
 
@@ -215,11 +224,6 @@ class _Job:
                 pixels.update(self.data.images[position].tobytes() + self.data.masks[position].tobytes())
         places = [self.parts[part] for part in ("train", "validation")]
         return digest(self.data.digest, places, pixels.hexdigest())
-
-
-def _at_once(members: int, group: ProcessGroup) -> int:
-    """Return how many of a run's networks are fitted at a time: on a GPU, or by several processes each, one."""
-    return 1 if group.size > 1 or device().type != "cpu" else min(members, torch.get_num_threads())
 
 
 def _fit_alone(data: Data, chosen: TrainSettings, out: Path, name: str) -> None:
