@@ -58,7 +58,7 @@ class Scale:
             small = dict.fromkeys(("residual_vae", "denoiser", "lesion_segmenter"), blocks)
             small |= {"patch_segmenter": blocks | {"patch_size": 16}}
             small |= {"vae": {"size": 32, "filters": [4, 8], "latent": 4}}
-            small |= {"pyramid_vae": blocks | {"bands": 2, "texture": [4, 4]}}
+            small |= {"pyramid_vae": blocks | {"bands": 2, "refiner": [8, 8]}}
             return cls(6, 96, 16, 4, 128, 1, 1, small, 32, is_least=True)
         if device().type == "cpu":
             half = {"size": 64}

@@ -220,18 +220,19 @@ class BilateralVaeSettings(MemberSettings):
 
 
 class PyramidVaeSettings(ResidualVaeSettings):
-    """The generating VAE's shape, beside what it shares with the detecting one's."""
+    """The generating VAE's shape at 128 px, beside what it shares with the detecting one's.
+
+    With each doubling of the size the networks get one level more.
+    """
 
     latent: _Latent = 4
     """Channels of the latent grid: the latent has this many times the grid's places (4 x 4 at 128 px)."""
     bands: int = Field(4, ge=1, le=12)
     """Bands of detail in the likelihood's Laplacian pyramid, beside the coarse rest."""
-    texture: _Channels = (8, 12, 16, 24)
-    """Channels of the texture's decoder at each level, finest first."""
+    refiner: _Channels = (64, 96, 128, 160)
+    """Channels of the network that draws detail, at each level; the first one works on half the rows and columns."""
     kl_weight: float = Field(20, gt=0, le=1e6)
     """Weight of the divergence against the composite likelihood."""
-    patch_weight: float = Field(3000, gt=0, le=1e6)
-    """Weight of the distance between patches, which has no unit."""
 
 
 class TrainSettings(Settings):

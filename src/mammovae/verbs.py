@@ -383,7 +383,8 @@ def audit(
     data
         The DATA folder that the run was trained on; its healthy test images stand for "real".
     utility
-        A preset to train on the generated and on as many real images, both evaluated on the same real test images.
+        A preset to train on real images, on as many generated ones and on both, each evaluated on the same real test
+        images.
     """
     from mammovae.auditing.audit import audit
 

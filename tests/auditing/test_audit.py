@@ -161,12 +161,15 @@ def test_what_the_images_are_of_use_for_is_measured_on_the_same_real_images(
     images, masks = breast_images(trapped_data, "train")
     sets = mv.Data.open(trapped_data), mv.Data.open(cheat(generated, images, masks, tmp_path / "made"))
     used = measure_utility(tmp_path, *sets, "tiny", 0)
-    real, other, difference = used.values()
+    real, other, both, difference, gain = used.values()
     assert real.value is not None and other.value is not None
-    assert real.n_healthy == other.n_healthy and real.n_finding == other.n_finding > 0
+    assert real.n_healthy == other.n_healthy == both.n_healthy
+    assert real.n_finding == other.n_finding == both.n_finding > 0
     assert difference.value == pytest.approx(other.value - real.value)
-    counts = {Run.open(tmp_path / f"utility-{name}").manifest["images"]["train"] for name in ("real", "generated")}
-    assert len(counts) == 1
+    assert both.value is not None and gain.value == pytest.approx(both.value - real.value)
+    runs = {name: Run.open(tmp_path / f"utility-{name}") for name in ("real", "generated", "both")}
+    counts = {name: run.manifest["images"]["train"] for name, run in runs.items()}
+    assert counts["real"] == counts["generated"] and counts["both"] == 2 * counts["real"]
 
 
 def test_too_few_held_out_patients_are_refused_with_the_numbers(
@@ -204,7 +207,7 @@ def test_a_generating_preset_is_audited_in_folds_beside_the_original_preset(
     monkeypatch.setattr(reference, "REFERENCE_PRESET", "tiny")
     monkeypatch.setattr(subsampling, "SUBSAMPLES", 20)
     monkeypatch.setitem(config.PRESETS, "tiny", config.preset("tiny", {"epochs": 8}))
-    small = {"size": 64, "widths": [8, 12], "latent": 2, "bands": 2, "texture": [4, 4]}
+    small = {"size": 64, "widths": [8, 12], "latent": 2, "bands": 2, "refiner": [8, 8]}
     metrics = mv.crossval(
         held_out_data,
         out=tmp_path / "folds",

@@ -17,7 +17,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "residual_vae": {"widths": [8, 8]},
     "denoiser": {"widths": [8, 8], "grid": 8},
     "bilateral_vae": {"widths": [8, 8]},
-    "pyramid_vae": {"widths": [8, 8], "bands": 2, "texture": [4, 4]},
+    "pyramid_vae": {"widths": [8, 8], "bands": 2, "refiner": [8, 8]},
     "lesion_segmenter": {"widths": [8, 8]},
     "patch_segmenter": {"widths": [8, 8], "patch_size": 16},
 }

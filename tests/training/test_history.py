@@ -14,6 +14,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from mammovae.config import TrainSettings
 from mammovae.data.dataset import Batch, Data
 from mammovae.models.anomaly_maps import standardise_in_mask
+from mammovae.models.augmentation import N_PARAMETERS
 from mammovae.models.base import Member
 from mammovae.models.bilateral_vae import BilateralVae
 from mammovae.models.laplacian import laplacian, mask_pyramid
@@ -63,6 +64,17 @@ def test_a_validation_says_the_same_in_batches_of_any_size_and_in_any_order(
             assert row[column] == pytest.approx(expected[column], rel=2e-6, abs=1e-6), column
 
 
+def test_of_many_epochs_some_are_validated_evenly_and_the_last_one(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "VALIDATIONS", 3)
+    chosen = TrainSettings(**small_settings("denoiser") | COMMON | {"epochs": 8})
+    member = build_members(chosen)["denoiser"]
+    history = loop.fit(member, data, parts(data, chosen), tmp_path, chosen, ProcessGroup())
+    assert history["loss"].notna().all() and history["epoch"].tolist() == list(range(1, 9))
+    assert history.loc[history["validation_loss"].notna(), "epoch"].tolist() == [3, 6, 8]
+
+
 def gaussian(errors: Tensor, mask: Tensor) -> float:
     """Mean over images of the negative log-density of errors inside the mask, of the variance that is best for all."""
     inside = mask.expand_as(errors) > 0
@@ -101,7 +113,8 @@ def pyramid_elbo(vae: PyramidVae, batch: Batch, noise: ImageNoise) -> dict[str, 
     """Every band weighs an image's pixels as if there were as many as in the finest."""
     mean, log_variance = vae.encode(batch)
     assert batch.condition is not None
-    made, logits, _ = vae.decode(drawn(mean, log_variance, noise), batch.condition)
+    nothing_done = batch.condition.new_zeros(len(batch.condition), N_PARAMETERS)
+    made, logits = vae.decode(drawn(mean, log_variance, noise), torch.cat([nothing_done, batch.condition], dim=1))
     bands = laplacian(((batch.image - made) * batch.mask).contiguous(), vae.settings.bands)
     insides = [share >= 0.5 for share in mask_pyramid(batch.mask, vae.settings.bands)]
     outline = -torch.distributions.Bernoulli(logits=logits).log_prob(batch.mask).sum() / len(made)

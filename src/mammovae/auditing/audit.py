@@ -1,5 +1,6 @@
 """Audit a set of generated images: realistic, varied, no patient's copy, and of what use."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,17 +107,31 @@ def _utility_settings(real: Data, generated: Data, preset: PresetName, seed: int
 
 
 def measure_utility(out: Path, real: Data, generated: Data, preset: PresetName, seed: int) -> dict[str, Estimate]:
-    """Train a preset on generated and on as many real images, and evaluate both on the same real test images."""
+    """Train a preset on real images, on as many generated ones and on both, and evaluate it on the same real images."""
     chosen, tables = _utility_settings(real, generated, preset, seed), []
-    for name, data in (("real", real), ("generated", generated)):
-        train_on(data, out / f"utility-{name}", preset, chosen)
+    trainings = {"real": (real, chosen), "generated": (generated, chosen)}
+    trainings["both"] = _both(real, generated, chosen), chosen.merged({"limit": None})
+    for name, (data, settings) in trainings.items():
+        train_on(data, out / f"utility-{name}", preset, settings)
         positions, _ = select_test_images(Run.open(out / "utility-real"), real, "full", seed)
         table = score_images(Run.open(out / f"utility-{name}"), real, positions)
         tables.append(table[table["healthy"].notna()])
     bootstrap = PatientBootstrap(tables[0]["patient_id"].astype(str), ~tables[0]["healthy"].to_numpy(bool))
-    by_real, by_generated = (table["finding"].to_numpy(np.float64) for table in tables)
+    by_real, by_generated, by_both = (table["finding"].to_numpy(np.float64) for table in tables)
     return {
         f"{preset}_trained_on_real": bootstrap.auroc(by_real),
         f"{preset}_trained_on_generated": bootstrap.auroc(by_generated),
+        f"{preset}_trained_on_both": bootstrap.auroc(by_both),
         "generated_less_real": bootstrap.difference(by_generated, by_real),
+        "both_less_real": bootstrap.difference(by_both, by_real),
     }
+
+
+def _both(real: Data, generated: Data, chosen: TrainSettings) -> Data:
+    """Return both folders as one whose training images are those that each of them alone is trained on."""
+    joined = Data.open(real.path, generated.path)
+    folders = zip(joined.starts, (real, generated), strict=False)
+    kept = np.concatenate([start + data.for_training(chosen)["train"] for start, data in folders])
+    frame = joined.index.copy()
+    frame.loc[np.setdiff1d(joined.select("train"), kept), "split"] = "unused"
+    return replace(joined, index=frame)

@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, interpolate
+from torch.nn.functional import affine_grid, conv2d, grid_sample, interpolate, pad
 
 from mammovae.data.dataset import Batch
 from mammovae.models.noise import ImageNoise
@@ -14,6 +14,7 @@ SHIFT, SCALE, ROTATION, GAMMA = 0.04, 0.08, math.radians(8), 0.2
 N_PARAMETERS = 5
 """How many numbers say what augment_with_parameters did to an image."""
 _TILT, _ACROSS, _ALONG, _SLIDE, _EXPOSURE, _BEND = math.radians(6), 0.10, 0.08, 0.06, 0.2, 0.02
+_LOBES = 4
 
 
 def augment_with_parameters(batch: Batch, noise: ImageNoise) -> tuple[Batch, Tensor]:
@@ -23,7 +24,6 @@ def augment_with_parameters(batch: Batch, noise: ImageNoise) -> tuple[Batch, Ten
     real image shows do not leak into what it makes (Karras et al., "Elucidating the design space of diffusion-based
     generative models", NeurIPS 2022, appendix F). The slight bend, which leaves the chest wall, is not told.
     """
-    image, mask = batch.image * batch.mask, batch.mask
     parameters = 2 * noise.uniform(N_PARAMETERS) - 1
     tilt, across, along, slide, exposure = parameters.T
     angle, across, along = _TILT * tilt, 1 + _ACROSS * across, 1 + _ALONG * along
@@ -31,14 +31,36 @@ def augment_with_parameters(batch: Batch, noise: ImageNoise) -> tuple[Batch, Ten
     # Turned about the middle of the chest wall, which is (-1, 0) in the coordinates of grid_sample.
     rows = (cos * across, -sin * along, cos * across - 1), (sin * across, cos * along, sin * across + _SLIDE * slide)
     theta = torch.stack([torch.stack(row, 1) for row in rows], 1)
-    grid = affine_grid(theta, list(image.shape), align_corners=False)
-    bend = _BEND * interpolate(noise.normal(2, 4, 4), size=image.shape[2:], mode="bicubic").permute(0, 2, 3, 1)
-    from_wall = torch.linspace(0, 1, image.shape[3], device=image.device)
+    grid = affine_grid(theta, list(batch.image.shape), align_corners=False)
+    bend = _BEND * interpolate(noise.normal(2, 4, 4), size=batch.image.shape[2:], mode="bicubic").permute(0, 2, 3, 1)
+    from_wall = torch.linspace(0, 1, grid.shape[2], device=grid.device)
     grid = grid + torch.stack([bend[..., 0] * from_wall, bend[..., 1]], 3)
-    image = grid_sample(image, grid, padding_mode="border", align_corners=False).clamp(0, 1)
-    mask = grid_sample(mask, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    grey, share = _sharp_sample(torch.cat([batch.image * batch.mask, batch.mask], dim=1), grid).chunk(2, dim=1)
+    # What lies outside the breast takes no part in the pixels of its rim.
+    mask, image = (share >= 0.5).float(), (grey / share.clamp(min=0.5)).clamp(0, 1)
     image = image ** torch.exp(_EXPOSURE * exposure)[:, None, None, None]
     return batch._replace(image=image * mask, mask=mask), parameters
+
+
+def _sharp_sample(image: Tensor, grid: Tensor) -> Tensor:
+    """Read images (n, c, S, S) at the places of a grid, as grid_sample has them, without blurring them.
+
+    A network that learns from blurred images draws blurred ones. Bilinear reading takes half of the power from 0.35
+    cycles a pixel on. Here images are doubled by a windowed sinc (Lanczos, of 4 lobes) and then read bicubically.
+    """
+    (channels, size), taps = image.shape[1:3], 2 * _LOBES
+    places = torch.arange(taps, device=image.device) - (_LOBES - 0.5)
+    weights = torch.sinc(places) * torch.sinc(places / _LOBES)
+    weights = weights / weights.sum()
+    for axis in (2, 3):
+        shape = (channels, 1, taps, 1) if axis == 2 else (channels, 1, 1, taps)
+        before, after = _LOBES - 1, _LOBES
+        around = (0, 0, before, after) if axis == 2 else (before, after, 0, 0)
+        kernel = weights.view(shape[1:]).expand(shape)
+        between = conv2d(pad(image, around, mode="replicate"), kernel, groups=channels)
+        image = torch.stack([image, between], dim=axis + 1).flatten(axis, axis + 1)
+    # A pixel's place in the doubled image is twice its own, which is half a doubled pixel off the middle of two.
+    return grid_sample(image, grid - 0.5 / size, mode="bicubic", padding_mode="border", align_corners=False)
 
 
 def augment(batch: Batch, noise: ImageNoise, mirrored: bool = False) -> Batch:

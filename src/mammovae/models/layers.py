@@ -50,13 +50,13 @@ class GridCoder(nn.Module):
         mean, log_variance = self.to_latent(x).chunk(2, dim=1)
         return mean, log_variance.clamp(-10, 4)
 
-    def decode_grid(self, z: Tensor, mode: Literal["nearest", "bilinear"]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return two channels, (n, 1, S, S) each, and the features of each resolution, finest first."""
-        x, levels = self.from_latent(z), []
+    def decode_grid(self, z: Tensor, mode: Literal["nearest", "bilinear"]) -> tuple[Tensor, Tensor]:
+        """Return two channels, (n, 1, S, S) each."""
+        x = self.from_latent(z)
         for block in self.decoder:
             x = block(upsample(x) if mode == "bilinear" else interpolate(x, scale_factor=2.0, mode=mode))
-            levels.append(x)
-        return *self.last(x).chunk(2, dim=1), levels[::-1]
+        first, second = self.last(x).chunk(2, dim=1)
+        return first, second
 
 
 class DoubleConv(nn.Module):

@@ -1,4 +1,4 @@
-"""The generating VAE: an image as mean, breast mask and texture, with a likelihood over the bands of a pyramid."""
+"""The generating VAE: an image as mean, breast mask and detail, with a likelihood over the bands of a pyramid."""
 
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
@@ -6,19 +6,23 @@ from typing import ClassVar
 import torch
 from torch import Generator as TorchGenerator
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, silu
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from mammovae.config import PyramidVaeSettings, UsageError
 from mammovae.data.dataset import Batch
-from mammovae.models.anomaly_maps import erode, masked_mean, smooth, smooth_inside
+from mammovae.models.anomaly_maps import erode, masked_mean, smooth_inside
 from mammovae.models.augmentation import N_PARAMETERS, augment_with_parameters
 from mammovae.models.base import Generator
-from mammovae.models.laplacian import collapse, laplacian, mask_pyramid, patch_distance
-from mammovae.models.layers import GridCoder, ResidualBlock, downsampled_size, upsample
+from mammovae.models.diffusion_refiner import DiffusionRefiner
+from mammovae.models.laplacian import laplacian, mask_pyramid
+from mammovae.models.layers import GridCoder, downsampled_size
 from mammovae.models.losses import gaussian_nll, kl_standard_normal, reparameterise, sigma_vae_variance
 from mammovae.models.noise import ImageNoise, StepContext
 
-_CONDITIONS, _UNKNOWN_SHARE, _NOISE_CHANNELS, _DARK = 6, 0.1, 4, 0.02
+_CONDITIONS, _UNKNOWN_SHARE = 6, 0.1
+_BASE_SIZE = 128  # of the settings' levels
+_DARK = 0.02
+_GREY, _SHARE = 0.06, 0.15  # about the standard deviation of what the VAE misses of an image's grey and mask
 
 
 class PyramidVae(GridCoder, Generator):
@@ -27,9 +31,10 @@ class PyramidVae(GridCoder, Generator):
     The mean is trained by the residual in each band of a Laplacian pyramid, each with the variance that is best for
     the batch. The bands overlap, so that their sum is a composite likelihood (Varin, Reid & Firth, Stat. Sinica 21,
     2011), counts the same evidence more than once, and is weighed down against the divergence by kl_weight; with the
-    divergence as it is, "composite" is no bound on the images' own probability. What the mean cannot know a second
-    decoder draws from noise, trained to match the image's patches as a distribution (see patch_distance). The decoder
-    is given side, view and density where they are known, nine times in ten.
+    divergence as it is, "composite" is no bound on the images' own probability. What the mean cannot know, grey and
+    outline, a diffusion model draws from noise, given the mean (Pandey et al., "DiffuseVAE", TMLR 2022). Both are given
+    side, view and density where they are known, nine times in ten. The settings say what the networks are at 128 px and
+    below; with each doubling of the size they get one level more, so that the latent grid stays as it is.
     """
 
     name, detects, conditional = "pyramid_vae", False, True
@@ -42,56 +47,63 @@ class PyramidVae(GridCoder, Generator):
         "composite": "composite NLL + KL (nats)",
         "reconstruction": "composite NLL (nats)",
         "kl": "KL divergence (nats)",
+        "detail": "half the refiner's squared error",
     }
 
     def __init__(self, settings: PyramidVaeSettings) -> None:
-        widths = settings.widths
-        for name, levels in (("bands", settings.bands), ("texture", len(settings.texture))):
-            if levels > len(widths):
-                raise UsageError(f"pyramid_vae.{name} has more levels than pyramid_vae.widths: give a width for each")
-        if settings.size >> settings.bands < 4:
+        doublings = max(0, (settings.size // _BASE_SIZE).bit_length() - 1)
+        widths, bands = (settings.widths[0],) * doublings + settings.widths, settings.bands + doublings
+        first, *rest = settings.refiner
+        refiner = (*(max(1, first >> number) for number in range(doublings, -1, -1)), *rest)
+        if bands > len(widths):
+            raise UsageError("pyramid_vae.bands has more levels than pyramid_vae.widths: give a width for each")
+        if settings.size >> bands < 4:
             raise UsageError("pyramid_vae.bands leaves fewer than 4 pixels of pyramid_vae.size: choose fewer bands")
         super().__init__(2, widths, settings.latent, N_PARAMETERS + _CONDITIONS)
-        self.settings, self.size = settings, settings.size
+        self.settings, self.size, self.bands = settings, settings.size, bands
         self.side = downsampled_size(settings.size, len(widths), self.name)
         self.dimensions = settings.latent * self.side**2
-        self.texture = Texture((widths[0], *widths)[: len(settings.texture)], settings.texture)
-        self.variance, self.gain = (nn.Buffer(torch.ones(settings.bands + 1)) for _ in range(2))
+        downsampled_size(settings.size, len(refiner), self.name)
+        self.refiner = DiffusionRefiner(2, 2, refiner, N_PARAMETERS + _CONDITIONS)
+        self.variance = nn.Buffer(torch.ones(bands + 1))
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q(z | image), (n, latent, s, s) each."""
         return self.encode_grid(torch.cat([(4 * batch.image * batch.mask - 2) * batch.mask, batch.mask], dim=1))
 
-    def decode(self, z: Tensor, condition: Tensor, done: Tensor | None = None) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return the mean grey and the mask's logits, (n, 1, S, S), and the features that guide the texture.
+    def decode(self, z: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean grey and the mask's logits, (n, 1, S, S) each.
 
-        z: (n, latent, s, s); condition: (n, 6); done: (n, 5), what augmentation did to the image, if anything.
+        z: (n, latent, s, s); known: (n, 11), what augmentation did to the image, and its condition.
         """
-        parameters = condition.new_zeros(len(condition), N_PARAMETERS) if done is None else done
-        conditioning = torch.cat([parameters, condition], dim=1)[:, :, None, None].expand(-1, -1, *z.shape[2:])
-        mean, logits, levels = self.decode_grid(torch.cat([z, conditioning], dim=1), "bilinear")
-        return 0.25 * mean + 0.5, logits, levels[: len(self.settings.texture)]
+        conditioning = known[:, :, None, None].expand(-1, -1, *z.shape[2:])
+        mean, logits = self.decode_grid(torch.cat([z, conditioning], dim=1), "bilinear")
+        return 0.25 * mean + 0.5, logits
 
     def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
-        """Return the weighted sum to train by and its terms, in nats, "patches" aside: see patch_distance."""
-        parameters, condition, noise = None, _condition(batch), context.noise
+        """Return the weighted sum to train by and its terms, in nats.
+
+        "detail" is half the refiner's squared error, weighted and summed: see DiffusionRefiner.losses.
+        """
+        noise, known = context.noise, _known(batch)
         if self.training:
-            batch, parameters = augment_with_parameters(batch, noise)
-            condition = condition * (noise.uniform(1) > _UNKNOWN_SHARE)
+            batch, done = augment_with_parameters(batch, noise)
+            is_known = noise.uniform(1) > _UNKNOWN_SHARE
+            known = torch.cat([done, known[:, N_PARAMETERS:] * is_known], dim=1)
         z_mean, z_log_variance = self.encode(batch)
-        mean, logits, levels = self.decode(reparameterise(z_mean, z_log_variance, noise), condition, parameters)
+        mean, logits = self.decode(reparameterise(z_mean, z_log_variance, noise), known)
         squares, counts = self._band_errors(batch, mean)
         nll = gaussian_nll(squares, counts, sigma_vae_variance(squares, counts, context))
         # Every band counts as much as the finest: its terms stand for more pixels each.
         weights = counts[:, :1] / counts
         outline = binary_cross_entropy_with_logits(logits, batch.mask, reduction="none").sum(dim=(1, 2, 3))
-        white = [noise.normal(_NOISE_CHANNELS, *level.shape[2:]) for level in levels]
-        generated = (mean.detach() + self.texture(levels, batch.mask, white)) * batch.mask
-        real = (batch.image * batch.mask).contiguous()
-        patches = patch_distance(generated.contiguous(), real, batch.mask, context.batch_noise)
+        # The VAE learns from the likelihood alone, and the refiner what the VAE leaves.
+        mean, share = mean.detach().float(), torch.sigmoid(logits.detach().float())
+        missing = torch.cat([(batch.image - mean) * batch.mask / _GREY, (batch.mask - share) / _SHARE], dim=1)
+        detail = 0.5 * self.refiner.losses(missing, _guide(mean, share), known, noise).sum(dim=(1, 2, 3))
         divergence = kl_standard_normal(z_mean, z_log_variance).flatten(1)
         kl = divergence.sum(dim=1)
-        terms = {"kl": kl, "outline": outline, "patches": patches, "kl_dimensions": divergence}
+        terms = {"kl": kl, "outline": outline, "detail": detail, "kl_dimensions": divergence}
         sums = {"squares": squares, "counts": counts, "weighted_squares": weights * squares}
         return {"loss": self._weighted((weights * nll).sum(dim=1) + outline, terms)} | terms | sums
 
@@ -99,51 +111,36 @@ class PyramidVae(GridCoder, Generator):
         """Return what was minimised, with the epoch's variance in each band, and its terms as losses has them."""
         variance = means["squares"] / means["counts"]
         nll = gaussian_nll(means["weighted_squares"], means["counts"][:1], variance)
-        terms = {name: means[name] for name in ("kl", "outline", "patches", "kl_dimensions")}
+        terms = {name: means[name] for name in ("kl", "outline", "detail", "kl_dimensions")}
         reconstruction = nll.sum() + terms["outline"]
         parts = {"composite": reconstruction + terms["kl"], "reconstruction": reconstruction}
         return {"loss": self._weighted(reconstruction, terms)} | parts | terms
 
     def _weighted(self, reconstruction: Tensor, terms: Mapping[str, Tensor]) -> Tensor:
         """Return what training minimises."""
-        return reconstruction + self.settings.kl_weight * terms["kl"] + self.settings.patch_weight * terms["patches"]
+        return reconstruction + self.settings.kl_weight * terms["kl"] + terms["detail"]
 
-    def _bands(self, batch: Batch, mean: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def _residual_bands(self, batch: Batch, mean: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the bands of what the mean lacks, and which of their pixels are inside the mask."""
         residual = ((batch.image - mean) * batch.mask).contiguous()
-        insides = [(share >= 0.5).float() for share in mask_pyramid(batch.mask, self.settings.bands)]
-        return laplacian(residual, self.settings.bands), insides
+        insides = [(share >= 0.5).float() for share in mask_pyramid(batch.mask, self.bands)]
+        return laplacian(residual, self.bands), insides
 
     def _band_errors(self, batch: Batch, mean: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of the squared residual in each band inside the mask, and its pixels there, (n, bands + 1)."""
-        bands, insides = self._bands(batch, mean)
+        bands, insides = self._residual_bands(batch, mean)
         squares = [(band.square() * inside).sum(dim=(1, 2, 3)) for band, inside in zip(bands, insides, strict=True)]
         counts = [inside.sum(dim=(1, 2, 3)).clamp(min=1) for inside in insides]
         return torch.stack(squares, dim=1), torch.stack(counts, dim=1)
 
     def finalize_fit(self, batches: Iterable[tuple[Batch, ImageNoise]]) -> None:
-        """Set how loud each band of the texture is, so that generated images hold the training images' energy in it.
-
-        Matching patches leaves a texture a little too faint. With m, t and x the bands of mean, texture and image, the
-        gain g solves the sum of (m + g t)^2 = the sum of x^2; it is kept between 0.5 and 2, for in the coarsest band
-        the equation says little of the texture. The bands' variances are taken anew from all training images.
-        """
-        bands = self.settings.bands
-        products, errors = (self.gain.new_zeros(rows, bands + 1, dtype=torch.float64) for rows in (4, 2))
+        """Take the bands' variances anew from all training images."""
+        errors = self.variance.new_zeros(2, self.bands + 1, dtype=torch.float64)
         with torch.no_grad():
             for batch, noise in batches:
-                mean, _, levels = self.decode(reparameterise(*self.encode(batch), noise), _condition(batch))
-                white = [noise.normal(_NOISE_CHANNELS, *level.shape[2:]) for level in levels]
-                texture = self.texture(levels, batch.mask, white) * batch.mask
-                parts = [laplacian(part, bands) for part in (mean * batch.mask, texture, batch.image * batch.mask)]
-                insides = [(share >= 0.999).float() for share in mask_pyramid(batch.mask, bands)]
-                for band, (m, t, x, inside) in enumerate(zip(*parts, insides, strict=True)):
-                    products[:, band] += torch.stack([(a * inside).sum() for a in (t * t, m * t, m * m, x * x)])
+                mean, _ = self.decode(reparameterise(*self.encode(batch), noise), _known(batch))
                 errors += torch.stack(self._band_errors(batch, mean)).double().sum(dim=1)
-        tt, mt, mm, xx = products
         self.variance.copy_(errors[0] / errors[1])
-        gain = (-mt + (mt.square() + tt * (xx - mm)).clamp(min=0).sqrt()) / tt.clamp(min=1e-12)
-        self.gain.copy_(gain.clamp(0.5, 2))
 
     def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return mean and variance of q(z | image), (n, dimensions) each."""
@@ -151,28 +148,25 @@ class PyramidVae(GridCoder, Generator):
         return mean.flatten(1), log_variance.flatten(1).exp()
 
     def generate_images(self, z: Tensor, condition: Tensor, generators: list[TorchGenerator]) -> tuple[Tensor, Tensor]:
-        """Return images with their texture drawn, in [0, 1] and 0 outside their masks, and the masks."""
-        mean, logits, levels = self.decode(z.unflatten(1, (self.settings.latent, self.side, self.side)), condition)
-        # The logits of neighbouring pixels differ by chance: smoothed, they give a mask with an even edge.
-        mask = (smooth(logits, self.size / 128) > 0).float()
-        shapes = [(1, _NOISE_CHANNELS, *level.shape[2:]) for level in levels]
-        white = [
-            torch.cat([torch.randn(shape, generator=each) for each in generators]).to(z.device) for shape in shapes
-        ]
-        bands = laplacian(self.texture(levels, mask, white) * mask, self.settings.bands)
-        grey = mean + collapse([gain * band for gain, band in zip(self.gain, bands, strict=True)])
+        """Return images with their detail drawn, in [0, 1] and 0 outside their masks, and the masks."""
+        known = torch.cat([condition.new_zeros(len(condition), N_PARAMETERS), condition], dim=1)
+        mean, logits = self.decode(z.unflatten(1, (self.settings.latent, self.side, self.side)), known)
+        share, shape = torch.sigmoid(logits), (1, 2, self.size, self.size)
+        white = torch.cat([torch.randn(shape, generator=each) for each in generators]).to(z.device)
+        detail, edge = self.refiner.sample(white, _guide(mean, share), known).chunk(2, dim=1)
+        grey, mask = mean + _GREY * detail, (share + _SHARE * edge > 0.5).float()
         # No grey inside a real breast is quite black: what would fall below nears 0 and never is 0.
         grey = torch.where(grey < _DARK, _DARK * torch.exp((grey / _DARK - 1).clamp(max=0)), grey)
         return grey.clamp(max=1) * mask, mask
 
     def reconstruct(self, batch: Batch) -> Tensor:
-        """Return the mean at z = mean inside the image's own mask, (n, 1, S, S) in [0, 1], without texture."""
-        return self.decode(self.encode(batch)[0], _condition(batch))[0].clamp(0, 1) * batch.mask
+        """Return the mean at z = mean inside the image's own mask, (n, 1, S, S) in [0, 1], without detail."""
+        return self.decode(self.encode(batch)[0], _known(batch))[0].clamp(0, 1) * batch.mask
 
     def score(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the mean and the map of the bands' squared residuals over their healthy variances, at z = mean."""
         z_mean, z_log_variance = self.encode(batch)
-        bands, insides = self._bands(batch, self.decode(z_mean, _condition(batch))[0])
+        bands, insides = self._residual_bands(batch, self.decode(z_mean, _known(batch))[0])
         ratios = [band.square() / variance for band, variance in zip(bands, self.variance, strict=True)]
         errors = [masked_mean(ratio, inside) for ratio, inside in zip(ratios, insides, strict=True)]
         mean_ratio = torch.stack([interpolate(ratio, size=batch.image.shape[2:]) for ratio in ratios]).mean(dim=0)
@@ -181,26 +175,14 @@ class PyramidVae(GridCoder, Generator):
         return {"band_error": torch.stack(errors).mean(dim=0), "kl_divergence": kl}, {"band": anomaly_map}
 
 
-class Texture(nn.Module):
-    """Draws texture from white noise at several resolutions, guided by the decoder's features and the breast mask."""
-
-    def __init__(self, features: tuple[int, ...], widths: tuple[int, ...]) -> None:
-        super().__init__()
-        inputs = [a + _NOISE_CHANNELS + 1 + b for a, b in zip(features, (*widths[1:], 0), strict=True)]
-        self.enter = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(inputs, widths, strict=True))
-        self.blocks = nn.ModuleList(ResidualBlock(width, width) for width in widths)
-        self.leave = nn.ModuleList(nn.Conv2d(width, 1, 3, padding=1) for width in widths)
-
-    def forward(self, levels: list[Tensor], mask: Tensor, white: list[Tensor]) -> Tensor:
-        """Return texture (n, 1, S, S) in grey values; levels and white noise (n, c, s, s) finest first."""
-        masks, coarser, details = mask_pyramid(mask, len(white) - 1), list[Tensor](), list[Tensor]()
-        for place in reversed(range(len(white))):
-            parts = [levels[place], white[place], masks[place], *map(upsample, coarser)]
-            coarser = [self.blocks[place](self.enter[place](torch.cat(parts, dim=1)))]
-            details.append(0.05 * self.leave[place](silu(coarser[0])))
-        return collapse(details[::-1])
+def _guide(mean: Tensor, share: Tensor) -> Tensor:
+    """Return what the VAE says of images in the refiner's units, (n, 2, S, S)."""
+    return torch.cat([4 * mean - 2, 2 * share - 1], dim=1)
 
 
-def _condition(batch: Batch) -> Tensor:
-    """Return what is known of each image, (n, 6), all 0 where nothing is."""
-    return batch.image.new_zeros(len(batch.image), _CONDITIONS) if batch.condition is None else batch.condition
+def _known(batch: Batch) -> Tensor:
+    """Return what is known of each image, (n, 11), all 0 where nothing is: augmentation did nothing to it."""
+    known = batch.image.new_zeros(len(batch.image), N_PARAMETERS + _CONDITIONS)
+    if batch.condition is not None:
+        known[:, N_PARAMETERS:] = batch.condition
+    return known

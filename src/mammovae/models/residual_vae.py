@@ -47,7 +47,7 @@ class ResidualVae(GridCoder, Autoencoder):
 
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean and the log-variance of each pixel's grey, (n, 1, S, S) each."""
-        mean, log_variance, _ = self.decode_grid(z, "nearest")
+        mean, log_variance = self.decode_grid(z, "nearest")
         return mean, log_variance.clamp(-8, 4)
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -227,10 +227,10 @@ def latent_section(view: LatentView | None = None) -> Section:
 
 
 def utility_section(estimates: Sequence[tuple[str, Estimate | None]] = (), by_patient: bool = True) -> Section:
-    """Return the AUROC of a detector trained on real or generated images, on the same real images."""
+    """Return the AUROC of a detector trained on real images, generated ones or both, on the same real images."""
     caption = (
-        "The same detector, trained on real or on generated images and evaluated on the same real test images: those "
-        "with a finding against all healthy ones, of affected patients too."
+        "The same detector, trained on real images, on as many generated ones and on both together, and evaluated on "
+        "the same real test images: those with a finding against all healthy ones, of affected patients too."
     )
     table = pages.estimates_table(estimates, caption + pages.not_by_patient(by_patient), "Trained on")
     absent = "Not tested: no detector was trained on these images."

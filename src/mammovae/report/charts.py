@@ -35,7 +35,7 @@ def loss_curves(histories: Mapping[str, "DataFrame"], titles: Mapping[str, Mappi
     """Draw what members' losses say by epoch, a row of panels a member, training as a line and validation dashed.
 
     histories: by member, a row an epoch; titles: by member, the title of each column that is shown. Beside a column
-    stands its validation_COLUMN. NaN is a gap, a missing column no line.
+    stands its validation_COLUMN. NaN is left out, a missing column no line.
     """
     widest = max(len(columns) for columns in titles.values())
     figure = Figure(figsize=(WIDTH, 0.4 + 1.9 * len(histories)), layout="constrained")
@@ -56,9 +56,12 @@ def _loss_panel(axes: Axes, history: "DataFrame", column: str) -> None:
     symbol = "o" if len(epochs) < 3 else ""
     arms = ((column, "training", INK, "-"), (f"validation_{column}", "validation", FINDING, (0, (4, 1.6))))
     for name, label, colour, dashes in arms:
-        values = history[name].to_numpy(float) if name in history else np.array([np.nan])
-        if np.isfinite(values).any():
-            axes.plot(epochs, values, color=colour, linestyle=dashes, marker=symbol, markersize=3, label=label)
+        values = history[name].to_numpy(float) if name in history else np.full(len(epochs), np.nan)
+        known = np.isfinite(values)  # not every epoch is validated
+        if known.any():
+            axes.plot(
+                epochs[known], values[known], color=colour, linestyle=dashes, marker=symbol, markersize=3, label=label
+            )
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))

@@ -28,6 +28,8 @@ from mammovae.training.step import TrainingStep
 CHECKPOINT = "resume.ckpt"
 VALIDATION, FINAL = 2**31 - 1, 2**31 - 2
 """Stand for the epoch in the keys of what is drawn for validation, the same in every epoch, and after the last one."""
+VALIDATIONS = 100
+"""Of a training: few images make many short epochs, which say little each."""
 STEPS_A_LOOK = {"cpu": 1, "cuda": 50}
 """Steps between two looks at the loss and the clock: each look waits for all that a GPU has still to do."""
 Parts = dict[str, np.ndarray]
@@ -43,8 +45,8 @@ def fit(
     from its checkpoint, which may lie within an epoch, ends with the very weights and history of an undisturbed one. In
     a group all processes call this, each with a GPU of its own where there are any, and divide every batch among them;
     the losses are those of one process but for the order in which floats are added. The history has a row an epoch:
-    every term that the member's epoch_losses names, in training and validation, and for a latent the divergence of each
-    dimension (kl_0, ..., nats) and active_units, how many of them exceed 0.01 nats.
+    every term that the member's epoch_losses names, in training and (after 100 of them at most) in validation, and for
+    a latent the divergence of each dimension (kl_0, ..., nats) and active_units, how many of them exceed 0.01 nats.
     """
     group.is_waiting = False
     if not group.broadcast((folder / WEIGHTS).exists()):
@@ -141,7 +143,8 @@ class _Training:
                 self._seconds = time.monotonic() - begin
                 self._save()
         self._step.schedule.step()
-        trained, validated = history_row(self.member, self._sums), self._validate()
+        trained = history_row(self.member, self._sums)
+        validated = self._validate() if self._is_validated(epoch + 1) else {}
         row = {name: value for name, value in trained.items() if not name.startswith("kl_")}
         validation = {f"validation_{name}": validated.get(name, float("nan")) for name in row}
         dimensions = {name: value for name, value in trained.items() if name not in row}
@@ -155,6 +158,10 @@ class _Training:
         is_due = loss.new_tensor(float(self._group.rank == 0 and self._is_due()))
         total, due = self._group.all_reduce(torch.stack([loss, is_due])).tolist()
         return total / self._sums.images, due > 0
+
+    def _is_validated(self, epoch: int) -> bool:
+        """Say whether the validation images are looked at after so many epochs: 100 times, and at the end."""
+        return epoch % math.ceil(self._settings.epochs / VALIDATIONS) == 0 or epoch == self._settings.epochs
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
