@@ -184,9 +184,10 @@ def train(
     """
     from mammovae.data.dataset import Data
     from mammovae.training.distributed import ProcessGroup
-    from mammovae.training.train import train_on
+    from mammovae.training.train import settings_for, train_on
 
-    facts = train_on(Data.open(*data), Path(out), preset, config.preset(preset, settings.given()), devices=devices)
+    opened = Data.open(*data)
+    facts = train_on(opened, Path(out), preset, settings_for(opened, preset, settings.given()), devices=devices)
     summary = f"trained on {facts['images']['train']} images in {facts['seconds']:.0f} s: {out}"
     summary = "\n".join([*facts["joined"], summary])
     return Result(Path(out), facts, summary if ProcessGroup.join().rank == 0 else "")
@@ -329,11 +330,13 @@ def crossval(  # noqa: PLR0913
     Example: mammovae crossval DATA --preset detect --folds 5 --out CROSSVAL
     """
     from mammovae.cross_validation.crossval import crossval
+    from mammovae.data.dataset import Data
     from mammovae.report.formatting import headline
+    from mammovae.training.train import settings_for
 
     shared = Path(cache) if cache is not None else Path(out).parent / "members"
     donors = None if other_view is None else Path(other_view)
-    chosen = config.preset(preset, settings.given())
+    chosen = settings_for(Data.open(data), preset, settings.given())
     metrics = crossval(Path(data), Path(out), preset, chosen, folds=folds, cache=shared, other_view=donors)
     conclusion = "\n".join(metrics["conclusions"]) if "conclusions" in metrics else headline(metrics)
     return Result(Path(out), metrics, f"{conclusion}\nreport: {Path(out) / 'report.html'}")

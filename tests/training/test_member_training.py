@@ -223,3 +223,18 @@ def test_a_member_is_not_taken_from_the_cache_where_anything_that_decides_its_we
     assert len({key(), *others}) == 1 + len(others)
     same = {"members": ["pyramid_vae", "denoiser"], "fused": ["band_error"], "denoiser": {"noise": 2.0}}
     assert key(chosen=chosen.merged(same)) == key()
+
+
+def test_the_generate_preset_makes_images_of_256_pixels_on_a_gpu_where_the_data_has_them(
+    trapped_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = mv.Data.open(trapped_data)
+    large = replace(data, images=np.zeros((len(data.index), 512, 512), np.uint8))
+
+    def size(data: Data, preset: PresetName = "generate", **given: Any) -> int:
+        return train.settings_for(data, preset, given).pyramid_vae.size
+
+    assert size(large) == 128
+    monkeypatch.setattr(train, "device", lambda: torch.device("cuda"))
+    assert size(large) == 256 and size(data) == 128 and size(large, "detect") == 128
+    assert size(large, pyramid_vae={"size": 64}) == 64 and size(large, pyramid_vae={"bands": 3}) == 256

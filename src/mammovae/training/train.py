@@ -3,6 +3,7 @@
 import hashlib
 import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ import tomli_w
 import torch
 from pydantic import InstanceOf
 
+from mammovae import config
 from mammovae.arguments import AnyPath, Devices, checked
 from mammovae.config import InputError, MemberName, PresetName, TrainSettings, UsageError, suggest
 from mammovae.data.dataset import Data
@@ -31,6 +33,8 @@ from mammovae.training.distributed import ProcessGroup, launch, run_side_by_side
 from mammovae.training.leakage import record_training_images
 from mammovae.training.loop import fit
 
+_SIZE_ON_GPU = 256
+"""Of the generate preset's images, in pixels; on a CPU they are of 128."""
 _OF_RAW_DATA = ("stored_as", "phantoms", "white")  # of a DATA folder's manifest: what files scored later share
 
 _CODE_OF_WEIGHTS = (
@@ -40,6 +44,18 @@ _CODE_OF_WEIGHTS = (
 """What decides, beside the networks and the images themselves, the weights of a member and its history."""
 
 _FEWEST_PATIENTS = 2  # of calibration: the images of one say nothing of how patients differ
+
+
+def settings_for(data: Data, preset: PresetName, given: Mapping[str, Any]) -> TrainSettings:
+    """Return a preset's settings, as given ones change them, for a DATA folder.
+
+    The generate preset makes images of 256 px where a GPU trains it and the folder's images have them, else of 128.
+    """
+    chosen = config.preset(preset, given)
+    is_chosen = "size" in given.get("pyramid_vae", {})
+    if preset == "generate" and not is_chosen and device().type == "cuda" and data.size % _SIZE_ON_GPU == 0:
+        return chosen.merged({"pyramid_vae": {"size": _SIZE_ON_GPU}})
+    return chosen
 
 
 @checked
