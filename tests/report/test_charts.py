@@ -53,7 +53,7 @@ def test_loss_curves_accept_gaps_no_validation_and_a_single_epoch() -> None:
 def test_epochs_that_were_not_validated_leave_no_gap_in_the_dashed_line() -> None:
     rows = history(9).assign(validation_loss=[np.nan, np.nan, 3.0] * 3)
     training, validation = loss_curves({"vae": rows}, TITLES).axes[0].lines
-    assert np.size(training.get_xdata()) == 9 and list(validation.get_xdata()) == [3, 6, 9]
+    assert np.size(training.get_xdata()) == 9 and np.asarray(validation.get_xdata()).tolist() == [3, 6, 9]
 
 
 def test_each_member_has_a_row_of_loss_curves_with_titles_of_its_own_and_a_single_one_needs_no_name() -> None:
