@@ -98,9 +98,9 @@ class Study:
         given = self.settings(name).model_dump() | {"epochs": 1}
         if name != "original":
             given["limit"] = 2048
-        if name == "detect":
-            for segmenter in ("lesion_segmenter", "patch_segmenter"):
-                given[segmenter]["presentations"] = None
+        for member in given["members"]:
+            if "presentations" in given[member]:
+                given[member]["presentations"] = None
         mammovae.train(self.data(), out=out, preset=name, settings=TrainSettings(**given))
         return out
 

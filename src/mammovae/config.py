@@ -233,6 +233,8 @@ class PyramidVaeSettings(ResidualVaeSettings):
     """Channels of the network that draws detail, at each level; the first one works on half the rows and columns."""
     kl_weight: float = Field(20, gt=0, le=1e6)
     """Weight of the divergence against the composite likelihood."""
+    presentations: int | None = Field(None, ge=1, le=1_000_000_000)
+    """Images shown to it in all; without it, those of the run's epochs."""
 
 
 class TrainSettings(Settings):
@@ -295,7 +297,14 @@ PRESETS: dict[str, TrainSettings] = {
         fused=("lesion_segmenter_peak", "patch_segmenter_peak"),
         maps=("lesion_segmenter", "patch_segmenter"),
     ),
-    "generate": TrainSettings(**_COSINE, epochs=80, members=("pyramid_vae",), fused=("band_error",), maps=("band",)),
+    "generate": TrainSettings(
+        **_COSINE | {"learning_rate": 1e-3},
+        precision="bf16-mixed",
+        members=("pyramid_vae",),
+        pyramid_vae=PyramidVaeSettings(presentations=48_000),
+        fused=("band_error",),
+        maps=("band",),
+    ),
     "tiny": TrainSettings(batch_size=8, vae=VaeSettings(size=64, filters=(16, 32, 64), latent=32)),
 }
 """Named trainings: "original" is the study this project grew from, "detect" finds, "generate" makes, "tiny" tests."""

@@ -207,7 +207,7 @@ def test_a_generating_preset_is_audited_in_folds_beside_the_original_preset(
     monkeypatch.setattr(reference, "REFERENCE_PRESET", "tiny")
     monkeypatch.setattr(subsampling, "SUBSAMPLES", 20)
     monkeypatch.setitem(config.PRESETS, "tiny", config.preset("tiny", {"epochs": 8}))
-    small = {"size": 64, "widths": [8, 12], "latent": 2, "bands": 2, "refiner": [8, 8]}
+    small = {"size": 64, "widths": [8, 12], "latent": 2, "bands": 2, "refiner": [8, 8], "presentations": None}
     metrics = mv.crossval(
         held_out_data,
         out=tmp_path / "folds",

@@ -17,7 +17,15 @@ from mammovae.models.run import Run, device
 
 SMALL: dict[str, Any] = {
     "epochs": 2,
-    "pyramid_vae": {"size": 64, "widths": [8, 16, 16], "latent": 2, "bands": 3, "refiner": [8, 8], "kl_weight": 1},
+    "pyramid_vae": {
+        "size": 64,
+        "widths": [8, 16, 16],
+        "latent": 2,
+        "bands": 3,
+        "refiner": [8, 8],
+        "kl_weight": 1,
+        "presentations": None,
+    },
 }
 
 

@@ -46,7 +46,10 @@ def test_two_calibration_patients_are_enough(trapped_data: Path, tmp_path: Path)
 
 def test_a_network_that_only_generates_needs_no_calibration_images(trapped_data: Path, tmp_path: Path) -> None:
     data = with_calibration_patients(Data.open(trapped_data), 0)
-    small = {"epochs": 1, "pyramid_vae": {"size": 64, "widths": [4, 8], "latent": 4, "bands": 1, "refiner": [8]}}
+    small = {
+        "epochs": 1,
+        "pyramid_vae": {"size": 64, "widths": [4, 8], "latent": 4, "bands": 1, "refiner": [8], "presentations": None},
+    }
     manifest = train_on(data, tmp_path / "run", "generate", preset("generate", small))
     assert manifest["calibration_patients"] == 0 and mv.Run.open(tmp_path / "run").generator is not None
 

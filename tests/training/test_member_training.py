@@ -145,8 +145,8 @@ def preset_run(
 ) -> PresetRun:
     folder, usual = tmp_path_factory.mktemp(request.param), PRESETS[request.param]
     small: dict[str, Any] = {name: {"size": SIZE} | SMALL[name] for name in MEMBERS}
-    for name in ("lesion_segmenter", "patch_segmenter"):
-        if getattr(usual, name).presentations is not None:
+    for name in MEMBERS:
+        if getattr(getattr(usual, name), "presentations", None) is not None:
             small[name] |= {"presentations": 60}  # three epochs
     common = {"epochs": 2, "limit": 21, "batch_size": 11, "checkpoint_seconds": 0.0}
     run = PresetRun(request.param, usual.merged(small | common), folder / "beside", folder / "cache")

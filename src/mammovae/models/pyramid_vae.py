@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from mammovae.config import PyramidVaeSettings, UsageError
 from mammovae.data.dataset import Batch
-from mammovae.models.anomaly_maps import erode, masked_mean, smooth_inside
+from mammovae.models.anomaly_maps import erode, masked_mean, smooth, smooth_inside
 from mammovae.models.augmentation import N_PARAMETERS, augment_with_parameters
 from mammovae.models.base import Generator
 from mammovae.models.diffusion_refiner import DiffusionRefiner
@@ -47,7 +47,7 @@ class PyramidVae(GridCoder, Generator):
         "composite": "composite NLL + KL (nats)",
         "reconstruction": "composite NLL (nats)",
         "kl": "KL divergence (nats)",
-        "detail": "half the refiner's squared error",
+        "detail": "cost of detail (nats)",
     }
 
     def __init__(self, settings: PyramidVaeSettings) -> None:
@@ -64,7 +64,7 @@ class PyramidVae(GridCoder, Generator):
         self.side = downsampled_size(settings.size, len(widths), self.name)
         self.dimensions = settings.latent * self.side**2
         downsampled_size(settings.size, len(refiner), self.name)
-        self.refiner = DiffusionRefiner(2, 2, refiner, N_PARAMETERS + _CONDITIONS)
+        self.refiner = DiffusionRefiner(2, 2, refiner, N_PARAMETERS + _CONDITIONS + self.dimensions)
         self.variance = nn.Buffer(torch.ones(bands + 1))
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -81,26 +81,26 @@ class PyramidVae(GridCoder, Generator):
         return 0.25 * mean + 0.5, logits
 
     def losses(self, batch: Batch, context: StepContext) -> dict[str, Tensor]:
-        """Return the weighted sum to train by and its terms, in nats.
-
-        "detail" is half the refiner's squared error, weighted and summed: see DiffusionRefiner.losses.
-        """
+        """Return the weighted sum to train by and its terms, in nats; "detail": see DiffusionRefiner.losses."""
         noise, known = context.noise, _known(batch)
         if self.training:
             batch, done = augment_with_parameters(batch, noise)
             is_known = noise.uniform(1) > _UNKNOWN_SHARE
             known = torch.cat([done, known[:, N_PARAMETERS:] * is_known], dim=1)
         z_mean, z_log_variance = self.encode(batch)
-        mean, logits = self.decode(reparameterise(z_mean, z_log_variance, noise), known)
+        z = reparameterise(z_mean, z_log_variance, noise)
+        mean, logits = self.decode(z, known)
         squares, counts = self._band_errors(batch, mean)
         nll = gaussian_nll(squares, counts, sigma_vae_variance(squares, counts, context))
         # Every band counts as much as the finest: its terms stand for more pixels each.
         weights = counts[:, :1] / counts
         outline = binary_cross_entropy_with_logits(logits, batch.mask, reduction="none").sum(dim=(1, 2, 3))
-        # The VAE learns from the likelihood alone, and the refiner what the VAE leaves.
+        # The decoder learns from its own likelihood alone; the latent, to say of detail what it can.
         mean, share = mean.detach().float(), torch.sigmoid(logits.detach().float())
-        missing = torch.cat([(batch.image - mean) * batch.mask / _GREY, (batch.mask - share) / _SHARE], dim=1)
-        detail = 0.5 * self.refiner.losses(missing, _guide(mean, share), known, noise).sum(dim=(1, 2, 3))
+        edge = smooth(batch.mask, self.size / _BASE_SIZE) - share
+        missing = torch.cat([(batch.image - mean) * batch.mask / _GREY, edge / _SHARE], dim=1)
+        told = torch.cat([known, z.flatten(1).float()], dim=1)
+        detail = self.refiner.losses(missing, _guide(mean, share), told, noise).sum(dim=(1, 2, 3))
         divergence = kl_standard_normal(z_mean, z_log_variance).flatten(1)
         kl = divergence.sum(dim=1)
         terms = {"kl": kl, "outline": outline, "detail": detail, "kl_dimensions": divergence}
@@ -153,7 +153,8 @@ class PyramidVae(GridCoder, Generator):
         mean, logits = self.decode(z.unflatten(1, (self.settings.latent, self.side, self.side)), known)
         share, shape = torch.sigmoid(logits), (1, 2, self.size, self.size)
         white = torch.cat([torch.randn(shape, generator=each) for each in generators]).to(z.device)
-        detail, edge = self.refiner.sample(white, _guide(mean, share), known).chunk(2, dim=1)
+        told = torch.cat([known, z], dim=1)
+        detail, edge = self.refiner.sample(white, _guide(mean, share), told).chunk(2, dim=1)
         grey, mask = mean + _GREY * detail, (share + _SHARE * edge > 0.5).float()
         # No grey inside a real breast is quite black: what would fall below nears 0 and never is 0.
         grey = torch.where(grey < _DARK, _DARK * torch.exp((grey / _DARK - 1).clamp(max=0)), grey)
