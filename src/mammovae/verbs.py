@@ -187,7 +187,7 @@ def train(
     from mammovae.training.train import settings_for, train_on
 
     opened = Data.open(*data)
-    facts = train_on(opened, Path(out), preset, settings_for(opened, preset, settings.given()), devices=devices)
+    facts = train_on(opened, Path(out), preset, settings_for(opened, preset, settings), devices=devices)
     summary = f"trained on {facts['images']['train']} images in {facts['seconds']:.0f} s: {out}"
     summary = "\n".join([*facts["joined"], summary])
     return Result(Path(out), facts, summary if ProcessGroup.join().rank == 0 else "")
@@ -336,7 +336,7 @@ def crossval(  # noqa: PLR0913
 
     shared = Path(cache) if cache is not None else Path(out).parent / "members"
     donors = None if other_view is None else Path(other_view)
-    chosen = settings_for(Data.open(data), preset, settings.given())
+    chosen = settings_for(Data.open(data), preset, settings)
     metrics = crossval(Path(data), Path(out), preset, chosen, folds=folds, cache=shared, other_view=donors)
     conclusion = "\n".join(metrics["conclusions"]) if "conclusions" in metrics else headline(metrics)
     return Result(Path(out), metrics, f"{conclusion}\nreport: {Path(out) / 'report.html'}")

@@ -232,7 +232,7 @@ def test_the_generate_preset_makes_images_of_256_pixels_on_a_gpu_where_the_data_
     large = replace(data, images=np.zeros((len(data.index), 512, 512), np.uint8))
 
     def size(data: Data, preset: PresetName = "generate", **given: Any) -> int:
-        return train.settings_for(data, preset, given).pyramid_vae.size
+        return train.settings_for(data, preset, TrainSettings(**given)).pyramid_vae.size
 
     assert size(large) == 128
     monkeypatch.setattr(train, "device", lambda: torch.device("cuda"))

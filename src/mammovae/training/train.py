@@ -3,7 +3,6 @@
 import hashlib
 import math
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,13 +45,14 @@ _CODE_OF_WEIGHTS = (
 _FEWEST_PATIENTS = 2  # of calibration: the images of one say nothing of how patients differ
 
 
-def settings_for(data: Data, preset: PresetName, given: Mapping[str, Any]) -> TrainSettings:
-    """Return a preset's settings, as given ones change them, for a DATA folder.
+@checked
+def settings_for(data: InstanceOf[Data], preset: PresetName, settings: TrainSettings) -> TrainSettings:
+    """Return a preset's settings, with those replaced that were set by hand, for a DATA folder.
 
     The generate preset makes images of 256 px where a GPU trains it and the folder's images have them, else of 128.
     """
-    chosen = config.preset(preset, given)
-    is_chosen = "size" in given.get("pyramid_vae", {})
+    given = settings.given()
+    chosen, is_chosen = config.preset(preset, given), "size" in given.get("pyramid_vae", {})
     if preset == "generate" and not is_chosen and device().type == "cuda" and data.size % _SIZE_ON_GPU == 0:
         return chosen.merged({"pyramid_vae": {"size": _SIZE_ON_GPU}})
     return chosen
