@@ -330,14 +330,11 @@ def crossval(  # noqa: PLR0913
     Example: mammovae crossval DATA --preset detect --folds 5 --out CROSSVAL
     """
     from mammovae.cross_validation.crossval import crossval
-    from mammovae.data.dataset import Data
     from mammovae.report.formatting import headline
-    from mammovae.training.train import settings_for
 
     shared = Path(cache) if cache is not None else Path(out).parent / "members"
     donors = None if other_view is None else Path(other_view)
-    chosen = settings_for(Data.open(data), preset, settings)
-    metrics = crossval(Path(data), Path(out), preset, chosen, folds=folds, cache=shared, other_view=donors)
+    metrics = crossval(Path(data), Path(out), preset, settings, folds=folds, cache=shared, other_view=donors)
     conclusion = "\n".join(metrics["conclusions"]) if "conclusions" in metrics else headline(metrics)
     return Result(Path(out), metrics, f"{conclusion}\nreport: {Path(out) / 'report.html'}")
 

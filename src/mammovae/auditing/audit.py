@@ -113,8 +113,10 @@ def measure_utility(out: Path, real: Data, generated: Data, preset: PresetName, 
     trainings["both"] = _both(real, generated, chosen), chosen.merged({"limit": None})
     for name, (data, settings) in trainings.items():
         train_on(data, out / f"utility-{name}", preset, settings)
-        positions, _ = select_test_images(Run.open(out / "utility-real"), real, "full", seed)
-        table = score_images(Run.open(out / f"utility-{name}"), real, positions)
+    runs = {name: Run.open(out / f"utility-{name}") for name in trainings}
+    positions, _ = select_test_images(runs["real"], real, "full", seed)
+    for run in runs.values():
+        table = score_images(run, real, positions)
         tables.append(table[table["healthy"].notna()])
     bootstrap = PatientBootstrap(tables[0]["patient_id"].astype(str), ~tables[0]["healthy"].to_numpy(bool))
     by_real, by_generated, by_both = (table["finding"].to_numpy(np.float64) for table in tables)

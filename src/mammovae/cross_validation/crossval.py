@@ -26,7 +26,7 @@ from mammovae.evaluation.scored_images import score_images
 from mammovae.evaluation.stress import lesion_rows
 from mammovae.models.run import Run
 from mammovae.storage import StageFolder, atomic_write, code_hash, digest, file_hash, read_json, write_json
-from mammovae.training.train import check_settings, train_on
+from mammovae.training.train import check_settings, settings_for, train_on
 
 
 @checked
@@ -34,7 +34,7 @@ def crossval(  # noqa: PLR0913
     data: AnyPath,
     out: AnyPath,
     preset: PresetName,
-    chosen: TrainSettings,
+    settings: TrainSettings,
     *,
     folds: Folds,
     cache: AnyPath,
@@ -53,6 +53,7 @@ def crossval(  # noqa: PLR0913
     fold's network has seen; see audit.
     """
     opened = Data.open(data)
+    chosen = settings_for(opened, preset, settings)
     if other_view is not None and only_generates(chosen):
         raise UsageError("a preset that only generates is evaluated without inserted faults: omit --other-view")
     if cache.exists() and not cache.is_dir():

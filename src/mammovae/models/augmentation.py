@@ -52,13 +52,10 @@ def _sharp_sample(image: Tensor, grid: Tensor) -> Tensor:
     places = torch.arange(taps, device=image.device) - (_LOBES - 0.5)
     weights = torch.sinc(places) * torch.sinc(places / _LOBES)
     weights = weights / weights.sum()
-    for axis in (2, 3):
-        shape = (channels, 1, taps, 1) if axis == 2 else (channels, 1, 1, taps)
-        before, after = _LOBES - 1, _LOBES
-        around = (0, 0, before, after) if axis == 2 else (before, after, 0, 0)
-        kernel = weights.view(shape[1:]).expand(shape)
-        between = conv2d(pad(image, around, mode="replicate"), kernel, groups=channels)
-        image = torch.stack([image, between], dim=axis + 1).flatten(axis, axis + 1)
+    kernel = weights.expand(channels, 1, 1, taps)
+    for _ in range(2):  # columns, then rows
+        between = conv2d(pad(image, (_LOBES - 1, _LOBES, 0, 0), mode="replicate"), kernel, groups=channels)
+        image = torch.stack([image, between], dim=4).flatten(3, 4).mT
     # A pixel's place in the doubled image is twice its own, which is half a doubled pixel off the middle of two.
     return grid_sample(image, grid - 0.5 / size, mode="bicubic", padding_mode="border", align_corners=False)
 

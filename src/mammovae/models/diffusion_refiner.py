@@ -46,7 +46,7 @@ class DiffusionRefiner(nn.Module):
 
     def __init__(self, channels: int, guides: int, widths: tuple[int, ...], conditions: int) -> None:
         super().__init__()
-        self.channels, area, context = channels, _PATCH**2, 4 * widths[0]
+        area, context = _PATCH**2, 4 * widths[0]
         self.stem = nn.Conv2d((channels + guides) * area, widths[0], 3, padding=1)
         self.embed = nn.Sequential(
             nn.Linear(2 * _FREQUENCIES + conditions, context), nn.SiLU(), nn.Linear(context, context), nn.SiLU()
@@ -94,8 +94,8 @@ class DiffusionRefiner(nn.Module):
     def sample(self, white: Tensor, guide: Tensor, condition: Tensor) -> Tensor:
         """Draw detail from white noise (n, c, S, S), in steps that all divide the noise by the same.
 
-        DPM-Solver++ (2M): Lu et al. (arXiv 2211.01095). So divided, 16 steps keep the
-        standard deviation of independent numbers to 2 % where it is 0.1 or more; Heun's method needs twice as many.
+        DPM-Solver++ (2M): Lu et al. (arXiv 2211.01095). So divided, 16 steps keep the standard deviation of independent
+        numbers to 2 % where it is 0.1 or more; Heun's method needs twice as many.
         """
         kept = (SMALLEST / LARGEST) ** (1 / (STEPS - 1))
         noisy, before, noise_sd = white * LARGEST, None, white.new_full((len(white),), LARGEST)

@@ -6,11 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Generator as TorchGenerator
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, pad
 
 from mammovae.config import PyramidVaeSettings, UsageError
 from mammovae.data.dataset import Batch
-from mammovae.models.anomaly_maps import erode, masked_mean, smooth, smooth_inside
+from mammovae.models.anomaly_maps import REFERENCE_SIZE, erode, masked_mean, smooth, smooth_inside
 from mammovae.models.augmentation import N_PARAMETERS, augment_with_parameters
 from mammovae.models.base import Generator
 from mammovae.models.diffusion_refiner import DiffusionRefiner
@@ -20,7 +20,6 @@ from mammovae.models.losses import gaussian_nll, kl_standard_normal, reparameter
 from mammovae.models.noise import ImageNoise, StepContext
 
 _CONDITIONS, _UNKNOWN_SHARE = 6, 0.1
-_BASE_SIZE = 128  # of the settings' levels
 _DARK = 0.02
 _GREY, _SHARE = 0.06, 0.15  # about the standard deviation of what the VAE misses of an image's grey and mask
 
@@ -51,7 +50,7 @@ class PyramidVae(GridCoder, Generator):
     }
 
     def __init__(self, settings: PyramidVaeSettings) -> None:
-        doublings = max(0, (settings.size // _BASE_SIZE).bit_length() - 1)
+        doublings = max(0, (settings.size // REFERENCE_SIZE).bit_length() - 1)
         widths, bands = (settings.widths[0],) * doublings + settings.widths, settings.bands + doublings
         first, *rest = settings.refiner
         refiner = (*(max(1, first >> number) for number in range(doublings, -1, -1)), *rest)
@@ -97,10 +96,10 @@ class PyramidVae(GridCoder, Generator):
         outline = binary_cross_entropy_with_logits(logits, batch.mask, reduction="none").sum(dim=(1, 2, 3))
         # The decoder learns from its own likelihood alone; the latent, to say of detail what it can.
         mean, share = mean.detach().float(), torch.sigmoid(logits.detach().float())
-        edge = smooth(batch.mask, self.size / _BASE_SIZE) - share
+        edge = smooth(batch.mask, self.size / REFERENCE_SIZE) - share
         missing = torch.cat([(batch.image - mean) * batch.mask / _GREY, edge / _SHARE], dim=1)
-        told = torch.cat([known, z.flatten(1).float()], dim=1)
-        detail = self.refiner.losses(missing, _guide(mean, share), told, noise).sum(dim=(1, 2, 3))
+        conditioning = torch.cat([known, z.flatten(1).float()], dim=1)
+        detail = self.refiner.losses(missing, _guide(mean, share), conditioning, noise).sum(dim=(1, 2, 3))
         divergence = kl_standard_normal(z_mean, z_log_variance).flatten(1)
         kl = divergence.sum(dim=1)
         terms = {"kl": kl, "outline": outline, "detail": detail, "kl_dimensions": divergence}
@@ -149,12 +148,12 @@ class PyramidVae(GridCoder, Generator):
 
     def generate_images(self, z: Tensor, condition: Tensor, generators: list[TorchGenerator]) -> tuple[Tensor, Tensor]:
         """Return images with their detail drawn, in [0, 1] and 0 outside their masks, and the masks."""
-        known = torch.cat([condition.new_zeros(len(condition), N_PARAMETERS), condition], dim=1)
+        known = pad(condition, (N_PARAMETERS, 0))
         mean, logits = self.decode(z.unflatten(1, (self.settings.latent, self.side, self.side)), known)
         share, shape = torch.sigmoid(logits), (1, 2, self.size, self.size)
         white = torch.cat([torch.randn(shape, generator=each) for each in generators]).to(z.device)
-        told = torch.cat([known, z], dim=1)
-        detail, edge = self.refiner.sample(white, _guide(mean, share), told).chunk(2, dim=1)
+        conditioning = torch.cat([known, z], dim=1)
+        detail, edge = self.refiner.sample(white, _guide(mean, share), conditioning).chunk(2, dim=1)
         grey, mask = mean + _GREY * detail, (share + _SHARE * edge > 0.5).float()
         # No grey inside a real breast is quite black: what would fall below nears 0 and never is 0.
         grey = torch.where(grey < _DARK, _DARK * torch.exp((grey / _DARK - 1).clamp(max=0)), grey)
@@ -171,7 +170,7 @@ class PyramidVae(GridCoder, Generator):
         ratios = [band.square() / variance for band, variance in zip(bands, self.variance, strict=True)]
         errors = [masked_mean(ratio, inside) for ratio, inside in zip(ratios, insides, strict=True)]
         mean_ratio = torch.stack([interpolate(ratio, size=batch.image.shape[2:]) for ratio in ratios]).mean(dim=0)
-        anomaly_map = smooth_inside(mean_ratio, batch.mask, 2 * self.size / 128) * erode(batch.mask, 3)
+        anomaly_map = smooth_inside(mean_ratio, batch.mask, 2 * self.size / REFERENCE_SIZE) * erode(batch.mask, 3)
         kl = kl_standard_normal(z_mean, z_log_variance).sum(dim=(1, 2, 3))
         return {"band_error": torch.stack(errors).mean(dim=0), "kl_divergence": kl}, {"band": anomaly_map}
 
@@ -183,7 +182,7 @@ def _guide(mean: Tensor, share: Tensor) -> Tensor:
 
 def _known(batch: Batch) -> Tensor:
     """Return what is known of each image, (n, 11), all 0 where nothing is: augmentation did nothing to it."""
-    known = batch.image.new_zeros(len(batch.image), N_PARAMETERS + _CONDITIONS)
-    if batch.condition is not None:
-        known[:, N_PARAMETERS:] = batch.condition
-    return known
+    condition = batch.condition
+    return pad(
+        batch.image.new_zeros(len(batch.image), _CONDITIONS) if condition is None else condition, (N_PARAMETERS, 0)
+    )
