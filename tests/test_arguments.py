@@ -41,7 +41,7 @@ def behind_the_verbs() -> dict[str, Any]:
 
 def documented() -> dict[str, Any]:
     """Find the functions that the documentation names by where they are imported from."""
-    texts = [path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]]
+    texts = [path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]]
     names = {name for text in texts for name in re.findall(r"`(mammovae(?:\.\w+)+\.\w+)`", text)}
     return {name: getattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names}
 

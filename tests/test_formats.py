@@ -1,4 +1,4 @@
-"""docs/formats.md against what the code writes: the same columns and keys, of the stated types, within the stated ranges."""
+"""The tables of formats and metrics against what the code writes: the same columns and keys, of the stated types and ranges."""
 
 import json
 import re
@@ -14,7 +14,8 @@ import pytest
 
 import mammovae as mv
 
-TEXT = (Path(__file__).resolve().parents[1] / "docs" / "formats.md").read_text()
+REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
+TEXT = "\n## ".join((REFERENCE / f"{name}.md").read_text() for name in ("formats", "metrics"))
 ROW = re.compile(r"^\| `([^`]+)` \| ([^|]*) \| ([^|]*) \| ([^|]*) \| ([^|]*)\|$", flags=re.M)
 TYPES: dict[str, type | tuple[type, ...]] = {
     "text": str,
@@ -79,12 +80,12 @@ def compare(entries: list[Entry], columns: Mapping[str, Iterable[Any]]) -> None:
         entry = exact.get(name) or exact.get(bare)
         if entry is None:
             entry = next((one for one in patterns if re.fullmatch(one.pattern, bare)), None)
-        assert entry is not None, f"{name} is not in docs/formats.md"
+        assert entry is not None, f"{name} is not in docs/reference"
         used.add(entry.name)
         for value in values:
             entry.check(value)
     missing = set(exact) - used
-    assert not missing, f"docs/formats.md names {sorted(missing)}, which is not there"
+    assert not missing, f"docs/reference names {sorted(missing)}, which is not there"
 
 
 def cells(frame: pd.DataFrame) -> dict[str, list[Any]]:

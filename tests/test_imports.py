@@ -55,7 +55,7 @@ def imported(path: Path) -> set[str]:
 def test_the_rooms_are_those_that_exist() -> None:
     found = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
     assert found == set(ROOMS)
-    document = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text()
+    document = (PACKAGE.parents[1] / "docs" / "explanation" / "architecture.md").read_text()
     assert re.findall(r"^\| `(\w+)` \| ", document, flags=re.M) == list(ROOMS)
 
 

@@ -1,4 +1,4 @@
-"""The recipes of docs/architecture.md, followed word by word in a copy of the package: three files each, and it works."""
+"""The recipes of docs/explanation/architecture.md, followed word by word in a copy of the package: three files each, and it works."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXT = (ROOT / "docs" / "architecture.md").read_text()
+TEXT = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
 STEP = re.compile(
     r"^(?:New file `(?P<new>[^`]+)`|In `(?P<old>[^`]+)`, (?P<where>after|before) `(?P<line>[^`]+)`):\n\n"
     r"```(?:python|text)\n(?P<code>.*?)^```$",

@@ -1,4 +1,4 @@
-"""Print the Markdown table of docs/performance.md from what run_benchmarks.py wrote: bench_table.py FILE."""
+"""Print the Markdown table of docs/results/performance.md from what run_benchmarks.py wrote: bench_table.py FILE."""
 
 import json
 import sys

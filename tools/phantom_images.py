@@ -13,7 +13,7 @@ from mammovae.generation.samplers import LatentSampler
 from mammovae.models.run import Run
 from mammovae.phantoms.anatomy import make_phantom
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 SIZE = 512
 PATIENTS = (3, 8, 11, 14, 21, 29)
 
@@ -26,7 +26,7 @@ def phantoms() -> None:
     ]
     sheet = Image.fromarray((np.vstack(rows) >> 8).astype(np.uint8))
     sheet = sheet.resize((1440, round(1440 * sheet.height / sheet.width)), Image.Resampling.LANCZOS)
-    sheet.save(DOCS / "phantoms.png", optimize=True)
+    sheet.save(IMAGES / "phantoms.png", optimize=True)
 
 
 def generated(run: str) -> None:
@@ -35,7 +35,7 @@ def generated(run: str) -> None:
     rows = [np.hstack(list(images[start : start + 8])) for start in range(0, 24, 8)]
     sheet = Image.fromarray(np.rint(np.vstack(rows) * 255).astype(np.uint8))
     sheet.resize((1440, round(1440 * sheet.height / sheet.width)), Image.Resampling.LANCZOS).save(
-        DOCS / "generated.png", optimize=True
+        IMAGES / "generated.png", optimize=True
     )
 
 

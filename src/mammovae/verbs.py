@@ -258,8 +258,8 @@ def score(  # noqa: PLR0913
 ) -> Result:
     """Say how far images are from healthy: files, folders, DICOM, or DATA folders.
 
-    A row of the CSV file is an image, and docs/formats.md describes its columns; in Python result["table"] is the same
-    as a DataFrame. An image that cannot be used is a row with a reason and no score.
+    A row of the CSV file is an image, and docs/reference/formats.md describes its columns; in Python result["table"] is
+    the same as a DataFrame. An image that cannot be used is a row with a reason and no score.
 
     Example: mammovae score RUN image.dcm more-images --out scores.csv --maps MAPS --review review.html --flag 0.05
 

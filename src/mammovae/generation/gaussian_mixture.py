@@ -277,7 +277,7 @@ def _shrinkage(values: Tensor, spread: Tensor, fourth: Tensor, total: Tensor, re
     """Return how far a covariance of total vectors is shrunk towards its diagonal, at least d / (d + total), 0 to 1.
 
     The lower bound protects small training sets: samples of a covariance that n vectors span all lie between those
-    very images (measured in docs/generation-results.md). Above it the intensity is that of Schäfer & Strimmer (Stat.
+    very images (measured in docs/results/generation.md). Above it the intensity is that of Schäfer & Strimmer (Stat.
     Appl. Genet. Mol. Biol. 4, 2005, target D): the summed variance of the off-diagonal elements over their summed
     squares.
 

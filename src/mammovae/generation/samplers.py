@@ -26,7 +26,7 @@ _MIN_BREAST_SHARE = 0.01
 INTERPOLATION_STEPS = 8  # images from one end of an interpolation to the other
 TEMPERATURES: dict[SamplingMode, float] = {"vary": 1.0, "prior": 1.0, "latent": 1.2, "interpolate": 1.0}
 """Default temperatures. A distribution fitted to few latent vectors gives images less spread than real ones; 1.2
-compensates (chosen on healthy images outside training and test: docs/generation-results.md)."""
+compensates (chosen on healthy images outside training and test: docs/results/generation.md)."""
 
 
 class GeneratedImages(NamedTuple):
