@@ -31,6 +31,7 @@ Seed = Annotated[config.Seed, Parameter(help="Seed of all that is random: the sa
 Workers = Annotated[arguments.Workers | None, Parameter(help="Worker processes; by default one for each core.")]
 _CLUSTER = "Do the work on a Dask cluster: its scheduler's address (tcp://host:8786), or 'local' to start one here."
 Cluster = Annotated[arguments.Cluster | None, Parameter(help=_CLUSTER)]
+_EXECUTOR = "In Python, any executor of concurrent.futures, to do the work instead of worker processes."
 _TIMEOUT = "Longest that one file may take in a worker, in seconds; by default 600."
 Timeout = Annotated[arguments.Seconds | None, Parameter(help=_TIMEOUT)]
 Strict = Annotated[bool, Parameter(help="Exit with status 1 when any image failed.")]
@@ -50,13 +51,13 @@ TrainFlags = Annotated[TrainSettings, _FLAGS]
 class Result(Mapping[str, Any]):
     """What a command made: result["auroc"] is one of its facts, str(result) what the command line prints.
 
-    path is the folder or file that it wrote; status 1 when no image could be used or, with strict, when any failed.
+    It is a mapping from names to facts.
     """
 
-    path: Path
-    facts: Mapping[str, Any] = field(repr=False)
-    summary: str
-    status: int = 0
+    path: Path  # the folder or file that it wrote
+    facts: Mapping[str, Any] = field(repr=False)  # what was counted or measured, by name
+    summary: str  # what the command line prints
+    status: int = 0  # 1 when no image could be used or, with strict, when any failed
 
     def __getitem__(self, name: str) -> Any:
         """Return the fact of that name."""
@@ -136,14 +137,13 @@ def prepare(  # noqa: PLR0913
     export: Annotated[config.ExportForm | None, Parameter(help=_EXPORT)] = None,
     workers: Workers = None,
     cluster: Cluster = None,
-    executor: Annotated[Executor | None, Parameter(parse=False)] = None,
+    executor: Annotated[Executor | None, Parameter(parse=False, help=_EXECUTOR)] = None,
     timeout: Timeout = None,
     strict: Strict = False,
 ) -> Result:
     """Turn a raw data set into a DATA folder: prepared images, masks, index, splits by patient, contact sheet.
 
-    A file that cannot be used, crashes its decoder or takes too long becomes a line in failures.csv. In Python, any
-    executor of concurrent.futures may do the work instead of worker processes.
+    A file that cannot be used, crashes its decoder or takes too long becomes a line in failures.csv.
 
     Example: mammovae prepare vindr vindr-mammo --out DATA --side R --view MLO
     """

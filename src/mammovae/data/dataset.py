@@ -48,9 +48,9 @@ class Batch(NamedTuple):
 class Data:
     """A finished DATA folder, or several as one: row i of images and masks belongs to row i of index."""
 
-    paths: tuple[Path, ...]
-    manifest: dict[str, Any]
-    index: pd.DataFrame
+    paths: tuple[Path, ...]  # the folders
+    manifest: dict[str, Any]  # of the folder; of several, what they share
+    index: pd.DataFrame  # index.parquet, a row an image
     images: np.ndarray | JoinedArray  # uint16 (N, S, S), memory-mapped
     masks: np.ndarray | JoinedArray  # uint8 (N, S, S), 1 inside the breast
     patients: np.ndarray
@@ -63,6 +63,11 @@ class Data:
         """Open a folder that prepare or generate finished, or several as one; InputError says what else it is.
 
         `mammovae.data.joined.join` says what becomes of patients, copies and image_ids that several folders have.
+
+        Parameters
+        ----------
+        paths
+            Folders that prepare or generate wrote, each named once; the order decides the order of the rows.
         """
         resolved = [Path(path).resolve() for path in paths]
         if len(set(resolved)) < len(paths):

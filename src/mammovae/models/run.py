@@ -62,10 +62,10 @@ def device() -> torch.device:
 class Run:
     """A finished RUN folder: its settings and its trained members by name."""
 
-    path: Path
-    manifest: dict[str, Any]
-    settings: TrainSettings
-    members: dict[str, Member]
+    path: Path  # the folder
+    manifest: dict[str, Any]  # its manifest.json
+    settings: TrainSettings  # its config.toml
+    members: dict[str, Member]  # on the device, set to evaluation
 
     @property
     def generator(self) -> tuple[str, Generator] | None:
@@ -109,7 +109,13 @@ class Run:
     @classmethod
     @checked
     def open(cls, path: Annotated[str | Path, TO_PATH]) -> "Run":
-        """Open a folder that train finished."""
+        """Open a folder that train finished.
+
+        Parameters
+        ----------
+        path
+            The folder.
+        """
         path = Path(path)
         manifest = read_manifest(path, "train")
         try:
