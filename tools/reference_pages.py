@@ -114,8 +114,8 @@ def settings_page() -> str:
         "# Settings",
         GENERATED,
         "What decides the content of a DATA or a RUN folder. In a TOML file for `--config` each is a key of its"
-        " command's table (`latent` in `[train.vae]`); on the command line a flag (`--vae.latent`, with `-` for `_`); in Python a"
-        " keyword of `PrepareSettings` or `TrainSettings`. A folder keeps them in its manifest.json, a run in its"
+        " command's table (`latent` in `[train.vae]`); on the command line a flag (`--vae.latent`, with `-` for `_`);"
+        " in Python a keyword of `PrepareSettings` or `TrainSettings`. A folder keeps them in its manifest.json, a run in its"
         " config.toml as well. An unknown key is refused with the nearest known one.",
         "## prepare",
         _settings_table(PrepareSettings()),
@@ -269,11 +269,9 @@ def _code(value: Any) -> str:
         return "its defaults"
     if isinstance(value, tuple):
         return ", ".join(f"`{one}`" for one in value) or "empty"
-    return (
-        {None: "none", True: "true", False: "false"}.get(value, f"`{value}`")
-        if not isinstance(value, int) or isinstance(value, bool)
-        else f"`{value}`"
-    )
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "true", False: "false"}[value]
+    return f"`{value}`"
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
