@@ -115,8 +115,8 @@ def settings_page() -> str:
         GENERATED,
         "What decides the content of a DATA or a RUN folder. In a TOML file for `--config` each is a key of its"
         " command's table (`latent` in `[train.vae]`); on the command line a flag (`--vae.latent`, with `-` for `_`);"
-        " in Python a keyword of `PrepareSettings` or `TrainSettings`. A folder keeps them in its manifest.json, a run in its"
-        " config.toml as well. An unknown key is refused with the nearest known one.",
+        " in Python a keyword of `PrepareSettings` or `TrainSettings`. A folder keeps them in manifest.json, a run in"
+        " its config.toml as well. An unknown key is refused with the nearest known one.",
         "## prepare",
         _settings_table(PrepareSettings()),
         "## train",
