@@ -1,4 +1,5 @@
 # make demo: phantoms -> everything -> runs/demo/report.html     make test: all tests
+# make docs: the documentation site -> site/index.html
 # make fuzz: 3,000 mutated files, at most 10 minutes     make test-lowest: reading files by the lowest versions allowed
 PYTHON ?= python3
 VENV := .venv
@@ -9,10 +10,14 @@ LOWEST := .venv-lowest
 # A process for each core, with one thread: threads of processes that share cores wait for one another.
 PYTEST := -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: demo test test-lowest fuzz check bench clean
+.PHONY: demo docs test test-lowest fuzz check bench clean
 
 demo: $(STAMP)
 	$(BIN)/mammovae demo --out runs/demo
+
+docs: $(STAMP)
+	$(BIN)/python tools/reference_pages.py
+	$(BIN)/zensical build --clean --strict
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
@@ -37,7 +42,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/run_benchmarks.py
 
 clean:
-	rm -rf runs/demo .pytest_cache .ruff_cache
+	rm -rf runs/demo site .pytest_cache .ruff_cache
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
 STEP = re.compile(
     r"^(?:New file `(?P<new>[^`]+)`|In `(?P<old>[^`]+)`, (?P<where>after|before) `(?P<line>[^`]+)`):\n\n"
-    r"```(?:python|text)\n(?P<code>.*?)^```$",
+    r"```(?:python|text) recipe\n(?P<code>.*?)^```$",
     flags=re.M | re.S,
 )
 EXAMPLE = """

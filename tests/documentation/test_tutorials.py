@@ -1,0 +1,33 @@
+"""The tutorials run from top to bottom, each in an empty folder."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.documentation.pages import DOCS, ROOT, blocks, run_here
+from tests.documentation.pages import here as here
+
+import mammovae as mv
+
+TUTORIALS = DOCS / "tutorials"
+RESULTS = {
+    "dicom-to-review": ("DATA/contact_sheet.png", "scores.csv", "review.html"),
+    "synthetic-data-set": ("NEW-IMAGES/grid.png", "NEW-IMAGES/png", "NEW-DICOM/index.parquet", "AUDIT/report.html"),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_tutorial_runs(name: str, here: Path) -> None:
+    for block in blocks(TUTORIALS / f"{name}.md", "run"):
+        run_here(block)
+    assert all((here / result).stat().st_size > 0 for result in RESULTS[name])
+
+
+def test_the_vindr_study_runs_on_a_tree_of_its_shape(here: Path) -> None:
+    mv.phantom(out="vindr-mammo", patients=24, size=96, traps=True, workers=2)
+    shutil.copytree(ROOT / "configs", "configs")
+    for block in blocks(TUTORIALS / "vindr-study.md", "vindr"):
+        run_here(block._replace(text=block.text.replace("--preset original", "--preset tiny --epochs 2")))
+    facts = str(mv.info("DATA-VINDR"))
+    assert "24 images" in facts and "128 px" in facts
+    assert (here / "FULL-TEST-VINDR" / "report.html").is_file()
