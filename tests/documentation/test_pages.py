@@ -63,7 +63,7 @@ def sentences() -> set[str]:
         for node in ast.walk(ast.parse(path.read_text())):
             parts = node.values if isinstance(node, ast.JoinedStr) else [node]
             if all(isinstance(part, ast.FormattedValue) or is_text(part) for part in parts):
-                found.add("".join(part.value if isinstance(part, ast.Constant) else "…" for part in parts))
+                found.add("".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in parts))
     return {re.sub("…+", "…", text) for text in found}
 
 

@@ -18,6 +18,7 @@ from tests.documentation.browser import CHROMIUM, browser
 from tests.documentation.pages import DOCS, ROOT
 
 ORIGIN = "http://site.invalid/"
+WIDTHS = (1280, 390)  # of a desk's window and of a telephone, in pixels
 
 
 class Targets(HTMLParser):
@@ -85,7 +86,7 @@ def test_no_link_anchor_or_picture_of_the_built_pages_is_broken(site: Path, page
 class Quiet(http.server.SimpleHTTPRequestHandler):
     """Serves files and says nothing of it."""
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Say nothing."""
 
 
@@ -106,8 +107,12 @@ def test_every_page_opens_in_a_browser_without_an_error_or_a_request_to_another_
         for address in pages:
             events = tab.open(address.replace(ORIGIN, origin))
             assert tab.evaluate("document.querySelector('h1') !== null"), address
-            width = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            errors += [f"{address} is {width} pixels wider than the window"] * (width > 0)
+            for width in WIDTHS:
+                tab.call(
+                    "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
+                )
+                needed = tab.evaluate("document.documentElement.scrollWidth")
+                errors += [f"{address} needs {needed} pixels of {width}"] * (needed > width)
             for event in events:
                 kind, facts = event.get("method"), event.get("params", {})
                 is_error = kind == "Runtime.exceptionThrown" or facts.get("type") == "error"
