@@ -24,12 +24,12 @@ from mammovae.report.images import BOX, MapScale, grey
 from mammovae.report.style import FINDING, HEALTHY, INK, LINE, MAP, SOFT, save, styled
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "product.png"
-SIZE, PATIENTS = 256, 140
+SIZE, PATIENTS = 256, 100
 TRAINING = mv.TrainSettings(
     members=("lesion_segmenter", "patch_segmenter"),
-    lesion_segmenter=LesionSegmenterSettings(size=128, presentations=12_000),
+    lesion_segmenter=LesionSegmenterSettings(size=128, presentations=8_000),
     patch_segmenter=LesionSegmenterSettings(
-        size=SIZE, patch_size=128, kinds=("calcification", "distortion"), presentations=6_000
+        size=SIZE, patch_size=128, kinds=("calcification", "distortion"), presentations=3_000
     ),
 )
 
@@ -37,7 +37,7 @@ TRAINING = mv.TrainSettings(
 def trained(folder: Path) -> tuple[mv.Run, mv.Data]:
     """Return a run of the preset detect and the phantoms that it learnt from."""
     raw, data, run = (folder / name for name in ("raw", "data", "run"))
-    mv.phantom(out=raw, patients=PATIENTS, size=512)
+    mv.phantom(out=raw, patients=PATIENTS, size=384)
     mv.prepare("vindr", raw, out=data, settings=mv.PrepareSettings(size=SIZE))
     mv.train(data, preset="detect", out=run, settings=TRAINING)
     return mv.Run.open(run), mv.Data.open(data)
