@@ -83,6 +83,10 @@ def test_no_link_anchor_or_picture_of_the_built_pages_is_broken(site: Path, page
     assert not broken
 
 
+def test_every_code_block_became_one(site: Path) -> None:
+    assert not [str(path) for path in site.rglob("*.html") if "```" in path.read_text()]
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     """Serves files and says nothing of it."""
 
