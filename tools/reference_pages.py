@@ -104,7 +104,7 @@ def python_page() -> str:
         cls = getattr(mv, name)
         parts += [f"### {name}", *_description(cls), f"A kind of `{cls.__base__.__name__}`.", "**Parameters**"]
         parts.append(_table(("name", "type", "meaning"), [("`message`", "text", "the sentence")]))
-    parts += ["### __version__", "The version as text: `mv.__version__`. It takes no parameters."]
+    parts += ["### `__version__`", "The version as text: `mv.__version__`. It takes no parameters."]
     return _joined(parts)
 
 
