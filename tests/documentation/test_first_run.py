@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import pytest
+import pandas as pd
 from tests.documentation.pages import DOCS, ROOT, blocks, run_here, run_in_shell
 from tests.documentation.pages import here as here
 
 RESULTS = ("DATA/contact_sheet.png", "RUN/loss.png", "RUN/private/reconstructions.png", "GENERATED/grid.png")
 
 
-def test_readme_and_the_tutorials_after_it_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_and_the_tutorials_after_it_run(here: Path) -> None:
     for block in blocks(ROOT / "README.md", "run"):
         run_in_shell(block, here)
     for name in ("first-run", "dicom-to-review"):
@@ -17,4 +17,4 @@ def test_readme_and_the_tutorials_after_it_run(here: Path, capsys: pytest.Captur
             run_here(block)
     for result in (*RESULTS, "review.html", "scores.csv", "EVALUATION/report.html", "my-review.html", "mine.html"):
         assert (here / result).stat().st_size > 0
-    assert "8 images scored, 0 failed" in capsys.readouterr().out
+    assert pd.read_csv("my-scores.csv")["finding"].notna().sum() == 8
