@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.numpy import save
 from torch import Tensor
 
 from mammovae.config import InputError
@@ -93,9 +93,13 @@ class LatentDensity:
 
     def save(self, path: Path) -> None:
         """Write to path as safetensors in one step."""
-        arrays = {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in _ARRAYS}
         with atomic_write(path) as partial:
-            save_file(arrays, partial, {name: repr(value) for name, value in self.held_out.items()})
+            partial.write_bytes(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Return what save writes."""
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        return save(arrays, {name: repr(value) for name, value in self.held_out.items()})
 
     @classmethod
     def open(cls, path: Path) -> Self:
