@@ -20,7 +20,10 @@ from mammovae.__main__ import app
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("preparing", "original-study", "detecting"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("preparing", "original-study", "detecting", "hand-on")),
+]
 PAGES += [ROOT / "docs" / f"{name}.md" for name in ("generating", "scaling", "detection-results", "generation-results")]
 BLOCKS = [
     block

@@ -67,10 +67,7 @@ def _contents(run: Run) -> dict[str, bytes | Path]:
     """Return what goes, by name: bytes, or of weights the file that they are copied from. The manifest is the first."""
     manifest, histories = _manifest(run), {name: _history(run, name) for name in run.members}
     figures = read_figures(run.path)
-    try:
-        card = model_card(manifest, run.settings, epochs(run.path, run.settings), figures.values())
-    except InputError as error:
-        raise InputError(f"cannot pack {run.path}: {error}") from error
+    card = model_card(manifest, run.settings, epochs(run.path, run.settings), figures.values())
     contents: dict[str, bytes | Path] = {
         MANIFEST: (json.dumps(manifest, indent=2, allow_nan=False) + "\n").encode(),
         CARD: card.encode(),
@@ -133,7 +130,7 @@ def _history(run: Run, name: str) -> tuple[pd.DataFrame, bytes]:
         table = pd.read_csv(io.BytesIO(content))
     except ValueError as error:
         raise InputError(f"cannot read {path}: {error}; train the run again") from error
-    columns = [column for column in table if re.fullmatch("[a-z][a-z_0-9]*", str(column))]
+    columns = [str(column) for column in table if re.fullmatch("[a-z][a-z_0-9]*", str(column))]
     _check_columns(path, table, columns)
     return table, table.to_csv(index=False).encode()
 

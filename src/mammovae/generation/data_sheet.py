@@ -41,7 +41,7 @@ def write_data_sheet(folder: Path, manifest: Mapping[str, Any], frame: pd.DataFr
     update_text(folder / DATA_SHEET, data_sheet(manifest, frame, read_figures(folder).values()))
 
 
-def record_on_sheet(folder: Path, metrics: dict[str, Any], inputs: dict[str, str], seed: int) -> None:
+def record_on_sheet(folder: Path, metrics: Mapping[str, Any], inputs: Mapping[str, Any], seed: int) -> None:
     """Record an audit's figures within the generated DATA folder, and write its sheet anew; or say why not.
 
     metrics: what metrics.json holds; inputs: what was measured. A folder is often read-only, and figures are right

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -27,18 +28,15 @@ _WORDS = {
 
 
 class _Figure(NamedTuple):
-    """A figure that is recorded: its key in metrics.json, words for people, and the keys of how many images it rests on."""
+    """A figure that is recorded: its key in metrics.json, words for people, and the keys of its numbers of images."""
 
     key: str
     label: str
     numbers: tuple[str, ...]
 
 
-_AGAINST = ("n_healthy", "n_finding")
-_LESIONS = [
-    _Figure(f"lesion_auroc_{kind}", f"AUROC of the finding score, inserted lesions: {kind}", (f"lesion_n_{kind}",))
-    for kind in get_args(LesionKind)
-]
+_AGAINST, _AGAINST_AFFECTED = ("n_healthy", "n_finding"), ("n_healthy_affected", "n_finding")
+_IN_HEALTHY, _GENERATED = ("quality_n_healthy",), ("n_generated",)
 _BASELINES = {"mean_grey": "mean grey", "breast_area": "breast area", "pca_residual": "PCA residual"}
 _BASELINES |= {"blobs": "blob filter"}
 _COMPARED = {
@@ -46,44 +44,39 @@ _COMPARED = {
     "kernel_distance": "kernel distance of radiomic features",
     "recall": "recall: real images among the generated",
 }
-_SHOWN: dict[str, list[_Figure]] = {
+_SHOWN = {
     "evaluate": [
         _Figure("auroc", "AUROC of the finding score, against patients without any finding", _AGAINST),
-        _Figure(
-            "auroc_affected",
-            "the same, against healthy images of affected patients",
-            ("n_healthy_affected", "n_finding"),
-        ),
+        _Figure("auroc_affected", "the same, against healthy images of affected patients", _AGAINST_AFFECTED),
         _Figure("average_precision", "average precision of the finding score", _AGAINST),
-        *(
-            _Figure(f"baseline_{name}_auroc", f"baseline: {label}, AUROC", _AGAINST)
-            for name, label in _BASELINES.items()
-        ),
+        *(_Figure(f"baseline_{key}_auroc", f"baseline: {label}, AUROC", _AGAINST) for key, label in _BASELINES.items()),
         _Figure("pointing", "share whose anomaly map has its maximum in a lesion", ("n_annotated",)),
         _Figure("pointing_chance", "the same by chance", ("n_annotated",)),
     ],
     "stress": [
-        _Figure("quality_auroc_mean", "AUROC of the quality score, mean over inserted faults", ("quality_n_healthy",)),
-        _Figure(
-            "quality_recall_5_mean", "share of inserted faults found when 5 % are reviewed", ("quality_n_healthy",)
+        _Figure("quality_auroc_mean", "AUROC of the quality score, mean over inserted faults", _IN_HEALTHY),
+        _Figure("quality_recall_5_mean", "share of inserted faults found when 5 % are reviewed", _IN_HEALTHY),
+        *(
+            _Figure(f"lesion_auroc_{kind}", f"AUROC of the finding score, inserted {kind}", (f"lesion_n_{kind}",))
+            for kind in get_args(LesionKind)
         ),
-        *_LESIONS,
     ],
     "audit": [
         *(
-            _Figure(f"{prefix}{key}", label + after, numbers)
+            figure
             for key, label in _COMPARED.items()
-            for prefix, after, numbers in (
-                ("", "", ("n_generated", "n_real")),
-                ("reference_", "; real against other real images", ("n_real",)),
+            for figure in (
+                _Figure(key, label, ("n_generated", "n_real")),
+                _Figure(f"reference_{key}", f"{label}; real against other real images", ("n_real",)),
             )
         ),
         _Figure("membership_auroc", "membership inference, AUROC (0.5: nothing disclosed)", ("n_generated", "n_real")),
-        _Figure("exact_copies", "exact copies of training images", ("n_generated",)),
-        _Figure("training_patients_reached", "training patients near to whom an image is", ("n_generated",)),
-        _Figure("held_out_patients_reached", "the same of held-out patients", ("n_generated",)),
+        _Figure("exact_copies", "exact copies of training images", _GENERATED),
+        _Figure("training_patients_reached", "training patients near to whom an image is", _GENERATED),
+        _Figure("held_out_patients_reached", "the same of held-out patients", _GENERATED),
     ],
 }
+"""What is recorded of each command, in the order in which it is shown."""
 _COUNTED = {"evaluate": ("n_patients",), "stress": (), "audit": ("n_train", "n_failed")}
 
 
@@ -160,10 +153,10 @@ class RecordedFigures(Settings):
         return f"{self.title}: {label} {text}, {behind}"
 
 
-def record_figures(folder: Path, metrics: dict[str, Any], inputs: dict[str, str], **about: Any) -> None:
+def record_figures(folder: Path, metrics: Mapping[str, Any], inputs: Mapping[str, Any], **about: Any) -> None:
     """Record within a folder what metrics.json says of it: about is what RecordedFigures has beside its figures.
 
-    inputs, of which only a hash is kept, are what the same command measured: done again, it takes the same file's place.
+    inputs, of which only a hash is kept, are what the command measured: done again, it takes the same file's place.
     """
     keys = [name for one in _SHOWN[about["command"]] for name in (one.key, *one.numbers)]
     names = [end for key in keys for end in (key, f"{key}_low", f"{key}_high")] + list(_COUNTED[about["command"]])
@@ -178,8 +171,8 @@ def json_text(found: RecordedFigures) -> str:
 
 
 def read_figures(folder: Path) -> dict[str, RecordedFigures]:
-    """Return the figures recorded within a folder by the names of their files; InputError names one that holds others."""
-    paths = sorted(path for path in (folder / FIGURES).glob("*.json") if _FILE.fullmatch(path.name))
+    """Return the figures recorded within a folder by the names of their files; InputError names one that holds more."""
+    paths = sorted(path for path in (folder / FIGURES).glob("*.json") if _FILE.fullmatch(path.name) and path.is_file())
     found = {}
     for path in paths:
         try:

@@ -10,7 +10,7 @@ from mammovae.data.dataset import Data
 FEWEST_PATIENTS = 5
 """Patients that a group has to have to be counted by its name; the others are counted together."""
 REST = "other or unknown"
-_AGES = {0: "under 40", 40: "40 to 49", 50: "50 to 59", 60: "60 to 69", 70: "70 and over"}  # by the lowest
+_AGES = {0: "0 to 39", 40: "40 to 49", 50: "50 to 59", 60: "60 to 69", 70: "70 and over"}  # by the lowest
 
 
 def describe_cohort(data: Data, parts: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def write_card(folder: Path, manifest: Mapping[str, Any], settings: TrainSetting
 
 
 def record_on_card(
-    run: Run, data: Data, metrics: dict[str, Any], inputs: dict[str, str], is_checked: bool, **about: Any
+    run: Run, data: Data, metrics: Mapping[str, Any], inputs: Mapping[str, Any], is_checked: bool, **about: Any
 ) -> None:
     """Record figures of a run within its folder, and write its card anew; where that cannot be written, say so.
 
