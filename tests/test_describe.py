@@ -49,7 +49,7 @@ def test_of_a_run_and_of_generated_images_it_says_what_was_measured_and_where_th
     first, evaluated, card = sentences[str(copy)].splitlines()
     assert failed == 0 and first.startswith(f"{copy}: RUN folder (train, done), preset tiny")
     assert evaluated.startswith(
-        "  Evaluation on test images of the data set that it was trained on (vindr, phantoms): "
+        "  Evaluation on test images of the data that the run was trained on (vindr, phantoms): "
     )
     assert evaluated.endswith(headline(metrics)) and card == f"  model card: {copy / 'model_card.md'}"
     assert sentences[str(generated)].splitlines()[1:] == [f"  data sheet: {generated / 'data_sheet.md'}"]

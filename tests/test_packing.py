@@ -278,7 +278,7 @@ def test_an_archive_of_pack_is_replaced_and_no_other_file(copy: Path, tmp_path: 
     (tmp_path / "folder").mkdir()
     for taken in (tmp_path / "other.zip", copy / MANIFEST, copy / CARD, tmp_path / "folder"):
         before = taken.read_bytes() if taken.is_file() else b""
-        with pytest.raises(mv.UsageError, match="which would be lost|is a folder"):
+        with pytest.raises(mv.UsageError, match=r"which would be lost|is a folder"):
             mv.pack(copy, out=taken)
         assert not before or taken.read_bytes() == before
 

@@ -22,6 +22,7 @@ from safetensors.numpy import load, save
 
 from mammovae.arguments import AnyPath, checked
 from mammovae.config import InputError, PrepareSettings
+from mammovae.data.index import printable
 from mammovae.detection.calibration import CALIBRATION, PATIENT
 from mammovae.detection.quality import MEASURES, REFERENCE_MEASUREMENTS, TEMPLATES
 from mammovae.generation.gaussian_mixture import KINDS
@@ -56,7 +57,7 @@ def pack(run: AnyPath, out: AnyPath) -> dict[str, Any]:
     opened = Run.open(run)
     check_replaceable("out", out, _MARK)
     contents = _contents(opened)
-    left_out = [name for name in _files(opened.path) if name not in contents]
+    left_out = [printable(name) for name in _files(opened.path) if name not in contents]
     with atomic_write(out) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name, content in contents.items():
             _add(archive, name, content, opened)

@@ -402,12 +402,11 @@ def pack(run: RunFolder, /, *, out: Annotated[Place, Parameter(help="The zip arc
 
     Example: mammovae pack RUN --out run.zip
     """
-    from mammovae.data.index import printable
     from mammovae.packing import pack
     from mammovae.report.formatting import plural
 
     facts = pack(Path(run), Path(out))
-    names = [printable(name) for name in facts["left_out"]]
+    names = facts["left_out"]
     more = f" and {len(names) - _MOST_LISTED:,} more" if len(names) > _MOST_LISTED else ""
     absent = f"left out: {', '.join(names[:_MOST_LISTED])}{more}" if names else "nothing was left out"
     size = Path(out).stat().st_size / 1e6

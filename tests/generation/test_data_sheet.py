@@ -52,22 +52,22 @@ def test_what_is_derived_from_patients_says_so_and_names_none(varied: Path, trap
     assert str(varied.parent) not in sheet and str(trapped_data) not in sheet
 
 
-def test_an_audits_figures_are_added_to_the_sheet(varied: Path, tmp_path: Path) -> None:
+def test_an_audits_figures_are_added_to_the_sheet(varied: Path, trapped_data: Path, tmp_path: Path) -> None:
     shutil.copytree(varied, tmp_path / "made")
-    record_on_sheet(tmp_path / "made", METRICS, {"index": "a"}, 7)
+    record_on_sheet(tmp_path / "made", mv.Data.open(trapped_data), METRICS, {"index": "a"}, 7)
     sheet = (tmp_path / "made" / DATA_SHEET).read_text()
-    assert "Not audited" not in sheet and "real test images, seed 7" in sheet
+    assert "Not audited" not in sheet and "(vindr, phantoms), seed 7:" in sheet
     assert "| 0.81 (0.69–0.90) | 6 generated, 44 real |" in sheet
     assert "| exact copies of training images | 0 | 6 generated |" in sheet and "patient-1" not in sheet
     assert str(mv.info(tmp_path / "made")).splitlines()[1].startswith("  Audit")
 
 
 def test_a_sheet_that_cannot_be_written_does_not_stop_an_audit(
-    varied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    varied: Path, trapped_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(varied, tmp_path / "made")
     (tmp_path / "made" / FIGURES).write_text("a file in its way")
-    record_on_sheet(tmp_path / "made", METRICS, {"index": "a"}, 7)
+    record_on_sheet(tmp_path / "made", mv.Data.open(trapped_data), METRICS, {"index": "a"}, 7)
     assert f"the figures are not in the data sheet of {tmp_path / 'made'}: " in capsys.readouterr().err
 
 

@@ -40,7 +40,7 @@ def test_figures_are_shown_with_interval_and_numbers_of_images(tmp_path: Path) -
 def test_figures_that_may_rest_on_training_images_or_not_on_patients_say_so(tmp_path: Path) -> None:
     recorded(tmp_path, is_own=False, by_patient=False, training_images_left_out=False)
     (found,) = read_figures(tmp_path).values()
-    assert "of another data set" in found.title
+    assert "of another DATA folder" in found.title
     assert "Not by patient" in found.remarks[0] and "could not be checked" in found.remarks[1]
 
 

@@ -66,7 +66,7 @@ def test_the_card_tells_the_numbers_of_the_run(trained: Path) -> None:
     assert "| vae | 3x3 convolutions" in card and f"| {manifest['parameters']['vae']:,} | 32 | 2 |" in card
     assert "| train | 18 | 18 |" in card and "| calibration | 6 | 6 |" in card
     assert "| B | 18 |" in card and r"| ACME \| X | 18 |" in card and "| 50 to 59 | 18 |" in card
-    assert "rest on 6 healthy images of 6 patients" in card and "above 85.7" in card
+    assert "rest on 6 images known to be healthy of 6 patients" in card and "above 85.7" in card
     assert "| device | CPU |" in card and "Not evaluated yet" in card
     for heading in ("Uses", "Training data", "Training", "Calibration", "Figures", "Limits", "Privacy", "Licence"):
         assert card.count(f"\n## {heading}\n") == 1
@@ -85,7 +85,7 @@ def test_evaluate_and_stress_add_their_figures_once_each(copy: Path, trapped_dat
     mv.evaluate(copy, trapped_data, out=tmp_path / "again")
     stressed = mv.stress(copy, trapped_data, out=tmp_path / "stress", workers=2)
     card = (copy / CARD).read_text()
-    assert card.count("### Evaluation on test images of the data set that it was trained on (vindr, phantoms)") == 1
+    assert card.count("### Evaluation on test images of the data that the run was trained on (vindr, phantoms)") == 1
     numbers = f"{metrics['n_healthy']:,} healthy, {metrics['n_finding']:,} with a finding"
     row = rf"\| AUROC of the finding score, against .* \| {metrics['auroc']:.2f} \((.*)\) \| {numbers} \|"
     assert re.search(row, card) and "### Stress test on test images" in card
@@ -102,7 +102,7 @@ def test_figures_of_data_that_the_run_may_have_learnt_from_say_so(
     data = mv.prepare("vindr", trapped_raw, out=tmp_path / "data", settings=other, workers=2).path
     mv.evaluate(copy, data, out=tmp_path / "evaluation")
     card = (copy / CARD).read_text()
-    assert "of another data set" in card and "trained on these patients could not be checked." in card
+    assert "of another DATA folder" in card and "trained on these patients could not be checked." in card
 
 
 def test_a_run_that_cannot_be_written_to_is_evaluated_and_what_its_card_lacks_is_said(

@@ -68,7 +68,8 @@ def audit(
             stage.finish()
         result = read_json(stage.out / "metrics.json")
     if "sampling" in artificial.manifest:  # that is, mammovae generated them
-        record_on_sheet(artificial.path, result, {name: inputs[name] for name in ("index", "images")}, seed)
+        measured = {name: inputs[name] for name in ("index", "images")}
+        record_on_sheet(artificial.path, real, result, measured, seed)
     return result
 
 

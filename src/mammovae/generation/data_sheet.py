@@ -12,6 +12,7 @@ import pandas as pd
 
 from mammovae.config import InputError
 from mammovae.data import index
+from mammovae.data.dataset import Data
 from mammovae.generation.samplers import DERIVED
 from mammovae.report.formatting import plural, value
 from mammovae.report.markdown import bullets, table
@@ -41,18 +42,17 @@ def write_data_sheet(folder: Path, manifest: Mapping[str, Any], frame: pd.DataFr
     update_text(folder / DATA_SHEET, data_sheet(manifest, frame, read_figures(folder).values()))
 
 
-def record_on_sheet(folder: Path, metrics: Mapping[str, Any], inputs: Mapping[str, Any], seed: int) -> None:
+def record_on_sheet(folder: Path, real: Data, metrics: Mapping[str, Any], inputs: Mapping[str, Any], seed: int) -> None:
     """Record an audit's figures within the generated DATA folder, and write its sheet anew; or say why not.
 
-    metrics: what metrics.json holds; inputs: what was measured. A folder is often read-only, and figures are right
-    anyhow.
+    real: what the images were set beside; metrics: what metrics.json holds; inputs: what was measured. A folder is
+    often read-only, and figures are right anyhow.
     """
+    about = {"command": "audit", "seed": seed, "kind": real.manifest["inputs"]["kind"], "is_own": True}
+    about |= {name: real.manifest[name] for name in ("phantoms", "by_patient")} | {"training_images_left_out": True}
     try:
-        manifest = read_json(folder / MANIFEST)
-        about = {"command": "audit", "seed": seed, "kind": "generated", "phantoms": manifest["phantoms"]}
-        about |= {"by_patient": True, "is_own": True, "training_images_left_out": True}
         record_figures(folder, metrics, inputs, **about)
-        write_data_sheet(folder, manifest, index.read(folder / "index.parquet"))
+        write_data_sheet(folder, read_json(folder / MANIFEST), index.read(folder / "index.parquet"))
     except (OSError, InputError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         print(f"the figures are not in the data sheet of {folder}: {reason}", file=sys.stderr)
@@ -80,7 +80,8 @@ def _composition(manifest: Mapping[str, Any], frame: pd.DataFrame) -> str:
     form = "DICOM objects, marked synthetic, in `dicom/`" if manifest["sampling"]["dicom"] else "PNG files in `png/`"
     parts = [
         f"{plural(counts['ok'], 'image')} of {size} x {size} pixels with breast masks, as a DATA folder and as {form}; "
-        f"{counts['failed']:,} more hold nothing like a breast and are in `failures.csv`. No finding was drawn."
+        f"{counts['failed']:,} more hold nothing like a breast and are in `failures.csv`. No finding was drawn on "
+        "purpose."
     ]
     for name, words in _KNOWN.items():
         groups = frame[name].astype(object).where(frame[name].notna(), "unknown").value_counts().sort_index()
@@ -107,7 +108,8 @@ def _audit(figures: list[RecordedFigures]) -> str:
         return "Not audited yet: `mammovae audit` writes its figures here. Until then nothing is known of copies."
     parts = []
     for one in figures:
-        parts += [f"Compared with real test images, seed {one.seed}:", table(("figure", "value", "images"), one.rows)]
+        parts += [f"{one.title}, seed {one.seed}:", table(("figure", "value (95 % interval)", "images"), one.rows)]
+        parts += one.remarks
     parts.append("Another attack may succeed: no figure here proves that the images are anonymous.")
     return "\n\n".join(parts)
 

@@ -41,7 +41,7 @@ _BASELINES = {"mean_grey": "mean grey", "breast_area": "breast area", "pca_resid
 _BASELINES |= {"blobs": "blob filter"}
 _COMPARED = {
     "two_sample_auroc": "classifier two-sample test, AUROC (0.5: not distinguished)",
-    "kernel_distance": "kernel distance of radiomic features",
+    "spectrum_error": "error of the power spectrum (dB)",
     "recall": "recall: real images among the generated",
 }
 _SHOWN = {
@@ -106,7 +106,7 @@ class RecordedFigures(Settings):
     by_patient: bool
     """Whether patients were known, so that intervals are over patients."""
     is_own: bool
-    """Whether they are the test split of the very data that the run was trained on."""
+    """Whether they are the test split of the very data that the run was trained on; one of several folders is not."""
     training_images_left_out: bool
     """Whether it is known that the run was trained on none of these patients; else it could not be checked."""
     figures: dict[str, float | int | None]
@@ -120,7 +120,8 @@ class RecordedFigures(Settings):
             if key in self.figures:
                 low = f"{key}_low"
                 one, ends = self.figures[key], (self.figures.get(low), self.figures.get(f"{key}_high"))
-                text = Estimate(one, *ends, 0, 0).text if one is None or low in self.figures else value(one)
+                is_estimate = low in self.figures or one is None
+                text = Estimate(one, *ends, 0, 0).text if is_estimate else value(round(one, 2))
                 behind = [(self.figures[n], _WORDS.get(n, "images")) for n in numbers if n in self.figures]
                 found.append((label, text, ", ".join(f"{number:,} {word}" for number, word in behind)))
         return found
@@ -129,10 +130,10 @@ class RecordedFigures(Settings):
     def title(self) -> str:
         """What was measured on which images."""
         what = {"evaluate": "Evaluation", "stress": "Stress test", "audit": "Audit"}[self.command]
-        whose = "the data set that it was trained on" if self.is_own else "another data set"
+        whose = "the data that the run was trained on" if self.is_own else "another DATA folder"
         kind = f"{self.kind}{', phantoms' if self.phantoms else ''}"
         protocol = ", protocol original (20 against 20)" if self.protocol == "original" else ""
-        return f"{what} on test images of {whose} ({kind}){protocol}"
+        return f"{what} {'by' if self.command == 'audit' else 'on'} test images of {whose} ({kind}){protocol}"
 
     @property
     def remarks(self) -> list[str]:

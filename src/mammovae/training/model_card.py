@@ -80,9 +80,9 @@ def model_card(
         "Uses": bullets(_USES),
         "Training data": _training_data(manifest, settings),
         "Training": _training(manifest, settings),
-        "Calibration": _calibration(manifest),
+        "Calibration": _calibration(manifest, settings),
         "Figures": _figures(list(figures)),
-        "Limits": bullets(LIMITS[:4]),
+        "Limits": bullets(LIMITS),
         "Privacy": bullets(_PRIVACY),
         "Licence": _licence(manifest),
     }
@@ -121,10 +121,10 @@ def _model(manifest: Mapping[str, Any], settings: TrainSettings, epochs: Mapping
         for name in settings.members
     ]
     lines.append(table(("member", "what it is", "parameters", "image size (px)", "epochs"), rows))
-    lines.append(
-        f"The finding score is made of {value(settings.fused)}; the anomaly map of {value(settings.maps)}. "
-        "All settings are in `config.toml`."
-    )
+    made_of = f"The finding score is made of {value(settings.fused)}; the anomaly map of {value(settings.maps)}."
+    if not any(MEMBERS[name].detects for name in settings.members):
+        made_of = "It makes images; its scores are not made to find lesions."
+    lines.append(f"{made_of} All settings are in `config.toml`.")
     return "\n\n".join(lines)
 
 
@@ -166,13 +166,14 @@ def _setting(item: Any) -> str:
     return "all" if item is None else value(item)
 
 
-def _calibration(manifest: Mapping[str, Any]) -> str:
+def _calibration(manifest: Mapping[str, Any], settings: TrainSettings) -> str:
     images, patients = manifest["images"]["calibration"], manifest["calibration_patients"]
     if not patients:
         return "None: this run only generates, and its scores have no percentiles."
+    which = f"{plural(images, 'image')} {'known' if settings.include == 'healthy' else 'taken'} to be healthy"
     whose = plural(patients, "patient") if manifest["training_data"]["by_patient"] else "unknown patients"
     return (
-        f"Percentiles and p-values rest on {plural(images, 'healthy image')} of {whose}, whom training never saw. No "
+        f"Percentiles and p-values rest on {which} of {whose}, whom training never saw. No "
         f"percentile lies above {100 * patients / (patients + 1):.1f}, and no false-positive rate below "
         f"{1 / (patients + 1):.2g} can be promised. They hold for images like those."
     )
