@@ -11,6 +11,7 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,8 @@ def _scores(run: Run) -> set[str]:
 def _numbers(run: Run, name: str, known: Collection[str]) -> bytes:
     """Return a Parquet file of a run written anew: its known columns of numbers, without an index or notes."""
     path = run.path / name
-    try:
-        table = pd.read_parquet(io.BytesIO(_read(path)))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}; train the run again") from error
+    with _reading(path) as content:
+        table = pd.read_parquet(io.BytesIO(content))
     _check_columns(path, table, known)
     buffer = io.BytesIO()
     pd.DataFrame({column: table[column].to_numpy() for column in table}).to_parquet(buffer, index=False)
@@ -124,13 +123,10 @@ def _numbers(run: Run, name: str, known: Collection[str]) -> bytes:
 
 
 def _history(run: Run, name: str) -> tuple[pd.DataFrame, bytes]:
-    """Return a member's history as a table and as text."""
+    """Return a member's history as a table, and written anew: its numbers, without an index."""
     path = run.path / "members" / name / HISTORY
-    content = _read(path)
-    try:
-        table = pd.read_csv(io.BytesIO(content))
-    except ValueError as error:
-        raise InputError(f"cannot read {path}: {error}; train the run again") from error
+    with _reading(path) as content:
+        table = pd.read_csv(io.BytesIO(content), float_precision="round_trip")
     columns = [str(column) for column in table if re.fullmatch("[a-z][a-z_0-9]*", str(column))]
     _check_columns(path, table, columns)
     return table, table.to_csv(index=False).encode()
@@ -146,10 +142,8 @@ def _check_columns(path: Path, table: pd.DataFrame, known: Collection[str]) -> N
 
 def _templates(path: Path) -> bytes:
     """Return the arrays of the quality score's templates, written anew without notes."""
-    try:
-        arrays = load(_read(path))
-    except (SafetensorError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}; train the run again") from error
+    with _reading(path) as content:
+        arrays = load(content)
     if unknown := sorted(set(arrays) - _TEMPLATE_ARRAYS):
         raise InputError(f"{path} has an array {unknown[0][:40]!r} that mammovae does not write there: train again")
     return save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
@@ -163,10 +157,15 @@ def _density(path: Path) -> bytes:
     return density.to_bytes()
 
 
-def _read(path: Path) -> bytes:
+@contextmanager
+def _reading(path: Path) -> Iterator[bytes]:
+    """Give the bytes of a file of the run; what goes wrong with them is an InputError of one sentence."""
     if not path.is_file():  # a pipe would be waited for
         raise InputError(f"there is no file {path}: restore it, or train the run again")
-    return path.read_bytes()
+    try:
+        yield path.read_bytes()
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"cannot read {path} ({str(error).partition('\n')[0]}): train the run again") from error
 
 
 def _files(folder: Path) -> Iterator[str]:
