@@ -165,7 +165,8 @@ def _reading(path: Path) -> Iterator[bytes]:
     try:
         yield path.read_bytes()
     except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"cannot read {path} ({str(error).partition('\n')[0]}): train the run again") from error
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"cannot read {path} ({reason}): train the run again") from error
 
 
 def _files(folder: Path) -> Iterator[str]:
