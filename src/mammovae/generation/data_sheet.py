@@ -29,8 +29,7 @@ _DRAWN = {
 }
 _KNOWN = {"side": "side", "view": "view", "density": "breast density"}
 _NOT_FOR = (
-    "No diagnosis, screening, triage or teaching of what disease looks like: no image shows a patient, and none shows "
-    "disease that somebody has.",
+    "No diagnosis, screening or triage, and no teaching of what disease looks like: none shows what anybody has.",
     "No passing off as real images. Whoever shows or shares them says that they are synthetic.",
     "No proof that a detector works on patients: a figure measured on these images is one on these images.",
     "No attempt to find the patients of the training images by them.",
@@ -62,7 +61,7 @@ def data_sheet(manifest: Mapping[str, Any], frame: pd.DataFrame, figures: Iterab
     """Return the sheet as Markdown: no patient_id and no path is in it, and the same folder gives the same text."""
     sections = {
         "Motivation": "Synthetic mammograms for research: to fill a training set, to test software, to show what a "
-        "network has learnt. They are no images of patients.",
+        "network has learnt.",
         "Composition": _composition(manifest, frame),
         "How they were made": _making(manifest),
         "Audit": _audit(list(figures)),

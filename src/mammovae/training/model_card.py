@@ -130,7 +130,7 @@ def _model(manifest: Mapping[str, Any], settings: TrainSettings, epochs: Mapping
 
 def _training_data(manifest: Mapping[str, Any], settings: TrainSettings) -> str:
     data, prepared = manifest["training_data"], manifest["prepared"]
-    sets = f"Data sets: {data['kind']}"
+    sets = f"Kind of data set, as `mammovae prepare` calls it: {data['kind']}"
     if prepared["phantoms"]:
         sets += " (phantoms: synthetic mammograms that mammovae painted; no patients)"
     chosen = "healthy images alone" if settings.include == "healthy" else "healthy images, and those of unknown health"
@@ -193,7 +193,7 @@ def _licence(manifest: Mapping[str, Any]) -> str:
     if manifest["prepared"]["phantoms"]:
         return f"{code}, and so are these weights, which learnt from phantoms alone."
     return (
-        f"{code}. The weights learnt from the data sets named above, which keep their own licences and terms of use: "
-        "whether, to whom and for what the weights may be handed on is for these to say. Name the data sets, and state "
-        "their terms, where you publish the run."
+        f"{code}. The weights learnt from data that keep their own licences and terms of use: whether, to whom and for "
+        "what the weights may be handed on is for these to say. Name the data sets, and state their terms, in the copy "
+        "of this card that you publish."
     )
