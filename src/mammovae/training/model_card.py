@@ -94,9 +94,7 @@ def model_card(
 def _front_matter(manifest: Mapping[str, Any], settings: TrainSettings) -> str:
     kinds = [MEMBERS[name] for name in settings.members]
     generates, detects = any(issubclass(kind, Generator) for kind in kinds), any(kind.detects for kind in kinds)
-    licence = {"license": "apache-2.0"}
-    if not manifest["prepared"]["phantoms"]:
-        licence = {"license": "other", "license_name": "as-the-training-data-allow"}
+    licence = {"license": "apache-2.0" if manifest["prepared"]["phantoms"] else "other"}
     tags = ["mammography", "medical-imaging", "variational-autoencoder"]
     tags += ["anomaly-detection"] * detects + ["image-generation"] * generates + ["research-only"]
     task = {"pipeline_tag": "unconditional-image-generation"} if generates else {}
