@@ -16,7 +16,7 @@ import mammovae as mv
 from mammovae.evaluation import evaluate as evaluate_file
 from mammovae.report.recorded_figures import FIGURES
 from mammovae.storage import MANIFEST, StageFolder
-from mammovae.training.model_card import CARD
+from mammovae.training.model_card import CARD, write_card
 
 SPLITS = ("train", "train", "train", "validation", "calibration", "test")
 
@@ -26,10 +26,8 @@ def copy(run: Path, tmp_path: Path) -> Path:
     """A run as it was trained, which a test may change."""
     ours = tmp_path / "copy"
     shutil.copytree(run, ours, ignore=shutil.ignore_patterns(FIGURES))
-    manifest = mv.Run.open(ours)
-    from mammovae.training.model_card import write_card
-
-    write_card(ours, manifest.manifest, manifest.settings)
+    opened = mv.Run.open(ours)
+    write_card(ours, opened.manifest, opened.settings)
     return ours
 
 
@@ -45,7 +43,7 @@ def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(patients: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = mv.TrainSettings(epochs=2, vae={"size": 32})  # pyrefly: ignore
+    settings = mv.TrainSettings(epochs=2, vae={"size": 32})
     return mv.train(patients, out=tmp_path_factory.mktemp("trained") / "run", preset="tiny", settings=settings).path
 
 
@@ -135,7 +133,7 @@ def interrupt(*_: Any, **__: Any) -> None:
 def test_a_training_interrupted_at_its_end_and_repeated_has_the_same_card(
     trained: Path, patients: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = mv.TrainSettings(epochs=2, vae={"size": 32})  # pyrefly: ignore
+    settings = mv.TrainSettings(epochs=2, vae={"size": 32})
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(StageFolder, "finish", interrupt)
         mv.train(patients, out=tmp_path / "run", preset="tiny", settings=settings)
