@@ -73,6 +73,7 @@ def test_no_patient_no_image_and_no_path_is_in_it(
 ) -> None:
     frame = mv.Data.open(trapped_data).index
     names = [*frame["patient_id"].unique(), *frame["image_id"]]
+    names += [f"vindr:{name}" for name in frame["patient_id"].unique()]
     files = [path for path in handed_on.rglob("*") if path.is_file()]
     assert not named(names, files)
     assert named(names, [evaluated / TRAINING_IMAGES]), "or the search finds nothing"
@@ -142,6 +143,12 @@ def name_epochs(copy: Path) -> None:
     pd.read_csv(path).assign(note="patient-1").to_csv(path, index=False)
 
 
+def rows_with_names(copy: Path) -> None:
+    path = copy / "members" / "vae" / HISTORY
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *(f"patient-1,{row}" for row in rows)]))
+
+
 def odd_column(copy: Path) -> None:
     path = copy / "members" / "vae" / HISTORY
     pd.read_csv(path).assign(**{"Patient 1": 3}).to_csv(path, index=False)
@@ -195,6 +202,7 @@ def unfinished(copy: Path) -> None:
         (text_for_numbers, "calibration.parquet has a column 'patient' that mammovae"),
         (number_rows, "quality_reference.parquet has a column 'patient' that"),
         (name_epochs, "history.csv has a column 'note' that"),
+        (rows_with_names, "history.csv has rows of different lengths"),
         (odd_column, "history.csv has a column 'Patient 1' that"),
         (other_weights, "model.safetensors holds other weights than manifest.json says"),
         (odd_array, "quality_templates.safetensors has an array 'patient_1' that"),

@@ -4,6 +4,7 @@ What goes is listed, and made of what mammovae knows to be in it: tables of know
 hash that train recorded, a figure and a card drawn anew. So nothing goes that was put into the folder by a hand.
 """
 
+import csv
 import hashlib
 import io
 import json
@@ -123,13 +124,16 @@ def _numbers(run: Run, name: str, known: Collection[str]) -> bytes:
 
 
 def _history(run: Run, name: str) -> tuple[pd.DataFrame, bytes]:
-    """Return a member's history as a table, and written anew: its numbers, without an index."""
+    """Return a member's history as a table and as it is, numbers alone."""
     path = run.path / "members" / name / HISTORY
     with _reading(path) as content:
-        table = pd.read_csv(io.BytesIO(content), float_precision="round_trip")
+        table = pd.read_csv(io.BytesIO(content))
+        widths = {len(cells) for cells in csv.reader(content.decode().splitlines())}
     columns = [str(column) for column in table if re.fullmatch("[a-z][a-z_0-9]*", str(column))]
     _check_columns(path, table, columns)
-    return table, table.to_csv(index=False).encode()
+    if len(widths) > 1:  # pandas would take what is too much for names of rows
+        raise InputError(f"{path} has rows of different lengths: restore the file that train wrote, or train again")
+    return table, content
 
 
 def _check_columns(path: Path, table: pd.DataFrame, known: Collection[str]) -> None:

@@ -25,7 +25,7 @@ def test_the_sheet_says_how_the_images_were_made_and_what_they_are(run: Path, tm
     out = mv.generate(run, out=tmp_path / "made", count=5, temperature=0.5).path
     sheet, manifest = (out / DATA_SHEET).read_text(), read_json(out / MANIFEST)
     assert "# 5 generated mammograms" in sheet and "drawn from a distribution fitted to those" in sheet
-    assert f"{manifest['counts']['ok']} images of 64 x 64 pixels" in sheet
+    assert re.search(rf"^{manifest['counts']['ok']} images? of 64 x 64 pixels", sheet, flags=re.M)
     for name, value in (
         ("mode", "latent"),
         ("count", "5"),

@@ -71,8 +71,9 @@ def test_the_card_tells_the_numbers_of_the_run(trained: Path) -> None:
 
 
 def test_no_patient_and_no_path_is_in_the_card(trained: Path, patients: Path, tmp_path: Path) -> None:
-    mv.evaluate(trained, patients, out=tmp_path / "evaluation")
-    texts = [(trained / CARD).read_text(), *(path.read_text() for path in (trained / FIGURES).iterdir())]
+    copy = Path(shutil.copytree(trained, tmp_path / "run"))
+    mv.evaluate(copy, patients, out=tmp_path / "evaluation")
+    texts = [(copy / CARD).read_text(), *(path.read_text() for path in (copy / FIGURES).iterdir())]
     assert not [text for text in texts if re.search(r"patient-\d|image-\d|dicom:", text)]
     folders = {str(parent) for place in (trained, patients, tmp_path) for parent in (place, *place.parents)} - {"/"}
     assert not [folder for folder in folders for text in texts if folder in text]
@@ -104,12 +105,12 @@ def test_figures_of_data_that_the_run_may_have_learnt_from_say_so(
 
 
 def test_a_run_that_cannot_be_written_to_is_evaluated_and_what_its_card_lacks_is_said(
-    run: Path, trapped_data: Path, small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, patients: Path, small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(run, small_disk / "run", ignore=shutil.ignore_patterns(FIGURES))
+    shutil.copytree(trained, small_disk / "run", ignore=shutil.ignore_patterns(FIGURES))
     before = (small_disk / "run" / CARD).read_text()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    assert mv.evaluate(small_disk / "run", trapped_data, out=tmp_path / "evaluation")["n_healthy"] > 0
+    assert mv.evaluate(small_disk / "run", patients, out=tmp_path / "evaluation")["n_healthy"] > 0
     sentence = f"the figures are not in the model card of {small_disk / 'run'}: Read-only file system\n"
     assert sentence in capsys.readouterr().err
     assert (small_disk / "run" / CARD).read_text() == before

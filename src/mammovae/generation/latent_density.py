@@ -1,5 +1,6 @@
 """The distribution fitted to the latent vectors of training images, from which new latent vectors are sampled."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -97,9 +98,14 @@ class LatentDensity:
             partial.write_bytes(self.to_bytes())
 
     def to_bytes(self) -> bytes:
-        """Return what save writes."""
+        """Return what save writes: the same distribution gives the same bytes."""
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
-        return save(arrays, {name: repr(value) for name, value in self.held_out.items()})
+        content = save(arrays, {name: repr(value) for name, value in self.held_out.items()})
+        # safetensors writes the notes in an order that differs from one call to the next.
+        end = 8 + int.from_bytes(content[:8], "little")
+        header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+        header += b" " * (-len(header) % 8)
+        return len(header).to_bytes(8, "little") + header + content[end:]
 
     @classmethod
     def open(cls, path: Path) -> Self:
