@@ -25,6 +25,7 @@ COMMANDS = [
     "crossval",
     "stress",
     "audit",
+    "pack",
     "info",
 ]
 

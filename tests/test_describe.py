@@ -1,12 +1,15 @@
 """What mammovae info says of paths: each is described, whatever becomes of the others."""
 
+import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 
+import mammovae as mv
 from mammovae.data import explain
 from mammovae.describe import describe
+from mammovae.report.formatting import headline
 
 
 def image_of(raw: Path) -> Path:
@@ -33,6 +36,23 @@ def test_files_are_decoded_in_another_process(trapped_raw: Path, monkeypatch: py
     monkeypatch.setattr(explain, "read", crash)
     sentences, failed = describe([image_of(trapped_raw)])
     assert failed == 0 and "image of" in "".join(sentences.values())
+
+
+def test_of_a_run_and_of_generated_images_it_says_what_was_measured_and_where_the_card_is(
+    run: Path, trapped_data: Path, tmp_path: Path
+) -> None:
+    copy, generated = tmp_path / "run", tmp_path / "generated"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("figures"))
+    mv.generate(copy, out=generated, count=2)
+    metrics = mv.evaluate(copy, trapped_data, out=tmp_path / "evaluation")
+    sentences, failed = describe([copy, generated])
+    first, evaluated, card = sentences[str(copy)].splitlines()
+    assert failed == 0 and first.startswith(f"{copy}: RUN folder (train, done), preset tiny")
+    assert evaluated.startswith(
+        "  Evaluation on test images of the data that the run was trained on (vindr, phantoms): "
+    )
+    assert evaluated.endswith(headline(metrics)) and card == f"  model card: {copy / 'model_card.md'}"
+    assert sentences[str(generated)].splitlines()[1:] == [f"  data sheet: {generated / 'data_sheet.md'}"]
 
 
 def test_a_zip_archive_is_counted_and_not_decoded(tmp_path: Path) -> None:

@@ -108,12 +108,18 @@ def test_a_data_folder_holds_what_the_document_says(trapped_data: Path) -> None:
     compare(documented("manifest.json") + documented("manifest.json of a DATA folder"), items(manifest))
 
 
-def test_a_run_folder_holds_what_the_document_says(run: Path) -> None:
+def test_a_run_folder_holds_what_the_document_says(run: Path, trapped_data: Path, tmp_path: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
     compare(documented("manifest.json") + documented("manifest.json of a RUN folder"), items(manifest))
     history = pd.read_csv(run / "members" / "vae" / "history.csv")
     compare(documented("RUN/members/NAME/history.csv"), cells(history))
     compare(documented("RUN/calibration.parquet"), cells(pd.read_parquet(run / "calibration.parquet")))
+    mv.evaluate(run, trapped_data, out=tmp_path / "evaluation")
+    mv.stress(run, trapped_data, out=tmp_path / "stress", workers=2)
+    figures = sorted((run / "figures").iterdir())
+    assert {path.name.partition("-")[0] for path in figures} == {"evaluate", "stress"}
+    for path in figures:
+        compare(documented("RUN/figures/evaluate-HASH.json"), items(json.loads(path.read_text())))
     compare(
         documented("RUN/private/training_images.json"),
         items(json.loads((run / "private" / "training_images.json").read_text())),

@@ -25,6 +25,7 @@ from mammovae.storage import (
     first_difference,
     read_json,
     read_manifest,
+    update_text,
     write_csv,
     write_json,
 )
@@ -38,6 +39,16 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> 
         raise RuntimeError
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_a_text_that_is_there_already_is_not_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "card.md"
+    for text in ("first\n", "second: café\n"):
+        update_text(path, text)
+        assert path.read_text(encoding="utf-8") == text
+    before = path.stat().st_ino
+    update_text(path, "second: café\n")
+    assert path.stat().st_ino == before, "what is written in one step is another file"
 
 
 def test_a_finished_stage_is_done_for_the_same_call(tmp_path: Path) -> None:

@@ -10,10 +10,23 @@ if TYPE_CHECKING:
     from mammovae.data.dataset import Data
     from mammovae.models.run import Run
     from mammovae.verbs import Result as Result
-    from mammovae.verbs import audit, crossval, demo, evaluate, generate, info, phantom, prepare, score, stress, train
+    from mammovae.verbs import (
+        audit,
+        crossval,
+        demo,
+        evaluate,
+        generate,
+        info,
+        pack,
+        phantom,
+        prepare,
+        score,
+        stress,
+        train,
+    )
 
 __all__ = ["Data", "InputError", "PrepareSettings", "Result", "Run", "TrainSettings", "UsageError", "__version__"]
-__all__ += ["audit", "crossval", "demo", "evaluate", "generate", "info"]
+__all__ += ["audit", "crossval", "demo", "evaluate", "generate", "info", "pack"]
 __all__ += ["phantom", "prepare", "score", "stress", "train"]
 
 _MODULES = {"Data": "data.dataset", "Run": "models.run"}

@@ -12,18 +12,22 @@ from mammovae.config import InputError
 from mammovae.data.dataset import WRITERS
 from mammovae.data.explain import explain
 from mammovae.data.index import printable
+from mammovae.generation.data_sheet import DATA_SHEET
 from mammovae.imageio.raw_tree import RawTree
+from mammovae.models.run import CONFIG
 from mammovae.parallel import pool
 from mammovae.report.formatting import count_line, plural
+from mammovae.report.recorded_figures import read_figures
 from mammovae.storage import MANIFEST, read_json
+from mammovae.training.model_card import CARD
 
 
 @checked
 def describe(paths: Annotated[Sequence[AnyPath], Field(min_length=1)]) -> tuple[dict[str, str], int]:
     """Say in words what each path is, and count those of which only the reason can be said why they are nothing known.
 
-    A DATA folder, a RUN folder, another stage's folder and a zip archive are a line, an image file is several. Files
-    are read by a worker process, as their decoders may crash or never end.
+    A folder of mammovae and a zip archive are a line, with what was measured of a run or of generated images a line
+    more each; an image file is several. Files are read by a worker process, as their decoders may crash or never end.
     """
     descriptions: dict[str, str] = {}
     failed = 0
@@ -31,7 +35,10 @@ def describe(paths: Annotated[Sequence[AnyPath], Field(min_length=1)]) -> tuple[
     explained = dict(pool.map_unordered(explain, files, workers=1))
     for path in paths:
         try:
-            descriptions[str(path)] = _checked(explained[path]) if path in explained else printable(_describe(path))
+            if path in explained:
+                descriptions[str(path)] = _checked(explained[path])
+            else:
+                descriptions[str(path)] = "\n".join(map(printable, _describe(path)))
         except InputError as error:
             descriptions[str(path)] = printable(str(error))
             failed += 1
@@ -44,10 +51,14 @@ def _checked(result: str | InputError) -> str:
     return result
 
 
-def _describe(path: Path) -> str:
+def _describe(path: Path) -> list[str]:
+    """Return the lines that say what a path is that is no image."""
     if path.is_file():
-        files = plural(len(RawTree.scan(path).files), "file")
-        return f"{path}: zip archive of {files}, which mammovae prepare and score read in place"
+        tree = RawTree.scan(path)
+        if {MANIFEST, CONFIG} <= set(tree.files):
+            return [f"{path}: zip archive of a RUN folder: unzip it, and name the folder that it was unzipped to"]
+        files = plural(len(tree.files), "file")
+        return [f"{path}: zip archive of {files}, which mammovae prepare and score read in place"]
     if not path.is_dir():
         raise InputError(f"there is no file or folder {path}: check the path")
     if not (path / MANIFEST).is_file():
@@ -57,9 +68,18 @@ def _describe(path: Path) -> str:
         raise InputError(f"{path} is no folder of mammovae: its {MANIFEST} is another program's")
     state, done = f"{manifest['command']}, {manifest['state']}", manifest["state"] == "done"
     if done and manifest["command"] in WRITERS:
-        return f"{path}: DATA folder ({state}) at {manifest['size']} px; {count_line(manifest)}"
+        data = f"{path}: DATA folder ({state}) at {manifest['size']} px; {count_line(manifest)}"
+        return [data, *_sheet(path, DATA_SHEET, "data sheet")]
     if done and manifest["command"] == "train":
         images, weights = manifest["images"], sum(manifest["parameters"].values())
-        run = f"RUN folder ({state}), preset {manifest['preset']}, {weights:,} parameters"
-        return f"{path}: {run}, trained on {images['train']:,} images, calibrated on {images['calibration']:,}"
-    return f"{path}: {state}, written {manifest['written']} by mammovae {manifest['versions']['mammovae']}"
+        run = f"{path}: RUN folder ({state}), preset {manifest['preset']}, {weights:,} parameters"
+        trained = f"{run}, trained on {images['train']:,} images, calibrated on {images['calibration']:,}"
+        return [trained, *_sheet(path, CARD, "model card")]
+    return [f"{path}: {state}, written {manifest['written']} by mammovae {manifest['versions']['mammovae']}"]
+
+
+def _sheet(folder: Path, name: str, what: str) -> list[str]:
+    """Return what was measured of a run or of generated images, a line each, and where the whole is to be read."""
+    if not (folder / name).is_file():
+        return []
+    return [*(f"  {one.headline}" for one in read_figures(folder).values()), f"  {what}: {folder / name}"]

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -111,6 +112,12 @@ def write_text(path: Path, text: str, *, durable: bool = False) -> None:
     """Write text to path in one step."""
     with atomic_write(path, durable=durable) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def update_text(path: Path, text: str) -> None:
+    """Write text to path in one step, unless it is there already: a disk that is read-only by now is no hindrance."""
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(path, text)
 
 
 def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
@@ -303,6 +310,8 @@ def read_manifest(folder: Path, *commands: str) -> dict[str, Any]:
     path = folder / MANIFEST
     if not folder.is_dir():
         what = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
+        if zipfile.is_zipfile(folder):
+            raise InputError(f"{folder} is a zip archive: unzip it, and name the folder that it was unzipped to")
         raise InputError(f"{what}: name {kind} that mammovae {command} wrote")
     if not path.is_file():
         raise InputError(f"{folder} is not {kind}: it has no {MANIFEST}")

@@ -44,6 +44,7 @@ _CACHE = 'A folder of trained members that attempts share; by default "members" 
 _OF_TRAINING = "Only this one, where the training images had one; by default each image's is that of a training image."
 _RETRY = "Try once more what failed or was missing, as after files were fetched again; all else stays as it is."
 _EXPORT = "Also write images, masks and index.csv to OUT/export-png (16 bit) or OUT/export-npy, for other programs."
+_MOST_LISTED = 20  # files left out that pack's last lines name
 TrainFlags = Annotated[TrainSettings, _FLAGS]
 
 
@@ -390,6 +391,26 @@ def audit(
 
     metrics = audit(Path(generated), Path(run), Path(data), Path(out), seed, utility)
     return Result(Path(out), metrics, "\n".join([*metrics["conclusions"], f"report: {Path(out) / 'report.html'}"]))
+
+
+@checked
+def pack(run: RunFolder, /, *, out: Annotated[Place, Parameter(help="The zip archive to write.")]) -> Result:
+    """Pack a run into a zip archive that can be handed on: nothing that shows or names a patient is in it.
+
+    What is not known to be without patients is left out, and listed; a file that does not hold what train wrote is
+    refused. Unzipped, its folder is a run for every command.
+
+    Example: mammovae pack RUN --out run.zip
+    """
+    from mammovae.packing import pack
+    from mammovae.report.formatting import plural
+
+    facts = pack(Path(run), Path(out))
+    names = facts["left_out"]
+    more = f" and {len(names) - _MOST_LISTED:,} more" if len(names) > _MOST_LISTED else ""
+    absent = f"left out: {', '.join(names[:_MOST_LISTED])}{more}" if names else "nothing was left out"
+    size = Path(out).stat().st_size / 1e6
+    return Result(Path(out), facts, f"{absent}\n{plural(len(facts['files']), 'file')}, {size:,.1f} MB: {out}")
 
 
 @checked

@@ -149,6 +149,8 @@ def test_every_figure_stands_beside_its_reference_with_an_interval(
     page = (tmp_path / "audit" / "report.html").read_text()
     assert "derived from" in page and REAL_REFERENCE in page
     assert "Phantoms, no patients." in page and "It shows patients’ images" not in page
+    sheet = (generated / "data_sheet.md").read_text()
+    assert "Not audited" not in sheet and f"| {metrics['membership_auroc']:.2f} (" in sheet
     before = (tmp_path / "audit" / "metrics.json").read_bytes()
     assert mv.audit(generated, tiny, held_out_data, out=tmp_path / "audit") == json.loads(before)
 

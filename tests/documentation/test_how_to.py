@@ -16,6 +16,7 @@ RESULTS = {
     "score": "review.html",
     "stress": "STRESS/detectability.png",
     "archive-quality": "quality.csv",
+    "pack": "scores-handed-on.csv",
     "notebooks": "first-images.png",
     "pacs": "INCOMING",
     "several-folders": "scores-joined.csv",

@@ -16,6 +16,7 @@ from mammovae.config import InputError, PresetName, Seed, TrainSettings, UsageEr
 from mammovae.data.dataset import Data
 from mammovae.evaluation.evaluate import select_test_images, stage_inputs
 from mammovae.evaluation.scored_images import score_images
+from mammovae.generation.data_sheet import record_on_sheet
 from mammovae.generation.samplers import DERIVED
 from mammovae.models.base import Generator
 from mammovae.models.run import Run
@@ -65,7 +66,11 @@ def audit(
             metrics = write_audit_report(stage.out, sets, result, context, latent, used)
             write_json(stage.out / "metrics.json", metrics)
             stage.finish()
-        return read_json(stage.out / "metrics.json")
+        result = read_json(stage.out / "metrics.json")
+    if "sampling" in artificial.manifest:  # that is, mammovae generated them
+        measured = {name: inputs[name] for name in ("index", "images")}
+        record_on_sheet(artificial.path, real, result, measured, seed)
+    return result
 
 
 def _encoder(run: Run) -> Generator | None:

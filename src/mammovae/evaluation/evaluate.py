@@ -15,7 +15,8 @@ from mammovae.evaluation.scored_images import listed, score_images
 from mammovae.models.run import Run
 from mammovae.report.page import write_page
 from mammovae.storage import StageFolder, file_hash, read_json, write_csv, write_json
-from mammovae.training.leakage import exclude_training_images
+from mammovae.training.leakage import UNCHECKED, exclude_training_images
+from mammovae.training.model_card import record_on_card
 
 ORIGINAL_PROTOCOL_IMAGES = 20
 
@@ -39,7 +40,10 @@ def evaluate(run: AnyPath, data: AnyPath, out: AnyPath, protocol: Protocol, seed
             selection = ImageSelection(protocol, seed, notes)
             write_page(stage.out / "report.html", build_page(opened, prepared, table, metrics, selection))
             stage.finish()
-        return read_json(stage.out / "metrics.json")
+        result = read_json(stage.out / "metrics.json")
+    about = {"command": "evaluate", "seed": seed, "protocol": protocol}
+    record_on_card(opened, prepared, result, {"index": prepared.digest}, UNCHECKED not in notes, **about)
+    return result
 
 
 def stage_inputs(run: Run, data: Data) -> dict[str, str]:

@@ -25,7 +25,8 @@ from mammovae.report.charts import detectability_chart, fault_chart
 from mammovae.report.style import save
 from mammovae.statistics.bootstrap import PatientBootstrap, flatten_estimates
 from mammovae.storage import StageFolder, read_json, write_csv, write_json
-from mammovae.training.leakage import exclude_training_images
+from mammovae.training.leakage import UNCHECKED, exclude_training_images
+from mammovae.training.model_card import record_on_card
 
 _MIDDLE_MM = 10.0  # of the lesions whose kinds are distinguished at each contrast
 
@@ -59,7 +60,10 @@ def stress(
             metrics = {"notes": notes} | detected.metrics() | lesion_metrics(lesions)
             write_json(stage.out / "metrics.json", metrics)
             stage.finish()
-        return read_json(stage.out / "metrics.json")
+        result = read_json(stage.out / "metrics.json")
+    inputs = {"index": prepared.digest, "other_view": settings["other_view"]}
+    record_on_card(opened, prepared, result, inputs, UNCHECKED not in notes, command="stress", seed=seed)
+    return result
 
 
 def with_identity(rows: pd.DataFrame, data: Data, fold: int = 0) -> pd.DataFrame:

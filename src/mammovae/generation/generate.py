@@ -17,6 +17,7 @@ from mammovae.data.finalize import SHEET_IMAGES, counts
 from mammovae.data.geometry import Geometry
 from mammovae.data.measurements import MEASUREMENTS, measure_image
 from mammovae.data.split import assign_splits
+from mammovae.generation.data_sheet import write_data_sheet
 from mammovae.generation.dicom_export import Origin, encode
 from mammovae.generation.latent_density import DENSITY
 from mammovae.generation.samplers import DERIVED, LatentSampler, condition_labels, to_uint16
@@ -58,7 +59,9 @@ def generate_from(
             facts |= {"counts": counts(frame), "prepared": prepared}
             facts |= {"run": {name: run.manifest[name] for name in ("weights", "preset")}}
             fitted = {"latent_density": sampler.distribution.name} if sampler.mode == "latent" else {}
-            stage.finish(**facts, sampling=settings | fitted)
+            facts |= {"sampling": settings | fitted}
+            write_data_sheet(stage.out, stage.facts() | facts, frame)
+            stage.finish(**facts)
         return stage.facts()
 
 

@@ -1,5 +1,6 @@
 """The distribution fitted to the latent vectors of training images, from which new latent vectors are sampled."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.numpy import save
 from torch import Tensor
 
 from mammovae.config import InputError
@@ -93,9 +94,18 @@ class LatentDensity:
 
     def save(self, path: Path) -> None:
         """Write to path as safetensors in one step."""
-        arrays = {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in _ARRAYS}
         with atomic_write(path) as partial:
-            save_file(arrays, partial, {name: repr(value) for name, value in self.held_out.items()})
+            partial.write_bytes(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Return what save writes: the same distribution gives the same bytes."""
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        content = save(arrays, {name: repr(value) for name, value in self.held_out.items()})
+        # safetensors writes the notes in an order that differs from one call to the next.
+        end = 8 + int.from_bytes(content[:8], "little")
+        header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+        header += b" " * (-len(header) % 8)
+        return len(header).to_bytes(8, "little") + header + content[end:]
 
     @classmethod
     def open(cls, path: Path) -> Self:

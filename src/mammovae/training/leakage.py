@@ -11,7 +11,8 @@ from mammovae.storage import read_json, write_json
 
 TRAINING_IMAGES = "private/training_images.json"
 """In private/: patient_ids are few enough to be guessed, and a hash of a guess is soon made."""
-_UNCHECKED = f"whether the run was trained on these patients could not be checked, as it has no {TRAINING_IMAGES}"
+UNCHECKED = f"whether the run was trained on these patients could not be checked, as it has no {TRAINING_IMAGES}"
+"""The note on a run without its record."""
 
 
 def record_training_images(run: Run, data: Data, positions: np.ndarray) -> None:
@@ -34,7 +35,7 @@ def exclude_training_images(run: Run, data: Data, positions: np.ndarray) -> tupl
     """
     if not (run.path / TRAINING_IMAGES).is_file():
         is_own = data.digest == run.manifest["inputs"]["index"]
-        return positions, [] if is_own else [_UNCHECKED]
+        return positions, [] if is_own else [UNCHECKED]
     seen = {name: set(hashes) for name, hashes in read_json(run.path / TRAINING_IMAGES).items()}
     is_new = [
         (data.patients[place] is None or _hash_patient(data.patients[place]) not in seen["patients"])

@@ -28,9 +28,11 @@ from mammovae.report.images import image_grid
 from mammovae.report.style import save
 from mammovae.storage import StageFolder, atomic_write, code_hash, digest, file_hash, read_manifest, write_text
 from mammovae.training.calibrate import calibrate, check_insertion_artefacts
+from mammovae.training.cohort import describe_cohort
 from mammovae.training.distributed import ProcessGroup, launch, run_side_by_side
 from mammovae.training.leakage import record_training_images
 from mammovae.training.loop import fit
+from mammovae.training.model_card import write_card
 
 _SIZE_ON_GPU = 256
 """Of the generate preset's images, in pixels; on a CPU they are of 128."""
@@ -88,7 +90,9 @@ def train_on(
         with StageFolder(out, "train", {"preset": preset} | chosen.model_dump(), inputs) as stage:
             if not stage.done:
                 write_text(out / CONFIG, tomli_w.dumps(chosen.model_dump(exclude_none=True)))
-                stage.finish(preset=preset, devices=group.size, **job.finish(job.fit_members(cache)))
+                made = {"preset": preset, "devices": group.size} | job.finish(job.fit_members(cache))
+                write_card(out, stage.facts() | made, chosen)
+                stage.finish(**made)
             facts = stage.facts()
     return group.broadcast(facts)
 
@@ -195,12 +199,14 @@ class _Job:
             save(grid, run.path / "private" / "reconstructions.png")
         record_training_images(run, data, np.concatenate(list(parts.values())))
         return {
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
             "training_seconds": round(sum(float(history["seconds"].sum()) for history in histories.values()), 1),
             "images": {name: len(positions) for name, positions in parts.items()},
             "parameters": {name: sum(p.numel() for p in one.parameters()) for name, one in self.members.items()},
             "weights": {name: file_hash(self._folder(name) / WEIGHTS) for name in self.members},
             "prepared": data.manifest["settings"] | {name: data.manifest[name] for name in _OF_RAW_DATA},
             "joined": data.manifest.get("joined", []),
+            "training_data": describe_cohort(data, parts),
             **scales,
         }
 
