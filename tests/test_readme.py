@@ -49,6 +49,7 @@ def test_every_block_has_a_tag_that_is_known() -> None:
     assert {kind for _, kind, _ in BLOCKS} == {"run", "vindr", "mias", "long", "none"}
 
 
+@pytest.mark.slow
 def test_the_blocks_tagged_run_run(tmp_path: Path) -> None:
     for language, text in blocks("run"):
         execute(language, text, tmp_path)
@@ -59,6 +60,7 @@ def test_the_blocks_tagged_run_run(tmp_path: Path) -> None:
         assert (tmp_path / result).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_the_vindr_study_runs_on_a_tree_of_its_shape(tmp_path: Path) -> None:
     mv.phantom(out=tmp_path / "vindr-mammo", patients=24, size=96, traps=True, workers=2)
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
@@ -69,6 +71,7 @@ def test_the_vindr_study_runs_on_a_tree_of_its_shape(tmp_path: Path) -> None:
     assert (tmp_path / "FULL-TEST-VINDR" / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "mias").is_dir(), reason="the MIAS films are not on this machine")
 def test_the_mias_study_runs_on_the_films(tmp_path: Path) -> None:
     (tmp_path / "mias").symlink_to(SHARED / "mias")
