@@ -1,5 +1,7 @@
 # make demo: phantoms -> everything -> runs/demo/report.html     make test: all tests
 # make docs: the documentation site -> site/index.html
+# make test-fast: those not marked slow, in a minute and a half     make check: style, types, spelling
+# make package: the wheel and the source archive, checked, in dist/
 # make fuzz: 3,000 mutated files, at most 10 minutes     make test-lowest: reading files by the lowest versions allowed
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +12,7 @@ LOWEST := .venv-lowest
 # A process for each core, with one thread: threads of processes that share cores wait for one another.
 PYTEST := -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: demo docs test test-lowest fuzz check bench clean
+.PHONY: demo docs test test-fast test-lowest fuzz check package bench clean
 
 demo: $(STAMP)
 	$(BIN)/mammovae demo --out runs/demo
@@ -20,7 +22,10 @@ docs: $(STAMP)
 	$(BIN)/zensical build --clean --strict
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) --cov --cov-report=term:skip-covered
+
+test-fast: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow"
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz.run_fuzz --count 3000 --seed 0
@@ -36,13 +41,20 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
+	$(BIN)/codespell
+
+# Built apart from this environment, by the backend of constraints.txt.
+package: $(STAMP)
+	rm -rf dist
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/run_benchmarks.py
 
 clean:
-	rm -rf runs/demo site .pytest_cache .ruff_cache
+	rm -rf runs/demo dist site .pytest_cache .ruff_cache
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -35,7 +35,8 @@ def behind_the_verbs() -> dict[str, Any]:
         if isinstance(node, ast.ImportFrom) and node.col_offset and not str(node.module).startswith(HELPERS):
             for alias in node.names:
                 function = getattr(importlib.import_module(str(node.module)), alias.name)
-                found[f"{function.__module__}.{alias.name}"] = function
+                if inspect.signature(function).parameters:
+                    found[f"{function.__module__}.{alias.name}"] = function
     return found
 
 

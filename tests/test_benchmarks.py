@@ -14,6 +14,7 @@ import mammovae as mv
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "run_benchmarks.py"
 
 
+@pytest.mark.slow
 def test_a_row_is_measured_printed_and_written(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "start-help", "--tiny", "--json", str(tmp_path / "bench.json")]
     answer = subprocess.run(command, capture_output=True, text=True)
@@ -28,6 +29,7 @@ def test_an_unknown_row_is_refused_with_the_known_ones() -> None:
     assert answer.returncode == 2 and "choose from prepare-jp2" in answer.stderr
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_a_gpu_runs_on_the_cpu_and_a_part_that_fails_does_not_take_the_others_with_it(
     tmp_path: Path,
 ) -> None:

@@ -1,14 +1,24 @@
 """What mammovae info says of paths: each is described, whatever becomes of the others."""
 
+import getpass
+import platform
+import re
 import shutil
+import socket
+import sys
 import zipfile
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import mammovae as mv
+from mammovae import describe as describe_module
+from mammovae.__main__ import main
 from mammovae.data import explain
-from mammovae.describe import describe
+from mammovae.describe import describe, describe_system
 from mammovae.report.formatting import headline
 
 
@@ -65,3 +75,53 @@ def test_a_zip_archive_is_counted_and_not_decoded(tmp_path: Path) -> None:
     assert (
         sentences[str(archive)] == f"{archive}: zip archive of 3 files, which mammovae prepare and score read in place"
     )
+
+
+def test_the_system_is_described_by_versions_of_all_that_is_needed() -> None:
+    words = describe_system()
+    assert words["mammovae"].startswith(mv.__version__) and words["Python"].endswith(platform.python_version())
+    assert {name: words[name] for name in ("torch", "pydicom", "numpy", "pyjpegls", "pylibjpeg", "python-gdcm")} == {
+        name: version(name) for name in ("torch", "pydicom", "numpy", "pyjpegls", "pylibjpeg", "python-gdcm")
+    }
+    assert words["operating system"].startswith(platform.system()) and re.fullmatch(r"[\d.]+ GiB", words["memory"])
+    assert re.match(r"\d+ of \d+, ", words["cores"]) and words["threads"].startswith(str(torch.get_num_threads()))
+    assert words["extra cluster"] == "installed"
+
+
+def test_the_description_of_the_system_names_no_user_no_machine_and_no_path() -> None:
+    text = str(mv.info(system=True))
+    for private in (getpass.getuser(), socket.gethostname()):
+        assert not re.search(rf"\b{re.escape(private)}\b", text)
+    assert sys.prefix not in text and not re.search(r"(^|\s|=)[/~]", text, flags=re.M)
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(package: str) -> str:
+        if package in ("python-gdcm", "distributed"):
+            raise PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(describe_module, "version", absent)
+    words = describe_system()
+    assert words["python-gdcm"] == "missing" and words["extra cluster"] == "without distributed"
+
+
+def test_gpus_and_settings_of_threads_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = SimpleNamespace(name="A GPU", total_memory=16 * 2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: gpu)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+    words = describe_system()
+    assert words["GPU"] == "A GPU (16 GiB), A GPU (16 GiB), CUDA 13.0" and "MKL_NUM_THREADS=3" in words["threads"]
+
+
+def test_the_system_comes_before_the_paths_and_one_of_the_two_is_needed(
+    trapped_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["info", str(trapped_data), "--system"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("mammovae: ") and lines[-1].startswith(f"{trapped_data}: DATA folder")
+    with pytest.raises(mv.UsageError, match="'paths' is empty: name files or folders, or ask for --system"):
+        mv.info()

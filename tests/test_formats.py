@@ -126,6 +126,7 @@ def test_a_run_folder_holds_what_the_document_says(run: Path, trapped_data: Path
     )
 
 
+@pytest.mark.slow
 def test_generated_folders_and_scores_hold_what_the_document_says(
     run: Path, trapped_data: Path, tmp_path: Path
 ) -> None:
@@ -140,6 +141,7 @@ def test_generated_folders_and_scores_hold_what_the_document_says(
     compare(documented("scores.csv"), cells(frame))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["evaluate", "stress"])
 def test_metrics_are_what_the_document_says(command: str, run: Path, trapped_data: Path, tmp_path: Path) -> None:
     metrics = getattr(mv, command)(run, trapped_data, out=tmp_path / command)

@@ -9,6 +9,8 @@ import pytest
 import mammovae as mv
 from mammovae.config import Layout
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("layout", ["vindr", "vindr-png"])
 def test_a_tree_with_every_defect_goes_the_whole_way(layout: Layout, tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ def _check_address(cluster: str) -> str:
 
 
 TO_PATH = PlainValidator(_to_path)
+ANY_NUMBER = "any number"
+"""Marks a *parameter of which there may be none; of every other one at least is needed."""
 AnyPath = Annotated[Path, TO_PATH]
 """Where something is or goes: a Path or its text, which is not empty."""
 Cluster = Annotated[str, AfterValidator(_check_address)]
@@ -55,7 +57,7 @@ def checked(function: Callable[Parameters, Returned]) -> Callable[Parameters, Re
     """Have a function check its arguments by their annotations; the first wrong one is a UsageError of one sentence.
 
     The function gets what the annotations say: of text its Path, of NumPy's numbers Python's. Of *parameters at least
-    one is needed. What Python itself refuses, such as an unknown name, stays a TypeError.
+    one is needed, but for ANY_NUMBER. What Python itself refuses, such as an unknown name, stays a TypeError.
     """
     signature = inspect.signature(function)
     several = [name for name, one in signature.parameters.items() if one.kind is one.VAR_POSITIONAL]
@@ -63,7 +65,9 @@ def checked(function: Callable[Parameters, Returned]) -> Callable[Parameters, Re
     @cache  # when first called: to build it takes time that --help should not
     def arguments() -> type[_Arguments]:
         annotations = get_type_hints(function, include_extras=True)
-        annotations |= {name: Annotated[tuple[annotations[name], ...], Field(min_length=1)] for name in several}
+        for name in several:
+            least = 0 if ANY_NUMBER in getattr(annotations[name], "__metadata__", ()) else 1
+            annotations[name] = Annotated[tuple[annotations[name], ...], Field(min_length=least)]
         fields: dict[str, Any] = {
             name: (annotations[name], None) for name in signature.parameters if name in annotations
         }

@@ -19,7 +19,9 @@ _PATH, _FLAGS = Parameter(metavar="PATH"), Parameter(name="*", group=Group("Sett
 # Text first: the command line would make a Path of the current folder of no text at all.
 Place = Annotated[str | Path, arguments.TO_PATH, _PATH]
 OptionalPlace = Annotated[Place | None, _PATH]
-Places = Annotated[Place, Parameter(required=True, help="Files and folders to look at.")]
+_PLACES = "Files and folders to look at."
+Places = Annotated[Place, Parameter(required=True, help=_PLACES)]
+AnyPlaces = Annotated[Place, arguments.ANY_NUMBER, Parameter(help=_PLACES)]
 DataFolder = Annotated[Place, Parameter(help="A folder that mammovae prepare (or generate) wrote.")]
 _SEVERAL = "Folders that mammovae prepare (or generate) wrote, read as one."
 DataFolders = Annotated[Place, Parameter(required=True, help=_SEVERAL)]
@@ -34,6 +36,7 @@ Cluster = Annotated[arguments.Cluster | None, Parameter(help=_CLUSTER)]
 _EXECUTOR = "In Python, any executor of concurrent.futures, to do the work instead of worker processes."
 _TIMEOUT = "Longest that one file may take in a worker, in seconds; by default 600."
 Timeout = Annotated[arguments.Seconds | None, Parameter(help=_TIMEOUT)]
+_SYSTEM = "Describe this machine and what is installed, for a bug report: no name of a user or machine, no path."
 Strict = Annotated[bool, Parameter(help="Exit with status 1 when any image failed.")]
 _PRESET = "Where the settings start from; each one given replaces the preset's; the defaults shown are original's."
 Preset = Annotated[config.PresetName, Parameter(help=_PRESET)]
@@ -414,7 +417,7 @@ def pack(run: RunFolder, /, *, out: Annotated[Place, Parameter(help="The zip arc
 
 
 @checked
-def info(*paths: Places) -> Result:
+def info(*paths: AnyPlaces, system: Annotated[bool, Parameter(help=_SYSTEM)] = False) -> Result:
     """Say in words what a DATA folder, a RUN folder or an image is; of an image, how its values become grey.
 
     Of each image file: its kind, side and view and where they were read, every step from stored values to grey, what is
@@ -422,7 +425,12 @@ def info(*paths: Places) -> Result:
 
     Example: mammovae info DATA RUN image.dcm
     """
-    from mammovae.describe import describe
+    from mammovae.describe import describe, describe_system
 
-    sentences, failed = describe([Path(path) for path in paths])
-    return Result(Path(*paths[:1]), sentences, "\n".join(sentences.values()), int(failed > 0))
+    if not paths and not system:
+        raise config.UsageError("setting 'paths' is empty: name files or folders, or ask for --system")
+    facts = describe_system() if system else {}
+    lines = [f"{name + ':':<22}{words}" for name, words in facts.items()]
+    sentences, failed = describe([Path(path) for path in paths]) if paths else ({}, 0)
+    summary = "\n".join([*lines, *sentences.values()])
+    return Result(Path(*paths[:1]), facts | sentences, summary, int(failed > 0))

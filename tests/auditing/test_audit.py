@@ -18,6 +18,8 @@ from mammovae.data import index
 from mammovae.evaluation import reference
 from mammovae.models.run import Run
 
+pytestmark = pytest.mark.slow
+
 PATIENTS = 52
 
 

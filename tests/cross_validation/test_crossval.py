@@ -20,6 +20,8 @@ from mammovae.evaluation import reference
 from mammovae.models.run import Run
 from mammovae.training.train import train_on
 
+pytestmark = pytest.mark.slow
+
 SETTINGS: dict[str, Any] = {
     "epochs": 2,
     "view": "MLO",

@@ -122,10 +122,12 @@ def padded_film(seed):
     return np.pad(film.astype(np.uint16) * 257, ((0, 0), (0, int(rng.integers(0, 180)))))
 
 
+@pytest.mark.slow
 def test_a_little_noise_does_not_move_the_crop_of_a_film_padded_with_black():
     assert max(moved(padded_film(seed), seed) for seed in range(40)) <= 0.01
 
 
+@pytest.mark.slow
 def test_a_little_noise_does_not_move_the_crop_of_real_films():
     films = sorted((SHARED / "mias").glob("mdb*.pgm"))
     if not films:

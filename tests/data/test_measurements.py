@@ -45,6 +45,7 @@ def everything(prepared):
     return prepared.digest, prepared.geometry, prepared.chest_wall, prepared.fields, prepared.measurements
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("film", FILMS, ids=lambda path: path.stem)
 def test_no_measurement_and_no_crop_depends_on_lossless_compression_or_on_the_size(film, tmp_path):
     dataset = pydicom.dcmread(film)
@@ -63,6 +64,7 @@ def test_no_measurement_and_no_crop_depends_on_lossless_compression_or_on_the_si
         assert (large.digest, large.measurements) == (of_raw.digest, of_raw.measurements)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [8, 10, 12])
 @pytest.mark.parametrize(
     "attributes",
@@ -97,6 +99,7 @@ def test_a_whole_image_of_another_kind_of_file_measures_as_the_dicom_file(tmp_pa
     assert (ours.measurements, ours.geometry, ours.digest) == (want.measurements, want.geometry, want.digest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("film", FILMS[::4], ids=lambda path: path.stem)
 def test_lossy_jpeg_2000_at_a_tenth_of_the_size_moves_measurements_by_little(film, tmp_path):
     values = pydicom.dcmread(film).pixel_array
@@ -150,6 +153,7 @@ def test_metal_must_be_sharp(phantom):
     assert measured(white_where(phantom, soft))["metal"] < 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("below", [False, True])
 @pytest.mark.parametrize("slope", [-0.11, 0.0, 0.07])
 @phantoms

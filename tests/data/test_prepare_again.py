@@ -24,6 +24,8 @@ from mammovae.data.listing import HEADERS, CompactHeaders, needed_headers, scan
 from mammovae.data.prepare_image import HeadersTask, do_task
 from mammovae.parallel import pool
 
+pytestmark = pytest.mark.slow
+
 SMALL = mv.PrepareSettings(size=32)
 
 

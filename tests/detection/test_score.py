@@ -19,6 +19,8 @@ from mammovae.config import InputError, UsageError
 from mammovae.detection import score, score_inputs, scorer
 from mammovae.detection.map_files import map_name
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def images(trapped_raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from tests.documentation.pages import DOCS, ROOT, blocks, run_here, run_in_shell
 from tests.documentation.pages import here as here
 
 RESULTS = ("DATA/contact_sheet.png", "RUN/loss.png", "RUN/private/reconstructions.png", "GENERATED/grid.png")
+
+pytestmark = pytest.mark.slow
 
 
 def test_readme_and_the_tutorials_after_it_run(here: Path) -> None:

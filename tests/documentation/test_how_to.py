@@ -22,6 +22,8 @@ RESULTS = {
     "several-folders": "scores-joined.csv",
 }
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def first_run(trapped_raw: Path, trapped_data: Path, run: Path, here: Path) -> Path:

@@ -3,12 +3,15 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from tests.documentation.pages import DOCS, ROOT, blocks, run_here
 from tests.documentation.pages import here as here
 
 import mammovae as mv
 
 TUTORIALS = DOCS / "tutorials"
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_synthetic_data_set_is_made(here: Path) -> None:

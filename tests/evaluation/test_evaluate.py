@@ -79,6 +79,7 @@ def test_the_report_is_there_and_shows_the_same_figure(evaluation: Path) -> None
     assert not {"marks", "lesion_marks", "hit", "position"} & set(table)
 
 
+@pytest.mark.slow
 def test_the_original_protocol_draws_twenty_of_each_at_most_and_says_when_there_are_fewer(
     run: Path, trapped_data: Path
 ) -> None:
@@ -90,6 +91,7 @@ def test_the_original_protocol_draws_twenty_of_each_at_most_and_says_when_there_
     assert positions.tolist() == select_test_images(opened, data, "original", 0)[0].tolist()
 
 
+@pytest.mark.slow
 def test_evaluating_the_same_run_twice_gives_the_same_scores(run: Path, trapped_data: Path) -> None:
     opened, data = mv.Run.open(run), mv.Data.open(trapped_data)
     positions, _ = select_test_images(opened, data, "full", 0)
@@ -108,6 +110,7 @@ def test_info_says_what_a_folder_is(folder: str, words: str, request: pytest.Fix
     assert words in str(mv.info(request.getfixturevalue(folder)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("healthy", [None, False])
 def test_data_without_a_healthy_image_is_evaluated_as_far_as_it_goes(
     healthy: bool | None, run: Path, trapped_raw: Path, tmp_path: Path
@@ -127,6 +130,7 @@ def test_data_without_a_healthy_image_is_evaluated_as_far_as_it_goes(
     assert "No healthy image was scored" in page and "No image has an annotated position" in page
 
 
+@pytest.mark.slow
 def test_images_that_the_run_was_trained_on_are_left_out_of_its_test_and_counted(
     trapped_raw: Path, tmp_path: Path
 ) -> None:

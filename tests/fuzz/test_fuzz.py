@@ -33,6 +33,7 @@ def test_a_number_always_gives_the_same_file_and_another_seed_another() -> None:
     assert make_case(1, 5).content != make_case(2, 5).content
 
 
+@pytest.mark.slow
 def test_mutated_files_are_answered_in_words_within_time_and_memory(tmp_path: Path) -> None:
     verdicts = list(run(map(partial(make_case, 0), range(COUNT)), tmp_path))
     assert len(verdicts) == COUNT

@@ -15,6 +15,8 @@ from mammovae.imageio.read import read
 from mammovae.models.pyramid_vae import PyramidVae
 from mammovae.models.run import Run, device
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {
     "epochs": 2,
     "pyramid_vae": {

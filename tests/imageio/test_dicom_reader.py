@@ -125,6 +125,7 @@ def test_a_deflated_header_longer_than_the_first_piece_is_read(tmp_path):
     np.testing.assert_array_equal(read_dicom(deflated(tmp_path, private), None).pixels, stretched(grey()))
 
 
+@pytest.mark.slow
 def test_deflated_bombs_take_no_more_than_their_image_needs(tmp_path):
     in_pixels = deflated(tmp_path, pixels=300 * 2**20)
     assert "more than its image needs" in refusal(in_pixels)

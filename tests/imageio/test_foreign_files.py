@@ -120,6 +120,7 @@ def test_every_pattern_is_of_a_file() -> None:
         assert [pattern for pattern, _ in EXPECTED if not any(fnmatch(name, pattern) for name in names)] == []
 
 
+@pytest.mark.slow
 def test_prepare_has_a_row_for_each_that_is_an_image_and_none_for_others(tmp_path: Path) -> None:
     mv.prepare("dicom", FOLDER, out=tmp_path / "data", workers=2, settings=mv.PrepareSettings(size=16))
     frame = index.read(tmp_path / "data" / "index.parquet").set_index("source")

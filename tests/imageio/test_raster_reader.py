@@ -380,6 +380,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_what_claims_to_be_large_takes_no_memory(tmp_path, name):
     path = written(tmp_path, BOMBS[name](), name)

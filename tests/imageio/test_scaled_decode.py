@@ -196,6 +196,7 @@ def test_a_square_of_reduced_pixels_lies_where_that_of_the_whole_does(wall, fact
         assert abs(getattr(ours, name) - getattr(geometry, name)) <= factor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, ExplicitVRLittleEndian], ids=lambda uid: uid.keyword)
 @pytest.mark.parametrize("size", [128, 512])
 def test_a_real_film_is_prepared_within_a_bound_of_the_full_resolution_way(tmp_path, syntax, size):

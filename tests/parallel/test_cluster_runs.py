@@ -13,6 +13,8 @@ import pytest
 import mammovae as mv
 from mammovae.parallel.dask_cluster import local_cluster
 
+pytestmark = pytest.mark.slow
+
 distributed = pytest.importorskip("distributed")
 
 DATA = ("images.npy", "masks.npy", "index.parquet", "measurements.parquet", "failures.csv")

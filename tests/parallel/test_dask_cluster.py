@@ -21,6 +21,8 @@ from mammovae import version
 from mammovae.config import InputError, UsageError
 from mammovae.parallel import dask_cluster, pool, worker
 
+pytestmark = pytest.mark.slow
+
 
 def awkward(number: int) -> int:
     """Square, but refuse 3, crash at 5 and hang at 11."""

@@ -162,12 +162,14 @@ def test_a_crash_affects_no_other_task() -> None:
     assert errors[11].startswith(f"{CRASHED} (exit status 0)")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a limit on memory")
 def test_a_task_that_needs_too_much_memory_is_one_sentence_and_affects_no_other() -> None:
     results = dict(pool.map_unordered(take_gibibytes, [1.5, 3, 1], workers=1))
     assert reasons(results) == {3: TOO_LARGE}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a limit on memory")
 def test_what_earlier_tasks_left_behind_is_not_taken_from_the_next_ones() -> None:
     results = dict(pool.map_unordered(leak_a_gibibyte, range(6), workers=1))
@@ -223,6 +225,7 @@ def test_what_the_system_says_is_passed_on_and_what_python_says_is_not(error: Ex
     assert str(result).startswith(sentence)
 
 
+@pytest.mark.slow
 def test_a_task_that_hangs_affects_no_other_task_either() -> None:
     begin = time.monotonic()
     results = dict(pool.map_unordered(square_or_hang, range(40), workers=2, timeout=1))
@@ -232,6 +235,7 @@ def test_a_task_that_hangs_affects_no_other_task_either() -> None:
     assert all(text.startswith(LATE) for text in reasons(results).values())
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_end_itself_is_killed_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "KILL_GRACE_S", 0.5)
     results = dict(pool.map_unordered(square_or_hang, range(44, 48), workers=2, timeout=1))
@@ -253,6 +257,7 @@ def test_the_import_of_the_function_is_not_part_of_the_first_task(
     assert dict(pool.map_unordered(double, range(4), workers=2, timeout=1)) == {0: 0, 1: 2, 2: 4, 3: 6}
 
 
+@pytest.mark.slow
 def test_a_task_killed_from_outside_is_tried_once_more(tmp_path: Path) -> None:
     results = dict(pool.map_unordered(partial(killed_from_outside, folder=tmp_path), range(6), workers=2))
     assert sorted(results) == list(range(6))
@@ -279,6 +284,7 @@ def test_tasks_are_requested_as_they_are_needed_and_workers_end_with_the_run() -
     assert all(gone(process.pid) for process in ours)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_kills_what_hangs(tmp_path: Path) -> None:
     def tasks() -> Iterator[int]:
         yield from (0, 1)
@@ -290,6 +296,7 @@ def test_a_run_that_is_interrupted_kills_what_hangs(tmp_path: Path) -> None:
     assert all(gone(int(path.name)) for path in tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_their_parent_and_say_nothing(number: signal.Signals, tmp_path: Path) -> None:
     folder = tmp_path / "pids"

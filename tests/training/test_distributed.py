@@ -25,6 +25,8 @@ from mammovae.models.run import MEMBERS
 from mammovae.training import loop
 from mammovae.training.distributed import ProcessGroup, launch
 
+pytestmark = pytest.mark.slow
+
 NAMES = list(MEMBERS)
 # 21 images in batches of 5: two and three for each process, and one batch that leaves nothing for the first.
 # A small step: Adam makes as much of what rounding leaves of a gradient that is nearly 0 as of any other.

@@ -16,6 +16,8 @@ from tests.models.small_members import small_settings
 
 import mammovae as mv
 
+pytestmark = pytest.mark.slow
+
 SETTINGS: dict[str, Any] = small_settings("vae", "bilateral_vae", "lesion_segmenter") | {"epochs": 2, "batch_size": 5}
 
 

@@ -17,6 +17,8 @@ from mammovae.data.joined import JoinedArray
 from mammovae.storage import StageFolder
 from mammovae.training.leakage import TRAINING_IMAGES, exclude_training_images, record_training_images
 
+pytestmark = pytest.mark.slow
+
 SETTINGS: dict[str, Any] = {"epochs": 1, "vae": {"size": 32}}
 SPLITS = ("train", "train", "train", "validation", "calibration", "test")
 HASHES: list[Callable[[bytes], Any]] = [hashlib.md5, hashlib.sha1, hashlib.sha256, hashlib.blake2s, hashlib.blake2b]

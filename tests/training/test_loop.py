@@ -97,6 +97,7 @@ def test_half_precision_is_for_the_steps_and_not_for_the_validation(
     assert seen == {(True, True), (False, False)}
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(
     small: Path, trapped_data: Path, tmp_path: Path
 ) -> None:
@@ -108,6 +109,7 @@ def test_two_runs_of_one_seed_are_equal_and_another_seed_differs(
     assert same == (small / "calibration.parquet").read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_within_an_epoch_and_started_again_weights_and_history_are_bit_for_bit_the_same(
     small: Path, trapped_data: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +131,7 @@ def test_killed_within_an_epoch_and_started_again_weights_and_history_are_bit_fo
     assert not checkpoint.exists()
 
 
+@pytest.mark.slow
 def test_the_seconds_of_an_epoch_count_those_before_an_interruption(
     trapped_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +232,7 @@ def test_a_loss_that_explodes_stops_with_advice(trapped_data: Path, tmp_path: Pa
         )
 
 
+@pytest.mark.slow
 def test_a_run_without_a_network_that_reconstructs_goes_the_whole_way(trapped_data: Path, tmp_path: Path) -> None:
     chosen = small_settings("denoiser") | {"members": ["denoiser"]}
     chosen |= {"fused": ["denoising_peak"], "maps": ["denoising"]}

@@ -23,6 +23,8 @@ from mammovae.training.distributed import ProcessGroup
 from mammovae.training.step import TrainingStep
 from mammovae.training.train import train_on
 
+pytestmark = pytest.mark.slow
+
 # Some steps an epoch, the last of a smaller batch, and a checkpoint after each step.
 COMMON: dict[str, Any] = {"epochs": 3, "limit": 21, "batch_size": 5, "checkpoint_seconds": 0.0}
 Weights = dict[str, dict[str, Tensor]]

@@ -18,6 +18,8 @@ from mammovae.training import loop
 from mammovae.training.distributed import run_side_by_side
 from mammovae.training.train import train_on
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("residual_vae", "denoiser", "lesion_segmenter")
 SETTINGS: dict[str, Any] = small_settings(*NAMES) | {"epochs": 3, "limit": 21, "batch_size": 4, "checkpoint_seconds": 0}
 

@@ -22,6 +22,11 @@ _EXECUTOR_TASKS = 64  # tasks submitted to a given executor, whose size is not k
 Run = Callable[[Iterable[Task]], Iterator[tuple[Task, Result | InputError]]]
 
 
+def count_cores() -> int:
+    """Count the cores that this process may use, which may be fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def map_unordered(
     function: Callable[[Task], Result],
     tasks: Iterable[Task],
@@ -67,8 +72,7 @@ def open_pool(
         raise UsageError(f"a time limit of {timeout} s is none: give more than 0 and less than a million seconds")
     if cluster is not None and executor is not None:
         raise UsageError("a cluster and an executor are two ways to do the same: give one of them")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = workers or cores
+    count = workers or count_cores()
     with ExitStack() as stack:
 
         @cache

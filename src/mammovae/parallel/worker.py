@@ -48,7 +48,8 @@ _OUT_OF_MEMORY = (
 )
 _MEMORY_WORDS = re.compile("bad_alloc|MemoryError|allocate memory")  # of C++, Python, and C or PyTorch
 _LAST_WORDS_BYTES = 2000
-_THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""Environment variables that say how many threads linear algebra takes."""
 
 
 class WorkSpec(NamedTuple):
@@ -113,7 +114,7 @@ def environment() -> dict[str, str]:
     paths = [str(Path(path).absolute()) for path in sys.path]
     # All cores are used by processes: threads of linear algebra would compete with them, and each process
     # on a shared GPU would take half a gigabyte of its memory.
-    one_core = dict.fromkeys(_THREAD_COUNTS, "1") | {"CUDA_VISIBLE_DEVICES": ""}
+    one_core = dict.fromkeys(THREAD_COUNTS, "1") | {"CUDA_VISIBLE_DEVICES": ""}
     return os.environ | one_core | {"PYTHONPATH": os.pathsep.join(paths)}
 
 

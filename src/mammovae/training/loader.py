@@ -1,7 +1,6 @@
 """What a training is given: an epoch's batches with their random keys, on its device, the same for a seed anywhere."""
 
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from mammovae.data.dataset import Batch, Data
 from mammovae.models.base import Member
 from mammovae.models.noise import image_keys, step_places
 from mammovae.models.stored_batch import HeldImages, StoredBatch, stored_batch
+from mammovae.parallel.pool import count_cores
 from mammovae.training.distributed import ProcessGroup, without_main_module
 
 _SHARE_HELD = 0.6  # of a GPU's free memory: the rest is for the network
@@ -129,5 +129,4 @@ def _worker_count(device: torch.device) -> int:
     """Return how many processes make batches for a GPU: of its share of the cores, all but one."""
     if device.type != "cuda":
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_MOST_WORKERS, max(1, cores // torch.cuda.device_count() - 1))
+    return min(_MOST_WORKERS, max(1, count_cores() // torch.cuda.device_count() - 1))
