@@ -48,7 +48,8 @@ def test_the_same_measurement_takes_the_place_of_the_first_and_another_its_own(t
     first = recorded(tmp_path)
     assert recorded(tmp_path, METRICS | {"auroc": 0.9}) == tmp_path, "no new file"
     assert json.loads(first.read_text())["figures"]["auroc"] == 0.9
-    for change in ({"index": "b"}, {"seed": 1}, {"protocol": "original"}, {"command": "stress"}):
+    changes: list[dict[str, Any]] = [{"index": "b"}, {"seed": 1}, {"protocol": "original"}, {"command": "stress"}]
+    for change in changes:
         assert recorded(tmp_path, **change).parent == first.parent, change
     assert len(read_figures(tmp_path)) == 5
 
