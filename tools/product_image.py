@@ -1,7 +1,7 @@
 """Draw README's first picture: python tools/product_image.py FOLDER.
 
 Phantoms are made, prepared and learnt from in FOLDER (minutes on two cores; again, seconds) by the preset detect,
-smaller and shorter. Shown are the first healthy test image and the first with a mass, oblique views both, none picked.
+smaller and shorter. Shown is the first healthy oblique test image, not picked, before and after a mass is inserted.
 """
 
 import sys
@@ -19,12 +19,14 @@ import mammovae as mv
 from mammovae.config import LesionSegmenterSettings
 from mammovae.detection.calibration import CALIBRATION, FusedScore
 from mammovae.detection.detector import Detector
-from mammovae.evaluation.lesion_masks import lesion_masks
+from mammovae.perturbations.lesions import LesionSpec, insert_lesion
 from mammovae.report.images import BOX, MapScale, grey
 from mammovae.report.style import FINDING, HEALTHY, INK, LINE, MAP, SOFT, save, styled
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "product.png"
 SIZE, PATIENTS = 256, 100
+HEIGHT, PANEL = 4.7, 3.15  # of the picture and of an image in it, in inches
+MASS = LesionSpec("mass", "test", diameter_mm=16.0, contrast=1.2, seed=3)
 TRAINING = mv.TrainSettings(
     members=("lesion_segmenter", "patch_segmenter"),
     lesion_segmenter=LesionSegmenterSettings(size=128, presentations=8_000),
@@ -43,55 +45,55 @@ def trained(folder: Path) -> tuple[mv.Run, mv.Data]:
     return mv.Run.open(run), mv.Data.open(data)
 
 
-def chosen(data: mv.Data) -> np.ndarray:
-    """Return the positions of the two images that are shown."""
+def before_and_after(data: mv.Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return an image (2, S, S) without and with a mass, its breast masks, and the mass's region (S, S)."""
     tested = data.select("test", view="MLO")
-    rows = data.index.iloc[tested]
-    affected = data.index.loc[data.index["healthy"].eq(False), "patient_id"]
-    is_healthy = rows["healthy"].eq(True) & ~rows["patient_id"].isin(affected)
-    has_mass = rows["findings"].map(lambda cell: any(finding["category"] == "Mass" for finding in cell))
-    return tested[[int(np.argmax(is_healthy.to_numpy(bool))), int(np.argmax(has_mass.to_numpy(bool)))]]
+    position = tested[data.index["healthy"].iloc[tested].eq(True).to_numpy(bool)][:1]
+    image, breast = data.images[position[0]], data.masks[position[0]]
+    inserted = insert_lesion(image, breast > 0, float(data.mm_per_pixel(position)[0]), MASS)
+    return np.stack([image, inserted.image]), np.stack([breast, breast]), inserted.lesion
 
 
 @styled
 def picture(run: mv.Run, data: mv.Data) -> Figure:
-    """Draw the two images, each with its map, and the place of its score among healthy images."""
-    positions = chosen(data)
-    calibration = FusedScore(run).one_sided
-    detector = Detector(run)
-    scores, maps = detector.table(data, positions), detector.fused_maps(data, positions)
-    columns = calibration.columns("finding", scores)
+    """Draw the image without and with the mass, each with its map, and the place of its score among healthy images."""
+    images, masks, lesion = before_and_after(data)
+    calibration, scale = FusedScore(run).one_sided, MapScale.of_healthy(run.manifest["map_scale"])
+    detection = Detector(run).detect(images, masks)
+    columns = calibration.columns("finding", detection.scores)
     healthy = calibration.fuse(
         {name: column.to_numpy() for name, column in pd.read_parquet(run.path / CALIBRATION).items()}
     )
-    scale = MapScale.of_healthy(run.manifest["map_scale"])
-    lesions = lesion_masks(data, positions, data.size)
-    figure = Figure(figsize=(10.4, 4.35), dpi=180)
-    heads = ("A healthy breast", "A breast with an inserted mass")
-    low, high = min(healthy.min(), *columns["finding"]) - 0.3, max(healthy.max(), *columns["finding"]) + 0.5
-    for number, (position, head) in enumerate(zip(positions, heads, strict=True)):
-        left = 0.008 + 0.468 * number
-        pixels = grey(data.images[position])
+    span = (min(healthy.min(), *columns["finding"]) - 0.2, max(healthy.max(), *columns["finding"]) + 0.4)
+    most = 100 * calibration.n_patients / (calibration.n_patients + 1)
+    width = min(data.size, int(np.flatnonzero(masks[0].any(axis=0)).max() * 1.12))
+    inches = PANEL * width / data.size
+    total = 4 * inches + 1.5
+    across, tall, gap = inches / total, PANEL / HEIGHT, 0.05 / total
+    figure = Figure(figsize=(total, HEIGHT), dpi=170)
+    for number, head in enumerate(("A healthy breast (phantom)", "The same breast, with a mass inserted")):
+        left = 0.1 / total + (2 * across + 0.4 / total) * number
         for panel in range(2):
-            axes = figure.add_axes((left + 0.226 * panel, 0.3, 0.222, 0.222 * 10.4 / 4.35))
-            axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="lanczos")
+            axes = figure.add_axes((left + (across + gap) * panel, 0.26, across, tall))
+            axes.imshow(grey(images[number])[:, :width], cmap="gray", vmin=0, vmax=1, interpolation="lanczos")
             axes.set_axis_off()
             if panel:
-                colours = MAP(Normalize(*scale[:2], clip=True)(maps[number]))
-                extent = (-0.5, data.size - 0.5, data.size - 0.5, -0.5)
-                axes.imshow(colours, interpolation="bilinear", extent=extent)
-            elif lesions[number].any():
-                _frame(axes, lesions[number])
-        figure.text(left, 0.865, head, fontsize=10.5, fontweight="bold", color=INK)
-        strip = figure.add_axes((left + 0.004, 0.115, 0.44, 0.12))
-        percentile = columns["finding_percentile"][number]
-        most = 100 * calibration.n_patients / (calibration.n_patients + 1)
+                colours = MAP(Normalize(*scale[:2], clip=True)(detection.fused_map[number]))
+                axes.imshow(colours, interpolation="bilinear", extent=(-0.5, data.size - 0.5, data.size - 0.5, -0.5))
+                axes.set_xlim(-0.5, width - 0.5)
+            elif number:
+                _frame(axes, lesion)
+        figure.text(left, 0.955, head, fontsize=11, fontweight="bold", color=INK)
+        percentile, score = columns["finding_percentile"][number], columns["finding"][number]
         words = f"above {np.floor(most):.0f} %" if percentile >= most - 1e-9 else f"percentile {percentile:.0f}"
-        _strip(strip, healthy, columns["finding"][number], words, (low, high), FINDING if number else HEALTHY)
-    bar = figure.colorbar(ScalarMappable(Normalize(*scale[:2]), MAP), cax=figure.add_axes((0.945, 0.36, 0.012, 0.4)))
+        strip = figure.add_axes((left, 0.085, 2 * across + gap, 0.15))
+        _strip(strip, healthy, score, words, span, FINDING if number else HEALTHY)
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(*scale[:2]), MAP), cax=figure.add_axes((1 - 0.78 / total, 0.36, 0.14 / total, 0.46))
+    )
     bar.outline.set_visible(False)  # pyrefly: ignore
     bar.ax.set_facecolor("0.45")
-    bar.set_ticks(list(scale[:2]), labels=["clear", "far from\nhealthy"])
+    bar.set_ticks(list(scale[:2]), labels=["healthy", "far\nfrom it"])
     return figure
 
 
@@ -109,10 +111,10 @@ def _strip(axes: Axes, healthy: np.ndarray, score: float, words: str, span: tupl
     axes.plot([score, score], [0, 0.8], color=colour, linewidth=2)
     axes.scatter([score], [0.8], s=46, color=colour, zorder=3)
     side = "right" if score > sum(span) / 2 else "left"
-    nudge = (span[1] - span[0]) * (0.015 if side == "left" else -0.015)
+    nudge = (span[1] - span[0]) * (0.025 if side == "left" else -0.025)
     axes.text(score + nudge, 0.84, words, fontsize=10.5, fontweight="bold", color=colour, ha=side, va="center")
     axes.set(xlim=span, ylim=(0, 1.05), yticks=[], xticks=[])
-    axes.set_xlabel("finding score  →  further from healthy;  dots: healthy images of other patients", color=SOFT)
+    axes.set_xlabel("finding score, and those of healthy images of other patients", color=SOFT)
     axes.spines[["left", "bottom"]].set_visible(False)
 
 

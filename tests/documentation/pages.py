@@ -2,10 +2,10 @@
 
 A fence names its language and a tag, which says how a test runs it:
 
-run      as it stands, from top to bottom of its page (test_first_run, test_tutorials, test_how_to)
+run      as it stands, from top to bottom of its page (test_first_run, test_tutorials, test_how_to, test_how_to_data)
 again    every line of it stands in another page's block that runs, word for word
 vindr    likewise, with a phantom tree in the place of VinDr-Mammo and a small network (test_tutorials)
-mias     likewise, with the films, where they are (test_how_to)
+mias     likewise, with the films, where they are (test_how_to_data)
 long     an hour: parsed here; crossval and audit have tests of their own
 recipe   followed in a copy of the package (tests/test_recipes.py)
 none     make targets, installation, several machines
@@ -13,6 +13,7 @@ none     make targets, installation, several machines
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,11 +43,6 @@ def blocks(page: Path, *tags: str) -> list[Block]:
     return [Block(*parts) for parts in found if not tags or parts[1] in tags]
 
 
-def pages_with(folder: str, tag: str) -> list[Path]:
-    """Return the pages in a folder of docs that have such a block."""
-    return [page for page in PAGES if page.parent.name == folder and blocks(page, tag)]
-
-
 def run_in_shell(block: Block, folder: Path) -> None:
     """Run a block in a process of its own, as a reader would."""
     shell = ["bash", "-euo", "pipefail", "-c"]
@@ -74,3 +70,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
     return tmp_path
+
+
+@pytest.fixture
+def first_run(trapped_raw: Path, trapped_data: Path, run: Path, here: Path) -> Path:
+    """A folder in which the first run was done."""
+    for name, made in {"RAW": trapped_raw, "DATA": trapped_data, "RUN": run}.items():
+        shutil.copytree(made, here / name)
+    return here
