@@ -30,6 +30,7 @@ ROOMS = [
     "evaluation",
     "auditing",
     "cross_validation",
+    "demonstration",
     "describe",
     "verbs",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from cyclopts import Group, Parameter
 
@@ -39,6 +39,10 @@ Preset = Annotated[config.PresetName, Parameter(help=_PRESET)]
 _LAYOUT = "The shape of the tree: VinDr-Mammo as released, its PNG copy, loose DICOM files, or a folder of PNG."
 _TRAPS = "Add every defect that real data sets hold: broken files, wrong headers, odd encodings."
 _SHARE = "Share of the patients who get an inserted lesion."
+_KINDS = get_args(config.LesionKind)
+_LESIONS = "Kinds of inserted lesions, which take turns."
+_CONTRAST = "Factor on the contrast of inserted lesions: the larger, the easier to see."
+_SOME = "Only so many of the healthy test images, evenly spaced; by default all of them."
 _CACHE = 'A folder of trained members that attempts share; by default "members" beside --out.'
 _OF_TRAINING = "Only this one, where the training images had one; by default each image's is that of a training image."
 _RETRY = "Try once more what failed or was missing, as after files were fetched again; all else stays as it is."
@@ -77,27 +81,19 @@ class Result(Mapping[str, Any]):
 
 @checked
 def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> Result:
-    """Run the whole way on phantoms: make them, prepare, train, generate, audit, score, evaluate, report.
+    """Show on phantoms what mammovae can do: train two kinds of networks, evaluate both, and write one report.
 
     Example: mammovae demo --out runs/demo
     """
-    from mammovae.storage import atomic_write, check_replaceable
+    from mammovae.demonstration.demo_settings import OWN_IMAGES, DemoSettings
+    from mammovae.demonstration.demo_steps import run_demo
+    from mammovae.report.formatting import headline
 
     folder = Path(out)
-    report, evaluation = folder / "report.html", folder / "evaluation"
-    check_replaceable("out", report, "<title>mammovae: ")
-    raw, data, run, generated = (folder / name for name in ("raw", "data", "run", "generated"))
-    # Enough that the test split has the ten patients of each kind without which there is no interval.
-    phantom(out=raw, patients=120, size=384, seed=seed, finding_share=0.5)
-    prepare("vindr", raw, out=data)
-    train(data, out=run, preset="tiny", settings=TrainSettings(seed=seed))
-    generate(run, out=generated, count=100, seed=seed)
-    audit(generated, run, data, out=folder / "audit", seed=seed)
-    score(run, data, out=folder / "scores.csv")
-    metrics = evaluate(run, data, out=evaluation, seed=seed)
-    with atomic_write(report) as partial:
-        partial.write_bytes((evaluation / "report.html").read_bytes())
-    return Result(folder, metrics, f"report: {report}")
+    metrics = run_demo(folder, seed, DemoSettings())
+    lines = [headline(metrics), f"open {folder / 'report.html'} and {folder / 'review.html'} in a browser"]
+    lines += ["then, on images of your own:", *(f"  {command}" for command in OWN_IMAGES)]
+    return Result(folder, metrics, "\n".join(lines))
 
 
 @checked
@@ -109,6 +105,8 @@ def phantom(  # noqa: PLR0913
     size: Annotated[arguments.Rows, Parameter(help="Rows of an image, in pixels.")] = 512,
     seed: Seed = 0,
     finding_share: Annotated[arguments.Share, Parameter(help=_SHARE)] = 0.3,
+    lesions: Annotated[config.LesionKinds, Parameter(help=_LESIONS)] = _KINDS,
+    contrast: Annotated[arguments.ContrastFactor, Parameter(help=_CONTRAST)] = 1.0,
     traps: Annotated[bool, Parameter(help=_TRAPS)] = False,
     workers: Workers = None,
 ) -> Result:
@@ -119,7 +117,7 @@ def phantom(  # noqa: PLR0913
     from mammovae.phantoms.write import write_phantoms
 
     study: dict[str, Any] = {"layout": layout, "patients": patients, "size": size, "seed": seed}
-    study |= {"finding_share": finding_share, "traps": traps}
+    study |= {"finding_share": finding_share, "lesions": lesions, "contrast": contrast, "traps": traps}
     write_phantoms(Path(out), **study, workers=workers)
     return Result(Path(out), study, f"{patients} patients, {4 * patients} images in {out}")
 
@@ -340,13 +338,14 @@ def crossval(  # noqa: PLR0913
 
 
 @checked
-def stress(
+def stress(  # noqa: PLR0913
     run: RunFolder,
     data: DataFolder,
     /,
     *,
     out: Out,
     seed: Seed = 0,
+    limit: Annotated[arguments.Count | None, Parameter(help=_SOME)] = None,
     other_view: OtherView = None,
     workers: Workers = None,
 ) -> Result:
@@ -359,7 +358,7 @@ def stress(
     from mammovae.evaluation.stress import stress
 
     donors = None if other_view is None else Path(other_view)
-    metrics = stress(Path(run), Path(data), Path(out), seed, donors, workers)
+    metrics = stress(Path(run), Path(data), Path(out), seed, limit=limit, other_view=donors, workers=workers)
     words = f"mean AUROC {metrics['quality_auroc_mean']:.2f}, mean recall {metrics['quality_recall_5_mean']:.2f}"
     faults = f"inserted faults in {metrics['quality_n_healthy']} healthy images: {words} at 5 % review"
     places = f"look at {Path(out) / 'faults.png'} and {Path(out) / 'detectability.png'}"
