@@ -6,6 +6,7 @@ Its first line is what `mammovae --help` says of it. What it needs is imported w
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -17,7 +18,7 @@ from mammovae.config import TrainSettings
 
 _PATH, _FLAGS = Parameter(metavar="PATH"), Parameter(name="*", group=Group("Settings", sort_key=2))
 # Text first: the command line would make a Path of the current folder of no text at all.
-Place = Annotated[str | Path, arguments.TO_PATH, _PATH]
+Place = Annotated[str | PathLike[str], arguments.TO_PATH, _PATH]
 OptionalPlace = Annotated[Place | None, _PATH]
 Places = Annotated[Place, Parameter(required=True, help="Files and folders to look at.")]
 DataFolder = Annotated[Place, Parameter(help="A folder that mammovae prepare (or generate) wrote.")]
@@ -47,6 +48,8 @@ _CACHE = 'A folder of trained members that attempts share; by default "members" 
 _OF_TRAINING = "Only this one, where the training images had one; by default each image's is that of a training image."
 _RETRY = "Try once more what failed or was missing, as after files were fetched again; all else stays as it is."
 _EXPORT = "Also write images, masks and index.csv to OUT/export-png (16 bit) or OUT/export-npy, for other programs."
+_SCORE_COLUMNS = ["image_id", "side", "view", "finding_percentile", "quality_percentile", "reason"]
+"""What a notebook shows of scores.csv."""
 TrainFlags = Annotated[TrainSettings, _FLAGS]
 
 
@@ -54,13 +57,15 @@ TrainFlags = Annotated[TrainSettings, _FLAGS]
 class Result(Mapping[str, Any]):
     """What a command made: result["auroc"] is one of its facts, str(result) what the command line prints.
 
-    path is the folder or file that it wrote; status 1 when no image could be used or, with strict, when any failed.
+    path is the folder or file that it wrote, and a result can be given wherever a path can; status 1 when no image
+    could be used or, with strict, when any failed. A notebook shows the summary and the pictures.
     """
 
     path: Path
     facts: Mapping[str, Any] = field(repr=False)
     summary: str
     status: int = 0
+    pictures: tuple[Path, ...] = field(default=(), repr=False)
 
     def __getitem__(self, name: str) -> Any:
         """Return the fact of that name."""
@@ -77,6 +82,23 @@ class Result(Mapping[str, Any]):
     def __str__(self) -> str:
         """Return the summary."""
         return self.summary
+
+    def __fspath__(self) -> str:
+        """Return the path."""
+        return str(self.path)
+
+    def _repr_html_(self) -> str:
+        """Show the summary, the pictures, the AUROCs and the highest finding scores, as far as there are any."""
+        from mammovae.report import notebook
+
+        parts = [notebook.text(self.summary)]
+        parts += [notebook.picture(path, path.stem.replace("_", " ")) for path in self.pictures if path.is_file()]
+        if self.facts.get("auroc") is not None:
+            parts.append(notebook.aurocs(self.facts))
+        if "table" in self.facts:
+            highest = self.facts["table"].sort_values("finding", ascending=False)
+            parts.append(notebook.rows(highest[_SCORE_COLUMNS]))
+        return notebook.card(str(self.path), *parts)
 
 
 @checked
@@ -156,7 +178,7 @@ def prepare(  # noqa: PLR0913
     if export is not None:
         lines.append(f"exported to {export_images(Path(out), export)}")
     status = int(counts["ok"] == 0 or (strict and counts["failed"] > 0))
-    return Result(Path(out), facts, "\n".join(lines), status)
+    return Result(Path(out), facts, "\n".join(lines), status, (sheet,))
 
 
 @checked
@@ -188,7 +210,8 @@ def train(
     facts = train_on(opened, Path(out), preset, settings_for(opened, preset, settings), devices=devices)
     summary = f"trained on {facts['images']['train']} images in {facts['seconds']:.0f} s: {out}"
     summary = "\n".join([*facts["joined"], summary])
-    return Result(Path(out), facts, summary if ProcessGroup.join().rank == 0 else "")
+    pictures = tuple(Path(out) / name for name in ("loss.png", "private/reconstructions.png"))
+    return Result(Path(out), facts, summary if ProcessGroup.join().rank == 0 else "", 0, pictures)
 
 
 @checked
@@ -235,8 +258,9 @@ def generate(  # noqa: PLR0913
     sampler = LatentSampler(Run.open(run), mode, seed, data, temperature, conditions)
     facts = generate_from(sampler, Path(out), count, dicom)
     failed = facts["counts"]["failed"]
-    summary = f"{count - failed} images in {out}, {failed} failed; {facts['note']}\nlook at {Path(out) / 'grid.png'}"
-    return Result(Path(out), facts, summary, int(failed == count))
+    grid = Path(out) / "grid.png"
+    summary = f"{count - failed} images in {out}, {failed} failed; {facts['note']}\nlook at {grid}"
+    return Result(Path(out), facts, summary, int(failed == count), (grid,))
 
 
 @checked
@@ -361,8 +385,9 @@ def stress(  # noqa: PLR0913
     metrics = stress(Path(run), Path(data), Path(out), seed, limit=limit, other_view=donors, workers=workers)
     words = f"mean AUROC {metrics['quality_auroc_mean']:.2f}, mean recall {metrics['quality_recall_5_mean']:.2f}"
     faults = f"inserted faults in {metrics['quality_n_healthy']} healthy images: {words} at 5 % review"
-    places = f"look at {Path(out) / 'faults.png'} and {Path(out) / 'detectability.png'}"
-    return Result(Path(out), metrics, "\n".join([faults, *metrics["notes"], places]))
+    pictures = (Path(out) / "faults.png", Path(out) / "detectability.png")
+    places = f"look at {pictures[0]} and {pictures[1]}"
+    return Result(Path(out), metrics, "\n".join([faults, *metrics["notes"], places]), 0, pictures)
 
 
 @checked

@@ -13,7 +13,7 @@ from mammovae.config import PresetName
 from mammovae.data.dataset import Data
 from mammovae.demonstration.demo_settings import OWN_IMAGES, SHOWN, DemoSettings
 from mammovae.demonstration.demo_study import NAMES, DemoStudy
-from mammovae.detection.detector import Detector, reconstruct
+from mammovae.detection.detector import Detector
 from mammovae.evaluation.evaluation_report import finding_boxes, split_counts
 from mammovae.evaluation.inserted_faults import example_of_faults
 from mammovae.evaluation.stress import healthy_test_images
@@ -228,7 +228,7 @@ def _reconstructed(study: DemoStudy) -> list[Block]:
     shown = unseen[np.unique(np.linspace(0, len(unseen) - 1, _PAIRS).astype(int))]
     rows, labels = [grey(study.data.images[shown])], ["image"]
     for preset, run in study.runs.items():
-        made = reconstruct(run, study.data, shown)[1]
+        made = run.reconstruct(study.data, shown).reconstructions
         if made is not None:
             rows.append(made)
             labels.append({"original": "original VAE", "detect": "residual VAE"}[preset])

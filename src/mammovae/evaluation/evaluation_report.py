@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mammovae.data.dataset import Data
-from mammovae.detection.detector import Detector, reconstruct
+from mammovae.detection.detector import Detector
 from mammovae.evaluation.evaluation_metrics import FINDING, EvaluationMetrics, score_label
 from mammovae.evaluation.evaluation_sections import metrics_sections
 from mammovae.generation.samplers import LatentSampler
@@ -65,7 +65,7 @@ def build_page(
         [
             _data_section(run, data),
             _training_section(run, by_patient),
-            sections.reconstructions_section(*(() if shown is None else reconstruct(run, data, shown))),
+            sections.reconstructions_section(*(() if shown is None else run.reconstruct(data, shown))),
             _generated_section(run, data, parts["train"], selection.seed),
             *metrics_sections(metrics, name, by_patient),
             sections.cases_section(cases, map_scale),
@@ -144,7 +144,7 @@ def _cases(run: Run, data: Data, table: pd.DataFrame, score_name: str, count: in
         return []
     positions = np.array([row["position"] for _, row in picked])
     maps = Detector(run).fused_maps(data, positions)
-    images, reconstructions = reconstruct(run, data, positions)
+    images, reconstructions = run.reconstruct(data, positions)
     shown = [None] * len(images) if reconstructions is None else reconstructions
     cases = []
     for (group, row), image, reconstruction, anomaly_map in zip(picked, images, shown, maps, strict=True):
