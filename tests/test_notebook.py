@@ -51,5 +51,5 @@ def test_what_a_notebook_shows_is_escaped() -> None:
 
 def test_a_result_is_taken_wherever_its_path_is(tmp_path: Path) -> None:
     result = mv.Result(tmp_path / "RUN", {}, "nothing yet")
-    with pytest.raises(mv.InputError, match="there is no folder .*RUN"):
+    with pytest.raises(mv.InputError, match=r"there is no folder .*RUN"):
         mv.Run.open(result)

@@ -14,12 +14,11 @@ from mammovae.data.dataset import Data
 from mammovae.demonstration.demo_settings import SHOWN, DemoSettings, evaluation_folder, run_folder
 from mammovae.evaluation.scored_images import BASELINES, identity
 from mammovae.models.run import Run
-from mammovae.statistics.bootstrap import Estimate
+from mammovae.statistics.bootstrap import Estimate, flatten_estimates
 from mammovae.statistics.detection_metrics import DetectionMetrics, detection_metrics
 from mammovae.storage import read_json
 
 NAMES: dict[PresetName, str] = {"original": "Original network", "detect": "Detecting networks"}
-_KEPT = ("pointing", "pointing_chance", "pixel_average_precision")
 
 
 @dataclass(frozen=True)
@@ -83,13 +82,16 @@ class DemoStudy:
 
     def metrics(self, seconds: Mapping[str, float]) -> dict[str, Any]:
         """Return the flat keys of metrics.json; seconds: what each step took."""
-        metrics: dict[str, Any] = self.detection.metrics()
+        head, original, *baselines = (self.detection.headline, *self.detection.baselines)
+        rows = {"auroc": head, "original_auroc": original, "auroc_minus_original": self.detection.differences[0]}
+        rows |= {f"baseline_{row.name}_auroc": row for row in baselines}
         for preset in SHOWN:
-            found = self.evaluations[preset, "full"]
-            metrics |= {f"{preset}_{key}": found[key] for name in _KEPT for key in found if key.startswith(name)}
-            small = self.evaluations[preset, "original"]
-            metrics |= {f"{preset}_20_{key}": small[key] for key in ("auroc", "auroc_low", "auroc_high")}
-        metrics |= {key: value for key, value in self.stress.items() if key.endswith("_mean")}
+            rows[f"{preset}_pointing"] = self.estimate(preset, "full", "pointing")
+            rows[f"{preset}_auroc_20"] = self.estimate(preset, "original", "auroc")
+        counts = {"n_healthy": head.n_healthy, "n_finding": head.n_finding}
+        metrics: dict[str, Any] = counts | flatten_estimates(rows)
+        metrics["pointing_chance"] = self.evaluations["detect", "full"]["pointing_chance"]
+        metrics["quality_recall_5_mean"] = self.stress["quality_recall_5_mean"]
         return metrics | {"seconds": round(sum(seconds.values()), 1)}
 
     def cases(self, count: int) -> pd.DataFrame:
