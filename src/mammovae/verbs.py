@@ -107,9 +107,10 @@ def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> Result:
 
     Example: mammovae demo --out runs/demo
     """
-    from mammovae.demonstration.demo_settings import OWN_IMAGES, DemoSettings
+    from mammovae.demonstration.demo_settings import DemoSettings
     from mammovae.demonstration.demo_steps import run_demo
     from mammovae.report.formatting import headline
+    from mammovae.report.summary_text import OWN_IMAGES
 
     folder = Path(out)
     metrics = run_demo(folder, seed, DemoSettings())

@@ -11,7 +11,8 @@ from tests.test_formats import compare, documented, items
 
 from mammovae.__main__ import app
 from mammovae.demonstration import demo_steps
-from mammovae.demonstration.demo_settings import OWN_IMAGES, DemoSettings
+from mammovae.demonstration.demo_settings import DemoSettings
+from mammovae.report.summary_text import OWN_IMAGES
 
 TINY: dict[str, Any] = {"size": 32, "widths": (8, 16)}
 SMALL = DemoSettings().merged(

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from mammovae.config import PresetName
 from mammovae.data.dataset import Data
-from mammovae.demonstration.demo_settings import OWN_IMAGES, SHOWN, DemoSettings
+from mammovae.demonstration.demo_settings import SHOWN, DemoSettings
 from mammovae.demonstration.demo_study import NAMES, DemoStudy
 from mammovae.detection.detector import Detector
 from mammovae.evaluation.evaluation_report import finding_boxes, split_counts
@@ -38,7 +38,7 @@ from mammovae.report.page import (
     write_page,
 )
 from mammovae.report.style import data_uri
-from mammovae.report.summary_text import LIMITS
+from mammovae.report.summary_text import LIMITS, OWN_IMAGES
 from mammovae.storage import provenance, read_json
 
 Grade = Literal["good", "caution", "bad"]

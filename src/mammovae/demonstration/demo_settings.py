@@ -8,12 +8,6 @@ from mammovae.config import PRESETS, LesionKinds, PrepareSettings, PresetName, P
 
 SHOWN: tuple[PresetName, PresetName] = ("original", "detect")
 """The presets that stand side by side."""
-OWN_IMAGES = (
-    "mammovae prepare dicom MY-IMAGES --out DATA --size 512",
-    "mammovae train DATA --preset detect --include unlabelled --out RUN",
-    "mammovae score RUN NEW-IMAGES --out scores.csv --review review.html",
-)
-"""Commands for images of one's own, to follow the demo."""
 _VISIBLE: LesionKinds = ("mass", "spiculated", "asymmetry")
 
 
