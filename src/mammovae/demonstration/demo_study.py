@@ -58,10 +58,9 @@ class DemoStudy:
     @cached_property
     def detection(self) -> DetectionMetrics:
         """The detecting networks' score beside the original network's and the baselines, in the same resamples."""
-        baselines = {"original": NAMES["original"]} | {
-            name: text for name, text in BASELINES.items() if name in self.table
-        }
-        return detection_metrics(self.table, {"detect": NAMES["detect"]}, baselines)
+        baselines = {name: label for name, label in BASELINES.items() if name in self.table}
+        baselines = {"original": "Original network’s score"} | baselines
+        return detection_metrics(self.table, {"detect": "Detecting networks’ score"}, baselines)
 
     @cached_property
     def stress(self) -> dict[str, Any]:
