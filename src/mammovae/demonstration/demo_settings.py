@@ -16,7 +16,7 @@ class DemoSettings(Settings):
 
     patients: int = Field(120, ge=1, le=1_000_000)
     """Phantom patients, of four images each; half of them have a lesion."""
-    rows: int = Field(384, ge=32, le=4096)
+    rows: int = Field(300, ge=32, le=4096)
     """Rows of a phantom's image, in pixels."""
     lesions: LesionKinds = _VISIBLE
     """Kinds of inserted lesions: those that a reader could see in prepared images, whose pixels are coarse."""
