@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from os import PathLike
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -60,7 +61,7 @@ def wrong_values(annotation: Any) -> list[Any]:
     if origin is Annotated:
         return wrong_values(parts[0])
     if origin in (Union, UnionType):
-        kinds = [part for part in parts if part is not NoneType]
+        kinds = [Path if get_origin(part) is PathLike else part for part in parts if part is not NoneType]
         kind = Path if Path in kinds else kinds[0]
         assert len(kinds) == 1 or set(kinds) == {Path, str}, f"give wrong values for {annotation} here"
         return [value for value in wrong_values(kind) if value is not None or NoneType not in parts]
@@ -109,7 +110,7 @@ def right_value(name: str, annotation: Any) -> Any:
     """Return a value that a required parameter takes."""
     kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     if get_origin(kind) in (Union, UnionType):
-        kind = Path if Path in get_args(kind) else None
+        kind = Path if Path in get_args(kind) or PathLike[str] in get_args(kind) else None
     if get_origin(kind) is Literal:
         return get_args(kind)[0]
     if get_origin(kind) in (list, Sequence):

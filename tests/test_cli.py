@@ -234,6 +234,6 @@ def test_a_disk_that_fails_is_one_sentence(
 
 def test_the_demo_writes_over_no_other_report(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("another program's")
-    with pytest.raises(mv.UsageError, match="is another file, which would be lost"):
+    with pytest.raises(mv.UsageError, match="holds other files: name a new folder or an empty one"):
         mv.demo(out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

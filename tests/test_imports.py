@@ -31,6 +31,7 @@ ROOMS = [
     "auditing",
     "cross_validation",
     "packing",
+    "demonstration",
     "describe",
     "verbs",
 ]

@@ -4,16 +4,17 @@ import ast
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_origin
 
 from cyclopts import App, CycloptsError, Parameter, Token
 
 from mammovae.version import __version__
 
 
-def _as_given(_: object, tokens: Sequence[Token]) -> str:
-    """Leave it to the function's own check, which Python has too, what a text means."""
-    return tokens[0].value
+def _as_given(kind: object, tokens: Sequence[Token]) -> str | tuple[str, ...]:
+    """Leave it to the function's own check, which Python has too, what a text, or each of several, means."""
+    values = tuple(token.value for token in tokens)
+    return values if get_origin(kind) is tuple else values[0]
 
 
 app = App(

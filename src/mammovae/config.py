@@ -128,6 +128,7 @@ _SeveralWidths = Annotated[_Widths, Field(min_length=2)]
 _Latent = Annotated[int, Field(ge=1, le=65536)]
 _Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 _Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], AfterValidator(_distinct)]
+LesionKinds = Annotated[tuple[LesionKind, ...], AfterValidator(_distinct), Field(min_length=1)]
 MemberName = Literal[
     "vae", "residual_vae", "denoiser", "lesion_segmenter", "patch_segmenter", "bilateral_vae", "pyramid_vae"
 ]
@@ -198,9 +199,7 @@ class LesionSegmenterSettings(MemberSettings):
     """Rows and columns of the network's images, in pixels."""
     widths: _SeveralWidths = (24, 48, 64, 96, 128)
     """Channels at each level; the first one works on images of half the size."""
-    kinds: Annotated[tuple[LesionKind, ...], AfterValidator(_distinct)] = Field(
-        ("mass", "spiculated", "distortion", "asymmetry"), min_length=1
-    )
+    kinds: LesionKinds = ("mass", "spiculated", "distortion", "asymmetry")
     """Lesions inserted for it to learn from."""
     patch_size: int | None = Field(None, ge=16, le=4096)
     """Side of the overlapping patches that it works on, in pixels; without it, on whole images."""

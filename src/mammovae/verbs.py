@@ -6,8 +6,9 @@ Its first line is what `mammovae --help` says of it. What it needs is imported w
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from cyclopts import Group, Parameter
 
@@ -17,7 +18,7 @@ from mammovae.config import TrainSettings
 
 _PATH, _FLAGS = Parameter(metavar="PATH"), Parameter(name="*", group=Group("Settings", sort_key=2))
 # Text first: the command line would make a Path of the current folder of no text at all.
-Place = Annotated[str | Path, arguments.TO_PATH, _PATH]
+Place = Annotated[str | PathLike[str], arguments.TO_PATH, _PATH]
 OptionalPlace = Annotated[Place | None, _PATH]
 _PLACES = "Files and folders to look at."
 Places = Annotated[Place, Parameter(required=True, help=_PLACES)]
@@ -43,11 +44,17 @@ Preset = Annotated[config.PresetName, Parameter(help=_PRESET)]
 _LAYOUT = "The shape of the tree: VinDr-Mammo as released, its PNG copy, loose DICOM files, or a folder of PNG."
 _TRAPS = "Add every defect that real data sets hold: broken files, wrong headers, odd encodings."
 _SHARE = "Share of the patients who get an inserted lesion."
+_KINDS = get_args(config.LesionKind)
+_LESIONS = "Kinds of inserted lesions, which take turns."
+_CONTRAST = "Factor on the contrast of inserted lesions: the larger, the easier to see."
+_SOME = "Only so many of the healthy test images, evenly spaced; by default all of them."
 _CACHE = 'A folder of trained members that attempts share; by default "members" beside --out.'
 _OF_TRAINING = "Only this one, where the training images had one; by default each image's is that of a training image."
 _RETRY = "Try once more what failed or was missing, as after files were fetched again; all else stays as it is."
 _EXPORT = "Also write images, masks and index.csv to OUT/export-png (16 bit) or OUT/export-npy, for other programs."
 _MOST_LISTED = 20  # files left out that pack's last lines name
+_SCORE_COLUMNS = ["image_id", "side", "view", "finding_percentile", "quality_percentile", "reason"]
+"""What a notebook shows of scores.csv."""
 TrainFlags = Annotated[TrainSettings, _FLAGS]
 
 
@@ -55,13 +62,15 @@ TrainFlags = Annotated[TrainSettings, _FLAGS]
 class Result(Mapping[str, Any]):
     """What a command made: result["auroc"] is one of its facts, str(result) what the command line prints.
 
-    It is a mapping from names to facts.
+    It is a mapping from names to facts, and can be given wherever a path can. A notebook shows the summary and the
+    pictures.
     """
 
     path: Path  # the folder or file that it wrote
     facts: Mapping[str, Any] = field(repr=False)  # what was counted or measured, by name
     summary: str  # what the command line prints
     status: int = 0  # 1 when no image could be used or, with strict, when any failed
+    pictures: tuple[Path, ...] = field(default=(), repr=False)  # of what it made, for a notebook
 
     def __getitem__(self, name: str) -> Any:
         """Return the fact of that name."""
@@ -79,30 +88,40 @@ class Result(Mapping[str, Any]):
         """Return the summary."""
         return self.summary
 
+    def __fspath__(self) -> str:
+        """Return the path."""
+        return str(self.path)
+
+    def _repr_html_(self) -> str:
+        """Show the summary, the pictures, the AUROCs and the highest finding scores, as far as there are any."""
+        from mammovae.report import notebook
+
+        parts = [notebook.text(self.summary)]
+        parts += [notebook.picture(path, path.stem.replace("_", " ")) for path in self.pictures if path.is_file()]
+        if self.facts.get("auroc") is not None:
+            parts.append(notebook.aurocs(self.facts))
+        if "table" in self.facts:
+            highest = self.facts["table"].sort_values("finding", ascending=False)
+            parts.append(notebook.rows(highest[_SCORE_COLUMNS]))
+        return notebook.card(str(self.path), *parts)
+
 
 @checked
 def demo(*, out: Out = Path("runs/demo"), seed: Seed = 0) -> Result:
-    """Run the whole way on phantoms: make them, prepare, train, generate, audit, score, evaluate, report.
+    """Show on phantoms what mammovae can do: train two kinds of networks, evaluate both, and write one report.
 
     Example: mammovae demo --out runs/demo
     """
-    from mammovae.storage import atomic_write, check_replaceable
+    from mammovae.demonstration.demo_settings import DemoSettings
+    from mammovae.demonstration.demo_steps import run_demo
+    from mammovae.report.formatting import headline
+    from mammovae.report.summary_text import OWN_IMAGES
 
     folder = Path(out)
-    report, evaluation = folder / "report.html", folder / "evaluation"
-    check_replaceable("out", report, "<title>mammovae: ")
-    raw, data, run, generated = (folder / name for name in ("raw", "data", "run", "generated"))
-    # Enough that the test split has the ten patients of each kind without which there is no interval.
-    phantom(out=raw, patients=120, size=384, seed=seed, finding_share=0.5)
-    prepare("vindr", raw, out=data)
-    train(data, out=run, preset="tiny", settings=TrainSettings(seed=seed))
-    generate(run, out=generated, count=100, seed=seed)
-    audit(generated, run, data, out=folder / "audit", seed=seed)
-    score(run, data, out=folder / "scores.csv")
-    metrics = evaluate(run, data, out=evaluation, seed=seed)
-    with atomic_write(report) as partial:
-        partial.write_bytes((evaluation / "report.html").read_bytes())
-    return Result(folder, metrics, f"report: {report}")
+    metrics = run_demo(folder, seed, DemoSettings())
+    lines = [headline(metrics), f"open {folder / 'report.html'} and {folder / 'review.html'} in a browser"]
+    lines += ["then, on images of your own:", *(f"  {command}" for command in OWN_IMAGES)]
+    return Result(folder, metrics, "\n".join(lines))
 
 
 @checked
@@ -114,6 +133,8 @@ def phantom(  # noqa: PLR0913
     size: Annotated[arguments.Rows, Parameter(help="Rows of an image, in pixels.")] = 512,
     seed: Seed = 0,
     finding_share: Annotated[arguments.Share, Parameter(help=_SHARE)] = 0.3,
+    lesions: Annotated[config.LesionKinds, Parameter(help=_LESIONS)] = _KINDS,
+    contrast: Annotated[arguments.ContrastFactor, Parameter(help=_CONTRAST)] = 1.0,
     traps: Annotated[bool, Parameter(help=_TRAPS)] = False,
     workers: Workers = None,
 ) -> Result:
@@ -124,7 +145,7 @@ def phantom(  # noqa: PLR0913
     from mammovae.phantoms.write import write_phantoms
 
     study: dict[str, Any] = {"layout": layout, "patients": patients, "size": size, "seed": seed}
-    study |= {"finding_share": finding_share, "traps": traps}
+    study |= {"finding_share": finding_share, "lesions": lesions, "contrast": contrast, "traps": traps}
     write_phantoms(Path(out), **study, workers=workers)
     return Result(Path(out), study, f"{patients} patients, {4 * patients} images in {out}")
 
@@ -162,7 +183,7 @@ def prepare(  # noqa: PLR0913
     if export is not None:
         lines.append(f"exported to {export_images(Path(out), export)}")
     status = int(counts["ok"] == 0 or (strict and counts["failed"] > 0))
-    return Result(Path(out), facts, "\n".join(lines), status)
+    return Result(Path(out), facts, "\n".join(lines), status, (sheet,))
 
 
 @checked
@@ -194,7 +215,8 @@ def train(
     facts = train_on(opened, Path(out), preset, settings_for(opened, preset, settings), devices=devices)
     summary = f"trained on {facts['images']['train']} images in {facts['seconds']:.0f} s: {out}"
     summary = "\n".join([*facts["joined"], summary])
-    return Result(Path(out), facts, summary if ProcessGroup.join().rank == 0 else "")
+    pictures = tuple(Path(out) / name for name in ("loss.png", "private/reconstructions.png"))
+    return Result(Path(out), facts, summary if ProcessGroup.join().rank == 0 else "", 0, pictures)
 
 
 @checked
@@ -241,8 +263,9 @@ def generate(  # noqa: PLR0913
     sampler = LatentSampler(Run.open(run), mode, seed, data, temperature, conditions)
     facts = generate_from(sampler, Path(out), count, dicom)
     failed = facts["counts"]["failed"]
-    summary = f"{count - failed} images in {out}, {failed} failed; {facts['note']}\nlook at {Path(out) / 'grid.png'}"
-    return Result(Path(out), facts, summary, int(failed == count))
+    grid = Path(out) / "grid.png"
+    summary = f"{count - failed} images in {out}, {failed} failed; {facts['note']}\nlook at {grid}"
+    return Result(Path(out), facts, summary, int(failed == count), (grid,))
 
 
 @checked
@@ -344,13 +367,14 @@ def crossval(  # noqa: PLR0913
 
 
 @checked
-def stress(
+def stress(  # noqa: PLR0913
     run: RunFolder,
     data: DataFolder,
     /,
     *,
     out: Out,
     seed: Seed = 0,
+    limit: Annotated[arguments.Count | None, Parameter(help=_SOME)] = None,
     other_view: OtherView = None,
     workers: Workers = None,
 ) -> Result:
@@ -363,11 +387,12 @@ def stress(
     from mammovae.evaluation.stress import stress
 
     donors = None if other_view is None else Path(other_view)
-    metrics = stress(Path(run), Path(data), Path(out), seed, donors, workers)
+    metrics = stress(Path(run), Path(data), Path(out), seed, limit=limit, other_view=donors, workers=workers)
     words = f"mean AUROC {metrics['quality_auroc_mean']:.2f}, mean recall {metrics['quality_recall_5_mean']:.2f}"
     faults = f"inserted faults in {metrics['quality_n_healthy']} healthy images: {words} at 5 % review"
-    places = f"look at {Path(out) / 'faults.png'} and {Path(out) / 'detectability.png'}"
-    return Result(Path(out), metrics, "\n".join([faults, *metrics["notes"], places]))
+    pictures = (Path(out) / "faults.png", Path(out) / "detectability.png")
+    places = f"look at {pictures[0]} and {pictures[1]}"
+    return Result(Path(out), metrics, "\n".join([faults, *metrics["notes"], places]), 0, pictures)
 
 
 @checked

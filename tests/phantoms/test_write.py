@@ -14,7 +14,7 @@ from mammovae.config import UsageError
 from mammovae.perturbations.lesions import LESION_KINDS
 from mammovae.phantoms.anatomy import make_phantom
 from mammovae.phantoms.defects import DICOM_DEFECTS, FEWEST_PATIENTS, FILE_DEFECTS, TABLE_DEFECTS
-from mammovae.phantoms.plan import plan_study
+from mammovae.phantoms.plan import Inserted, plan_study
 from mammovae.phantoms.write import write_phantoms
 
 VINDR_COLUMNS = [
@@ -240,3 +240,17 @@ def test_every_kind_of_lesion_is_in_the_test_part_and_in_the_training_part():
     for split in ("test", "training"):
         lesions = [lesion for image in images if image.split == split for lesion in image.lesions]
         assert {lesion.spec.kind for lesion in lesions} == set(LESION_KINDS)
+
+
+def test_lesions_are_of_the_kinds_and_the_contrast_that_were_asked_for():
+    inserted = Inserted(("mass", "asymmetry", "distortion"), 1.5)
+    images = plan_study(seed=0, size=64, patients=100, finding_share=0.5, inserted=inserted)
+    usual = plan_study(seed=0, size=64, patients=100, finding_share=0.5, inserted=Inserted(inserted.kinds))
+    for split in ("test", "training"):
+        specs = [lesion.spec for image in images if image.split == split for lesion in image.lesions]
+        assert {spec.kind for spec in specs} == set(inserted.kinds)
+    for image, as_usual in zip(images, usual, strict=True):
+        for lesion, other in zip(image.lesions, as_usual.lesions, strict=True):
+            most = 1.0 if lesion.spec.kind == "distortion" else 10.0
+            assert lesion.spec.contrast == pytest.approx(min(1.5 * other.spec.contrast, most), abs=0.02)
+            assert lesion.spec.diameter_mm == other.spec.diameter_mm

@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -24,6 +25,7 @@ from mammovae.data.sources import SOURCES, Source
 from mammovae.data.split import include_unlabelled
 from mammovae.storage import file_hash, read_manifest
 
+_SHOWN = 16  # images in a notebook
 WRITERS = ("prepare", "generate")  # the commands whose folders are DATA folders
 
 
@@ -59,7 +61,7 @@ class Data:
 
     @classmethod
     @checked
-    def open(cls, *paths: Annotated[str | Path, TO_PATH]) -> "Data":
+    def open(cls, *paths: Annotated[str | PathLike[str], TO_PATH]) -> "Data":
         """Open a folder that prepare or generate finished, or several as one; InputError says what else it is.
 
         `mammovae.data.joined.join` says what becomes of patients, copies and image_ids that several folders have.
@@ -113,6 +115,28 @@ class Data:
     def name(self) -> str:
         """The folder, or folders, in a sentence."""
         return ", ".join(map(str, self.paths))
+
+    def __fspath__(self) -> str:
+        """Return the folder, so that data can be given wherever its path can; UsageError where there are several."""
+        if len(self.paths) > 1:
+            raise UsageError(f"{self.name} are several folders: name one of them")
+        return str(self.path)
+
+    def _repr_html_(self) -> str:
+        """Show counts, the first images and the first rows in a notebook."""
+        from mammovae.report import notebook
+        from mammovae.report.formatting import count_line
+        from mammovae.report.images import contact_sheet
+
+        usable = np.flatnonzero((self.index["status"] == "ok").to_numpy(bool))[:_SHOWN]
+        sheet = contact_sheet(self.images[usable], self.masks[usable], columns=_SHOWN // 2)
+        names = ["image_id", "patient_id", "side", "view", "healthy", "density", "split", "status"]
+        parts = (
+            notebook.picture(sheet, "Prepared images, each with its breast outlined"),
+            notebook.rows(self.index[names], 4),
+        )
+        counts = count_line(self.manifest) if len(self.paths) == 1 else f"{len(self.index):,} images"
+        return notebook.card(f"DATA folder {self.name}, {self.size} px", notebook.text(counts), *parts)
 
     @cached_property
     def measurements(self) -> pd.DataFrame:

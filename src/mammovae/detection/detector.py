@@ -184,15 +184,3 @@ class Detector(nn.Module):
                 difference = scores[name][rows] - scores[name][np.minimum(partner_rows, len(scored) - 1)]
                 table[f"{name}_bilateral"] = np.where(partners >= 0, difference, np.nan)
         return table
-
-
-def reconstruct(run: Run, data: Data, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return images and reconstructions without noise, float32 (n, S, S) in [0, 1]; None if no member makes any."""
-    member = next(iter(run.members.values())) if run.autoencoder is None else run.autoencoder[1]
-    batch = data.batch(positions, member.size)
-    images = batch.image[:, 0].numpy()
-    if run.autoencoder is None:
-        return images, None
-    with torch.inference_mode(), float32_products("ieee"):
-        reconstruction = run.autoencoder[1].reconstruct(batch.to(device()))
-    return images, reconstruction[:, 0].cpu().numpy()

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mammovae.data.dataset import Data
-from mammovae.detection.detector import Detector, reconstruct
+from mammovae.detection.detector import Detector
 from mammovae.evaluation.evaluation_metrics import FINDING, EvaluationMetrics, score_label
 from mammovae.evaluation.evaluation_sections import metrics_sections
 from mammovae.generation.samplers import LatentSampler
@@ -65,7 +65,7 @@ def build_page(
         [
             _data_section(run, data),
             _training_section(run, by_patient),
-            sections.reconstructions_section(*(() if shown is None else reconstruct(run, data, shown))),
+            sections.reconstructions_section(*(() if shown is None else run.reconstruct(data, shown))),
             _generated_section(run, data, parts["train"], selection.seed),
             *metrics_sections(metrics, name, by_patient),
             sections.cases_section(cases, map_scale),
@@ -92,7 +92,7 @@ def _data_section(run: Run, data: Data) -> Section:
         "duplicate groups": len(prepared["duplicates"]),
         "training selection": " ".join(filter(None, [run.settings.side, run.settings.view])) or "all sides and views",
     }
-    return sections.data_section(facts, _split_counts(data), prepared["by_patient"])
+    return sections.data_section(facts, split_counts(data), prepared["by_patient"])
 
 
 def _training_section(run: Run, by_patient: bool) -> Section:
@@ -127,16 +127,6 @@ def _score_name(run: Run) -> str:
     return score_label(fused[0]).lower() if len(fused) == 1 else "finding score (healthy standard deviations)"
 
 
-def _split_counts(data: Data) -> pd.DataFrame:
-    """Return numbers of images: a row a split, columns healthy, finding, unknown and failed."""
-    frame = data.index
-    health = frame["healthy"].map({True: "healthy", False: "finding"}).astype(object).fillna("unknown")
-    state = health.where(frame["status"] == "ok", "failed")
-    splits = ["train", "validation", "calibration", "test", "unused"]
-    states = ["healthy", "finding", "unknown", "failed"]
-    return pd.crosstab(frame["split"].astype(str), state).reindex(index=splits, columns=states, fill_value=0)
-
-
 def _cases(run: Run, data: Data, table: pd.DataFrame, score_name: str, count: int = 4) -> list[ExampleImage]:
     """Pick the highest and the lowest scores of both groups, by score alone.
 
@@ -154,18 +144,32 @@ def _cases(run: Run, data: Data, table: pd.DataFrame, score_name: str, count: in
         return []
     positions = np.array([row["position"] for _, row in picked])
     maps = Detector(run).fused_maps(data, positions)
-    images, reconstructions = reconstruct(run, data, positions)
+    images, reconstructions = run.reconstruct(data, positions)
     shown = [None] * len(images) if reconstructions is None else reconstructions
-    shrink = data.size / images.shape[-1]
     cases = []
     for (group, row), image, reconstruction, anomaly_map in zip(picked, images, shown, maps, strict=True):
-        geometry = data.geometry(row["position"])
-        boxes = [
-            tuple((edge + 0.5) / shrink - 0.5 for edge in geometry.box_to_prepared(*box))
-            for item in data.index["findings"].iloc[row["position"]]
-            if None not in (box := tuple(item[edge] for edge in ("xmin", "ymin", "xmax", "ymax")))
-        ]
+        boxes = finding_boxes(data, row["position"], images.shape[-1])
         score = f"{row[FINDING]:,.{0 if abs(row[FINDING]) >= 100 else 2}f}".replace("-", "−")
         caption = ", ".join([f"{score_name} {score}", *row["categories"]])
         cases.append(ExampleImage(row["image_id"], image, group, anomaly_map, reconstruction, boxes, caption))
     return cases
+
+
+def finding_boxes(data: Data, position: int, size: int) -> list[tuple[float, ...]]:
+    """Return the frames (xmin, ymin, xmax, ymax) of an image's findings in pixels of its form of size x size pixels."""
+    geometry, shrink = data.geometry(position), data.size / size
+    return [
+        tuple((edge + 0.5) / shrink - 0.5 for edge in geometry.box_to_prepared(*box))
+        for item in data.index["findings"].iloc[position]
+        if None not in (box := tuple(item[edge] for edge in ("xmin", "ymin", "xmax", "ymax")))
+    ]
+
+
+def split_counts(data: Data) -> pd.DataFrame:
+    """Return numbers of images: a row a split, columns healthy, finding, unknown and failed."""
+    frame = data.index
+    health = frame["healthy"].map({True: "healthy", False: "finding"}).astype(object).fillna("unknown")
+    state = health.where(frame["status"] == "ok", "failed")
+    splits = ["train", "validation", "calibration", "test", "unused"]
+    states = ["healthy", "finding", "unknown", "failed"]
+    return pd.crosstab(frame["split"].astype(str), state).reindex(index=splits, columns=states, fill_value=0)

@@ -99,6 +99,11 @@ def corrupt_and_prepare(
     how much of a file was decoded gives no fault away.
     """
     prepared = partial(_prepared, size=size, stretch=stretch, convention=convention)
+    return {fault: prepared(source) for fault, source in insert_faults(job, white, seed).items()}
+
+
+def insert_faults(job: CorruptionJob, white: int | None, seed: int) -> dict[str, SourceImage]:
+    """Return one source image untouched ("") and with every fault of the test family inserted into it, by fault."""
     pixels = read(job.path, white=white).pixels
     breast = find_breast(pixels)
     if isinstance(job.other_view, int):
@@ -112,8 +117,13 @@ def corrupt_and_prepare(
     untouched = SourceImage(pixels, job.side, job.view)
     mm_per_pixel = job.mm or guessed_mm_per_pixel(breast.mask)
     context = FaultContext(breast.mask, breast.chest_wall, mm_per_pixel, read(job.donor, white=white).pixels, other)
-    sources = {fault: insert_fault(untouched, context, fault, "test", [seed, job.row]) for fault in FAULTS}
-    return {fault: prepared(source) for fault, source in {"": untouched, **sources}.items()}
+    faulty = {fault: insert_fault(untouched, context, fault, "test", [seed, job.row]) for fault in FAULTS}
+    return {"": untouched, **faulty}
+
+
+def example_of_faults(data: Data, positions: np.ndarray, seed: int) -> dict[str, SourceImage]:
+    """Return the first image of score_inserted_faults as it is there: untouched ("") and with each fault."""
+    return insert_faults(_jobs(data, positions, seed, ())[0], data.manifest.get("white"), seed)
 
 
 def _prepared(source: SourceImage, size: int, stretch: bool, convention: str | None) -> CorruptedImage:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from mammovae.arguments import AnyPath, Workers, checked
+from mammovae.arguments import AnyPath, Count, Workers, checked
 from mammovae.config import InputError, Seed
 from mammovae.data.dataset import Data
 from mammovae.detection.calibration import FusedScore
@@ -32,8 +32,15 @@ _MIDDLE_MM = 10.0  # of the lesions whose kinds are distinguished at each contra
 
 
 @checked
-def stress(
-    run: AnyPath, data: AnyPath, out: AnyPath, seed: Seed, other_view: AnyPath | None, workers: Workers | None = None
+def stress(  # noqa: PLR0913
+    run: AnyPath,
+    data: AnyPath,
+    out: AnyPath,
+    seed: Seed,
+    *,
+    limit: Count | None = None,
+    other_view: AnyPath | None = None,
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Do mammovae stress with faults and lesions of the test families, and return what metrics.json says.
 
@@ -42,14 +49,11 @@ def stress(
     """
     opened, prepared = Run.open(run), Data.open(data)
     opened.check_data(prepared)
-    positions = prepared.select("test", side=opened.settings.side, view=opened.settings.view)
-    positions, notes = exclude_training_images(opened, prepared, positions[prepared.healthy(positions)])
-    if not len(positions):
-        raise InputError(f"{prepared.path} has no healthy test image to insert faults and lesions into")
+    positions, notes = healthy_test_images(opened, prepared, limit)
     if (quality := Quality.open(opened.path)) is None:
         raise InputError(f"{opened.path} has no quality score: it was trained on too few images")
     donors = images_of_other_view(other_view, workers)
-    settings = {"seed": seed, "other_view": None if other_view is None else str(other_view)}
+    settings = {"seed": seed, "limit": limit, "other_view": None if other_view is None else str(other_view)}
     with StageFolder(out, "stress", settings, stage_inputs(opened, prepared)) as stage:
         if not stage.done:
             faults = score_inserted_faults(quality, prepared, positions, seed, donors, workers)
@@ -64,6 +68,17 @@ def stress(
     inputs = {"index": prepared.digest, "other_view": settings["other_view"]}
     record_on_card(opened, prepared, result, inputs, UNCHECKED not in notes, command="stress", seed=seed)
     return result
+
+
+def healthy_test_images(run: Run, data: Data, limit: int | None) -> tuple[np.ndarray, list[str]]:
+    """Return the positions of at most limit healthy test images, evenly spaced, and notes on their choice."""
+    positions = data.select("test", side=run.settings.side, view=run.settings.view)
+    positions, notes = exclude_training_images(run, data, positions[data.healthy(positions)])
+    if not len(positions):
+        raise InputError(f"{data.path} has no healthy test image to insert faults and lesions into")
+    if limit is not None and limit < len(positions):
+        positions = positions[np.arange(limit) * len(positions) // limit]
+    return positions, notes
 
 
 def with_identity(rows: pd.DataFrame, data: Data, fold: int = 0) -> pd.DataFrame:

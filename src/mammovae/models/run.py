@@ -4,9 +4,11 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 import torch
 
 from mammovae.arguments import TO_PATH, checked
@@ -16,12 +18,14 @@ from mammovae.models.base import WEIGHTS, Autoencoder, Generator, Member, load_w
 from mammovae.models.bilateral_vae import BilateralVae
 from mammovae.models.denoiser import Denoiser
 from mammovae.models.lesion_segmenter import LesionSegmenter, PatchSegmenter
+from mammovae.models.precision import float32_products
 from mammovae.models.pyramid_vae import PyramidVae
 from mammovae.models.residual_vae import ResidualVae
 from mammovae.models.vae import Vae
 from mammovae.storage import read_manifest
 
 CONFIG = "config.toml"
+_SHOWN = 8  # images in a notebook
 
 MEMBERS: dict[str, type[Member]] = {
     "vae": Vae,
@@ -56,6 +60,24 @@ def device() -> torch.device:
     # Read by cuBLAS at its first product in a process: without it there are none that give the same bits every time.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Reconstructions(NamedTuple):
+    """Images and what a run makes of them without noise, float32 (n, S, S) in [0, 1]; None if no member makes any."""
+
+    images: np.ndarray
+    reconstructions: np.ndarray | None
+
+    def _repr_html_(self) -> str:
+        """Show the first eight of them in a notebook."""
+        from mammovae.report import notebook
+        from mammovae.report.images import image_grid
+
+        rows = {"image": self.images[:_SHOWN]}
+        if self.reconstructions is not None:
+            rows["reconstruction"] = self.reconstructions[:_SHOWN]
+        grid = image_grid(np.concatenate(list(rows.values())), len(rows["image"]), row_labels=list(rows))
+        return notebook.card("Images and reconstructions", notebook.picture(grid, "Images above their reconstructions"))
 
 
 @dataclass(frozen=True)
@@ -106,9 +128,34 @@ class Run:
                 remedy = f"generate it by a network of {own['size']} px"
             raise UsageError(f"{data.name} holds images of {data.size} px, and {sizes}: {remedy}")
 
+    def reconstruct(self, data: Data, positions: np.ndarray) -> Reconstructions:
+        """Return the images of a DATA folder at positions (n,), and what the run's autoencoder makes of them."""
+        member = next(iter(self.members.values())) if self.autoencoder is None else self.autoencoder[1]
+        batch = data.batch(positions, member.size)
+        images = batch.image[:, 0].numpy()
+        if self.autoencoder is None:
+            return Reconstructions(images, None)
+        with torch.inference_mode(), float32_products("ieee"):
+            reconstruction = self.autoencoder[1].reconstruct(batch.to(device()))
+        return Reconstructions(images, reconstruction[:, 0].cpu().numpy())
+
+    def __fspath__(self) -> str:
+        """Return the folder, so that a run can be given wherever its path can."""
+        return str(self.path)
+
+    def _repr_html_(self) -> str:
+        """Show facts and losses in a notebook."""
+        from mammovae.report import notebook
+
+        facts = {"preset": self.manifest["preset"]}
+        facts |= {f"parameters of {name}": number for name, number in self.manifest["parameters"].items()}
+        facts |= {f"{name} images": number for name, number in self.manifest["images"].items()}
+        curves = notebook.picture(self.path / "loss.png", "Losses by epoch")
+        return notebook.card(f"RUN folder {self.path}", notebook.facts(facts), curves)
+
     @classmethod
     @checked
-    def open(cls, path: Annotated[str | Path, TO_PATH]) -> "Run":
+    def open(cls, path: Annotated[str | PathLike[str], TO_PATH]) -> "Run":
         """Open a folder that train finished.
 
         Parameters

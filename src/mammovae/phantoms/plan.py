@@ -67,14 +67,27 @@ def _identifier(*parts: object) -> str:
     return hashlib.blake2s("/".join(map(str, parts)).encode(), digest_size=16).hexdigest()
 
 
-def _plan_lesion(rng: np.random.Generator, kind: LesionKind, birads: int, single_view: bool) -> LesionPlan:
+@dataclass(frozen=True)
+class Inserted:
+    """What the lesions of a study are: their kinds, in turns, and a factor on their contrast, of one as in LESIONS."""
+
+    kinds: tuple[LesionKind, ...] = LESION_KINDS
+    contrast: float = 1.0
+
+
+def _plan_lesion(
+    rng: np.random.Generator, kind: LesionKind, factor: float, birads: int, single_view: bool
+) -> LesionPlan:
     category, *ranges = LESIONS[kind]
     diameter, contrast = (low + (high - low) * rng.random() for low, high in ranges)
+    contrast = min(factor * contrast, 1.0) if kind == "distortion" else factor * contrast
     spec = LesionSpec(kind, "test", round(diameter, 1), round(contrast, 2), int(rng.integers(2**31)))
     return LesionPlan(spec, ("Asymmetry" if kind == "asymmetry" and single_view else category,), birads)
 
 
-def _plan_patient(seed: int, size: int, patient: int, split: str, kind: LesionKind | None) -> list[ImagePlan]:
+def _plan_patient(
+    seed: int, size: int, patient: int, split: str, kind: LesionKind | None, factor: float
+) -> list[ImagePlan]:
     """Plan four images; with a kind, one breast carries a lesion of that kind, in both views or in one."""
     rng, person = np.random.default_rng(stream(seed, patient, 7)), make_patient(seed, patient)
     affected = SIDES[int(rng.integers(2))] if kind else None
@@ -86,7 +99,7 @@ def _plan_patient(seed: int, size: int, patient: int, split: str, kind: LesionKi
         for view in VIEWS:
             lesions: tuple[LesionPlan, ...] = ()
             if kind and side == affected and view in views:
-                lesions = (_plan_lesion(rng, kind, lesion_birads, len(views) == 1),)
+                lesions = (_plan_lesion(rng, kind, factor, lesion_birads, len(views) == 1),)
             names = _identifier(*key, side, view), _identifier(*key, "study"), _identifier(*key, "series")
             birads, healthy = (lesion_birads, False if lesions else None) if side == affected else (benign, True)
             facts = person.density, person.age, birads, split, healthy, lesions
@@ -94,7 +107,9 @@ def _plan_patient(seed: int, size: int, patient: int, split: str, kind: LesionKi
     return images
 
 
-def plan_study(seed: int, size: int, patients: int, finding_share: float) -> list[ImagePlan]:
+def plan_study(
+    seed: int, size: int, patients: int, finding_share: float, inserted: Inserted = Inserted()
+) -> list[ImagePlan]:
     """Plan all images of a study, four a patient; every fifth patient with and without findings is in the test split.
 
     The kinds of lesion take turns in both splits, so that even a small study holds several.
@@ -103,8 +118,13 @@ def plan_study(seed: int, size: int, patients: int, finding_share: float) -> lis
     with_finding = round(finding_share * patients)
     role: dict[int, tuple[str, LesionKind | None]] = {}
     for place, patient in enumerate(order):
-        # Shifted by one every five, or every test lesion would be of one kind.
-        kind = LESION_KINDS[(place + place // 5) % len(LESION_KINDS)] if place < with_finding else None
+        # Every fifth is a test patient: their kinds take turns by these fives, and within a five by its places.
+        turn = (place % 5 + place // 5) % len(inserted.kinds)
+        kind = inserted.kinds[turn] if place < with_finding else None
         position = place if kind else place - with_finding
         role[int(patient)] = ("test" if position % 5 == 2 else "training", kind)
-    return [image for patient in range(patients) for image in _plan_patient(seed, size, patient, *role[patient])]
+    return [
+        image
+        for patient in range(patients)
+        for image in _plan_patient(seed, size, patient, *role[patient], inserted.contrast)
+    ]

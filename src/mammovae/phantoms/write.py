@@ -6,13 +6,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from mammovae.arguments import AnyPath, Patients, Rows, Share, Workers, checked
-from mammovae.config import InputError, Layout, Seed
+from mammovae.arguments import AnyPath, ContrastFactor, Patients, Rows, Share, Workers, checked
+from mammovae.config import InputError, Layout, LesionKinds, Seed
 from mammovae.parallel.pool import map_unordered
-from mammovae.perturbations.lesions import InsertedLesion, LesionSpec, insert_lesion
+from mammovae.perturbations.lesions import LESION_KINDS, InsertedLesion, LesionSpec, insert_lesion
 from mammovae.phantoms.anatomy import Phantom, make_phantom
 from mammovae.phantoms.defects import assign_defects, damage_bytes, damage_pixels
-from mammovae.phantoms.plan import ImagePlan, plan_study
+from mammovae.phantoms.plan import ImagePlan, Inserted, plan_study
 from mammovae.phantoms.raw_formats import Lesions, encode, tables
 from mammovae.report.progress import Progress
 from mammovae.storage import StageFolder, atomic_write, write_json, write_text
@@ -30,6 +30,8 @@ def write_phantoms(  # noqa: PLR0913
     size: Rows = 512,
     seed: Seed = 0,
     finding_share: Share = 0.3,
+    lesions: LesionKinds = LESION_KINDS,
+    contrast: ContrastFactor = 1.0,
     traps: bool = False,
     workers: Workers | None = None,
 ) -> Path:
@@ -37,26 +39,27 @@ def write_phantoms(  # noqa: PLR0913
 
     Layouts: `vindr` is VinDr-Mammo as released, `vindr-png` its PNG copy, `dicom` a tree of DICOM files without any
     table, `folder` 16-bit PNG under healthy/, finding/ and unknown/ (the other view of an affected breast) with an
-    index.csv. A share of the patients has a lesion of the `test` family in one breast. `traps` adds what goes wrong
+    index.csv. A share of the patients has a lesion of the `test` family in one breast, of `lesions` in turns, its
+    contrast multiplied by `contrast` (a distortion's pull is at most whole). `traps` adds what goes wrong
     in real archives (see `defects.py`). The same arguments give the same bytes, manifest.json aside, with any number of
     `workers`; a run that was interrupted is completed by the same call.
 
     Raises UsageError for too few patients to trap and for an `out` that holds something else.
     """
-    plans, defects = plan_study(seed, size, patients, finding_share), {}
+    plans, defects = plan_study(seed, size, patients, finding_share, Inserted(lesions, contrast)), {}
     if traps:
         plans, defects = assign_defects(plans, layout)
     plans = [replace(plan, path=_path(plan, layout)) for plan in plans]
     settings = {"layout": layout, "patients": patients, "size": size, "seed": seed, "finding_share": finding_share}
-    settings["traps"] = traps
+    settings |= {"lesions": list(lesions), "contrast": contrast, "traps": traps}
     with StageFolder(out, "phantom", settings, {}) as stage:
         if not stage.done:
-            lesions = _write_images(out, plans, workers)
-            for name, text in tables(layout, plans, lesions, defects).items():
+            written = _write_images(out, plans, workers)
+            for name, text in tables(layout, plans, written, defects).items():
                 write_text(out / name, text)
             images = {
                 plan.image_id: {name: getattr(plan, name) for name in _TRUTH_FIELDS}
-                | {"trap": plan.defect, "lesions": lesions[plan.image_id]}
+                | {"trap": plan.defect, "lesions": written[plan.image_id]}
                 for plan in plans
             }
             write_json(out / "truth.json", {**settings, "images": images, "trapped": defects})

@@ -1,5 +1,6 @@
 """Grids of images, cases with their anomaly map on one fixed scale, contact sheets; grey is never stretched."""
 
+import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -174,6 +175,24 @@ def thumbnail(pixels: NDArray[np.uint8], size: int) -> Image.Image:
     """Return an image (S, S) as a square of size pixels."""
     image = Image.fromarray(pixels)
     return image.resize((size, size), Image.Resampling.BOX if image.width > size else Image.Resampling.BILINEAR)
+
+
+def overlay(pixels: Image.Image, anomaly_map: NDArray[np.floating], scale: MapScale) -> Image.Image:
+    """Return a thumbnail under its anomaly map, (s, s) of any size, on a scale that is the same for all images."""
+    colours = MAP(np.clip((anomaly_map - scale.low) / (scale.high - scale.low), 0, 1))
+    layer = Image.fromarray((255 * colours).astype(np.uint8), "RGBA").resize(pixels.size, Image.Resampling.BILINEAR)
+    return Image.alpha_composite(pixels.convert("RGBA"), layer).convert("RGB")
+
+
+def side_by_side(panels: Sequence[Image.Image], gap: int = 0) -> bytes:
+    """Return panels of one size beside each other as PNG bytes, with gap white pixels between them."""
+    width, height = panels[0].size
+    row = Image.new("RGB", (len(panels) * (width + gap) - gap, height), "white")
+    for place, panel in enumerate(panels):
+        row.paste(panel, (place * (width + gap), 0))
+    buffer = io.BytesIO()
+    row.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _bar(figure: Figure, axes: Axes, scale: MapScale, orientation: Literal["horizontal", "vertical"]) -> None:

@@ -1,19 +1,17 @@
 """The review page: the most suspicious images of an archive, each with its anomaly map and the reason."""
 
 import heapq
-import io
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from PIL import Image
 
 from mammovae.report.formatting import percentile, plural
-from mammovae.report.images import MapScale, grey, thumbnail
+from mammovae.report.images import MapScale, grey, overlay, side_by_side, thumbnail
 from mammovae.report.page import Figure, Images, Page, Section, Table, Text, write_page
-from mammovae.report.style import MAP, data_uri
+from mammovae.report.style import data_uri
 
 SHOWN = 100
 _SIDE = 192
@@ -98,12 +96,5 @@ def _percentile(value: float | None, patients: int) -> str:
 
 def _pair_png(image: np.ndarray, anomaly_map: np.ndarray, scale: MapScale) -> bytes:
     """Return PNG bytes of an image beside itself under its map."""
-    pair, pixels = Image.new("RGB", (2 * _SIDE, _SIDE)), thumbnail((255 * grey(image)).astype(np.uint8), _SIDE)
-    colours = MAP(np.clip((anomaly_map - scale.low) / (scale.high - scale.low), 0, 1))
-    overlay = Image.fromarray((255 * colours).astype(np.uint8), "RGBA")
-    overlay = overlay.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-    pair.paste(pixels, (0, 0))
-    pair.paste(Image.alpha_composite(pixels.convert("RGBA"), overlay).convert("RGB"), (_SIDE, 0))
-    buffer = io.BytesIO()
-    pair.save(buffer, "PNG")
-    return buffer.getvalue()
+    pixels = thumbnail((255 * grey(image)).astype(np.uint8), _SIDE)
+    return side_by_side([pixels, overlay(pixels, anomaly_map, scale)])

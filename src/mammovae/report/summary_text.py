@@ -14,6 +14,13 @@ LIMITS = (
     "Several scores and groups are listed without correction for their number: a table’s best row flatters itself.",
 )
 
+OWN_IMAGES = (
+    "mammovae prepare dicom MY-IMAGES --out DATA --size 512",
+    "mammovae train DATA --preset detect --include unlabelled --out RUN",
+    "mammovae score RUN NEW-IMAGES --out scores.csv --review review.html",
+)
+"""Commands for images of one's own, to follow the demo."""
+
 _FOLLOWS = 0.5
 _GUESSING = (
     "With so few patients, this figure says nothing about other images.",

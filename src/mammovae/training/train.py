@@ -18,7 +18,6 @@ from mammovae import config
 from mammovae.arguments import AnyPath, Devices, checked
 from mammovae.config import InputError, MemberName, PresetName, TrainSettings, UsageError, suggest
 from mammovae.data.dataset import Data
-from mammovae.detection.detector import reconstruct
 from mammovae.generation.latent_density import DENSITY, LatentDensity
 from mammovae.models.base import HISTORY, WEIGHTS, Member
 from mammovae.models.run import CONFIG, Run, build_members, device
@@ -192,7 +191,7 @@ class _Job:
         scales = calibrate(run, data, parts)
         shown = (parts["validation"] if len(parts["validation"]) else parts["train"])[:8]
         (run.path / "private").mkdir(exist_ok=True)
-        images, reconstructions = reconstruct(run, data, shown)
+        images, reconstructions = run.reconstruct(data, shown)
         if reconstructions is not None:
             pairs = np.concatenate([images, reconstructions])
             grid = image_grid(pairs, len(shown), row_labels=["image", "reconstruction"])

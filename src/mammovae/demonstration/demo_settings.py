@@ -1,0 +1,54 @@
+"""How large the demo is, and what it trains: the presets, as small and short as minutes on two cores ask for."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from mammovae.config import PRESETS, LesionKinds, PrepareSettings, PresetName, Protocol, Settings, TrainSettings
+
+SHOWN: tuple[PresetName, PresetName] = ("original", "detect")
+"""The presets that stand side by side."""
+_VISIBLE: LesionKinds = ("mass", "spiculated", "asymmetry")
+
+
+class DemoSettings(Settings):
+    """The demo's phantoms and trainings."""
+
+    patients: int = Field(120, ge=1, le=1_000_000)
+    """Phantom patients, of four images each; half of them have a lesion."""
+    rows: int = Field(300, ge=32, le=4096)
+    """Rows of a phantom's image, in pixels."""
+    lesions: LesionKinds = _VISIBLE
+    """Kinds of inserted lesions: those that a reader could see in prepared images, whose pixels are coarse."""
+    contrast: float = Field(1.5, gt=0, le=10)
+    """Factor on the contrast of inserted lesions."""
+    prepared: PrepareSettings = PrepareSettings()
+    original: TrainSettings = PRESETS["original"].merged(
+        {"epochs": 24, "batch_size": 8, "vae": {"latent": 128}, "learning_rate": 1e-3}
+    )
+    """The original network with fewer latent dimensions, for so few images."""
+    detect: TrainSettings = PRESETS["detect"].merged(
+        {
+            "epochs": 60,
+            "members": ("residual_vae", "lesion_segmenter"),
+            "fused": ("lesion_segmenter_peak",),
+            "maps": ("lesion_segmenter",),
+            "residual_vae": {"widths": (16, 32, 48, 64), "latent": 16},
+            "lesion_segmenter": {"size": 128, "widths": (16, 32, 48, 64), "kinds": _VISIBLE, "presentations": 9_000},
+        }
+    )
+    """Two of the detecting members, on prepared images as they are."""
+    generated: int = Field(64, ge=1, le=10_000_000)
+    """Images to generate."""
+    stressed: int = Field(24, ge=1, le=10_000_000)
+    """Healthy test images that faults and lesions are inserted into."""
+
+
+def run_folder(out: Path, preset: PresetName) -> Path:
+    """Return where the demo in out trains a preset."""
+    return out / f"run-{preset}"
+
+
+def evaluation_folder(out: Path, preset: PresetName, protocol: Protocol) -> Path:
+    """Return where the demo in out evaluates a preset's run."""
+    return out / f"evaluation-{preset}-{protocol}"
