@@ -1,5 +1,6 @@
 """The refiner: what it takes for noise, and what it draws."""
 
+import pytest
 import torch
 from torch import Tensor
 
