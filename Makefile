@@ -1,6 +1,6 @@
 # make demo: phantoms -> everything -> runs/demo/report.html     make test: all tests
 # make docs: the documentation site -> site/index.html
-# make test-fast: those not marked slow, in a minute and a half     make check: style, types, spelling
+# make test-fast: those not marked slow     make check: style, types, spelling
 # make package: the wheel and the source archive, checked, in dist/
 # make fuzz: 3,000 mutated files, at most 10 minutes     make test-lowest: reading files by the lowest versions allowed
 PYTHON ?= python3

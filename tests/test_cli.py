@@ -180,6 +180,7 @@ def test_a_wrong_column_in_a_table_is_named(tmp_path: Path, capsys: pytest.Captu
     assert status == 1 and "healthyy" in said and "index.csv" in said
 
 
+@pytest.mark.slow
 def test_strict_turns_a_failed_image_into_exit_status_1(
     run: Path, trapped_raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,6 +194,7 @@ def test_strict_turns_a_failed_image_into_exit_status_1(
     assert status == 1 and "1 failed" in said
 
 
+@pytest.mark.slow
 def test_nothing_usable_is_exit_status_1(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = tmp_path / "broken.dcm"
     broken.write_bytes(b"nonsense")

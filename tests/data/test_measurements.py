@@ -135,6 +135,7 @@ def white_where(phantom: Phantom, drawn: np.ndarray) -> np.ndarray:
     return np.maximum(phantom.image, np.rint(drawn * phantom.image.max()).astype(np.uint16))
 
 
+@pytest.mark.slow
 @phantoms
 def test_a_ring_of_wire_and_a_clip_are_metal_and_tissue_and_a_calcification_are_not(phantom):
     shape, at, mm = phantom.image.shape, inside(phantom), phantom.mm_per_pixel

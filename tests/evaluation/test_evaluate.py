@@ -21,6 +21,7 @@ def evaluation(run: Path, trapped_data: Path, tmp_path_factory: pytest.TempPathF
     return out
 
 
+@pytest.mark.slow
 def test_a_score_is_the_same_alone_in_a_batch_from_data_and_from_the_source_file(
     run: Path, trapped_data: Path, trapped_raw: Path, tmp_path: Path
 ) -> None:
@@ -34,6 +35,7 @@ def test_a_score_is_the_same_alone_in_a_batch_from_data_and_from_the_source_file
     assert alone["finding"][0] == pytest.approx(from_files["finding"][2], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_file_that_fails_is_a_row_with_its_reason_and_does_not_affect_others(
     run: Path, trapped_raw: Path, tmp_path: Path
 ) -> None:
@@ -54,6 +56,7 @@ def test_a_file_that_fails_is_a_row_with_its_reason_and_does_not_affect_others(
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_metrics_carry_n_and_stand_beside_the_trivial_baselines(evaluation: Path, trapped_data: Path) -> None:
     metrics = json.loads((evaluation / "metrics.json").read_text())
     frame = mv.Data.open(trapped_data).index
@@ -64,6 +67,7 @@ def test_metrics_carry_n_and_stand_beside_the_trivial_baselines(evaluation: Path
         assert {key, f"{key}_low", f"{key}_high"} <= set(metrics)
 
 
+@pytest.mark.slow
 def test_the_report_is_there_and_shows_the_same_figure(evaluation: Path) -> None:
     metrics = json.loads((evaluation / "metrics.json").read_text())
     page = (evaluation / "report.html").read_text()

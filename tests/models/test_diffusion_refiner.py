@@ -1,5 +1,6 @@
 """The refiner: what it takes for noise, and what it draws."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -33,6 +34,7 @@ def test_drawing_what_is_known_to_be_white_noise_ends_with_a_standard_deviation_
     torch.testing.assert_close(drawn, white * LARGEST / (1 + LARGEST**2) ** 0.5, atol=1e-3, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_it_learns_to_draw_either_of_two_details_and_never_what_lies_between_them() -> None:
     """Detail is the guide's stripes, light or dark: their mean, 0, is what a squared error alone would ask for."""
     net, generator = refiner(16), torch.Generator().manual_seed(1)

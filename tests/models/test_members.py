@@ -16,6 +16,8 @@ from mammovae.models import training_lesions
 from mammovae.perturbations.lesions import LesionSpec, insert_lesion
 from mammovae.training import calibrate
 
+pytestmark = pytest.mark.slow
+
 SETTINGS: dict[str, Any] = {
     "epochs": 25,
     "members": ["residual_vae", "denoiser", "lesion_segmenter", "bilateral_vae"],

@@ -36,6 +36,7 @@ def other_data(trapped_raw: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     return {size: folder / str(size) for size in OTHER_SIZES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", OTHER_SIZES)
 def test_data_of_another_size_than_the_runs_is_one_sentence_before_any_work(
     size: int,
@@ -93,6 +94,7 @@ def test_networks_are_not_trained_on_images_that_would_have_to_be_enlarged_or_cu
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_file_is_prepared_at_the_size_of_the_runs_data_not_of_a_network(
     two_sizes: Path, trapped_data: Path, trapped_raw: Path, tmp_path: Path
 ) -> None:

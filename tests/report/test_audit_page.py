@@ -375,6 +375,7 @@ def test_no_text_of_a_chart_lies_over_another_or_over_the_edge(parts: Parts) -> 
         assert overlaps(figure) == []
 
 
+@pytest.mark.slow
 def test_charts_are_the_same_bytes_each_time(parts: Parts) -> None:
     assert [to_svg(figure) for figure in charts(parts)] == [to_svg(figure) for figure in charts(parts)]
 

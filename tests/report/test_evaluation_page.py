@@ -217,6 +217,7 @@ def test_one_image_and_cases_without_maps_are_enough() -> None:
     assert "No maps were made." in words(few)
 
 
+@pytest.mark.slow
 def test_the_file_is_written_whole_and_the_same_each_time(parts: Parts, html: str, tmp_path: Path) -> None:
     write_page(tmp_path / "new" / "report.html", fake_study.page(parts))
     assert (tmp_path / "new" / "report.html").read_text(encoding="utf-8") == html

@@ -49,6 +49,7 @@ def fit(
     return member, loop.fit(member, data, given, folder, chosen, ProcessGroup()).iloc[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MEMBERS)
 def test_a_validation_says_the_same_in_batches_of_any_size_and_in_any_order(
     name: str, data: Data, tmp_path: Path

@@ -267,11 +267,13 @@ def _read_up_to_pixels(file: IO[bytes]) -> "tuple[pydicom.FileDataset, _Bounded 
     """Return a file's data set up to its pixels, and the stream that stands before them."""
     try:
         return _read_header(_Bounded(file))
-    except (UnreadableError, OSError, MemoryError):
+    except (UnreadableError, MemoryError):
         raise
     except RecursionError:
         raise UnreadableError("its DICOM header is damaged: sequences lie in each other without end") from None
-    except Exception:  # pydicom raises anything over what is no DICOM
+    except Exception as error:  # pydicom raises anything over what is no DICOM
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's; pydicom's own have no number
+            raise
         raise UnreadableError("its DICOM header is damaged, fetch the file again") from None
 
 
