@@ -64,7 +64,7 @@ class Data:
     def open(cls, *paths: Annotated[str | PathLike[str], TO_PATH]) -> "Data":
         """Open a folder that prepare or generate finished, or several as one; InputError says what else it is.
 
-        `mammovae.data.joined.join` says what becomes of patients, copies and image_ids that several folders have.
+        docs/how-to/several-folders.md says what becomes of patients, copies and image_ids that several folders have.
 
         Parameters
         ----------
