@@ -194,10 +194,10 @@ def _trained(study: DemoStudy) -> list[Block]:
     original, detect = (study.runs[preset] for preset in SHOWN)
     words = Markup(
         "The <strong>original network</strong> is a convolutional VAE that reconstructs the whole image; what it "
-        "reconstructs badly counts as suspicious. Here it has a latent of {} dimensions, not 1,024, for so few images. "
-        "The <strong>detecting networks</strong> are two of the preset <em>detect</em>: a lesion segmenter that learns "
-        "to mark lesions drawn anew into healthy images, whose score is the finding score, and beside it a residual "
-        "VAE. None of them saw an image with a painted lesion."
+        "reconstructs badly counts as suspicious. Here it has half the filters and a latent of {} dimensions, not "
+        "1,024, for so few images. The <strong>detecting networks</strong> are two of the preset <em>detect</em>: a "
+        "lesion segmenter, which learns to mark lesions that are drawn anew into healthy images and whose score is the "
+        "finding score, and beside it a residual VAE. None of them saw an image with a painted lesion."
     ).format(original.settings.vae.latent)
     histories, titles = {}, {}
     for preset, run in study.runs.items():

@@ -81,7 +81,7 @@ def _steps(out: Path, seed: int, settings: DemoSettings) -> Iterator[Step]:
     raw, data, generated, runs = out / "raw", out / "data", out / "generated", {p: run_folder(out, p) for p in SHOWN}
     seeded = {"seed": seed} if seed else {}
     painted = {"patients": settings.patients, "size": settings.rows, "finding_share": _FINDING_SHARE, **seeded}
-    painted |= {"lesions": settings.lesions, "contrast": settings.contrast}
+    painted |= {name: getattr(settings, name) for name in ("lesions", "diameter", "contrast")}
     yield Step(("phantom",), raw, painted, partial(write_phantoms, raw, **painted))
     preparing = partial(prepare, "vindr", raw, data, settings.prepared)
     yield Step(("prepare", "vindr", raw), data, settings.prepared.given(), preparing)
