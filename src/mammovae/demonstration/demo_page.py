@@ -234,7 +234,8 @@ def _reconstructed(study: DemoStudy) -> list[Block]:
             labels.append({"original": "original VAE", "detect": "residual VAE"}[preset])
     caption = (
         "Healthy images that no network learned from, above what the original network’s VAE and the detecting run’s "
-        "residual VAE make of them. All on one grey scale, none stretched."
+        "residual VAE make of them. All on one grey scale, none stretched. The first one’s likelihood rewards "
+        "texture with few nats, and smooth shapes are what it learns; the second weighs errors by their own variance."
     )
     alt = "A row of images above rows of their reconstructions."
     return [Figure.grid(np.concatenate(rows), len(shown), alt, caption, row_labels=labels)]
@@ -339,8 +340,8 @@ def _reviewed(study: DemoStudy) -> list[Block]:
         for _, row in scores.sort_values("finding", ascending=False).head(_ROWS).iterrows()
     ]
     words = Markup(
-        "Any images are scored like these, files, folders or DICOM: a row each in <em>scores.csv</em>, a map each, and "
-        'the 100 most suspicious on one page: <a href="review.html">review.html</a>.'
+        "Any images are scored like these, files, folders or DICOM: a row each in <em>scores.csv</em>, a map where one "
+        'is asked for, and the 100 most suspicious on one page: <a href="review.html">review.html</a>.'
     )
     headers = ("Image", "View", "Finding", "Quality", "Why")
     caption = (

@@ -98,7 +98,7 @@ def _steps(out: Path, seed: int, settings: DemoSettings) -> Iterator[Step]:
             place = evaluation_folder(out, preset, protocol)
             judging = partial(evaluate, run, data, place, protocol, seed)
             yield Step(("evaluate", run, data), place, {"protocol": protocol, **seeded}, judging)
-    shown = {"maps": out / "maps", "review": out / "review.html"}
+    shown = {"review": out / "review.html"}
     scoring = partial(score, runs["detect"], [data], out / "scores.csv", **shown)
     yield Step(("score", runs["detect"], data), out / "scores.csv", shown, scoring)
     stressing = partial(stress, runs["detect"], data, out / "stress", seed, limit=settings.stressed)
