@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mammovae.arguments import AnyPath, checked
-from mammovae.auditing.audit import audit
 from mammovae.config import PRESETS, PresetName, Protocol, Seed, TrainSettings
 from mammovae.data.dataset import Data
 from mammovae.data.prepare import prepare
@@ -91,8 +90,6 @@ def _steps(out: Path, seed: int, settings: DemoSettings) -> Iterator[Step]:
         yield Step(("train", data), run, flags, partial(_train, data, run, preset, chosen))
     making = partial(_generate, runs["original"], generated, settings.generated, seed)
     yield Step(("generate", runs["original"]), generated, {"count": settings.generated, **seeded}, making)
-    audited = (generated, runs["original"], data)
-    yield Step(("audit", *audited), out / "audit", seeded, partial(audit, *audited, out / "audit", seed))
     for preset, run in runs.items():
         for protocol in get_args(Protocol):
             place = evaluation_folder(out, preset, protocol)
