@@ -246,9 +246,9 @@ def _generated(study: DemoStudy) -> Section:
     real = study.data.images[train[np.linspace(0, len(train) - 1, _GENERATED).astype(int)]]
     section = sections.generated_section(made.images[:_GENERATED], "latent", real)
     words = Markup(
-        "The original network’s VAE decodes latent vectors drawn from a distribution that was fitted to those of healthy "
-        "images: as smooth as what it reconstructs. How realistic, varied and private generated images are, "
-        "<em>mammovae audit</em> says; the preset <em>generate</em> draws tissue as well, and takes hours to train."
+        "The original network’s VAE decodes latent vectors drawn from a distribution that was fitted to those of "
+        "healthy images: as smooth as what it reconstructs. Its successor is the preset <em>generate</em>; "
+        "<em>mammovae audit</em> says how realistic, varied and private generated images are."
     )
     return Section(section.anchor, section.title, [*section.blocks, Text(words)])
 
