@@ -39,7 +39,7 @@ def test_the_notebook_runs_and_shows_pictures_and_tables(tmp_path: Path, monkeyp
         assert "http" not in page.replace("http://www.w3.org", "") and len(page) < 1_000_000
     pictures = [page.count("<img") for page in pages]
     assert pictures == [0, 1, 1, 0, 2, 1, 1, 0, 1]
-    assert "8 of 240 rows" in pages[7]
+    assert "8 of 160 rows" in pages[7]
 
 
 def test_what_a_notebook_shows_is_escaped() -> None:

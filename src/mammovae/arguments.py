@@ -42,7 +42,7 @@ Devices = Annotated[int, Field(ge=1, le=1024)]
 Folds = Annotated[int, Field(ge=2, le=1000)]
 Rate = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-ContrastFactor = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+Factor = Annotated[float, Field(ge=0.1, le=10, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)]
 

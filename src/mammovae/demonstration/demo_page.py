@@ -107,12 +107,10 @@ def _conclusions(study: DemoStudy) -> list[tuple[str, str, Grade]]:
     is_there: Grade = "good" if (pointing.low or 0) > chance else "caution"
     recall, healthy = study.stress["quality_recall_5_mean"], study.stress["quality_n_healthy"]
     faults = f"{100 * recall:.0f} % of 21 kinds of inserted faults are found, in {healthy} images each, when 5 % of "
-    audited = read_json(study.out / "audit" / "metrics.json")["conclusions"]
     return [
         ("Lesions", f"{found}{difference}. {n}.", grade),
         ("Places", f"{places}{chance:.2f}.", is_there),
         ("Faults", f"{faults}healthy images go to review.", "good" if recall > 0.8 else "caution"),
-        ("New images", f"{audited[0].partition(': ')[2]}", "caution"),
     ]
 
 
@@ -194,10 +192,10 @@ def _trained(study: DemoStudy) -> list[Block]:
     original, detect = (study.runs[preset] for preset in SHOWN)
     words = Markup(
         "The <strong>original network</strong> is a convolutional VAE that reconstructs the whole image; what it "
-        "reconstructs badly counts as suspicious. Here it has a latent of {} dimensions, not 1,024, for so few images. "
-        "The <strong>detecting networks</strong> are two of the preset <em>detect</em>: a lesion segmenter that learns "
-        "to mark lesions drawn anew into healthy images, whose score is the finding score, and beside it a residual "
-        "VAE. None of them saw an image with a painted lesion."
+        "reconstructs badly counts as suspicious. Here it has half the filters and a latent of {} dimensions, not "
+        "1,024, for so few images. The <strong>detecting networks</strong> are two of the preset <em>detect</em>: a "
+        "lesion segmenter, which learns to mark lesions that are drawn anew into healthy images and whose score is the "
+        "finding score, and beside it a residual VAE. None of them saw an image with a painted lesion."
     ).format(original.settings.vae.latent)
     histories, titles = {}, {}
     for preset, run in study.runs.items():
@@ -234,7 +232,8 @@ def _reconstructed(study: DemoStudy) -> list[Block]:
             labels.append({"original": "original VAE", "detect": "residual VAE"}[preset])
     caption = (
         "Healthy images that no network learned from, above what the original network’s VAE and the detecting run’s "
-        "residual VAE make of them. All on one grey scale, none stretched."
+        "residual VAE make of them. All on one grey scale, none stretched. The first one’s likelihood rewards "
+        "texture with few nats, and smooth shapes are what it learns; the second weighs errors by their own variance."
     )
     alt = "A row of images above rows of their reconstructions."
     return [Figure.grid(np.concatenate(rows), len(shown), alt, caption, row_labels=labels)]
@@ -246,13 +245,12 @@ def _generated(study: DemoStudy) -> Section:
     train = study.data.for_training(run.settings)["train"]
     real = study.data.images[train[np.linspace(0, len(train) - 1, _GENERATED).astype(int)]]
     section = sections.generated_section(made.images[:_GENERATED], "latent", real)
-    conclusions = read_json(study.out / "audit" / "metrics.json")["conclusions"]
-    lead = Text(
+    words = Markup(
         "The original network’s VAE decodes latent vectors drawn from a distribution that was fitted to those of "
-        "healthy images. What the audit says of them:"
+        "healthy images: as smooth as what it reconstructs. Its successor is the preset <em>generate</em>; "
+        "<em>mammovae audit</em> says how realistic, varied and private generated images are."
     )
-    link = Text(Markup('In full: <a href="audit/report.html">audit/report.html</a>'))
-    return Section(section.anchor, section.title, [*section.blocks, lead, Bullets(conclusions), link])
+    return Section(section.anchor, section.title, [*section.blocks, Text(words)])
 
 
 def _detected(study: DemoStudy) -> Section:
@@ -339,8 +337,8 @@ def _reviewed(study: DemoStudy) -> list[Block]:
         for _, row in scores.sort_values("finding", ascending=False).head(_ROWS).iterrows()
     ]
     words = Markup(
-        "Any images are scored like these, files, folders or DICOM: a row each in <em>scores.csv</em>, a map each, and "
-        'the 100 most suspicious on one page: <a href="review.html">review.html</a>.'
+        "Any images are scored like these, files, folders or DICOM: a row each in <em>scores.csv</em>, a map where one "
+        'is asked for, and the 100 most suspicious on one page: <a href="review.html">review.html</a>.'
     )
     headers = ("Image", "View", "Finding", "Quality", "Why")
     caption = (
@@ -362,7 +360,7 @@ def _next_steps() -> list[Block]:
         ("review.html", "the most suspicious images with their maps"),
         ("evaluation-detect-full/report.html", "the detecting networks in full"),
         ("evaluation-original-full/report.html", "the original network in full"),
-        ("audit/report.html", "generated images: realism, diversity, privacy"),
+        ("generated/grid.png", "generated images"),
         ("data/contact_sheet.png", "every prepared image with its outline"),
     ]
     links = [Markup('<a href="{0}">{0}</a>: {1}').format(place, words) for place, words in opened]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mammovae.arguments import AnyPath, checked
-from mammovae.auditing.audit import audit
 from mammovae.config import PRESETS, PresetName, Protocol, Seed, TrainSettings
 from mammovae.data.dataset import Data
 from mammovae.data.prepare import prepare
@@ -81,7 +80,7 @@ def _steps(out: Path, seed: int, settings: DemoSettings) -> Iterator[Step]:
     raw, data, generated, runs = out / "raw", out / "data", out / "generated", {p: run_folder(out, p) for p in SHOWN}
     seeded = {"seed": seed} if seed else {}
     painted = {"patients": settings.patients, "size": settings.rows, "finding_share": _FINDING_SHARE, **seeded}
-    painted |= {"lesions": settings.lesions, "contrast": settings.contrast}
+    painted |= {name: getattr(settings, name) for name in ("lesions", "diameter", "contrast")}
     yield Step(("phantom",), raw, painted, partial(write_phantoms, raw, **painted))
     preparing = partial(prepare, "vindr", raw, data, settings.prepared)
     yield Step(("prepare", "vindr", raw), data, settings.prepared.given(), preparing)
@@ -91,14 +90,12 @@ def _steps(out: Path, seed: int, settings: DemoSettings) -> Iterator[Step]:
         yield Step(("train", data), run, flags, partial(_train, data, run, preset, chosen))
     making = partial(_generate, runs["original"], generated, settings.generated, seed)
     yield Step(("generate", runs["original"]), generated, {"count": settings.generated, **seeded}, making)
-    audited = (generated, runs["original"], data)
-    yield Step(("audit", *audited), out / "audit", seeded, partial(audit, *audited, out / "audit", seed))
     for preset, run in runs.items():
         for protocol in get_args(Protocol):
             place = evaluation_folder(out, preset, protocol)
             judging = partial(evaluate, run, data, place, protocol, seed)
             yield Step(("evaluate", run, data), place, {"protocol": protocol, **seeded}, judging)
-    shown = {"maps": out / "maps", "review": out / "review.html"}
+    shown = {"review": out / "review.html"}
     scoring = partial(score, runs["detect"], [data], out / "scores.csv", **shown)
     yield Step(("score", runs["detect"], data), out / "scores.csv", shown, scoring)
     stressing = partial(stress, runs["detect"], data, out / "stress", seed, limit=settings.stressed)

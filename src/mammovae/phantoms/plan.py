@@ -69,24 +69,26 @@ def _identifier(*parts: object) -> str:
 
 @dataclass(frozen=True)
 class Inserted:
-    """What the lesions of a study are: their kinds, in turns, and a factor on their contrast, of one as in LESIONS."""
+    """What the lesions of a study are: their kinds, in turns, and factors on the diameters and contrasts of LESIONS."""
 
     kinds: tuple[LesionKind, ...] = LESION_KINDS
+    diameter: float = 1.0
     contrast: float = 1.0
 
 
 def _plan_lesion(
-    rng: np.random.Generator, kind: LesionKind, factor: float, birads: int, single_view: bool
+    rng: np.random.Generator, kind: LesionKind, inserted: Inserted, birads: int, single_view: bool
 ) -> LesionPlan:
     category, *ranges = LESIONS[kind]
     diameter, contrast = (low + (high - low) * rng.random() for low, high in ranges)
-    contrast = min(factor * contrast, 1.0) if kind == "distortion" else factor * contrast
+    diameter, contrast = min(inserted.diameter * diameter, 40.0), inserted.contrast * contrast
+    contrast = min(contrast, 1.0) if kind == "distortion" else contrast
     spec = LesionSpec(kind, "test", round(diameter, 1), round(contrast, 2), int(rng.integers(2**31)))
     return LesionPlan(spec, ("Asymmetry" if kind == "asymmetry" and single_view else category,), birads)
 
 
 def _plan_patient(
-    seed: int, size: int, patient: int, split: str, kind: LesionKind | None, factor: float
+    seed: int, size: int, patient: int, split: str, kind: LesionKind | None, inserted: Inserted
 ) -> list[ImagePlan]:
     """Plan four images; with a kind, one breast carries a lesion of that kind, in both views or in one."""
     rng, person = np.random.default_rng(stream(seed, patient, 7)), make_patient(seed, patient)
@@ -99,7 +101,7 @@ def _plan_patient(
         for view in VIEWS:
             lesions: tuple[LesionPlan, ...] = ()
             if kind and side == affected and view in views:
-                lesions = (_plan_lesion(rng, kind, factor, lesion_birads, len(views) == 1),)
+                lesions = (_plan_lesion(rng, kind, inserted, lesion_birads, len(views) == 1),)
             names = _identifier(*key, side, view), _identifier(*key, "study"), _identifier(*key, "series")
             birads, healthy = (lesion_birads, False if lesions else None) if side == affected else (benign, True)
             facts = person.density, person.age, birads, split, healthy, lesions
@@ -124,7 +126,5 @@ def plan_study(
         position = place if kind else place - with_finding
         role[int(patient)] = ("test" if position % 5 == 2 else "training", kind)
     return [
-        image
-        for patient in range(patients)
-        for image in _plan_patient(seed, size, patient, *role[patient], inserted.contrast)
+        image for patient in range(patients) for image in _plan_patient(seed, size, patient, *role[patient], inserted)
     ]
