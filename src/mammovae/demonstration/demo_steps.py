@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mammovae.arguments import AnyPath, checked
-from mammovae.config import PRESETS, PresetName, Protocol, Seed, TrainSettings
+from mammovae.config import PRESETS, PrepareSettings, PresetName, Protocol, Seed, TrainSettings
 from mammovae.data.dataset import Data
 from mammovae.data.prepare import prepare
 from mammovae.demonstration.demo_page import write_demo_page
@@ -83,7 +83,8 @@ def _steps(out: Path, seed: int, settings: DemoSettings) -> Iterator[Step]:
     painted |= {name: getattr(settings, name) for name in ("lesions", "diameter", "contrast")}
     yield Step(("phantom",), raw, painted, partial(write_phantoms, raw, **painted))
     preparing = partial(prepare, "vindr", raw, data, settings.prepared)
-    yield Step(("prepare", "vindr", raw), data, settings.prepared.given(), preparing)
+    flags = _differences(PrepareSettings().model_dump(), settings.prepared.model_dump())
+    yield Step(("prepare", "vindr", raw), data, flags, preparing)
     for preset, run in runs.items():
         chosen = getattr(settings, preset).merged({"seed": seed})
         flags = {"preset": preset} | _differences(PRESETS[preset].model_dump(), chosen.model_dump())
