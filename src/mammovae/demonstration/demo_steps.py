@@ -80,7 +80,7 @@ def _steps(out: Path, seed: int, settings: DemoSettings) -> Iterator[Step]:
     raw, data, generated, runs = out / "raw", out / "data", out / "generated", {p: run_folder(out, p) for p in SHOWN}
     seeded = {"seed": seed} if seed else {}
     painted = {"patients": settings.patients, "size": settings.rows, "finding_share": _FINDING_SHARE, **seeded}
-    painted |= {name: getattr(settings, name) for name in ("lesions", "diameter", "contrast")}
+    painted |= {name: getattr(settings, name) for name in ("lesions", "contrast")}
     yield Step(("phantom",), raw, painted, partial(write_phantoms, raw, **painted))
     preparing = partial(prepare, "vindr", raw, data, settings.prepared)
     flags = _differences(PrepareSettings().model_dump(), settings.prepared.model_dump())
