@@ -17,13 +17,13 @@ from mammovae.report.summary_text import OWN_IMAGES
 TINY: dict[str, Any] = {"size": 32, "widths": (8, 16)}
 SMALL = DemoSettings().merged(
     {
-        "patients": 40,
+        "patients": 24,
         "rows": 64,
         "prepared": {"size": 32},
         "original": {"epochs": 2, "vae": {"size": 32, "filters": (8, 16), "latent": 8}},
         "detect": {"epochs": 2, "residual_vae": TINY, "lesion_segmenter": TINY | {"presentations": 100}},
         "generated": 12,
-        "stressed": 3,
+        "stressed": 2,
     }
 )
 
