@@ -46,7 +46,6 @@ _TRAPS = "Add every defect that real data sets hold: broken files, wrong headers
 _SHARE = "Share of the patients who get an inserted lesion."
 _KINDS = get_args(config.LesionKind)
 _LESIONS = "Kinds of inserted lesions, which take turns."
-_DIAMETER = "Factor on the diameter of inserted lesions, which stays below 40 mm."
 _CONTRAST = "Factor on the contrast of inserted lesions: the larger, the easier to see."
 _SOME = "Only so many of the healthy test images, evenly spaced; by default all of them."
 _CACHE = 'A folder of trained members that attempts share; by default "members" beside --out.'
@@ -135,7 +134,6 @@ def phantom(  # noqa: PLR0913
     seed: Seed = 0,
     finding_share: Annotated[arguments.Share, Parameter(help=_SHARE)] = 0.3,
     lesions: Annotated[config.LesionKinds, Parameter(help=_LESIONS)] = _KINDS,
-    diameter: Annotated[arguments.Factor, Parameter(help=_DIAMETER)] = 1.0,
     contrast: Annotated[arguments.Factor, Parameter(help=_CONTRAST)] = 1.0,
     traps: Annotated[bool, Parameter(help=_TRAPS)] = False,
     workers: Workers = None,
@@ -148,7 +146,7 @@ def phantom(  # noqa: PLR0913
 
     study: dict[str, Any] = {"layout": layout, "patients": patients, "size": size, "seed": seed}
     study |= {"finding_share": finding_share, "lesions": lesions}
-    study |= {"diameter": diameter, "contrast": contrast, "traps": traps}
+    study |= {"contrast": contrast, "traps": traps}
     write_phantoms(Path(out), **study, workers=workers)
     return Result(Path(out), study, f"{patients} patients, {4 * patients} images in {out}")
 

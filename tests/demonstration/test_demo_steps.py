@@ -17,13 +17,13 @@ from mammovae.report.summary_text import OWN_IMAGES
 TINY: dict[str, Any] = {"size": 32, "widths": (8, 16)}
 SMALL = DemoSettings().merged(
     {
-        "patients": 40,
+        "patients": 24,
         "rows": 64,
         "prepared": {"size": 32},
         "original": {"epochs": 2, "vae": {"size": 32, "filters": (8, 16), "latent": 8}},
         "detect": {"epochs": 2, "residual_vae": TINY, "lesion_segmenter": TINY | {"presentations": 100}},
         "generated": 12,
-        "stressed": 3,
+        "stressed": 2,
     }
 )
 
@@ -59,7 +59,7 @@ def test_the_page_has_every_section_and_its_links_lead_somewhere(demo: Path) -> 
     links = set(re.findall(r'href="([^#"]+)"', page))
     assert {"review.html", "evaluation-detect-full/report.html", "data/contact_sheet.png"} <= links
     assert all((demo / link).is_file() for link in links)
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert not re.search("(?:src|href)=.http", page)
     assert page.count("data:image/") > 10 and 'class="absent"' not in page
 
 

@@ -243,7 +243,7 @@ def test_every_kind_of_lesion_is_in_the_test_part_and_in_the_training_part():
 
 
 def test_lesions_are_of_the_kinds_and_the_contrast_that_were_asked_for():
-    inserted = Inserted(("mass", "asymmetry", "distortion"), 1.2, 1.5)
+    inserted = Inserted(("mass", "asymmetry", "distortion"), 1.5)
     images = plan_study(seed=0, size=64, patients=100, finding_share=0.5, inserted=inserted)
     usual = plan_study(seed=0, size=64, patients=100, finding_share=0.5, inserted=Inserted(inserted.kinds))
     for split in ("test", "training"):
@@ -253,4 +253,4 @@ def test_lesions_are_of_the_kinds_and_the_contrast_that_were_asked_for():
         for lesion, other in zip(image.lesions, as_usual.lesions, strict=True):
             most = 1.0 if lesion.spec.kind == "distortion" else 10.0
             assert lesion.spec.contrast == pytest.approx(min(1.5 * other.spec.contrast, most), abs=0.02)
-            assert lesion.spec.diameter_mm == pytest.approx(min(1.2 * other.spec.diameter_mm, 40), abs=0.15)
+            assert lesion.spec.diameter_mm == other.spec.diameter_mm

@@ -20,11 +20,12 @@ from mammovae.evaluation.stress import healthy_test_images
 from mammovae.models.base import HISTORY
 from mammovae.report import charts
 from mammovae.report import evaluation_page as sections
-from mammovae.report.formatting import UNAFFECTED, duration, percentile, plural
+from mammovae.report.formatting import UNAFFECTED, duration, percentile_in_words, plural
 from mammovae.report.images import BOX, MapScale, contact_sheet, grey, overlay, side_by_side, thumbnail
 from mammovae.report.page import (
     Block,
     Bullets,
+    Cell,
     Conclusions,
     Figure,
     Images,
@@ -42,7 +43,7 @@ from mammovae.report.summary_text import LIMITS, OWN_IMAGES
 from mammovae.storage import provenance, read_json
 
 Grade = Literal["good", "caution", "bad"]
-_CASES, _PANEL, _FAULTS_A_ROW, _THUMBNAIL, _PAIRS, _GENERATED, _ROWS = 6, 224, 7, 128, 8, 18, 8
+_CASES, _PANEL, _FAULTS_A_ROW, _THUMBNAIL, _PAIRS, _GENERATED = 6, 224, 7, 128, 8, 18
 _LESIONS = {
     "mass": "mass",
     "spiculated": "spiculated mass",
@@ -157,7 +158,7 @@ def _framed(pixels: Image.Image, boxes: Sequence[Sequence[float]]) -> Image.Imag
 
 def _percentile(study: DemoStudy, preset: PresetName, row: pd.Series) -> str:
     patients = study.runs[preset].manifest["calibration_patients"]
-    return percentile(row[f"{preset}_percentile"], patients)
+    return percentile_in_words(row[f"{preset}_percentile"], patients)
 
 
 def _painted(study: DemoStudy) -> list[Block]:
@@ -176,9 +177,9 @@ def _painted(study: DemoStudy) -> list[Block]:
         "Lesions in the test images. Contrast: the rise at the lesion’s thickest point over the range of grey of the "
         "breast (5th to 95th percentile), so that 0.5 is half of it. Networks never saw lesions of these shapes."
     )
-    shown = np.flatnonzero((data.index["status"] == "ok").to_numpy())[:32]
+    shown = np.flatnonzero((data.index["status"] == "ok").to_numpy())[:24]
     sheet = Figure(
-        data_uri(side_by_side([contact_sheet(data.images[shown], data.masks[shown], columns=16, size=112)])),
+        data_uri(side_by_side([contact_sheet(data.images[shown], data.masks[shown], columns=8, size=112)])),
         "Prepared images with the breast’s outline in orange.",
         "The first prepared images, with the breast that was found in them outlined.",
     )
@@ -257,12 +258,12 @@ def _detected(study: DemoStudy) -> Section:
     """Return the evaluation of both, and the small study that this project grew from."""
     section = sections.detection_section(study.detection, "finding score (healthy standard deviations)", True)
     rows = [
-        (f"{NAMES[preset]}, {words}", *estimate_cells(study.estimate(preset, protocol, "auroc")))
-        for protocol, words in (("full", "all test images"), ("original", "20 against 20"))
+        (f"{NAMES[preset]}, {words}", *estimate_cells(study.estimate(preset, protocol, key)))
+        for protocol, key, words in (("full", "auroc", "all"), ("original", "auroc_all_healthy", "20 against 20"))
         for preset in SHOWN
     ]
     caption = (
-        "The evaluation on all test images, and the study that this project grew from: 20 healthy images against 20 "
+        "All test images, and the study that this project grew from: 20 healthy images, of any patient, against 20 "
         "with a finding, drawn at random. So few images leave a wide interval, or none."
     )
     headers = ("Networks and images", "Healthy", "With finding", "AUROC (95 % interval)")
@@ -298,11 +299,12 @@ def _faulty(study: DemoStudy) -> list[Block]:
     seed = read_json(study.out / "stress" / "manifest.json")["settings"]["seed"]
     panels, captions = [], []
     for fault, source in example_of_faults(study.data, positions, seed).items():
-        panels.append(_square(source.pixels))
-        found = float(first.loc[fault, "quality"]) > np.quantile(untouched, 0.95)
-        captions.append(f"{fault.replace('_', ' ')}: {'found' if found else 'missed'}" if fault else "untouched")
-    alt = "A phantom untouched and with 21 kinds of technical faults."
-    caption = "One healthy test image with each fault. Found: more suspicious than 95 % of untouched images."
+        if fault:
+            panels.append(_square(source.pixels))
+            is_found = float(first.loc[fault, "quality"]) > np.quantile(untouched, 0.95)
+            captions.append(fault.replace("_", " ") + ("" if is_found else " (missed)"))
+    alt = "A phantom with each of 21 kinds of technical faults."
+    caption = "One healthy test image with each fault; missed: no more suspicious than 95 % of untouched images."
     grid = Figure.grid(np.stack(panels), _FAULTS_A_ROW, alt, caption, captions=captions)
     chart = Figure(
         data_uri((study.out / "stress" / "faults.png").read_bytes()),
@@ -323,35 +325,32 @@ def _square(pixels: np.ndarray) -> np.ndarray:
 
 
 def _reviewed(study: DemoStudy) -> list[Block]:
-    """Return the rows of scores.csv that stand out most."""
-    scores = pd.read_csv(study.out / "scores.csv")
-    scores = scores.assign(worst=scores[["finding_percentile", "quality_percentile"]].max(axis=1))
-    rows = [
-        (
-            row["image_id"][:8],
-            f"{row['side']} {row['view']}",
-            f"{row['finding_percentile']:.0f}",
-            f"{row['quality_percentile']:.0f}",
-            row["reason"],
-        )
-        for _, row in scores.sort_values("finding", ascending=False).head(_ROWS).iterrows()
-    ]
+    """Return the images with the highest finding scores, as the review page shows them."""
+    scores, run = pd.read_csv(study.out / "scores.csv"), study.runs["detect"]
+    highest = scores.sort_values("finding", ascending=False, kind="stable").head(_CASES)
+    positions = pd.Index(study.data.index["image_id"]).get_indexer(pd.Index(highest["image_id"]))
+    maps, scale = Detector(run).fused_maps(study.data, positions), MapScale.of_healthy(run.manifest["map_scale"])
+    patients, figures = run.manifest["calibration_patients"], []
+    for position, anomaly_map, (_, row) in zip(positions, maps, highest.iterrows(), strict=True):
+        pixels = thumbnail((255 * grey(study.data.images[position])).astype(np.uint8), _PANEL)
+        pair = data_uri(side_by_side([pixels.convert("RGB"), overlay(pixels, anomaly_map, scale)], gap=4))
+        told = (percentile_in_words(row[f"{name}_percentile"], patients) for name in ("finding", "quality"))
+        caption = Markup("<code>{}</code> finding {}, quality {}").format(row["image_id"], *told)
+        figures.append(Figure(pair, "An image, and the image under its anomaly map.", caption))
     words = Markup(
         "Any images are scored like these, files, folders or DICOM: a row each in <em>scores.csv</em>, a map where one "
-        'is asked for, and the 100 most suspicious on one page: <a href="review.html">review.html</a>.'
-    )
-    headers = ("Image", "View", "Finding", "Quality", "Why")
-    caption = (
-        f"The highest finding scores of {plural(len(scores), 'image')}: percentiles among healthy calibration images."
-    )
-    return [Text(words), Table(headers, rows, caption, layout="pairs")]
+        "is asked for, and the 100 most suspicious, with the reason and the place, on one page: "
+        '<a href="review.html">review.html</a>. These are the highest finding scores of all {} images; percentiles '
+        "are places among the healthy calibration images, of {} patients."
+    ).format(f"{len(scores):,}", patients)
+    return [Text(words), Images(figures)]
 
 
 def _costs(seconds: Mapping[str, float]) -> list[Block]:
     """Return the commands with their times."""
-    rows = [(command, f"{value:.1f}") for command, value in seconds.items()]
+    rows = [(Cell(command.split()[1], (command,)), f"{value:.1f}") for command, value in seconds.items()]
     caption = "Each step is a command that one can run alone; run again, it completes what was interrupted."
-    return [Table(("Command", "Seconds"), rows, caption, ("together", f"{sum(seconds.values()):.0f}"), layout="pairs")]
+    return [Table(("Command", "Seconds"), rows, caption, ("together", f"{sum(seconds.values()):.0f}"))]
 
 
 def _next_steps() -> list[Block]:

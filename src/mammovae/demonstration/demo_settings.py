@@ -20,8 +20,6 @@ class DemoSettings(Settings):
     """Rows of a phantom's image, in pixels."""
     lesions: LesionKinds = _VISIBLE
     """Kinds of inserted lesions: those that show in prepared images, whose pixels of 1 to 2 mm hold no fine lines."""
-    diameter: float = Field(1.2, ge=0.1, le=10)
-    """Factor on the diameter of inserted lesions."""
     contrast: float = Field(3.0, ge=0.1, le=10)
     """Factor on the contrast of inserted lesions."""
     prepared: PrepareSettings = PrepareSettings()

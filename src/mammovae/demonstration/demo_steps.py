@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mammovae.arguments import AnyPath, checked
-from mammovae.config import PRESETS, PresetName, Protocol, Seed, TrainSettings
+from mammovae.config import PRESETS, PrepareSettings, PresetName, Protocol, Seed, TrainSettings
 from mammovae.data.dataset import Data
 from mammovae.data.prepare import prepare
 from mammovae.demonstration.demo_page import write_demo_page
@@ -80,10 +80,11 @@ def _steps(out: Path, seed: int, settings: DemoSettings) -> Iterator[Step]:
     raw, data, generated, runs = out / "raw", out / "data", out / "generated", {p: run_folder(out, p) for p in SHOWN}
     seeded = {"seed": seed} if seed else {}
     painted = {"patients": settings.patients, "size": settings.rows, "finding_share": _FINDING_SHARE, **seeded}
-    painted |= {name: getattr(settings, name) for name in ("lesions", "diameter", "contrast")}
+    painted |= {name: getattr(settings, name) for name in ("lesions", "contrast")}
     yield Step(("phantom",), raw, painted, partial(write_phantoms, raw, **painted))
     preparing = partial(prepare, "vindr", raw, data, settings.prepared)
-    yield Step(("prepare", "vindr", raw), data, settings.prepared.given(), preparing)
+    flags = _differences(PrepareSettings().model_dump(), settings.prepared.model_dump())
+    yield Step(("prepare", "vindr", raw), data, flags, preparing)
     for preset, run in runs.items():
         chosen = getattr(settings, preset).merged({"seed": seed})
         flags = {"preset": preset} | _differences(PRESETS[preset].model_dump(), chosen.model_dump())

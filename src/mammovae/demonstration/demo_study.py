@@ -71,7 +71,8 @@ class DemoStudy:
         """Return a figure of an evaluation with its interval."""
         metrics = self.evaluations[preset, protocol]
         low, high = (metrics[f"{key}_{end}"] for end in ("low", "high"))
-        return Estimate(metrics[key], low, high, metrics["n_healthy"], metrics["n_finding"])
+        n_healthy = metrics["n_healthy"] + (metrics["n_healthy_affected"] if key == "auroc_all_healthy" else 0)
+        return Estimate(metrics[key], low, high, n_healthy, metrics["n_finding"])
 
     @property
     def is_ahead(self) -> bool:
@@ -86,7 +87,7 @@ class DemoStudy:
         rows |= {f"baseline_{row.name}_auroc": row for row in baselines}
         for preset in SHOWN:
             rows[f"{preset}_pointing"] = self.estimate(preset, "full", "pointing")
-            rows[f"{preset}_auroc_20"] = self.estimate(preset, "original", "auroc")
+            rows[f"{preset}_auroc_20"] = self.estimate(preset, "original", "auroc_all_healthy")
         counts = {"n_healthy": head.n_healthy, "n_finding": head.n_finding}
         metrics: dict[str, Any] = counts | flatten_estimates(rows)
         metrics["pointing_chance"] = self.evaluations["detect", "full"]["pointing_chance"]

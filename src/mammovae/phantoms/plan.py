@@ -69,10 +69,9 @@ def _identifier(*parts: object) -> str:
 
 @dataclass(frozen=True)
 class Inserted:
-    """What the lesions of a study are: their kinds, in turns, and factors on the diameters and contrasts of LESIONS."""
+    """What the lesions of a study are: their kinds, in turns, and a factor on the contrasts of LESIONS."""
 
     kinds: tuple[LesionKind, ...] = LESION_KINDS
-    diameter: float = 1.0
     contrast: float = 1.0
 
 
@@ -81,8 +80,7 @@ def _plan_lesion(
 ) -> LesionPlan:
     category, *ranges = LESIONS[kind]
     diameter, contrast = (low + (high - low) * rng.random() for low, high in ranges)
-    diameter, contrast = min(inserted.diameter * diameter, 40.0), inserted.contrast * contrast
-    contrast = min(contrast, 1.0) if kind == "distortion" else contrast
+    contrast = min(inserted.contrast * contrast, 1.0 if kind == "distortion" else np.inf)
     spec = LesionSpec(kind, "test", round(diameter, 1), round(contrast, 2), int(rng.integers(2**31)))
     return LesionPlan(spec, ("Asymmetry" if kind == "asymmetry" and single_view else category,), birads)
 

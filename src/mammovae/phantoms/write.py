@@ -31,7 +31,6 @@ def write_phantoms(  # noqa: PLR0913
     seed: Seed = 0,
     finding_share: Share = 0.3,
     lesions: LesionKinds = LESION_KINDS,
-    diameter: Factor = 1.0,
     contrast: Factor = 1.0,
     traps: bool = False,
     workers: Workers | None = None,
@@ -47,12 +46,12 @@ def write_phantoms(  # noqa: PLR0913
 
     Raises UsageError for too few patients to trap and for an `out` that holds something else.
     """
-    plans, defects = plan_study(seed, size, patients, finding_share, Inserted(lesions, diameter, contrast)), {}
+    plans, defects = plan_study(seed, size, patients, finding_share, Inserted(lesions, contrast)), {}
     if traps:
         plans, defects = assign_defects(plans, layout)
     plans = [replace(plan, path=_path(plan, layout)) for plan in plans]
     settings = {"layout": layout, "patients": patients, "size": size, "seed": seed, "finding_share": finding_share}
-    settings |= {"lesions": list(lesions), "diameter": diameter, "contrast": contrast, "traps": traps}
+    settings |= {"lesions": list(lesions), "contrast": contrast, "traps": traps}
     with StageFolder(out, "phantom", settings, {}) as stage:
         if not stage.done:
             written = _write_images(out, plans, workers)

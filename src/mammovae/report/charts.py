@@ -233,7 +233,7 @@ def auroc_forest(rows: Sequence[Estimate]) -> Figure:
     def write(x: float, y: float, text: str, **look: Any) -> None:
         axes.text(x, y, text, transform=axes.get_yaxis_transform(), va="center", **look)
 
-    columns = ((1.06, "AUROC (95 % interval)", "left"), (1.7, "healthy", "right"), (2.01, "with finding", "right"))
+    columns = ((1.06, "AUROC (95 % interval)", "left"), (1.74, "healthy", "right"), (2.02, "with finding", "right"))
     for x, text, side in columns:
         write(x, -0.85, text, ha=side, color=SOFT)
     for y, line in enumerate(lines):

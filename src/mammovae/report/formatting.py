@@ -37,6 +37,14 @@ def percentile(item: float, patients: int) -> str:
     return f"{math.floor(item * 10**digits + 1e-6) / 10**digits:.{digits}f}"
 
 
+def percentile_in_words(item: float | None, patients: int) -> str:
+    """Return a percentile in words: "45", "above 92" where patients cannot tell more, "–" where there is none."""
+    if item is None or math.isnan(item):
+        return "–"
+    is_highest = item >= 100 * patients / (patients + 1) - 1e-9
+    return f"{'above ' if is_highest else ''}{percentile(item, patients)}"
+
+
 def plural(number: int, noun: str) -> str:
     """Return "1 image" or "1,200 images"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from mammovae.report.formatting import percentile, plural
+from mammovae.report.formatting import percentile_in_words, plural
 from mammovae.report.images import MapScale, grey, overlay, side_by_side, thumbnail
 from mammovae.report.page import Figure, Images, Page, Section, Table, Text, write_page
 from mammovae.report.style import data_uri
@@ -80,18 +80,10 @@ class ReviewPage:
 
 
 def _figure(row: dict[str, Any], png: bytes, patients: int) -> Figure:
-    finding, quality = (_percentile(row.get(f"{name}_percentile"), patients) for name in ("finding", "quality"))
+    finding, quality = (percentile_in_words(row.get(f"{name}_percentile"), patients) for name in ("finding", "quality"))
     words = Markup("<code>{}</code> finding {}, quality {}: {}")
     caption = words.format(row["image_id"], finding, quality, row.get("reason") or "nothing stands out")
     return Figure(data_uri(png), f"{row['image_id']}: image, and image with anomaly map", caption)
-
-
-def _percentile(value: float | None, patients: int) -> str:
-    """Return a percentile in words: "45", "above 92" where patients cannot tell more, "–" where there is none."""
-    if value is None or value != value:
-        return "–"
-    is_highest = value >= 100 * patients / (patients + 1) - 1e-9
-    return f"{'above ' if is_highest else ''}{percentile(value, patients)}"
 
 
 def _pair_png(image: np.ndarray, anomaly_map: np.ndarray, scale: MapScale) -> bytes:
