@@ -70,6 +70,7 @@ def test_nothing_but_the_result_is_left(small: Path) -> None:
         "manifest.json",
         "members/vae/history.csv",
         "members/vae/model.safetensors",
+        "model_card.md",
         "private/reconstructions.png",
         "private/training_images.json",
         "quality_reference.parquet",

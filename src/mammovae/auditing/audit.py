@@ -67,7 +67,7 @@ def audit(
             write_json(stage.out / "metrics.json", metrics)
             stage.finish()
         result = read_json(stage.out / "metrics.json")
-    if "sampling" in artificial.manifest:  # that is, mammovae generated them
+    if {"sampling", "run"} <= artificial.manifest.keys():  # that is, mammovae generated them
         measured = {name: inputs[name] for name in ("index", "images")}
         record_on_sheet(artificial.path, real, result, measured, seed)
     return result
