@@ -14,9 +14,9 @@ _VISIBLE: LesionKinds = ("mass",)
 class DemoSettings(Settings):
     """The demo's phantoms and trainings."""
 
-    patients: int = Field(120, ge=1, le=1_000_000)
+    patients: int = Field(112, ge=1, le=1_000_000)
     """Phantom patients, of four images each; half of them have a lesion."""
-    rows: int = Field(300, ge=32, le=4096)
+    rows: int = Field(240, ge=32, le=4096)
     """Rows of a phantom's image, in pixels."""
     lesions: LesionKinds = _VISIBLE
     """Kinds of inserted lesions: those that show in prepared images, whose pixels of 1 to 2 mm hold no fine lines."""
@@ -24,25 +24,25 @@ class DemoSettings(Settings):
     """Factor on the contrast of inserted lesions."""
     prepared: PrepareSettings = PrepareSettings()
     original: TrainSettings = PRESETS["original"].merged(
-        {"epochs": 20, "batch_size": 8, "vae": {"filters": (16, 32, 64, 128), "latent": 128}, "validation_images": 8}
+        {"epochs": 14, "batch_size": 8, "vae": {"filters": (16, 32, 64, 128), "latent": 128}, "validation_images": 8}
     )
     """The original network with half the filters and fewer latent dimensions, for so few images."""
     detect: TrainSettings = PRESETS["detect"].merged(
         {
-            "epochs": 14,
+            "epochs": 8,
             "members": ("residual_vae", "lesion_segmenter"),
             "fused": ("lesion_segmenter_top", "lesion_segmenter_area"),
             "maps": ("lesion_segmenter",),
             "validation_images": 8,
             "residual_vae": {"widths": (16, 32, 48), "latent": 4},
-            "lesion_segmenter": {"size": 128, "widths": (16, 32, 48, 64), "kinds": _VISIBLE, "presentations": 8_000},
+            "lesion_segmenter": {"size": 128, "widths": (16, 32, 48, 64), "kinds": _VISIBLE, "presentations": 3_000},
         }
     )
     """Two of the detecting members, on prepared images as they are; these scores were the best on masses of family
     validation inserted into healthy validation and calibration phantoms (0.91 each, the peak 0.89)."""
     generated: int = Field(64, ge=1, le=10_000_000)
     """Images to generate."""
-    stressed: int = Field(12, ge=1, le=10_000_000)
+    stressed: int = Field(6, ge=1, le=10_000_000)
     """Healthy test images that faults and lesions are inserted into."""
 
 
