@@ -6,7 +6,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from tests.documentation.pages import ROOT, blocks, run_in_shell
 from tests.test_formats import compare, documented, items
 
 from mammovae.__main__ import app
@@ -81,3 +83,12 @@ def test_a_demo_that_is_done_is_not_done_again(demo: Path, capsys: pytest.Captur
     metrics = demo_steps.run_demo(demo, 0, SMALL)
     assert metrics["seconds"] > 0 and (demo / "report.html").read_bytes() == before
     assert "is done already" in capsys.readouterr().err
+
+
+def test_readme_goes_on_from_it_to_a_review_sheet_of_real_films(demo: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "demo").symlink_to(demo)
+    (block,) = blocks(ROOT / "README.md", "demo")
+    run_in_shell(block._replace(text=block.text.replace(". .venv/bin/activate\n", "")), tmp_path)
+    assert (tmp_path / "review.html").stat().st_size > 0
+    assert pd.read_csv(tmp_path / "scores.csv")["finding"].notna().sum() == 8

@@ -7,6 +7,7 @@ again    every line of it stands in another page's block that runs, word for wor
 vindr    likewise, with a phantom tree in the place of VinDr-Mammo and a small network (test_tutorials)
 mias     likewise, with the films, where they are (test_how_to_data)
 long     an hour: parsed here; crossval and audit have tests of their own
+demo     in a folder where the demo was made (tests/demonstration/test_demo_steps.py)
 recipe   followed in a copy of the package (tests/test_recipes.py)
 none     make targets, installation, several machines
 """
@@ -26,7 +27,7 @@ from mammovae.__main__ import main
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-TAGS = {"run", "again", "vindr", "mias", "long", "recipe", "none"}
+TAGS = {"run", "again", "demo", "vindr", "mias", "long", "recipe", "none"}
 
 
 class Block(NamedTuple):
