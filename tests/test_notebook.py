@@ -29,7 +29,7 @@ def test_the_notebook_has_ten_cells_and_is_kept_without_outputs() -> None:
     assert all(not cell["outputs"] and cell["execution_count"] is None for cell in CELLS)
 
 
-def test_the_notebook_runs_and_shows_pictures_and_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_runs_and_shows_images_and_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     shown = [run_cell("".join(cell["source"]), names) for cell in CELLS]
@@ -38,8 +38,8 @@ def test_the_notebook_runs_and_shows_pictures_and_tables(tmp_path: Path, monkeyp
     for page in pages:
         assert page.count("src=") == page.count("src='data:image/")
         assert len(page) < 1_000_000
-    pictures = [page.count("<img") for page in pages]
-    assert pictures == [0, 1, 1, 0, 2, 1, 1, 0, 1]
+    images = [page.count("<img") for page in pages]
+    assert images == [0, 1, 1, 0, 1, 1, 1, 0, 1]
     assert "8 of 160 rows" in pages[7]
 
 

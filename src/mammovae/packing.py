@@ -1,7 +1,7 @@
 """A run to hand on: a zip archive of what others need of it, in which nothing shows or names a patient.
 
 What goes is listed, and made of what mammovae knows to be in it: tables of known columns of numbers, weights of the
-hash that train recorded, a figure and a card drawn anew. So nothing goes that was put into the folder by a hand.
+hash that train recorded, a figure and a card drawn anew. Values of the manifest's known keys go as they are.
 """
 
 import csv
@@ -168,7 +168,7 @@ def _reading(path: Path) -> Iterator[bytes]:
         raise InputError(f"there is no file {path}: restore it, or train the run again")
     try:
         yield path.read_bytes()
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, csv.Error, SafetensorError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"cannot read {path} ({reason}): train the run again") from error
 

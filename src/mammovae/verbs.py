@@ -63,14 +63,14 @@ class Result(Mapping[str, Any]):
     """What a command made: result["auroc"] is one of its facts, str(result) what the command line prints.
 
     It is a mapping from names to facts, and can be given wherever a path can. A notebook shows the summary and the
-    pictures.
+    images.
     """
 
     path: Path  # the folder or file that it wrote
     facts: Mapping[str, Any] = field(repr=False)  # what was counted or measured, by name
     summary: str  # what the command line prints
     status: int = 0  # 1 when no image could be used or, with strict, when any failed
-    pictures: tuple[Path, ...] = field(default=(), repr=False)  # of what it made, for a notebook
+    images: tuple[Path, ...] = field(default=(), repr=False)  # of what it made, for a notebook
 
     def __getitem__(self, name: str) -> Any:
         """Return the fact of that name."""
@@ -93,11 +93,11 @@ class Result(Mapping[str, Any]):
         return str(self.path)
 
     def _repr_html_(self) -> str:
-        """Show the summary, the pictures, the AUROCs and the highest finding scores, as far as there are any."""
+        """Show the summary, the images, the AUROCs and the highest finding scores, as far as there are any."""
         from mammovae.report import notebook
 
         parts = [notebook.text(self.summary)]
-        parts += [notebook.picture(path, path.stem.replace("_", " ")) for path in self.pictures if path.is_file()]
+        parts += [notebook.image(path, path.stem.replace("_", " ")) for path in self.images if path.is_file()]
         if self.facts.get("auroc") is not None:
             parts.append(notebook.aurocs(self.facts))
         if "table" in self.facts:
@@ -216,8 +216,8 @@ def train(
     facts = train_on(opened, Path(out), preset, settings_for(opened, preset, settings), devices=devices)
     summary = f"trained on {facts['images']['train']} images in {facts['seconds']:.0f} s: {out}"
     summary = "\n".join([*facts["joined"], summary])
-    pictures = tuple(Path(out) / name for name in ("loss.png", "private/reconstructions.png"))
-    return Result(Path(out), facts, summary if ProcessGroup.join().rank == 0 else "", 0, pictures)
+    images = (Path(out) / "loss.png",)
+    return Result(Path(out), facts, summary if ProcessGroup.join().rank == 0 else "", 0, images)
 
 
 @checked
@@ -391,9 +391,9 @@ def stress(  # noqa: PLR0913
     metrics = stress(Path(run), Path(data), Path(out), seed, limit=limit, other_view=donors, workers=workers)
     words = f"mean AUROC {metrics['quality_auroc_mean']:.2f}, mean recall {metrics['quality_recall_5_mean']:.2f}"
     faults = f"inserted faults in {metrics['quality_n_healthy']} healthy images: {words} at 5 % review"
-    pictures = (Path(out) / "faults.png", Path(out) / "detectability.png")
-    places = f"look at {pictures[0]} and {pictures[1]}"
-    return Result(Path(out), metrics, "\n".join([faults, *metrics["notes"], places]), 0, pictures)
+    images = (Path(out) / "faults.png", Path(out) / "detectability.png")
+    places = f"look at {images[0]} and {images[1]}"
+    return Result(Path(out), metrics, "\n".join([faults, *metrics["notes"], places]), 0, images)
 
 
 @checked

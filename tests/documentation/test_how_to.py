@@ -13,7 +13,7 @@ RESULTS = {
     "info": "ONE",
     "notebooks": "first-images.png",
     "pack": "scores-handed-on.csv",
-    "pacs": "INCOMING",
+    "pacs": "RESULTS/*.html",
     "phantom": "TREE/Metadata.csv",
     "prepare": "DATA-SMALL/export-png/index.csv",
     "score": "review.html",
@@ -33,4 +33,4 @@ def test_every_page_that_runs_is_among_those_that_are_tested() -> None:
 def test_a_page_runs(name: str, first_run: Path) -> None:
     for block in blocks(DOCS / "how-to" / f"{name}.md", "run"):
         run_here(block)
-    assert (first_run / RESULTS[name]).exists()
+    assert list(first_run.glob(RESULTS[name]))

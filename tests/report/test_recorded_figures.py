@@ -54,6 +54,14 @@ def test_the_same_measurement_takes_the_place_of_the_first_and_another_its_own(t
     assert len(read_figures(tmp_path)) == 5
 
 
+def test_a_foreign_file_without_figures_has_a_headline_all_the_same(tmp_path: Path) -> None:
+    for command in ("evaluate", "stress", "audit"):
+        path = recorded(tmp_path / command, command=command)
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"figures": {}}))
+        (found,) = read_figures(tmp_path / command).values()
+        assert found.headline == found.title
+
+
 def test_what_is_recorded_already_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded(tmp_path)
 

@@ -38,9 +38,14 @@ def test_training_images_alone_are_counted(tmp_path: Path) -> None:
     rows += [
         {"density": "D", "split": split} for split in ("validation", "calibration", "test", "unused") for _ in range(5)
     ]
-    found = described(tmp_path / "data", rows, by_patient=False, kind="mias")
-    assert found["density"] == {"A": 6} and found["kind"] == "mias" and not found["by_patient"]
+    found = described(tmp_path / "data", rows, kind="mias")
+    assert found["density"] == {"A": 6} and found["kind"] == "mias"
     assert found["patients"] == {"train": 6, "validation": 5, "calibration": 5}
+
+
+def test_no_group_is_named_where_patients_are_unknown(tmp_path: Path) -> None:
+    found = described(tmp_path / "data", [{"density": "A"} for _ in range(6)], by_patient=False)
+    assert found["density"] == found["vendor"] == found["age"] == {} and not found["by_patient"]
 
 
 def test_ages_are_told_in_tens_of_years(tmp_path: Path) -> None:

@@ -130,9 +130,9 @@ class Data:
 
         usable = np.flatnonzero((self.index["status"] == "ok").to_numpy(bool))[:_SHOWN]
         sheet = contact_sheet(self.images[usable], self.masks[usable], columns=_SHOWN // 2)
-        names = ["image_id", "patient_id", "side", "view", "healthy", "density", "split", "status"]
+        names = ["image_id", "side", "view", "healthy", "density", "split", "status"]
         parts = (
-            notebook.picture(sheet, "Prepared images, each with its breast outlined"),
+            notebook.image(sheet, "Prepared images, each with its breast outlined"),
             notebook.rows(self.index[names], 4),
         )
         counts = count_line(self.manifest) if len(self.paths) == 1 else f"{len(self.index):,} images"

@@ -72,7 +72,7 @@ def write_demo_page(out: Path, settings: DemoSettings, seconds: Mapping[str, flo
     page = Page(
         "mammovae demo",
         "Learn from healthy breasts, find what is not",
-        f"{counts} of {study.data.size} x {study.data.size} pixels: painted, learnt and judged in "
+        f"{counts} of {study.data.size} x {study.data.size} pixels; the steps took "
         f"{duration(sum(seconds.values()))} ({made_by['machine']}). Nothing here is of a patient.",
         [Conclusions(_conclusions(study)), *_cases(study)],
         Section("what", "What this is, and what it cannot say", [Text(_WHAT)]),
@@ -136,10 +136,10 @@ def _cases(study: DemoStudy) -> list[Block]:
         lesion = lesions.loc[[row["image_id"]]].iloc[0]
         kind = _LESIONS[lesion["kind"]]
         what = f"{kind.capitalize()} of {lesion['diameter_mm']:.0f} mm, contrast {lesion['contrast']:.2f}"
-        told = "; ".join(f"{NAMES[preset].lower()}: {_percentile(study, preset, row)}" for preset in SHOWN)
+        percentiles = "; ".join(f"{NAMES[preset].lower()}: {_percentile(study, preset, row)}" for preset in SHOWN)
         alt = f"An image with a {kind} in a frame, and under the maps of both kinds of networks."
         figures.append(
-            Figure(data_uri(side_by_side([framed, *layers], gap=4)), alt, f"{what}. Percentile of the {told}.")
+            Figure(data_uri(side_by_side([framed, *layers], gap=4)), alt, f"{what}. Percentile of the {percentiles}.")
         )
     words = (
         f"{len(figures)} of the {study.detection.headline.n_finding} test images with a lesion, at even steps from the "
@@ -190,7 +190,7 @@ def _painted(study: DemoStudy) -> list[Block]:
 
 def _trained(study: DemoStudy) -> list[Block]:
     """Return what was trained, and the losses of all networks."""
-    original, detect = (study.runs[preset] for preset in SHOWN)
+    original = study.runs["original"]
     words = Markup(
         "The <strong>original network</strong> is a convolutional VAE that reconstructs the whole image; what it "
         "reconstructs badly counts as suspicious. Here it has half the filters and a latent of {} dimensions, not "
@@ -217,7 +217,6 @@ def _trained(study: DemoStudy) -> list[Block]:
     curves = Figure.chart(
         charts.loss_curves(histories, titles), alt, "Loss by epoch: training (line) and validation (dashed)."
     )
-    assert detect.manifest["images"]["train"] == images
     return [Text(words), Table(headers, rows, caption, layout="numbers even"), curves]
 
 
@@ -233,15 +232,14 @@ def _reconstructed(study: DemoStudy) -> list[Block]:
             labels.append({"original": "original VAE", "detect": "residual VAE"}[preset])
     caption = (
         "Healthy images that no network learned from, above what the original network’s VAE and the detecting run’s "
-        "residual VAE make of them. All on one grey scale, none stretched. The first one’s likelihood rewards "
-        "texture with few nats, and smooth shapes are what it learns; the second weighs errors by their own variance."
+        "residual VAE make of them. All on one grey scale, none stretched."
     )
     alt = "A row of images above rows of their reconstructions."
     return [Figure.grid(np.concatenate(rows), len(shown), alt, caption, row_labels=labels)]
 
 
 def _generated(study: DemoStudy) -> Section:
-    """Return generated images beside real ones, and what the audit says of them."""
+    """Return generated images beside real ones."""
     made, run = Data.open(study.out / "generated"), study.runs["original"]
     train = study.data.for_training(run.settings)["train"]
     real = study.data.images[train[np.linspace(0, len(train) - 1, _GENERATED).astype(int)]]

@@ -64,13 +64,15 @@ def run_demo(out: AnyPath, seed: Seed, settings: DemoSettings) -> dict[str, Any]
         if not stage.done:
             place = out / SECONDS
             seconds = read_json(place) if place.is_file() else {}
-            for step in _steps(out, seed, settings):
-                if step.command not in seconds:
+            steps = list(_steps(out, seed, settings))
+            for step in steps:
+                if step.command not in seconds or not step.out.exists():
                     begin = time.monotonic()
                     step.call()
                     seconds[step.command] = round(time.monotonic() - begin, 1)
                     write_json(place, seconds)
-            write_json(out / "metrics.json", write_demo_page(out, settings, seconds))
+            own = {step.command: seconds[step.command] for step in steps}  # the folder may have had another name
+            write_json(out / "metrics.json", write_demo_page(out, settings, own))
             stage.finish()
         return read_json(out / "metrics.json")
 
@@ -89,13 +91,13 @@ def _steps(out: Path, seed: int, settings: DemoSettings) -> Iterator[Step]:
         chosen = getattr(settings, preset).merged({"seed": seed})
         flags = {"preset": preset} | _differences(PRESETS[preset].model_dump(), chosen.model_dump())
         yield Step(("train", data), run, flags, partial(_train, data, run, preset, chosen))
-    making = partial(_generate, runs["original"], generated, settings.generated, seed)
-    yield Step(("generate", runs["original"]), generated, {"count": settings.generated, **seeded}, making)
+    generating = partial(_generate, runs["original"], generated, settings.generated, seed)
+    yield Step(("generate", runs["original"]), generated, {"count": settings.generated, **seeded}, generating)
     for preset, run in runs.items():
         for protocol in get_args(Protocol):
             place = evaluation_folder(out, preset, protocol)
-            judging = partial(evaluate, run, data, place, protocol, seed)
-            yield Step(("evaluate", run, data), place, {"protocol": protocol, **seeded}, judging)
+            evaluating = partial(evaluate, run, data, place, protocol, seed)
+            yield Step(("evaluate", run, data), place, {"protocol": protocol, **seeded}, evaluating)
     shown = {"review": out / "review.html"}
     scoring = partial(score, runs["detect"], [data], out / "scores.csv", **shown)
     yield Step(("score", runs["detect"], data), out / "scores.csv", shown, scoring)

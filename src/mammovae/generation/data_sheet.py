@@ -71,7 +71,7 @@ def data_sheet(manifest: Mapping[str, Any], frame: pd.DataFrame, figures: Iterab
         "another seed makes others.",
     }
     parts = [f"## {heading}\n\n{text}" for heading, text in sections.items()]
-    return "\n\n".join([_EDITED, f"# {plural(len(frame), 'generated mammogram')}", *parts]) + "\n"
+    return "\n\n".join([_EDITED, f"# {plural(manifest['counts']['ok'], 'generated mammogram')}", *parts]) + "\n"
 
 
 def _composition(manifest: Mapping[str, Any], frame: pd.DataFrame) -> str:

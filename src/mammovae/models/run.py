@@ -77,7 +77,7 @@ class Reconstructions(NamedTuple):
         if self.reconstructions is not None:
             rows["reconstruction"] = self.reconstructions[:_SHOWN]
         grid = image_grid(np.concatenate(list(rows.values())), len(rows["image"]), row_labels=list(rows))
-        return notebook.card("Images and reconstructions", notebook.picture(grid, "Images above their reconstructions"))
+        return notebook.card("Images and reconstructions", notebook.image(grid, "Images above their reconstructions"))
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Run:
         facts = {"preset": self.manifest["preset"]}
         facts |= {f"parameters of {name}": number for name, number in self.manifest["parameters"].items()}
         facts |= {f"{name} images": number for name, number in self.manifest["images"].items()}
-        curves = notebook.picture(self.path / "loss.png", "Losses by epoch")
+        curves = notebook.image(self.path / "loss.png", "Losses by epoch")
         return notebook.card(f"RUN folder {self.path}", notebook.facts(facts), curves)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What a notebook shows of results: facts, first rows and pictures as HTML, escaped, small, without outside parts."""
+"""What a notebook shows of results: facts, first rows and images as HTML, escaped, small, without outside parts."""
 
 import base64
 import io
@@ -46,11 +46,11 @@ def rows(frame: "DataFrame", count: int = 8) -> Markup:
     return table + _LINE.format(left)
 
 
-def picture(image: Path | Image.Image | Figure, alt: str) -> Markup:
-    """Return a picture of at most 900 x 620 pixels: a larger one is reduced to that width and cut off below."""
-    if isinstance(image, Figure):
-        image = Image.open(io.BytesIO(to_png(image)))
-    with Image.open(image) if isinstance(image, Path) else image as opened:
+def image(source: Path | Image.Image | Figure, alt: str) -> Markup:
+    """Return an image of at most 900 x 620 pixels: a larger one is reduced to that width and cut off below."""
+    if isinstance(source, Figure):
+        source = Image.open(io.BytesIO(to_png(source)))
+    with Image.open(source) if isinstance(source, Path) else source as opened:
         shown = opened.convert("RGB")
     if shown.width > _WIDEST:
         shown = shown.resize((_WIDEST, round(shown.height * _WIDEST / shown.width)), Image.Resampling.BOX)

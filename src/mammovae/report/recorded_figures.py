@@ -147,7 +147,10 @@ class RecordedFigures(Settings):
 
     @property
     def headline(self) -> str:
-        """The most important of them in a line."""
+        """The most important of them in a line; without them, as a foreign run may be, what was measured."""
+        main = _SHOWN[self.command][0]
+        if not {main.key, *main.numbers} <= self.figures.keys():
+            return self.title
         if self.command == "evaluate":
             return f"{self.title}: {headline(self.figures)}"
         label, text, behind = self.rows[0]

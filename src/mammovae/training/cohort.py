@@ -17,16 +17,17 @@ def describe_cohort(data: Data, parts: dict[str, np.ndarray]) -> dict[str, Any]:
     """Return the kinds of data set, patients of each split, and training images by breast density, vendor and age.
 
     A group of fewer patients than FEWEST_PATIENTS, and unknown, is in REST: neither a rare age nor an odd text in a
-    header is told of anyone.
+    header is told of anyone. Where patients are unknown nobody can count them, and no group is named.
     """
     patients = data.index["patient_id"]
     frame = data.index.iloc[parts["train"]]
     columns = {"density": frame["density"], "vendor": frame["vendor"], "age": _age_groups(frame["age"])}
+    is_known = data.manifest["by_patient"]
     return {
         "kind": data.manifest["inputs"]["kind"],
-        "by_patient": data.manifest["by_patient"],
+        "by_patient": is_known,
         "patients": {name: int(patients.iloc[rows].nunique()) for name, rows in parts.items()},
-        **{name: _counts(column, frame["patient_id"]) for name, column in columns.items()},
+        **{name: _counts(column, frame["patient_id"]) if is_known else {} for name, column in columns.items()},
     }
 
 

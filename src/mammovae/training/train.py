@@ -25,7 +25,16 @@ from mammovae.report.charts import loss_curves
 from mammovae.report.formatting import plural
 from mammovae.report.images import image_grid
 from mammovae.report.style import save
-from mammovae.storage import StageFolder, atomic_write, code_hash, digest, file_hash, read_manifest, write_text
+from mammovae.storage import (
+    StageFolder,
+    atomic_write,
+    code_hash,
+    digest,
+    file_hash,
+    provenance,
+    read_manifest,
+    write_text,
+)
 from mammovae.training.calibrate import calibrate, check_insertion_artefacts
 from mammovae.training.cohort import describe_cohort
 from mammovae.training.distributed import ProcessGroup, launch, run_side_by_side
@@ -90,7 +99,7 @@ def train_on(
             if not stage.done:
                 write_text(out / CONFIG, tomli_w.dumps(chosen.model_dump(exclude_none=True)))
                 made = {"preset": preset, "devices": group.size} | job.finish(job.fit_members(cache))
-                write_card(out, stage.facts() | made, chosen)
+                write_card(out, stage.facts() | provenance() | made, chosen)
                 stage.finish(**made)
             facts = stage.facts()
     return group.broadcast(facts)
