@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from tests.documentation.pages import ROOT, blocks, run_in_shell
+from tests.documentation.pages import here as here
 from tests.test_formats import compare, documented, items
 
 from mammovae.__main__ import app
@@ -85,10 +86,10 @@ def test_a_demo_that_is_done_is_not_done_again(demo: Path, capsys: pytest.Captur
     assert "is done already" in capsys.readouterr().err
 
 
-def test_readme_goes_on_from_it_to_a_review_sheet_of_real_films(demo: Path, tmp_path: Path) -> None:
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "demo").symlink_to(demo)
+def test_readme_goes_on_from_it_to_a_review_sheet_of_real_films(demo: Path, here: Path) -> None:
+    (here / "runs").mkdir()
+    (here / "runs" / "demo").symlink_to(demo)
     (block,) = blocks(ROOT / "README.md", "demo")
-    run_in_shell(block._replace(text=block.text.replace(". .venv/bin/activate\n", "")), tmp_path)
-    assert (tmp_path / "review.html").stat().st_size > 0
-    assert pd.read_csv(tmp_path / "scores.csv")["finding"].notna().sum() == 8
+    run_in_shell(block._replace(text=block.text.replace(". .venv/bin/activate\n", "")), here)
+    assert (here / "review.html").stat().st_size > 0
+    assert pd.read_csv(here / "scores.csv")["finding"].notna().sum() == 8
