@@ -1,6 +1,6 @@
 # make demo: phantoms -> everything -> runs/demo/report.html     make test: all tests
 # make docs: the documentation site -> site/index.html
-# make test-fast: those not marked slow     make check: style, types, spelling
+# make test-fast: those not marked slow     make coverage: all, and the lines that they run     make check: style, types, spelling
 # make package: the wheel and the source archive, checked, in dist/
 # make fuzz: 3,000 mutated files, at most 10 minutes     make test-lowest: reading files by the lowest versions allowed
 PYTHON ?= python3
@@ -12,7 +12,7 @@ LOWEST := .venv-lowest
 # A process for each core, with one thread: threads of processes that share cores wait for one another.
 PYTEST := -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: demo docs test test-fast test-lowest fuzz check package bench clean
+.PHONY: demo docs test coverage test-fast test-lowest fuzz check package bench clean
 
 demo: $(STAMP)
 	$(BIN)/mammovae demo --out runs/demo
@@ -22,6 +22,9 @@ docs: $(STAMP)
 	$(BIN)/zensical build --clean --strict
 
 test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
+
+coverage: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) --cov --cov-report=term:skip-covered
 
 test-fast: $(STAMP)
@@ -35,7 +38,7 @@ test-lowest: $(STAMP)
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --requirement constraints-lowest.txt
 	ls -d $(CURDIR)/$(VENV)/lib/python3*/site-packages > $$(ls -d $(LOWEST)/lib/python3*/site-packages)/first.pth
-	OMP_NUM_THREADS=1 PYTHONPATH=src $(LOWEST)/bin/python $(PYTEST) tests/imageio tests/data
+	OMP_NUM_THREADS=1 PYTHONPATH=src $(LOWEST)/bin/python $(PYTEST) -m "not slow" tests/imageio tests/data
 
 check: $(STAMP)
 	$(BIN)/ruff check .

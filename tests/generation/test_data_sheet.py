@@ -8,6 +8,7 @@ import pytest
 
 import mammovae as mv
 from mammovae.generation.data_sheet import DATA_SHEET, record_on_sheet, write_data_sheet
+from mammovae.report.formatting import plural
 from mammovae.report.recorded_figures import FIGURES
 from mammovae.storage import MANIFEST, read_json
 
@@ -24,7 +25,10 @@ def varied(run: Path, trapped_data: Path, tmp_path_factory: pytest.TempPathFacto
 def test_the_sheet_says_how_the_images_were_made_and_what_they_are(run: Path, tmp_path: Path) -> None:
     out = mv.generate(run, out=tmp_path / "made", count=5, temperature=0.5).path
     sheet, manifest = (out / DATA_SHEET).read_text(), read_json(out / MANIFEST)
-    assert "# 5 generated mammograms" in sheet and "drawn from a distribution fitted to those" in sheet
+    assert (
+        f"# {plural(manifest['counts']['ok'], 'generated mammogram')}\n" in sheet
+        and "drawn from a distribution fitted to those" in sheet
+    )
     assert re.search(rf"^{manifest['counts']['ok']} images? of 64 x 64 pixels", sheet, flags=re.M)
     for name, value in (
         ("mode", "latent"),
