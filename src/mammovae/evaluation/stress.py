@@ -65,7 +65,7 @@ def stress(  # noqa: PLR0913
             write_json(stage.out / "metrics.json", metrics)
             stage.finish()
         result = read_json(stage.out / "metrics.json")
-    inputs = {"index": prepared.digest, "other_view": settings["other_view"]}
+    inputs = {"index": prepared.digest} | {name: settings[name] for name in ("limit", "other_view")}
     record_on_card(opened, prepared, result, inputs, UNCHECKED not in notes, command="stress", seed=seed)
     return result
 
