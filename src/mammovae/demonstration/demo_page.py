@@ -200,16 +200,12 @@ def _trained(study: DemoStudy) -> list[Block]:
         "lesion segmenter, which learns to mark lesions that are drawn anew into healthy images and whose score is the "
         "finding score, and beside it a residual VAE. None of them saw an image with a painted lesion."
     ).format(original.settings.vae.latent)
-    histories, titles = {}, {}
+    histories, titles, rows = {}, {}, []
     for preset, run in study.runs.items():
         for name in run.members:
             key = NAMES["original"].lower() if preset == "original" else name
-            histories[key] = pd.read_csv(run.path / "members" / name / HISTORY)
+            history = histories[key] = pd.read_csv(run.path / "members" / name / HISTORY)
             titles[key] = run.curves[name]
-    rows = []
-    for preset, run in study.runs.items():
-        for name in run.members:
-            history = histories[NAMES["original"].lower() if preset == "original" else name]
             weights, seconds = run.manifest["parameters"][name], history["seconds"].sum()
             rows.append((name.replace("_", " "), preset, weights, len(history), f"{seconds:.0f}"))
     images = original.manifest["images"]["train"]

@@ -3,20 +3,18 @@
 Its questions are those of Gebru et al., "Datasheets for datasets" (Commun. ACM 64:86, 2021).
 """
 
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from mammovae.config import InputError
 from mammovae.data import index
 from mammovae.data.dataset import Data
 from mammovae.generation.samplers import DERIVED
 from mammovae.report.formatting import plural, value
 from mammovae.report.markdown import bullets, table
-from mammovae.report.recorded_figures import RecordedFigures, read_figures, record_figures
+from mammovae.report.recorded_figures import RecordedFigures, optional_record, read_figures, record_figures
 from mammovae.storage import MANIFEST, read_json, update_text
 
 DATA_SHEET = "data_sheet.md"
@@ -44,17 +42,13 @@ def write_data_sheet(folder: Path, manifest: Mapping[str, Any], frame: pd.DataFr
 def record_on_sheet(folder: Path, real: Data, metrics: Mapping[str, Any], inputs: Mapping[str, Any], seed: int) -> None:
     """Record an audit's figures within the generated DATA folder, and write its sheet anew; or say why not.
 
-    real: what the images were set beside; metrics: what metrics.json holds; inputs: what was measured. A folder is
-    often read-only, and figures are right anyhow.
+    real: what the images were set beside; metrics: what metrics.json holds; inputs: what was measured.
     """
     about = {"command": "audit", "seed": seed, "kind": real.manifest["inputs"]["kind"], "is_own": True}
     about |= {name: real.manifest[name] for name in ("phantoms", "by_patient")} | {"training_images_left_out": True}
-    try:
+    with optional_record(f"the data sheet of {folder}"):
         record_figures(folder, metrics, inputs, **about)
         write_data_sheet(folder, read_json(folder / MANIFEST), index.read(folder / "index.parquet"))
-    except (OSError, InputError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        print(f"the figures are not in the data sheet of {folder}: {reason}", file=sys.stderr)
 
 
 def data_sheet(manifest: Mapping[str, Any], frame: pd.DataFrame, figures: Iterable[RecordedFigures]) -> str:

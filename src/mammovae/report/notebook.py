@@ -1,6 +1,5 @@
 """What a notebook shows of results: facts, first rows and images as HTML, escaped, small, without outside parts."""
 
-import base64
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,7 +56,7 @@ def image(source: Path | Image.Image | Figure, alt: str) -> Markup:
     shown = shown.crop((0, 0, shown.width, min(shown.height, _HIGHEST)))
     buffer = io.BytesIO()
     shown.save(buffer, "JPEG", quality=85)
-    uri = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    uri = data_uri(buffer.getvalue())
     return Markup("<img style='display: block; max-width: 100%; margin: 0.5em 0' src='{}' alt='{}'>").format(uri, alt)
 
 

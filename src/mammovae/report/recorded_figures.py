@@ -2,7 +2,9 @@
 
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -167,6 +169,16 @@ def record_figures(folder: Path, metrics: Mapping[str, Any], inputs: Mapping[str
     found = RecordedFigures(**about, figures={name: metrics[name] for name in names if name in metrics})
     place = folder / FIGURES / f"{found.command}-{digest(inputs, found.seed, found.protocol)}.json"
     update_text(place, json_text(found))
+
+
+@contextmanager
+def optional_record(place: str) -> Iterator[None]:
+    """Let figures stay out of a place that cannot be written, and say so: such a folder is often read-only."""
+    try:
+        yield
+    except (OSError, InputError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        print(f"the figures are not in {place}: {reason}", file=sys.stderr)
 
 
 def json_text(found: RecordedFigures) -> str:

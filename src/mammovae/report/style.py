@@ -91,8 +91,10 @@ def to_png(figure: Figure, dpi: float | None = None) -> bytes:
 
 
 def data_uri(content: str | bytes) -> str:
-    """Return SVG text or PNG bytes as a data URI for an HTML page."""
+    """Return SVG text, or PNG or JPEG bytes, as a data URI for an HTML page."""
     kind, raw = ("svg+xml", content.encode()) if isinstance(content, str) else ("png", content)
+    if raw.startswith(b"\xff\xd8"):
+        kind = "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
 
 

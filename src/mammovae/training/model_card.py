@@ -3,7 +3,6 @@
 Mitchell et al., "Model cards for model reporting" (FAT* 2019), with the front matter that the Hugging Face Hub reads.
 """
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from mammovae.models.base import HISTORY, Generator
 from mammovae.models.run import MEMBERS, Run
 from mammovae.report.formatting import duration, plural, value
 from mammovae.report.markdown import bullets, front_matter, table
-from mammovae.report.recorded_figures import RecordedFigures, read_figures, record_figures
+from mammovae.report.recorded_figures import RecordedFigures, optional_record, read_figures, record_figures
 from mammovae.report.summary_text import LIMITS
 from mammovae.storage import update_text
 
@@ -49,17 +48,14 @@ def record_on_card(
     """Record figures of a run within its folder, and write its card anew; where that cannot be written, say so.
 
     metrics: what metrics.json holds; inputs: what was measured; is_checked: whether the run is known to have learnt
-    from none of the images; about: command, seed and protocol. A run is often read-only, and figures are right anyhow.
+    from none of the images; about: command, seed and protocol.
     """
     about |= {"kind": data.manifest["inputs"]["kind"], "training_images_left_out": is_checked}
     about |= {name: data.manifest[name] for name in ("phantoms", "by_patient")}
-    try:
+    with optional_record(f"the model card of {run.path}"):
         is_own = data.digest == run.manifest["inputs"]["index"]
         record_figures(run.path, metrics, inputs, is_own=is_own, **about)
         write_card(run.path, run.manifest, run.settings)
-    except (OSError, InputError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        print(f"the figures are not in the model card of {run.path}: {reason}", file=sys.stderr)
 
 
 def epochs(folder: Path, settings: TrainSettings) -> dict[str, int]:
